@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""Write PCI drivers in Python, in user space, on Linux UIO.
+
+`devices` lists what there is, `open` opens one device; a `Device` has configuration space, BARs and an interrupt whose
+read returns how many came. `Driver` is the base of a driver.
+"""
+
+from pyuio.device import Device, FoundDevice, devices, open
+from pyuio.driver import Driver
+from pyuio.errors import (
+    AmbiguousDeviceError,
+    BindingError,
+    ClosedError,
+    DeviceBusyError,
+    DeviceNotFoundError,
+    DeviceRemovedError,
+    DeviceTimeoutError,
+    DriverNotBoundError,
+    InterruptUnavailableError,
+    KernelSupportError,
+    MappingError,
+    PermissionDeniedError,
+    PyuioError,
+    WouldBlockError,
+)
+
+__all__ = [
+    "AmbiguousDeviceError",
+    "BindingError",
+    "ClosedError",
+    "Device",
+    "DeviceBusyError",
+    "DeviceNotFoundError",
+    "DeviceRemovedError",
+    "DeviceTimeoutError",
+    "Driver",
+    "DriverNotBoundError",
+    "FoundDevice",
+    "InterruptUnavailableError",
+    "KernelSupportError",
+    "MappingError",
+    "PermissionDeniedError",
+    "PyuioError",
+    "WouldBlockError",
+    "devices",
+    "open",
+]

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""Every exception that pyuio raises on purpose.
+
+All of them derive from `PyuioError`, and each also from the built-in exception that a Python programmer would catch,
+so that ``except PermissionError`` and ``except pyuio.PyuioError`` both work. A value out of range or a misaligned
+offset is a plain `ValueError` and a wrong type a plain `TypeError`: those are mistakes in the calling program, not
+troubles of a device.
+
+Those that derive from `OSError` carry an ``errno``.
+"""
+
+
+class PyuioError(Exception):
+    """The root of every exception that pyuio raises on purpose."""
+
+
+class DeviceNotFoundError(PyuioError, LookupError):
+    """No device matches what was asked for; the message lists what there is."""
+
+
+class AmbiguousDeviceError(PyuioError, LookupError):
+    """More than one device matches what was asked for; the message lists them."""
+
+
+class DeviceBusyError(PyuioError, OSError):
+    """The device is in use: another `Device` is open on it, or another kernel driver holds it (errno EBUSY)."""
+
+
+class DriverNotBoundError(PyuioError, OSError):
+    """No UIO driver is bound to the device, and binding one was not asked for (errno ENODEV)."""
+
+
+class BindingError(PyuioError, OSError):
+    """The kernel refused to bind a driver to a device, or to release it."""
+
+
+class DeviceRemovedError(PyuioError, OSError):
+    """The device was unplugged, removed or unbound while it was open (errno ENODEV)."""
+
+
+class PermissionDeniedError(PyuioError, PermissionError):
+    """The kernel refused access; the message names the file and what would grant it (errno EACCES or EPERM)."""
+
+
+class KernelSupportError(PyuioError, OSError):
+    """The running kernel lacks something that is needed, such as UIO (errno ENOSYS)."""
+
+
+class MappingError(PyuioError, OSError):
+    """A BAR cannot be mapped: it does not exist, has no address, or the kernel refused."""
+
+
+class InterruptUnavailableError(PyuioError, OSError):
+    """The device has no interrupt that UIO can deliver (errno ENXIO)."""
+
+
+class WouldBlockError(PyuioError, BlockingIOError):
+    """A non-blocking read found no interrupt (errno EAGAIN); the interrupt is left unmasked."""
+
+
+class DeviceTimeoutError(PyuioError, TimeoutError):
+    """The device did not do in time what was waited for (errno ETIMEDOUT)."""
+
+
+class ClosedError(PyuioError, ValueError):
+    """Something that was closed was used."""

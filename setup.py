@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: MIT
+"""The compiled parts; everything else is in pyproject.toml."""
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "pyuio._native._access",
+            sources=["pyuio/_native/_access.c"],
+            extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
+        )
+    ],
+    cffi_modules=["pyuio/_native/build_waiting.py:ffi"],
+)
