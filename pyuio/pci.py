@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: MIT
+"""What the kernel's files say of a PCI function: its address, configuration space, capabilities and BARs.
+
+Sources: PCI Local Bus Specification 3.0, chapter 6 (configuration space) and appendix H (capability IDs); PCI Express
+Base Specification 5.0, section 7.6 (extended capabilities); ``drivers/pci/pci-sysfs.c`` and ``include/linux/ioport.h``
+(the ``resource`` file). "Section" below is a section of the former.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyuio.capabilities import Capability, walk_extended, walk_standard
+from pyuio.errors import ClosedError, DeviceRemovedError, PermissionDeniedError
+from pyuio.sysfs import read_text, translated
+
+_ADDRESS = re.compile(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
+
+# include/linux/ioport.h, as they stand in the third column of the resource file.
+_RESOURCE_IO = 0x100
+_RESOURCE_MEMORY = 0x200
+_RESOURCE_PREFETCH = 0x2000
+_RESOURCE_MEMORY_64 = 0x100000
+
+_HEADER_LENGTH = 64
+_CONFIGURATION_LENGTHS = (64, 256, 4096)
+
+
+def parse_address(text: str) -> str | None:
+    """Return a PCI address in the kernel's form, ``0000:00:04.0``, or None when `text` is not one.
+
+    The domain may be left out (``00:04.0``), and is 0000 then. Device numbers go up to 1f, functions to 7.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match[3], 16) > 0x1F:
+        return None
+    domain, bus, device, function = match.groups(default="0000")
+    return f"{int(domain, 16):04x}:{bus.lower()}:{device.lower()}.{function}"
+
+
+class Command(enum.IntFlag):
+    """The command register, offset 0x04 (section 6.2.2)."""
+
+    IO_SPACE = 1 << 0
+    MEMORY_SPACE = 1 << 1
+    BUS_MASTER = 1 << 2
+    SPECIAL_CYCLES = 1 << 3
+    MEMORY_WRITE_AND_INVALIDATE = 1 << 4
+    VGA_PALETTE_SNOOP = 1 << 5
+    PARITY_ERROR_RESPONSE = 1 << 6
+    SERR_ENABLE = 1 << 8
+    FAST_BACK_TO_BACK_ENABLE = 1 << 9
+    INTERRUPT_DISABLE = 1 << 10
+
+
+class Status(enum.IntFlag):
+    """The status register, offset 0x06 (section 6.2.3), without the two-bit `ConfigSpace.devsel_timing`."""
+
+    INTERRUPT_STATUS = 1 << 3
+    CAPABILITIES_LIST = 1 << 4
+    MHZ_66_CAPABLE = 1 << 5
+    FAST_BACK_TO_BACK_CAPABLE = 1 << 7
+    MASTER_DATA_PARITY_ERROR = 1 << 8
+    SIGNALED_TARGET_ABORT = 1 << 11
+    RECEIVED_TARGET_ABORT = 1 << 12
+    RECEIVED_MASTER_ABORT = 1 << 13
+    SIGNALED_SYSTEM_ERROR = 1 << 14
+    DETECTED_PARITY_ERROR = 1 << 15
+
+
+_NO_BITS = Command(0)
+_STATUS_BITS = sum(Status)
+_COMMAND_BITS = sum(Command)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One base address register, as the kernel has set it up.
+
+    Attributes:
+        index: 0 to 5. A 64-bit BAR takes two registers and has the index of the first.
+        kind: "memory" or "io" (ports).
+        width: bits of the address, 32 or 64.
+        prefetchable: reads have no side effects, so that write combining is allowed.
+        address: physical address, or first port; 0 when the kernel could not assign one.
+        size: bytes.
+    """
+
+    index: int
+    kind: str
+    width: int
+    prefetchable: bool
+    address: int
+    size: int
+
+    def __str__(self) -> str:
+        prefetchable = ", prefetchable" if self.prefetchable else ""
+        return (
+            f"BAR {self.index}: {self.kind} at {self.address:#x}, {self.size:#x} bytes, {self.width}-bit{prefetchable}"
+        )
+
+
+def parse_resources(text: str) -> tuple[Bar, ...]:
+    """Return the BARs listed in the text of a ``resource`` file: first, last address and flags on each line.
+
+    Lines after the sixth (expansion ROM, bridge windows, SR-IOV) are not BARs of the function; a line of zeros is a BAR
+    that the function does not have.
+
+    Raises:
+        ValueError: the text does not have that form.
+    """
+    bars = []
+    for index, line in enumerate(text.splitlines()[:6]):
+        try:
+            first, last, flags = (int(word, 16) for word in line.split())
+        except ValueError:
+            raise ValueError(
+                f"line {index + 1} of a resource file should be three hexadecimal numbers: {line!r}"
+            ) from None
+        if flags & (_RESOURCE_IO | _RESOURCE_MEMORY) and last >= first:
+            bars.append(
+                Bar(
+                    index=index,
+                    kind="memory" if flags & _RESOURCE_MEMORY else "io",
+                    width=64 if flags & _RESOURCE_MEMORY_64 else 32,
+                    prefetchable=bool(flags & _RESOURCE_PREFETCH),
+                    address=first,
+                    size=last - first + 1,
+                )
+            )
+    return tuple(bars)
+
+
+class ConfigImage:
+    """The fields of a configuration space, over bytes recorded from a device.
+
+    `ConfigSpace` is the same over a device that is there.
+
+    Args:
+        image: 64, 256 or 4096 bytes from offset 0.
+        name: what error messages call it.
+
+    Raises:
+        ValueError: the image has another length.
+    """
+
+    def __init__(self, image: bytes, name: str = "a recorded configuration space") -> None:
+        if len(image) not in _CONFIGURATION_LENGTHS:
+            raise ValueError(f"{name} has {len(image)} bytes; a configuration space has 64, 256 or 4096")
+        self._image = image
+        self.name = name
+        self.size = len(image)
+        """Bytes that can be read: 4096 (PCI Express), 256, or 64 without the privilege to read more."""
+
+    # -- plain access --
+
+    def _check(self, offset: int, length: int, align: int) -> None:
+        for what, number in (("offset", offset), ("length", length)):
+            if not isinstance(number, int):
+                raise TypeError(f"{self.name}: the {what} must be an int, not {type(number).__name__}")
+        if offset % align:
+            raise ValueError(f"{self.name}: offset {offset:#x} is not a multiple of {align}")
+        if offset < 0 or length < 0 or offset + length > self.size:
+            more = "" if self.size > _HEADER_LENGTH else " (the kernel shows the rest to root only)"
+            raise ValueError(
+                f"{self.name}: {length} bytes at {offset:#x} are not within its {self.size:#x} bytes{more}"
+            )
+
+    def _get(self, offset: int, length: int) -> bytes:
+        return self._image[offset : offset + length]
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`, read by the kernel in accesses of its own choice.
+
+        Raises:
+            ValueError: they are not within the configuration space.
+        """
+        self._check(offset, length, 1)
+        return self._get(offset, length)
+
+    def _read_word(self, offset: int, width: int) -> int:
+        self._check(offset, width, width)
+        return int.from_bytes(self._get(offset, width), "little")
+
+    def read8(self, offset: int) -> int:
+        """Return the byte at `offset`, 0 to 0xff, by one access. ValueError: outside the configuration space."""
+        return self._read_word(offset, 1)
+
+    def read16(self, offset: int) -> int:
+        """Return the 16 bits at `offset`, a multiple of 2, by one access. ValueError: misaligned or outside."""
+        return self._read_word(offset, 2)
+
+    def read32(self, offset: int) -> int:
+        """Return the 32 bits at `offset`, a multiple of 4, by one access. ValueError: misaligned or outside."""
+        return self._read_word(offset, 4)
+
+    # -- the header, section 6.2 --
+
+    @property
+    def vendor_id(self) -> int:
+        """Vendor ID, 16 bits, offset 0x00."""
+        return self.read16(0x00)
+
+    @property
+    def device_id(self) -> int:
+        """Device ID, 16 bits, offset 0x02."""
+        return self.read16(0x02)
+
+    @property
+    def command(self) -> Command:
+        """The command register's bits by name, read from the device now."""
+        return Command(self.read16(0x04) & _COMMAND_BITS)
+
+    @property
+    def status(self) -> Status:
+        """The status register's bits by name, read from the device now."""
+        return Status(self.read16(0x06) & _STATUS_BITS)
+
+    @property
+    def devsel_timing(self) -> int:
+        """DEVSEL timing, bits 9 and 10 of the status register: 0 fast, 1 medium, 2 slow."""
+        return self.read16(0x06) >> 9 & 3
+
+    @property
+    def revision_id(self) -> int:
+        """Revision ID, 8 bits, offset 0x08."""
+        return self.read8(0x08)
+
+    @property
+    def class_code(self) -> int:
+        """Class code, 24 bits from offset 0x09: base class, subclass, programming interface."""
+        return self.read32(0x08) >> 8
+
+    @property
+    def cache_line_size(self) -> int:
+        """Cache line size in 32-bit words, offset 0x0c."""
+        return self.read8(0x0C)
+
+    @property
+    def latency_timer(self) -> int:
+        """Latency timer in bus clocks, offset 0x0d."""
+        return self.read8(0x0D)
+
+    @property
+    def header_type(self) -> int:
+        """Layout of the header, 7 bits, offset 0x0e: 0 a function, 1 a PCI bridge, 2 a CardBus bridge."""
+        return self.read8(0x0E) & 0x7F
+
+    @property
+    def multi_function(self) -> bool:
+        """Whether the device has more than one function: bit 7 at offset 0x0e."""
+        return bool(self.read8(0x0E) & 0x80)
+
+    @property
+    def subsystem_vendor_id(self) -> int | None:
+        """Subsystem vendor ID, 16 bits, offset 0x2c of a type 0 header; None in other headers."""
+        return self.read16(0x2C) if self.header_type == 0 else None
+
+    @property
+    def subsystem_id(self) -> int | None:
+        """Subsystem ID, 16 bits, offset 0x2e of a type 0 header; None in other headers."""
+        return self.read16(0x2E) if self.header_type == 0 else None
+
+    @property
+    def interrupt_line(self) -> int:
+        """Interrupt line, 8 bits, offset 0x3c: what the firmware routed INTx to; the device does not use it."""
+        return self.read8(0x3C)
+
+    @property
+    def interrupt_pin(self) -> int:
+        """Interrupt pin, offset 0x3d: 0 for none, 1 to 4 for INTA# to INTD#."""
+        return self.read8(0x3D)
+
+    # -- capabilities --
+
+    def capabilities(self) -> list[Capability]:
+        """Return the standard capabilities in the order of the list (section 6.7); [] without any."""
+        if self.status & Status.CAPABILITIES_LIST == 0:
+            return []
+        return list(walk_standard(self.read(0, min(self.size, 256))))
+
+    def extended_capabilities(self) -> list[Capability]:
+        """Return the extended capabilities in the order of the list; [] for what is not a PCI Express function."""
+        return list(walk_extended(self.read(0, self.size)))
+
+
+class ConfigSpace(ConfigImage):
+    """The configuration space of a function, and the only writer of its command register in this process.
+
+    Args:
+        directory: the function's directory in sysfs.
+
+    Raises:
+        DeviceRemovedError: there is no such function any more.
+        PermissionDeniedError: its ``config`` file may not be opened.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.name = f"configuration space of {directory.name}"
+        self._lock = threading.Lock()
+        path = directory / "config"
+        try:
+            self._writable = os.access(path, os.W_OK)
+            self._file = os.open(path, (os.O_RDWR if self._writable else os.O_RDONLY) | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise DeviceRemovedError(error.errno, f"opening {path}: there is no such device") from error
+        except OSError as error:
+            raise translated(error, f"opening {path}") from error
+        # The file's length is what the device has; an unprivileged reader gets 64 bytes of it.
+        self.size = len(os.pread(self._file, 4096, 0))
+        self.enabled_command = bytearray(2)
+        """The command register with the interrupt enabled, little-endian: what unmasking writes. Kept up to date."""
+        if self.size >= _HEADER_LENGTH:
+            self._note_command()
+
+    def _require_open(self) -> int:
+        if self._file < 0:
+            raise ClosedError(f"the {self.name} is closed")
+        return self._file
+
+    def fileno(self) -> int:
+        """Return the descriptor of the ``config`` file. ClosedError: it is closed."""
+        return self._require_open()
+
+    def _get(self, offset: int, length: int) -> bytes:
+        try:
+            data = os.pread(self._require_open(), length, offset)
+        except OSError as error:
+            raise translated(error, f"reading the {self.name} at {offset:#x}") from error
+        if len(data) != length:
+            raise DeviceRemovedError(
+                errno.ENODEV, f"reading the {self.name} at {offset:#x}: {len(data)} of {length} bytes came"
+            )
+        return data
+
+    def _write_word(self, offset: int, value: int, width: int) -> None:
+        self._check(offset, width, width)
+        if not isinstance(value, int):
+            raise TypeError(f"{self.name}: the value must be an int, not {type(value).__name__}")
+        if not 0 <= value < 1 << 8 * width:
+            raise ValueError(f"{self.name}: value {value:#x} does not fit {8 * width} bits")
+        with self._lock:
+            self._put(offset, value.to_bytes(width, "little"))
+            if offset // 4 == 1:
+                self._note_command()
+
+    def _put(self, offset: int, data: bytes) -> None:
+        file = self._require_open()
+        if not self._writable:
+            reason = f"writing the {self.name}: this user may only read it; run as root"
+            raise PermissionDeniedError(errno.EACCES, reason)
+        try:
+            os.pwrite(file, data, offset)
+        except OSError as error:
+            raise translated(error, f"writing the {self.name} at {offset:#x}") from error
+
+    def write8(self, offset: int, value: int) -> None:
+        """Write the byte at `offset`, 0 to 0xff, by one access. ValueError: out of range."""
+        self._write_word(offset, value, 1)
+
+    def write16(self, offset: int, value: int) -> None:
+        """Write the 16 bits at `offset`, a multiple of 2, by one access. ValueError: misaligned or out of range."""
+        self._write_word(offset, value, 2)
+
+    def write32(self, offset: int, value: int) -> None:
+        """Write the 32 bits at `offset`, a multiple of 4, by one access. ValueError: misaligned or out of range."""
+        self._write_word(offset, value, 4)
+
+    def _note_command(self) -> None:
+        command = int.from_bytes(self._get(0x04, 2), "little") & ~Command.INTERRUPT_DISABLE
+        self.enabled_command[:] = command.to_bytes(2, "little")
+
+    def change_command(self, *, set: Command = _NO_BITS, clear: Command = _NO_BITS) -> None:
+        """Set and clear bits of the command register: one 16-bit read, one 16-bit write.
+
+        Raises:
+            ValueError: a bit is in both.
+            DeviceRemovedError: the device is gone.
+            PermissionDeniedError: the configuration space may only be read.
+        """
+        if set & clear:
+            raise ValueError(f"{self.name}: {set & clear!r} cannot be set and cleared at once")
+        with self._lock:
+            command = int.from_bytes(self._get(0x04, 2), "little")
+            self._put(0x04, (command & ~clear | set).to_bytes(2, "little"))
+            self._note_command()
+
+    def bars(self) -> tuple[Bar, ...]:
+        """Return the BARs that the function has, by index, as the kernel set them up.
+
+        Raises:
+            DeviceRemovedError: the device is gone.
+        """
+        self._require_open()
+        return parse_resources(read_text(self.directory / "resource"))
+
+    def close(self) -> None:
+        """Close the file; again is harmless."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)

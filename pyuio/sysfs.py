@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Reading and writing the kernel's attribute files, and turning what the kernel answers into pyuio's errors."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from pyuio.errors import DeviceRemovedError, PermissionDeniedError, PyuioError
+
+PCI_DEVICES = Path("/sys/bus/pci/devices")
+PCI_DRIVERS = Path("/sys/bus/pci/drivers")
+UIO_CLASS = Path("/sys/class/uio")
+
+
+def translated(error: OSError, doing: str, otherwise: type[PyuioError] | None = None) -> Exception:
+    """Return pyuio's error for what the kernel answered.
+
+    Args:
+        error: what the system call raised.
+        doing: what was tried, on which file or device, as in "reading /sys/...".
+        otherwise: the class for an answer that is neither a refusal nor a device that is gone; None keeps `error`.
+    """
+    reason = f"{doing}: {error.strerror}"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        who = "root" if os.geteuid() else "a kernel that is not locked down (see /sys/kernel/security/lockdown)"
+        return PermissionDeniedError(error.errno, f"{reason}; this needs {who}, or a rule that grants it")
+    if error.errno in (errno.ENODEV, errno.ENXIO):
+        return DeviceRemovedError(error.errno, f"{reason}; the device was removed or unbound")
+    return error if otherwise is None else otherwise(error.errno, reason)
+
+
+def read_text(path: Path) -> str:
+    """Return an attribute's text without the white space around it.
+
+    Raises:
+        DeviceRemovedError: the device behind it is gone.
+        PermissionDeniedError: it may not be read.
+        OSError: any other answer of the kernel, such as `FileNotFoundError`.
+    """
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError as error:
+        raise translated(error, f"reading {path}") from error
+
+
+def read_optional(path: Path) -> str | None:
+    """Return an attribute's text, or None when this kernel or device does not have the attribute."""
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        return None
+
+
+def link_name(path: Path) -> str | None:
+    """Return the last part of what a link such as ``driver`` or ``iommu_group`` points to, or None without one."""
+    try:
+        return path.readlink().name
+    except OSError:
+        return None

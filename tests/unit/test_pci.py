@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: MIT
+"""Configuration spaces recorded from QEMU's devices (tests/unit/data), and damaged ones."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyuio.capabilities import Capability
+from pyuio.errors import ClosedError, DeviceRemovedError
+from pyuio.pci import Bar, Command, ConfigImage, ConfigSpace, Status, parse_address, parse_resources
+
+DATA = Path(__file__).parent / "data"
+
+
+def recorded(name: str) -> tuple[bytes, str]:
+    """The configuration space and the resource file of a device."""
+    dump, resource = (DATA / f"{name}.txt").read_text().split("resource\n")
+    size = re.search(r"^size (\d+)$", dump, re.MULTILINE)
+    assert size is not None
+    image = bytearray(int(size[1]))
+    for offset, row in re.findall(r"^([0-9a-f]{3}): (.*)$", dump, re.MULTILINE):
+        image[int(offset, 16) : int(offset, 16) + 16] = bytes.fromhex(row)
+    return bytes(image), resource
+
+
+def image(name: str) -> ConfigImage:
+    return ConfigImage(recorded(name)[0])
+
+
+def test_edu() -> None:
+    edu = image("edu")
+    assert (edu.vendor_id, edu.device_id, edu.revision_id, edu.class_code) == (0x1234, 0x11E8, 0x10, 0x00FF00)
+    assert (edu.subsystem_vendor_id, edu.subsystem_id) == (0x1AF4, 0x1100)
+    assert (edu.header_type, edu.multi_function, edu.interrupt_pin) == (0, False, 1)
+    assert edu.command == Command.IO_SPACE | Command.MEMORY_SPACE | Command.SERR_ENABLE
+    assert edu.status == Status.CAPABILITIES_LIST
+    assert edu.capabilities() == [Capability(0x05, "MSI", 0x40)]
+    assert edu.extended_capabilities() == []
+    assert parse_resources(recorded("edu")[1]) == (Bar(0, "memory", 32, False, 0xFEA00000, 0x100000),)
+
+
+def test_e1000e() -> None:
+    """Intel 82574 data sheet, section 9.1 (configuration space): the capabilities and where they are."""
+    card = image("e1000e")
+    names = {item.offset: item.name for item in card.capabilities()}
+    assert names == {0xC8: "Power Management", 0xD0: "MSI", 0xE0: "PCI Express", 0xA0: "MSI-X"}
+    extended = {item.offset: (item.name, item.version) for item in card.extended_capabilities()}
+    assert extended == {0x100: ("Advanced Error Reporting", 2), 0x140: ("Device Serial Number", 1)}
+    kinds = [(bar.index, bar.kind, bar.size) for bar in parse_resources(recorded("e1000e")[1])]
+    assert kinds == [(0, "memory", 0x20000), (1, "memory", 0x20000), (2, "io", 0x20), (3, "memory", 0x4000)]
+
+
+def test_64_bit_and_port_bars() -> None:
+    (memory,) = parse_resources(recorded("xhci")[1])
+    assert (memory.kind, memory.width, memory.size) == ("memory", 64, 0x4000)
+    assert "64-bit" in str(memory)
+    (ports,) = parse_resources(recorded("pci-serial")[1])
+    assert (ports.kind, ports.width, ports.size) == ("io", 32, 8)
+
+
+def test_a_bridge_has_no_subsystem_and_its_windows_are_no_bars() -> None:
+    port = image("pcie-root-port")
+    assert port.header_type == 1
+    assert (port.subsystem_vendor_id, port.subsystem_id) == (None, None)
+    assert [bar.index for bar in parse_resources(recorded("pcie-root-port")[1])] == [0]
+    assert "PCI Express" in [item.name for item in port.capabilities()]
+
+
+@pytest.mark.parametrize("length", [0, 1, 63, 65, 255, 4095, 4097])
+def test_an_image_cut_short(length: int) -> None:
+    with pytest.raises(ValueError, match=f"has {length} bytes"):
+        ConfigImage(bytes(length))
+
+
+@given(st.sampled_from([64, 256, 4096]).flatmap(lambda size: st.binary(min_size=size, max_size=size)))
+def test_no_image_whatever_loops_or_leaves_it(content: bytes) -> None:
+    config = ConfigImage(content)
+    for item in config.capabilities() + config.extended_capabilities():
+        assert 0x40 <= item.offset < config.size
+    offsets = [item.offset for item in config.capabilities()]
+    assert len(offsets) == len(set(offsets))
+    assert 0 <= config.class_code < 1 << 24
+    assert config.command & ~sum(Command) == 0
+
+
+def test_lists_that_come_back_on_themselves() -> None:
+    content = bytearray(4096)
+    content[0x06] = Status.CAPABILITIES_LIST
+    content[0x34] = 0x40
+    content[0x40:0x42] = 0x01, 0x50
+    content[0x50:0x52] = 0x05, 0x40
+    content[0x100:0x104] = (0x0001 | 1 << 16 | 0x100 << 20).to_bytes(4, "little")
+    config = ConfigImage(bytes(content))
+    assert [item.offset for item in config.capabilities()] == [0x40, 0x50]
+    assert [item.offset for item in config.extended_capabilities()] == [0x100]
+
+
+def test_an_unknown_capability_keeps_its_id() -> None:
+    content = bytearray(256)
+    content[0x06] = Status.CAPABILITIES_LIST
+    content[0x34] = 0x40
+    content[0x40:0x42] = 0x7E, 0
+    assert ConfigImage(bytes(content)).capabilities() == [Capability(0x7E, "unknown", 0x40)]
+
+
+@given(st.integers(), st.integers(min_value=-8, max_value=5000))
+def test_reads_are_checked(offset: int, length: int) -> None:
+    config = image("edu")
+    inside = offset >= 0 and length >= 0 and offset + length <= 256
+    if inside:
+        assert config.read(offset, length) == recorded("edu")[0][offset : offset + length]
+    else:
+        with pytest.raises(ValueError, match="not within"):
+            config.read(offset, length)
+    for width, read in ((1, config.read8), (2, config.read16), (4, config.read32)):
+        if offset % width == 0 and 0 <= offset <= 256 - width:
+            assert read(offset) == int.from_bytes(recorded("edu")[0][offset : offset + width], "little")
+        else:
+            with pytest.raises(ValueError, match=r"not within|not a multiple"):
+                read(offset)
+
+
+def test_addresses() -> None:
+    assert parse_address("0000:00:04.0") == "0000:00:04.0"
+    assert parse_address("00:1F.7") == "0000:00:1f.7"
+    assert parse_address("10000:E1:00.0") == "10000:e1:00.0"
+    for wrong in (
+        "",
+        "00:04",
+        "00:20.0",
+        "00:04.8",
+        "1234:11e8",
+        "0000:00:04.0 ",
+        "0:00:04.0",
+        "000g:00:04.0",
+        "00:04.0\n",
+    ):
+        assert parse_address(wrong) is None
+
+
+@given(st.integers(0, 0xFFFF), st.integers(0, 0xFF), st.integers(0, 0x1F), st.integers(0, 7))
+def test_every_address_is_its_own_form(domain: int, bus: int, device: int, function: int) -> None:
+    address = f"{domain:04x}:{bus:02x}:{device:02x}.{function}"
+    assert parse_address(address) == address == parse_address(address.upper())
+
+
+@given(st.text())
+def test_no_text_whatever_breaks_the_address_parser(text: str) -> None:
+    parse_address(text)
+
+
+@given(st.text())
+def test_a_resource_file_is_parsed_or_refused(text: str) -> None:
+    try:
+        bars = parse_resources(text)
+    except ValueError:
+        return
+    assert all(0 <= bar.index <= 5 and bar.size > 0 for bar in bars)
+
+
+def test_a_resource_file_cut_short_is_refused() -> None:
+    text = recorded("edu")[1]
+    with pytest.raises(ValueError, match="line 1 of a resource file"):
+        parse_resources(text[:30])
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A function's directory, as plain files: enough for what never reaches a device."""
+    content, resource = recorded("edu")
+    (tmp_path / "config").write_bytes(content)
+    (tmp_path / "resource").write_text(resource)
+    return tmp_path
+
+
+def test_a_closed_configuration_space(directory: Path) -> None:
+    config = ConfigSpace(directory)
+    assert config.vendor_id == 0x1234
+    assert config.bars()[0].size == 0x100000
+    config.close()
+    config.close()
+    for use in (
+        lambda: config.vendor_id,
+        lambda: config.write8(0x3C, 1),
+        config.bars,
+        config.fileno,
+        config.capabilities,
+    ):
+        with pytest.raises(ClosedError, match="is closed"):
+            use()
+
+
+def test_a_function_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DeviceRemovedError, match="there is no such device"):
+        ConfigSpace(tmp_path / "0000:00:09.0")
+
+
+def test_the_unmasking_value_follows_the_command_register(directory: Path) -> None:
+    config = ConfigSpace(directory)
+    config.change_command(set=Command.BUS_MASTER | Command.INTERRUPT_DISABLE)
+    assert Command.INTERRUPT_DISABLE in config.command
+    assert int.from_bytes(config.enabled_command, "little") == config.command & ~Command.INTERRUPT_DISABLE
+    config.write16(0x04, 0x0402)
+    assert config.enabled_command == b"\x02\x00"
+    config.write32(0x04, 0x0000_0006)
+    assert config.enabled_command == b"\x06\x00"
+    config.close()
