@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: MIT
+// Waiting for the interrupt of a UIO device: unmask it if need be, sleep, take the count. One call from Python, made
+// without the GIL; after waking there is one system call, the read.
+//
+// The kernel's side is drivers/uio/uio.c: a 4-byte read gives the running total of the device's interrupts, and blocks
+// (or, on a non-blocking descriptor, fails with EAGAIN) while that has not changed since the last read of the same
+// descriptor; a 4-byte write of 1 or 0 is irqcontrol. drivers/uio/uio_pci_generic.c has no irqcontrol and masks in its
+// handler by the Interrupt Disable bit of the command register (PCI Local Bus Specification 3.0, section 6.2.2).
+//
+// Functions that can fail return a negative errno, or PYUIO_CLOSED.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "waiting.h"
+
+#define COMMAND_OFFSET 4
+#define INTERRUPT_DISABLE_HIGH_BYTE 0x04 // bit 10 of the command register
+#define NANOSECONDS 1000000000LL
+
+enum masking { NO_MASKING, MASK_BY_WRITE, MASK_BY_COMMAND };
+
+struct pyuio_interrupt {
+    int device; // /dev/uioN, non-blocking
+    int wake;   // eventfd: readable from pyuio_close on
+    int config; // the configuration space's file, or -1
+    enum masking masking;
+    const uint8_t *enabled; // command register with the interrupt enabled; its owner changes the other bits
+    pthread_mutex_t state;  // guards what follows; never held while waiting
+    pthread_cond_t unused;  // users became 0
+    int users;              // threads between enter and leave
+    int closed;
+    int masked;
+    uint32_t total; // the kernel's running total at the last read
+};
+
+// A new interrupt on a non-blocking descriptor of /dev/uioN, which it owns from then on, with the total that the kernel
+// has now. NULL, with errno set: no memory or no descriptor left.
+pyuio_interrupt *pyuio_new(int device, uint32_t total)
+{
+    pyuio_interrupt *self = calloc(1, sizeof *self);
+    if (self == NULL)
+        return NULL;
+    self->wake = eventfd(0, EFD_CLOEXEC);
+    if (self->wake < 0) {
+        free(self);
+        return NULL;
+    }
+    self->device = device;
+    self->config = -1;
+    self->total = total;
+    pthread_mutex_init(&self->state, NULL);
+    pthread_cond_init(&self->unused, NULL);
+    return self;
+}
+
+static int enter(pyuio_interrupt *self)
+{
+    pthread_mutex_lock(&self->state);
+    int result = self->closed ? PYUIO_CLOSED : 0;
+    self->users += !self->closed;
+    pthread_mutex_unlock(&self->state);
+    return result;
+}
+
+static void leave(pyuio_interrupt *self)
+{
+    pthread_mutex_lock(&self->state);
+    if (--self->users == 0)
+        pthread_cond_broadcast(&self->unused);
+    pthread_mutex_unlock(&self->state);
+}
+
+// Ends every wait, now and later, with PYUIO_CLOSED; then closes the descriptor. Again is harmless.
+void pyuio_close(pyuio_interrupt *self)
+{
+    uint64_t one = 1;
+    pthread_mutex_lock(&self->state);
+    if (!self->closed) {
+        self->closed = 1;
+        // An eventfd at 0 takes a 1: this cannot fail.
+        ssize_t ignored = write(self->wake, &one, sizeof one);
+        (void)ignored;
+        while (self->users > 0)
+            pthread_cond_wait(&self->unused, &self->state);
+        close(self->device);
+        close(self->wake);
+        if (self->config >= 0)
+            close(self->config);
+    }
+    pthread_mutex_unlock(&self->state);
+}
+
+// No thread may be in another function of the same interrupt.
+void pyuio_free(pyuio_interrupt *self)
+{
+    pyuio_close(self);
+    pthread_cond_destroy(&self->unused);
+    pthread_mutex_destroy(&self->state);
+    free(self);
+}
+
+// From now on: masked and unmasked by irqcontrol.
+void pyuio_mask_by_write(pyuio_interrupt *self)
+{
+    self->masking = MASK_BY_WRITE;
+}
+
+// From now on: masked and unmasked by the command register. `config` stays the caller's; `enabled`, two bytes in the
+// register's order, must outlive the interrupt's last use.
+int pyuio_mask_by_command(pyuio_interrupt *self, int config, const uint8_t *enabled)
+{
+    self->config = fcntl(config, F_DUPFD_CLOEXEC, 0);
+    if (self->config < 0)
+        return -errno;
+    self->masking = MASK_BY_COMMAND;
+    self->enabled = enabled;
+    return 0;
+}
+
+static int write_mask(pyuio_interrupt *self, int masked)
+{
+    ssize_t done = 0;
+    if (self->masking == MASK_BY_WRITE) {
+        int32_t on = !masked;
+        done = write(self->device, &on, sizeof on);
+    } else if (self->masking == MASK_BY_COMMAND) {
+        // Both bytes: older QEMU (7.2) looks again at a pending interrupt only when the write covers offset 4.
+        uint8_t command[2] = {self->enabled[0], self->enabled[1]};
+        if (masked)
+            command[1] |= INTERRUPT_DISABLE_HIGH_BYTE;
+        done = pwrite(self->config, command, sizeof command, COMMAND_OFFSET);
+    }
+    if (done < 0)
+        return -errno;
+    self->masked = masked && self->masking != NO_MASKING;
+    return 0;
+}
+
+static int change_mask(pyuio_interrupt *self, int masked, int only_if_masked)
+{
+    pthread_mutex_lock(&self->state);
+    int result = 0;
+    if (self->closed)
+        result = PYUIO_CLOSED;
+    else if (!only_if_masked || self->masked)
+        result = write_mask(self, masked);
+    pthread_mutex_unlock(&self->state);
+    return result;
+}
+
+// Masks, whether or not it is thought to be masked.
+int pyuio_mask(pyuio_interrupt *self)
+{
+    return change_mask(self, 1, 0);
+}
+
+// Unmasks, whether or not it is thought to be masked.
+int pyuio_unmask(pyuio_interrupt *self)
+{
+    return change_mask(self, 0, 0);
+}
+
+// Whether it is masked, as far as is known here: an interrupt that was not read yet has masked it, too.
+int pyuio_is_masked(pyuio_interrupt *self)
+{
+    pthread_mutex_lock(&self->state);
+    int result = self->masked;
+    pthread_mutex_unlock(&self->state);
+    return result;
+}
+
+// The kernel's running total at the last read, modulo 2^32.
+uint32_t pyuio_total(pyuio_interrupt *self)
+{
+    pthread_mutex_lock(&self->state);
+    uint32_t result = self->total;
+    pthread_mutex_unlock(&self->state);
+    return result;
+}
+
+// Takes what is pending: the count, PYUIO_NONE, or an error.
+static int64_t take(pyuio_interrupt *self)
+{
+    uint32_t total;
+    int64_t result;
+    pthread_mutex_lock(&self->state);
+    if (read(self->device, &total, sizeof total) == (ssize_t)sizeof total) {
+        result = (uint32_t)(total - self->total); // unsigned: right across the wrap at 2^32
+        self->total = total;
+        self->masked = self->masking != NO_MASKING; // the kernel's handler masked it
+    } else {
+        result = errno == EAGAIN ? PYUIO_NONE : -errno;
+    }
+    pthread_mutex_unlock(&self->state);
+    return result;
+}
+
+// Sleeps until the device's descriptor is ready. `timeout`: nanoseconds from now, or negative for ever.
+static int sleep_until_ready(pyuio_interrupt *self, int64_t timeout)
+{
+    struct pollfd files[2] = {{.fd = self->device, .events = POLLIN}, {.fd = self->wake, .events = POLLIN}};
+    struct timespec limit = {.tv_sec = timeout / NANOSECONDS, .tv_nsec = timeout % NANOSECONDS};
+    int ready = ppoll(files, 2, timeout < 0 ? NULL : &limit, NULL);
+    if (ready < 0)
+        return errno == EINTR ? PYUIO_SIGNAL : -errno;
+    if (files[1].revents)
+        return PYUIO_CLOSED;
+    return ready == 0 ? PYUIO_NONE : PYUIO_READY;
+}
+
+// Whether an interrupt waits to be read: PYUIO_READY, PYUIO_NONE, or an error. Changes nothing.
+int pyuio_is_pending(pyuio_interrupt *self)
+{
+    int result = enter(self);
+    if (result < 0)
+        return result;
+    result = sleep_until_ready(self, 0);
+    leave(self);
+    return result;
+}
+
+// Waits until an interrupt is pending, unmasked meanwhile, and leaves it pending. `timeout`: nanoseconds, negative for
+// ever. PYUIO_READY, PYUIO_NONE, PYUIO_SIGNAL, or an error.
+int pyuio_wait(pyuio_interrupt *self, int64_t timeout)
+{
+    int result = enter(self);
+    if (result < 0)
+        return result;
+    result = sleep_until_ready(self, 0);
+    if (result == PYUIO_NONE) {
+        result = change_mask(self, 0, 1);
+        if (result == 0)
+            result = sleep_until_ready(self, timeout);
+    }
+    leave(self);
+    return result;
+}
+
+// Takes the interrupts since the last read; when there is none, unmasks and waits. `timeout`: nanoseconds, 0 for not at
+// all, negative for ever. The count, 1 to 2^32 - 1, PYUIO_NONE, PYUIO_SIGNAL, or an error.
+int64_t pyuio_read(pyuio_interrupt *self, int64_t timeout)
+{
+    int64_t result = enter(self);
+    if (result < 0)
+        return result;
+    result = take(self);
+    if (result == PYUIO_NONE) {
+        result = change_mask(self, 0, 1);
+        if (result == 0 && timeout != 0) {
+            result = sleep_until_ready(self, timeout);
+            if (result == PYUIO_READY) {
+                result = take(self);
+                if (result == PYUIO_NONE) // another thread was quicker: the caller waits on
+                    result = PYUIO_SIGNAL;
+            }
+        }
+    }
+    leave(self);
+    return result;
+}

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+// Waiting for the interrupt of a UIO device. What each function does is said in waiting.c.
+#ifndef PYUIO_WAITING_H
+#define PYUIO_WAITING_H
+
+#include <stdint.h>
+
+/* cdef */
+typedef struct pyuio_interrupt pyuio_interrupt;
+
+enum {
+    PYUIO_READY = 1,       /* an interrupt is pending */
+    PYUIO_NONE = 0,        /* none came in time; the interrupt is unmasked */
+    PYUIO_SIGNAL = -5000,  /* a signal came: let Python run its handlers, then wait on */
+    PYUIO_CLOSED = -5001   /* pyuio_close was called */
+};
+
+pyuio_interrupt *pyuio_new(int device, uint32_t total);
+void pyuio_free(pyuio_interrupt *interrupt);
+void pyuio_close(pyuio_interrupt *interrupt);
+void pyuio_mask_by_write(pyuio_interrupt *interrupt);
+int pyuio_mask_by_command(pyuio_interrupt *interrupt, int config, const uint8_t *enabled);
+int pyuio_mask(pyuio_interrupt *interrupt);
+int pyuio_unmask(pyuio_interrupt *interrupt);
+int pyuio_is_masked(pyuio_interrupt *interrupt);
+int pyuio_is_pending(pyuio_interrupt *interrupt);
+int pyuio_wait(pyuio_interrupt *interrupt, int64_t timeout);
+int64_t pyuio_read(pyuio_interrupt *interrupt, int64_t timeout);
+uint32_t pyuio_total(pyuio_interrupt *interrupt);
+/* cdef */
+
+#endif
