@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""Drives QEMU's edu card through everything but DMA, and prints what it did: ``make demo``.
+
+Where such a card is at hand: ``python examples/demo.py [ADDRESS]``. Ends 1 when a step fails, naming the step.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import sys
+import time
+from collections.abc import Callable
+
+from pyuio_drivers.edu import ALL_INTERRUPTS, LARGEST_FACTORIAL, Edu
+from rich.console import Console
+from rich.table import Table
+
+import pyuio
+
+INTERRUPTS = 1000
+NUMBERS = range(LARGEST_FACTORIAL + 1)
+
+
+def expect(what: str, found: object, wanted: object) -> None:
+    """Raise ValueError unless `found` equals `wanted`."""
+    if found != wanted:
+        raise ValueError(f"{what}: {found} instead of {wanted}")
+
+
+def identify(card: Edu) -> str:
+    """Read who the card says it is."""
+    major, minor = card.version
+    return f"edu {major}.{minor}, {card.device.config.bars()[0]}"
+
+
+def check_liveness(card: Edu) -> str:
+    """Write patterns whose inverse must come back."""
+    patterns = [0, 0xFFFFFFFF, 0x12345678, *(1 << bit for bit in range(32))]
+    for pattern in patterns:
+        expect(f"the inverse of {pattern:#010x}", card.liveness(pattern), pattern ^ 0xFFFFFFFF)
+    return f"{len(patterns)} patterns came back inverted"
+
+
+def compute(factorial: Callable[[int], int]) -> str:
+    """Compute every factorial that fits the card's 32 bits."""
+    results = [factorial(number) for number in NUMBERS]
+    for number, result in zip(NUMBERS, results, strict=True):
+        expect(f"{number}!", result, math.factorial(number))
+    return f"0! to {NUMBERS[-1]}! = {results[-1]:,}"
+
+
+def count_interrupts(card: Edu) -> str:
+    """Raise interrupts one by one, each with a status bit of its own; count and acknowledge each."""
+    interrupt = card.device.interrupt
+    before = card.device.uio.event_count
+    counted = 0
+    for number in range(INTERRUPTS):
+        bits = 1 << number % 32
+        card.raise_interrupt(bits)
+        counted += interrupt.read(timeout=1.0)
+        expect("interrupt status", card.interrupt_status(), bits)
+        card.acknowledge(bits)
+    expect("status after the last", card.interrupt_status() & ALL_INTERRUPTS, 0)
+    expect("interrupts counted", counted, INTERRUPTS)
+    expect("interrupts the kernel counted", card.device.uio.event_count - before, INTERRUPTS)
+    return f"{counted} raised, counted and acknowledged; {INTERRUPTS - counted} lost"
+
+
+STEPS: list[tuple[str, Callable[[Edu], str]]] = [
+    ("identification", identify),
+    ("liveness", check_liveness),
+    ("factorials by polling", lambda card: compute(card.factorial)),
+    ("factorials by interrupt", lambda card: compute(card.factorial_by_interrupt)),
+    ("interrupts", count_interrupts),
+]
+
+
+def main() -> int:
+    """Run every step on one card and print the table; return the exit status."""
+    console = Console()
+    table = Table("step", "result", title=f"edu on uio_pci_generic, Linux {platform.release()}, from Python")
+    table.add_column("time", justify="right")
+    step = "opening the card"
+    try:
+        start = time.perf_counter()
+        with Edu.open(sys.argv[1] if len(sys.argv) > 1 else None) as card:
+            node = f"{card.device.name} bound and opened as {card.device.uio.path}"
+            table.add_row(step, node, f"{(time.perf_counter() - start) * 1e3:.1f} ms")
+            for step, run in STEPS:
+                start = time.perf_counter()
+                result = run(card)
+                table.add_row(step, result, f"{(time.perf_counter() - start) * 1e3:.1f} ms")
+            step = "closing the card"
+    except (pyuio.PyuioError, ValueError, OSError) as error:
+        table.add_row(step, f"[red]failed[/red]: {error}", "")
+        console.print(table)
+        print(f"demo: failed at step {step!r}: {error}", file=sys.stderr)
+        return 1
+    console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: MIT
+"""Finding devices and opening them: what puts configuration space, BARs, interrupt and binding together."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import re
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyudev
+
+from pyuio import binding
+from pyuio.errors import (
+    AmbiguousDeviceError,
+    ClosedError,
+    DeviceBusyError,
+    DeviceNotFoundError,
+    DriverNotBoundError,
+    InterruptUnavailableError,
+    MappingError,
+    PermissionDeniedError,
+    PyuioError,
+)
+from pyuio.interrupt import Interrupt
+from pyuio.pci import Bar, ConfigSpace, parse_address
+from pyuio.region import PortRegion, Region
+from pyuio.sysfs import PCI_DEVICES, link_name
+from pyuio.uio import UioNode
+
+if TYPE_CHECKING:
+    from pyuio._native._access import Endian
+
+_IDS = re.compile(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}")
+
+
+@dataclass(frozen=True)
+class FoundDevice:
+    """A PCI function, or another device that has a UIO node, as it was when it was found.
+
+    Attributes:
+        directory: its directory in sysfs.
+        address: of a PCI function, ``0000:00:04.0``; None for any other device.
+        ids: vendor and device id, ``1234:11e8``; None for what is not a PCI function.
+        class_code: 24 bits, base class first; None for what is not a PCI function.
+        driver: the kernel driver that has it, or None.
+        uio: the name of its UIO node, ``uio0``, or None.
+    """
+
+    directory: Path
+    address: str | None
+    ids: str | None
+    class_code: int | None
+    driver: str | None
+    uio: str | None
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its address, or its name in sysfs."""
+        return self.address or self.directory.name
+
+    def __str__(self) -> str:
+        ids = f" {self.ids}" if self.ids else ""
+        node = f", /dev/{self.uio}" if self.uio else ""
+        return f"{self.name}{ids} (driver: {self.driver or 'none'}{node})"
+
+
+def _found(device: pyudev.Device) -> FoundDevice:
+    directory = Path(device.sys_path)
+    node = UioNode.of_device(directory)
+    ids, class_code = device.properties.get("PCI_ID"), device.properties.get("PCI_CLASS")
+    return FoundDevice(
+        directory=directory,
+        address=device.properties.get("PCI_SLOT_NAME"),
+        ids=ids.lower() if ids else None,
+        class_code=int(class_code, 16) if class_code else None,
+        driver=link_name(directory / "driver"),
+        uio=node.name if node else None,
+    )
+
+
+def devices() -> list[FoundDevice]:
+    """Return every PCI function, and every other device with a UIO node, in the order of their addresses and names."""
+    context = pyudev.Context()
+    present = {device.sys_path: device for device in context.list_devices(subsystem="pci")}
+    for node in context.list_devices(subsystem="uio"):
+        device = _behind(node)
+        present.setdefault(device.sys_path, device)
+    return sorted(map(_found, present.values()), key=lambda device: (device.address is None, device.name))
+
+
+def _behind(node: pyudev.Device) -> pyudev.Device:
+    return node if node.parent is None else node.parent  # a node without a device behind it stands for itself
+
+
+def _listing(candidates: list[FoundDevice]) -> str:
+    return "".join(f"\n  {candidate}" for candidate in candidates) or " none"
+
+
+def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
+    """Return the one device that `which` names, as it is now.
+
+    Args:
+        which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0``, or
+            an entry of `devices`.
+
+    Raises:
+        DeviceNotFoundError: there is no such device; the message lists what there is.
+        AmbiguousDeviceError: there is more than one; the message lists them.
+        ValueError: `which` has none of these forms.
+        TypeError: `which` is not a string, a path or an entry of `devices`.
+    """
+    context = pyudev.Context()
+    if isinstance(which, FoundDevice):
+        name, directory = which.name, which.directory
+    elif not isinstance(which, (str, os.PathLike)):
+        raise TypeError(f"a device is named by a string, a path or an entry of devices(), not {type(which).__name__}")
+    else:
+        name = os.fspath(which)
+        if (address := parse_address(name)) is not None:
+            directory = PCI_DEVICES / address
+        elif (node := UioNode.parse(name)) is not None:
+            directory = node.directory
+        elif _IDS.fullmatch(name):
+            return _only_one(name, [_found(device) for device in context.list_devices(PCI_ID=name.upper())])
+        else:
+            forms = "a PCI address (0000:00:04.0), an id pair (1234:11e8) or a node (uio0)"
+            raise ValueError(f"{name!r} does not name a device; give {forms}")
+    try:
+        device = pyudev.Devices.from_sys_path(context, str(directory))
+    except pyudev.DeviceNotFoundError:
+        return _only_one(name, [])
+    return _found(_behind(device) if device.subsystem == "uio" else device)
+
+
+def _only_one(name: str, matching: list[FoundDevice]) -> FoundDevice:
+    if not matching:
+        raise DeviceNotFoundError(f"there is no device {name}; there is:{_listing(devices())}")
+    if len(matching) > 1:
+        raise AmbiguousDeviceError(f"{name} names {len(matching)} devices; name one by address:{_listing(matching)}")
+    return matching[0]
+
+
+def _lock(file: int, name: str) -> None:
+    """Take the lock that keeps a second opener out; the kernel drops it with the last descriptor, however we end."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DeviceBusyError(errno.EBUSY, f"{name} is open already, in this process or another") from error
+
+
+class Device:
+    """An open device; `pyuio.open` makes it.
+
+    A context manager; `close` frees everything that came from it.
+
+    Attributes:
+        address: of a PCI function, ``0000:00:04.0``; None for any other device.
+        ids: vendor and device id, ``1234:11e8``; None for what is not a PCI function.
+        uio: its UIO node.
+    """
+
+    def __init__(self, found: FoundDevice, *, bind: bool = False) -> None:
+        self.name = found.name
+        self.address = found.address
+        self.ids = found.ids
+        self._directory = found.directory
+        self._config: ConfigSpace | None = None
+        self._regions: dict[tuple[int, bool, Endian], Region | PortRegion] = {}
+        self._interrupt: Interrupt | PyuioError
+        self._guard = threading.Lock()
+        self._closed = False
+        # Undone in reverse: the interrupt is masked before its owner, the configuration space, goes; the lock is last.
+        with ExitStack() as stack:
+            if self.address is not None:
+                self._config = ConfigSpace(self._directory)
+                stack.callback(self._config.close)
+                _lock(self._config.fileno(), self.name)
+            self.uio = self._find_node(found, bind, stack)
+            node = self.uio.open()
+            stack.callback(os.close, node)
+            if self._config is None:
+                _lock(node, self.name)
+            try:
+                self._interrupt = Interrupt(self.uio, node, self._config, self.name)
+                stack.callback(self._interrupt.close)
+            except (InterruptUnavailableError, PermissionDeniedError) as error:
+                # The rest of the device is of use without it.
+                self._interrupt = error
+            stack.callback(self._close_regions)
+            self._resources = stack.pop_all()
+
+    def _find_node(self, found: FoundDevice, bind: bool, stack: ExitStack) -> UioNode:
+        node = UioNode.of_device(self._directory)
+        if node is None and self.address is None and found.uio is not None:
+            return UioNode(found.uio)
+        if node is not None:
+            return node
+        assert self.address is not None
+        if not bind:
+            driver = binding.bound_driver(self.address)
+            what_to_do = f"open it with bind=True, or as root: {binding.bind_command(self.address)}"
+            if driver is not None:
+                reason = f"{self.name} is held by the kernel driver {driver}; to take it from there {what_to_do}"
+                raise DeviceBusyError(errno.EBUSY, reason)
+            raise DriverNotBoundError(errno.ENODEV, f"{self.name} has no UIO driver; {what_to_do}")
+        stack.callback(binding.bind(self.address).undo)
+        node = UioNode.of_device(self._directory)
+        if node is None:
+            raise DriverNotBoundError(errno.ENODEV, f"{self.name} is bound, but the kernel made no UIO node for it")
+        return node
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.name} is closed")
+
+    @property
+    def config(self) -> ConfigSpace:
+        """The configuration space. ClosedError: the device is closed; AttributeError: it is not a PCI function."""
+        self._require_open()
+        if self._config is None:
+            raise AttributeError(f"{self.name} is not a PCI function and has no configuration space")
+        return self._config
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    @property
+    def interrupt(self) -> Interrupt:
+        """The interrupt, masked unless someone waits for it.
+
+        Raises:
+            ClosedError: the device is closed.
+            InterruptUnavailableError: it has no interrupt that its UIO driver could deliver.
+            PermissionDeniedError: this user may not write its configuration space, which masks it.
+        """
+        self._require_open()
+        if isinstance(self._interrupt, Interrupt):
+            return self._interrupt
+        raise type(self._interrupt)(*self._interrupt.args)
+
+    def bar(self, index: int, *, write_combining: bool = False, endian: Endian = "little") -> Region | PortRegion:
+        """Return a BAR, mapped at the first call; later calls with the same arguments return the same object.
+
+        Args:
+            index: 0 to 5; a 64-bit BAR has the index of its first register.
+            write_combining: let the processor merge writes; for prefetchable memory BARs (frame buffers).
+            endian: "little" or "big": the byte order of the device's registers.
+
+        Raises:
+            ClosedError: the device is closed.
+            MappingError: there is no such BAR, or the kernel refuses to map it.
+            PermissionDeniedError: this user may not map it.
+            ValueError: the index is not 0 to 5, or the BAR is not prefetchable memory and `write_combining` is set.
+        """
+        if not isinstance(index, int):
+            raise TypeError(f"a BAR's index is an int, not {type(index).__name__}")
+        if not 0 <= index <= 5:
+            raise ValueError(f"a BAR's index is 0 to 5, not {index}")
+        with self._guard:
+            self._require_open()
+            key = (index, write_combining, endian)
+            region = self._regions.get(key)
+            if region is None or region.closed:
+                region = self._regions[key] = self._map(self._find_bar(index), write_combining, endian)
+            return region
+
+    def _find_bar(self, index: int) -> Bar:
+        present = self._config.bars() if self._config else ()
+        for bar in present:
+            if bar.index == index and bar.address:
+                return bar
+        has = "; ".join(str(bar) for bar in present) or "none"
+        raise MappingError(errno.ENXIO, f"{self.name} has no BAR {index} with an address; it has: {has}")
+
+    def _map(self, bar: Bar, write_combining: bool, endian: Endian) -> Region | PortRegion:
+        name = f"BAR {bar.index} of {self.name}"
+        path = str(self._directory / f"resource{bar.index}")
+        if write_combining:
+            if bar.kind != "memory" or not bar.prefetchable:
+                raise ValueError(
+                    f"{name} is not prefetchable memory: write combining would change what the device sees"
+                )
+            path += "_wc"
+        if bar.kind == "io":
+            return PortRegion(path, bar.size, address=bar.address, name=name, endian=endian)
+        # mmap gives whole pages, and a BAR smaller than one may start in its middle.
+        page_offset = bar.address % mmap.PAGESIZE
+        return Region(path, bar.size, page_offset=page_offset, address=bar.address, name=name, endian=endian)
+
+    def _close_regions(self) -> None:
+        for region in self._regions.values():
+            region.close()
+
+    def close(self) -> None:
+        """Mask the interrupt, unmap the BARs, and give back to its kernel driver what `pyuio.open` took from it.
+
+        Everything that came from the device raises `ClosedError` from then on. Again is harmless.
+
+        Raises:
+            BindingError: the previous kernel driver did not take the device back.
+        """
+        with self._guard:
+            if self._closed:
+                return
+            self._closed = True
+        self._resources.close()
+
+    def __enter__(self) -> Device:
+        """Return itself; leaving the block closes it."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else self.uio.name
+        return f"<pyuio.Device {self.name} {self.ids or ''} {state}>"
+
+
+def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool = False) -> Device:
+    """Open a device, alone: a second opener gets `DeviceBusyError` until this one closes it or ends.
+
+    Args:
+        which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0``, or
+            an entry of `devices`.
+        bind: bind ``uio_pci_generic`` if no UIO driver has the device, taking it from any kernel driver that has it;
+            closing gives it back.
+
+    Raises:
+        DeviceNotFoundError: there is no such device.
+        AmbiguousDeviceError: there is more than one.
+        DeviceBusyError: it is open already, or another kernel driver has it and `bind` is False.
+        DriverNotBoundError: no kernel driver has it and `bind` is False.
+        BindingError: the kernel refused to bind.
+        KernelSupportError: this kernel has no ``uio_pci_generic``.
+        PermissionDeniedError: this user may not.
+        ValueError: `which` does not have the form of a device's name.
+        TypeError: `which` is of a wrong type.
+    """
+    return Device(find(which), bind=bind)

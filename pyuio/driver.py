@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""The base of a driver: which cards it serves, how one is opened, and that it is left quiet."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import ClassVar, TypeVar
+
+from pyuio.device import Device, FoundDevice, devices, find
+from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError
+
+_Driver = TypeVar("_Driver", bound="Driver")
+
+
+class Driver:
+    """A driver for one kind of card, on an open device.
+
+    A driver names the ids it serves, sets its card up in ``__init__`` and leaves it quiet in `quiet`. It is a context
+    manager, and closes the device.
+
+    Args:
+        device: an open device of one of these ids.
+
+    Raises:
+        ValueError: the device has other ids.
+    """
+
+    ids: ClassVar[tuple[str, ...]] = ()
+    """The id pairs it serves, as in ``("1234:11e8",)``."""
+
+    def __init__(self, device: Device) -> None:
+        if device.ids not in self.ids:
+            raise ValueError(f"{type(self).__name__} serves {', '.join(self.ids)}; {device.name} is {device.ids}")
+        self.device = device
+
+    @classmethod
+    def open(cls: type[_Driver], which: str | os.PathLike[str] | FoundDevice | None = None) -> _Driver:
+        """Open the only card of the driver's kind, or the one named, and return the driver on it.
+
+        A card that no kernel driver has is bound to ``uio_pci_generic``; closing releases it. One that another kernel
+        driver has is not taken.
+
+        Args:
+            which: what `pyuio.open` takes, or None for the only card.
+
+        Raises:
+            DeviceNotFoundError: there is no such card.
+            AmbiguousDeviceError: there are several, and `which` is None.
+            ValueError: the card named is of another kind.
+            DeviceBusyError: it is open already, or another kernel driver has it.
+            PermissionDeniedError: this user may not.
+        """
+        found = cls._only_card() if which is None else find(which)
+        if found.ids not in cls.ids:
+            raise ValueError(f"{cls.__name__} serves {', '.join(cls.ids)}; {found.name} is {found.ids}")
+        device = Device(found, bind=found.driver is None)
+        try:
+            return cls(device)
+        except BaseException:
+            device.close()
+            raise
+
+    @classmethod
+    def _only_card(cls) -> FoundDevice:
+        present = [device for device in devices() if device.ids in cls.ids]
+        if len(present) == 1:
+            return present[0]
+        kind = f"{cls.__name__} card ({', '.join(cls.ids)})"
+        if not present:
+            raise DeviceNotFoundError(f"there is no {kind} in this machine")
+        listing = "".join(f"\n  {device}" for device in present)
+        raise AmbiguousDeviceError(f"there are {len(present)} of {kind}; name one by address:{listing}")
+
+    def quiet(self) -> None:
+        """Make the card stop what it does: no interrupt, no transfer. Called by `close` on a device that is open."""
+
+    def close(self) -> None:
+        """Leave the card quiet and close the device; again is harmless."""
+        if self.device.closed:
+            return
+        try:
+            self.quiet()
+        finally:
+            self.device.close()
+
+    def __enter__(self: _Driver) -> _Driver:
+        """Return itself; leaving the block closes it."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

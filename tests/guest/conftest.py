@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""What the guest tests share.
+
+They run in the guest of ``make test-guest``, and on a real box: ``pytest tests/guest --device 0000:03:00.0`` runs those
+that can do with that card, bound and left as they found it. A test that needs a card that is not there skips itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from pyuio_drivers.edu import Edu
+
+import pyuio
+from tests.guest.support import EDU, Cards, current_drivers
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", metavar="ADDRESS", help="run on this PCI function only, which is not in use")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.geteuid() != 0:
+        pytest.exit("the guest tests need root; in a guest they have it: make test-guest", returncode=3)
+
+
+@pytest.fixture(scope="session")
+def cards(request: pytest.FixtureRequest) -> Cards:
+    """Addresses of the cards with an id pair that the tests may use; the test skips itself when there is none."""
+    only = request.config.getoption("--device")
+
+    def find(ids: str) -> list[str]:
+        found = [str(device.address) for device in pyuio.devices() if device.ids == ids]
+        found = [address for address in found if only in (None, address)]
+        if not found:
+            pytest.skip(f"no card {ids} here")
+        return found
+
+    return find
+
+
+@pytest.fixture
+def edu(cards: Cards) -> str:
+    """The address of an edu card."""
+    return cards(EDU)[0]
+
+
+@pytest.fixture
+def device(edu: str) -> Iterator[pyuio.Device]:
+    """An open edu card, closed afterwards."""
+    with pyuio.open(edu, bind=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def card(device: pyuio.Device) -> Edu:
+    """The edu driver on an open card."""
+    return Edu(device)
+
+
+@pytest.fixture(autouse=True)
+def drivers_stay() -> Iterator[None]:
+    """Fail a test that leaves a function with another kernel driver than it had."""
+    before = current_drivers()
+    yield
+    assert current_drivers() == before

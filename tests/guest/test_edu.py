@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pyuio_drivers import edu as registers
+from pyuio_drivers.edu import Edu
+
+import pyuio
+from tests.guest.support import EDU, Cards
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples/demo.py"
+
+
+def test_identification(card: Edu) -> None:
+    assert card.version == (1, 0)
+
+
+def test_liveness(card: Edu) -> None:
+    for value in (0, 0xFFFFFFFF, 0xDEADBEEF):
+        assert card.liveness(value) == value ^ 0xFFFFFFFF
+
+
+def test_factorials(card: Edu) -> None:
+    for number in range(13):
+        assert card.factorial(number) == math.factorial(number)
+        assert card.factorial_by_interrupt(number) == math.factorial(number)
+
+
+def test_factorial_after_a_stray_interrupt(card: Edu) -> None:
+    """An interrupt that something else raised is acknowledged, and not taken for the factorial's."""
+    card.raise_interrupt(0x10)
+    assert card.factorial_by_interrupt(10) == math.factorial(10)
+    assert card.interrupt_status() == 0
+
+
+def test_bad_factorials_never_reach_the_card(card: Edu) -> None:
+    assert card.factorial(5) == 120
+    for number in (-1, 13, 1 << 40):
+        with pytest.raises(ValueError, match="factorials of 0 to 12"):
+            card.factorial(number)
+        with pytest.raises(ValueError, match="factorials of 0 to 12"):
+            card.factorial_by_interrupt(number)
+    with pytest.raises(TypeError):
+        card.factorial("5")  # type: ignore[arg-type]
+    assert card.registers.read32(registers.FACTORIAL) == 120
+
+
+def test_waiting_without_an_interrupt(card: Edu) -> None:
+    for timeout in (0, 0.01):
+        with pytest.raises(TimeoutError):
+            card.wait_for_interrupt(timeout)
+
+
+def test_is_left_quiet(edu: str) -> None:
+    with Edu.open(edu) as card:
+        card.registers.write32(registers.STATUS, registers.STATUS_INTERRUPT_AFTER_FACTORIAL)
+        card.raise_interrupt(0xFF)
+    card.close()
+    with pyuio.open(edu, bind=True) as device:
+        assert device.bar(0).read32(registers.INTERRUPT_STATUS) == 0
+        assert device.bar(0).read32(registers.STATUS) == 0
+
+
+def test_is_closed_after_an_exception(edu: str) -> None:
+    with pytest.raises(RuntimeError, match="in the middle"), Edu.open(edu) as card:
+        raise RuntimeError("in the middle")
+    assert card.device.closed
+    with Edu.open(edu):
+        pass
+
+
+def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXAMPLE), *arguments]
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+
+
+def test_the_demo(edu: str) -> None:
+    done = run_demo(edu)
+    assert done.returncode == 0, done.stderr
+    for step in ("identification", "liveness", "factorials by polling", "factorials by interrupt", "interrupts"):
+        assert step in done.stdout
+    assert "1000 raised, counted and acknowledged; 0 lost" in done.stdout
+    assert "479,001,600" in done.stdout
+
+
+def test_the_demo_names_the_step_that_fails(cards: Cards) -> None:
+    assert cards(EDU)
+    done = run_demo("dead:beef")
+    assert done.returncode == 1
+    assert "failed at step 'opening the card': there is no device dead:beef" in done.stderr
+
+
+def test_the_demo_notices_a_card_that_is_held(device: pyuio.Device) -> None:
+    done = run_demo(str(device.address))
+    assert done.returncode == 1
+    assert "is open already" in done.stderr

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: MIT
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyuio_drivers.edu import Edu
+
+import pyuio
+from pyuio import binding
+from tests.guest.support import EDU, PCI_SERIAL, Cards, attribute
+
+
+@pytest.fixture
+def bound(edu: str) -> Iterator[str]:
+    """An edu card that uio_pci_generic has already."""
+    done = binding.bind(edu)
+    yield edu
+    done.undo()
+
+
+def test_takes_every_form_of_name(bound: str) -> None:
+    entry = next(device for device in pyuio.devices() if device.address == bound)
+    assert entry.uio is not None
+    names: list[str | Path | pyuio.FoundDevice] = [
+        bound,
+        bound.upper(),
+        bound.removeprefix("0000:"),
+        entry,
+        entry.uio,
+        f"/dev/{entry.uio}",
+        Path("/dev", entry.uio),
+    ]
+    for name in names:
+        with pyuio.open(name) as device:
+            assert device.address == bound
+            assert device.ids == EDU
+            assert device.uio.name == entry.uio
+
+
+def test_takes_an_id_pair_that_one_card_has(cards: Cards) -> None:
+    (address,) = cards(PCI_SERIAL)
+    with pyuio.open(PCI_SERIAL.upper(), bind=True) as device:
+        assert device.address == address
+
+
+def test_lists_what_there_is_when_nothing_matches(edu: str) -> None:
+    for name in ("dead:beef", "0000:1f:1f.7", "uio99", "/dev/uio99"):
+        with pytest.raises(pyuio.DeviceNotFoundError, match=rf"{name}.*\n(.*\n)*.*{edu} {EDU}") as caught:
+            pyuio.open(name)
+        assert isinstance(caught.value, LookupError)
+
+
+def test_lists_the_candidates_when_several_match(cards: Cards) -> None:
+    if len(cards(EDU)) < 2:
+        pytest.skip("one edu card only")
+    for open_any in (lambda: pyuio.open(EDU, bind=True), Edu.open):
+        with pytest.raises(pyuio.AmbiguousDeviceError) as caught:
+            open_any()
+        assert all(address in str(caught.value) for address in cards(EDU))
+
+
+def test_without_bind_names_the_command_that_would_bind(edu: str) -> None:
+    with pytest.raises(pyuio.DriverNotBoundError) as caught:
+        pyuio.open(edu)
+    command = str(caught.value).split("as root: ")[1]
+    try:
+        subprocess.run(["sh", "-c", command], check=True)
+        with pyuio.open(edu) as device:
+            assert device.uio.driver_name == "uio_pci_generic"
+    finally:
+        Path("/sys/bus/pci/devices", edu, "driver/unbind").write_text(edu)
+        Path("/sys/bus/pci/devices", edu, "driver_override").write_text("\n")
+
+
+def test_never_takes_a_held_device_silently(cards: Cards) -> None:
+    (address,) = cards(PCI_SERIAL)
+    with pytest.raises(pyuio.DeviceBusyError, match=r"held by the kernel driver serial; .* as root: modprobe"):
+        pyuio.open(address)
+    assert binding.bound_driver(address) == "serial"
+
+
+def test_gives_back_to_the_driver_it_had(cards: Cards) -> None:
+    (address,) = cards(PCI_SERIAL)
+    with pyuio.open(address, bind=True):
+        assert binding.bound_driver(address) == "uio_pci_generic"
+    assert binding.bound_driver(address) == "serial"
+    assert attribute(address, "driver_override") == "(null)"
+
+
+def test_leaves_unbound_what_was_unbound(edu: str) -> None:
+    with pyuio.open(edu, bind=True):
+        pass
+    assert binding.bound_driver(edu) is None
+    assert attribute(edu, "driver_override") == "(null)"
+
+
+def test_leaves_bound_what_was_bound(bound: str) -> None:
+    with pyuio.open(bound, bind=True):
+        pass
+    assert binding.bound_driver(bound) == "uio_pci_generic"
+
+
+def test_gives_back_when_opening_fails_half_way(cards: Cards, monkeypatch: pytest.MonkeyPatch) -> None:
+    (address,) = cards(PCI_SERIAL)
+
+    def fail(node: object) -> int:
+        raise pyuio.DeviceRemovedError(19, "no node")
+
+    monkeypatch.setattr("pyuio.uio.UioNode.open", fail)
+    with pytest.raises(pyuio.DeviceRemovedError):
+        pyuio.open(address, bind=True)
+    assert binding.bound_driver(address) == "serial"
+
+
+def test_a_driver_that_does_not_take_the_device(edu: str) -> None:
+    with pytest.raises(pyuio.BindingError, match=f"serial did not take {edu}"):
+        binding.bind(edu, "serial")
+    assert attribute(edu, "driver_override") == "(null)"
+
+
+def test_a_second_opener_in_this_process_is_refused(device: pyuio.Device) -> None:
+    with pytest.raises(pyuio.DeviceBusyError, match="is open already"):
+        pyuio.open(str(device.address))
+    device.close()
+    pyuio.open(str(device.address), bind=True).close()
+
+
+HOLD = "import pyuio, sys, time; device = pyuio.open(sys.argv[1]); print('open', flush=True); time.sleep(60)"
+
+
+def test_a_second_opener_in_another_process_is_refused(bound: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, bound], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        with pytest.raises(pyuio.DeviceBusyError, match="is open already"):
+            pyuio.open(bound)
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        pyuio.open(bound).close()
+
+
+def refusal(which: str, *, bind: bool) -> str:
+    """What opening raises in a child process of an ordinary user."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            pyuio.open(which, bind=bind)
+        except PermissionError as error:
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        text = file.read()
+    os.waitpid(child, 0)
+    return text
+
+
+def test_an_ordinary_user_is_told_what_is_refused(bound: str) -> None:
+    assert re.match(
+        r"PermissionDeniedError: .*opening /dev/uio\d+: Permission denied; .*root", refusal(bound, bind=False)
+    )
+
+
+def test_an_ordinary_user_cannot_bind(edu: str) -> None:
+    binding.load_driver("uio_pci_generic")
+    assert re.match(rf"PermissionDeniedError: .*{edu}/driver_override.*; .*root", refusal(edu, bind=True))
+
+
+def test_a_kernel_without_uio(edu: str) -> None:
+    """The modules out of sight and unloaded: this kernel has no uio_pci_generic then."""
+    subprocess.run(["modprobe", "-r", "uio_pci_generic"], check=True)
+    modules = f"/lib/modules/{os.uname().release}"
+    code = (
+        "import pyuio, sys\ntry: pyuio.open(sys.argv[1], bind=True)\n"
+        "except pyuio.KernelSupportError as error: print(isinstance(error, OSError), error)"
+    )
+    hidden = f'mount -t tmpfs none {modules} && exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", hidden, "sh", sys.executable, "-c", code, edu]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert re.match(r"True .*this kernel has no driver uio_pci_generic", done.stdout), done.stderr
+    assert "CONFIG_UIO_PCI_GENERIC" in done.stdout
+    pyuio.open(edu, bind=True).close()
+
+
+def test_close_twice_and_in_any_order(edu: str) -> None:
+    device = pyuio.open(edu, bind=True)
+    config, interrupt, bar = device.config, device.interrupt, device.bar(0)
+    device.close()
+    device.close()
+    uses = (
+        lambda: bar.read32(0),
+        lambda: interrupt.read(0),
+        lambda: interrupt.fileno(),
+        lambda: interrupt.mask(),
+        lambda: interrupt.masked,
+        lambda: interrupt.pending,
+        lambda: config.read32(0),
+        lambda: config.bars(),
+        lambda: device.config,
+        lambda: device.interrupt,
+        lambda: device.bar(0),
+    )
+    for use in uses:
+        with pytest.raises(pyuio.ClosedError):
+            use()
+    for part in (bar, interrupt, config):
+        part.close()
+
+
+def test_parts_closed_before_the_device(edu: str) -> None:
+    device = pyuio.open(edu, bind=True)
+    interrupt = device.interrupt
+    device.bar(0).close()
+    assert device.bar(0).read32(0) & 0xFF == 0xED
+    device.config.close()
+    interrupt.unmask()
+    interrupt.close()
+    device.close()
+    assert binding.bound_driver(edu) is None
+
+
+def test_a_guest_without_the_card(cards: Cards) -> None:
+    gone = cards(EDU)
+    for address in gone:
+        Path("/sys/bus/pci/devices", address, "remove").write_text("1")
+    try:
+        with pytest.raises(pyuio.DeviceNotFoundError, match=r"there is no Edu card \(1234:11e8\)"):
+            Edu.open()
+        with pytest.raises(pyuio.DeviceNotFoundError, match=f"there is no device {EDU}"):
+            pyuio.open(EDU, bind=True)
+        with pytest.raises(pyuio.DeviceNotFoundError):
+            pyuio.open(gone[0], bind=True)
+    finally:
+        Path("/sys/bus/pci/rescan").write_text("1")
+
+
+def test_the_wrong_card_for_a_driver(cards: Cards) -> None:
+    (address,) = cards(PCI_SERIAL)
+    with pytest.raises(ValueError, match=f"Edu serves 1234:11e8; {address} is {PCI_SERIAL}"):
+        Edu.open(address)
