@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+# make demo      drive QEMU's edu card from Python, in a guest
+# make test      every test; what CI runs
+# CONTRIBUTING.md says more.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Named after this directory: a virtual environment does not survive a move.
+READY := .venv/ready-$(shell pwd | cksum | cut -d' ' -f1)
+NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
+
+.PHONY: demo test test-unit test-vm test-guest lint bench setup clean
+
+demo: $(READY)
+	@$(BIN)/pyuio vm run --device edu --timeout 300 -- $(BIN)/python examples/demo.py
+
+test: $(READY)
+	@$(BIN)/python tests/run.py
+
+# One part only; T= names files or options for pytest: make test-guest T='tests/guest/test_edu.py -k factorial'
+test-unit test-vm test-guest: $(READY)
+	@$(BIN)/python tests/run.py $(@:test-%=%) -- $(T)
+
+lint: $(READY)
+	@$(BIN)/python tests/run.py lint
+
+bench: $(READY)
+	@$(BIN)/python benchmarks/registers.py
+
+setup: $(READY)
+
+$(READY): pyproject.toml setup.py scripts/setup.sh $(NATIVE)
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info pyuio/_native/*.so pyuio/_native/_waiting.c

@@ -1,0 +1,75 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Installs what is missing: system packages (by apt, if that is here and we may), a virtual environment in .venv, and
+# pyuio with its compiled parts in it. What cannot be installed is said in one message, before anything is changed.
+set -eu
+
+PYTHON=${PYTHON:-python3}
+PATH=$PATH:/usr/sbin:/sbin
+debian= fedora= arch=
+
+# missing DEBIAN FEDORA ARCH: the packages of one thing that is not here
+missing() {
+    debian="$debian $1" fedora="$fedora $2" arch="$arch $3"
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+python_has() { "$PYTHON" -c "$1" >/dev/null 2>&1; }
+
+if ! have "$PYTHON"; then
+    missing "python3 python3-venv python3-dev" "python3 python3-devel" "python"
+elif ! python_has 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+    echo "set-up: $("$PYTHON" --version) is too old: pyuio needs Python 3.10 or later." \
+         "Install one and name it: make PYTHON=python3.11 ..." >&2
+    exit 1
+else
+    python_has 'import venv, ensurepip' || missing python3-venv python3 python
+    python_has 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' ||
+        missing python3-dev python3-devel python
+fi
+echo '#include <stdlib.h>' | cc -x c -fsyntax-only - 2>/dev/null || missing "gcc libc6-dev" "gcc glibc-devel" "gcc"
+have qemu-system-x86_64 || missing qemu-system-x86 qemu-system-x86-core qemu-system-x86
+# The guest's first program is busybox, and nothing it could be linked with is there yet.
+busybox=$(command -v busybox || true)
+{ [ -n "$busybox" ] && ! ldd "$busybox" >/dev/null 2>&1; } || missing busybox-static busybox busybox
+{ have depmod && have modprobe; } || missing kmod kmod kmod
+{ [ -x /usr/lib/systemd/systemd-udevd ] || [ -x /lib/systemd/systemd-udevd ] || have udevd; } || missing udev systemd-udev systemd
+python_has 'import ctypes; ctypes.CDLL("libudev.so.1")' || missing libudev1 systemd-libs systemd-libs
+
+if [ -n "$debian" ]; then
+    as_root=
+    if [ "$(id -u)" -ne 0 ]; then
+        # sudo may ask for a password only where somebody can type one.
+        if have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then as_root=sudo; else as_root=none; fi
+    fi
+    if ! have apt-get || [ "$as_root" = none ]; then
+        {
+            echo "set-up: some system packages are missing, and installing them needs apt-get and root (or sudo)."
+            echo "Nothing was changed. Install them, then run make again:"
+            if have apt-get || ! { have dnf || have pacman; }; then
+                echo "  Debian, Ubuntu:  apt-get install --no-install-recommends$debian"
+            fi
+            have apt-get || echo "  Fedora:          dnf install$fedora"
+            have apt-get || echo "  Arch:            pacman -S --needed$arch"
+        } >&2
+        exit 1
+    fi
+    echo "set-up: installing by apt:$debian" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086
+    {
+        $as_root apt-get -q -o DPkg::Lock::Timeout=120 update &&
+            $as_root apt-get -q -y -o DPkg::Lock::Timeout=120 install --no-install-recommends $debian
+    } >&2 || { echo "set-up: apt-get failed; see above" >&2; exit 1; }
+fi
+
+echo "set-up: Python packages into .venv" >&2
+rm -f .venv/ready-*
+"$PYTHON" -m venv --clear .venv
+.venv/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[vm,dev]' ||
+    { echo "set-up: pip failed; see above. Run make again when what it says is mended" >&2; exit 1; }
+mkdir -p build/typing
+ln -sfn ../../drivers build/typing/pyuio_drivers
+# The guest sees these files read-only and would compile them anew at every start.
+.venv/bin/python -m compileall -q pyuio drivers examples tests || true
+echo "set-up: done" >&2

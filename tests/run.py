@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""Runs the tests and closes with one line that counts them all: ``make test``.
+
+``run.py [PART...] [-- PYTEST OPTIONS]``, where a part is one of
+
+- lint: ruff and mypy
+- unit: tests/unit, on this machine
+- vm: tests/vm, which boot guests from this machine
+- guest: tests/guest, inside a guest with the devices below
+
+All of them without a part. Every part runs, whatever the others did; the exit status is 0 only when all passed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+BUILD = ROOT / "build"
+PARTS = ("lint", "unit", "vm", "guest")
+GUEST_LIMIT = 400  # seconds
+
+GUEST_DEVICES = (
+    "edu",
+    "edu,dma_mask=0xffffffffffffffff",  # a second one, for what is ambiguous
+    "pci-testdev",  # no INTx pin, memory and port BARs
+    "sdhci-pci",  # two BARs of 256 bytes, which can share a page
+    "sdhci-pci",
+    "pci-serial",  # port BAR, and a kernel driver that has it from the start
+    "qemu-xhci",  # PCI Express, 64-bit BAR
+)
+
+
+def run_lint() -> bool:
+    """Run ruff and mypy over the whole tree; return whether both are clean."""
+    commands = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
+    failed = [command for command in commands if subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT).returncode]
+    return not failed
+
+
+def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
+    """Return the command that runs one part's tests, and the file its results go to."""
+    output = BUILD / part
+    output.mkdir(parents=True, exist_ok=True)
+    results = output / "results.xml"
+    results.unlink(missing_ok=True)
+    named = [option for option in options if option.split("::")[0].endswith(".py") or Path(ROOT, option).is_dir()]
+    where = [] if named else [f"tests/{part}"]
+    command = [str(BIN / "python"), "-m", "pytest", f"--junitxml={results}", "-p", "no:cacheprovider", *where, *options]
+    if part == "guest":
+        devices = [f"--device={device}" for device in GUEST_DEVICES]
+        run = [str(BIN / "pyuio"), "vm", "run", "-v", *devices, f"--timeout={GUEST_LIMIT}", f"--out={output}"]
+        command = [*run, "--", *command]
+    return command, results
+
+
+def run_tests(part: str, options: list[str]) -> tuple[int, int, int]:
+    """Run one part's tests; return how many passed, failed and were skipped. A part that broke off failed once more."""
+    command, results = pytest_command(part, options)
+    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if not results.exists():
+        return 0, 1, 0
+    suite = next(ElementTree.parse(results).getroot().iter("testsuite"))
+    total, failures, errors, skipped = (int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped"))
+    failed = failures + errors
+    # pytest's 1 is failed tests; anything else that is not 0 went wrong outside of a test.
+    return total - failed - skipped, failed + (status not in (0, 1) or (status == 1 and failed == 0)), skipped
+
+
+def main() -> int:
+    """Run the parts named on the command line, and return the exit status."""
+    words = sys.argv[1:]
+    options = words[words.index("--") + 1 :] if "--" in words else []
+    parts = words[: words.index("--")] if "--" in words else words
+    if unknown := set(parts) - set(PARTS):
+        print(f"run.py: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    passed = failed = skipped = 0
+    for part in parts or PARTS:
+        print(f"== {part}", flush=True)
+        start = time.monotonic()
+        if part == "lint":
+            clean = run_lint()
+            passed, failed = passed + clean, failed + (not clean)
+        else:
+            more = run_tests(part, options)
+            passed, failed, skipped = passed + more[0], failed + more[1], skipped + more[2]
+            print(f"{part}: {more[0]} passed, {more[1]} failed, {more[2]} skipped", end=" ")
+        print(f"({part} took {time.monotonic() - start:.0f} s)", flush=True)
+    print(f"total: {passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
