@@ -4,6 +4,9 @@
 # CONTRIBUTING.md says more.
 
 PYTHON ?= python3
+# The guest's kernel: debian, debian-rt, host, or a path.
+KERNEL ?= debian
+export KERNEL
 BIN := .venv/bin
 # Named after this directory: a virtual environment does not survive a move.
 READY := .venv/ready-$(shell pwd | cksum | cut -d' ' -f1)
@@ -12,7 +15,7 @@ NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
 .PHONY: demo test test-unit test-vm test-guest lint bench setup clean
 
 demo: $(READY)
-	@$(BIN)/pyuio vm run --device edu --timeout 300 -- $(BIN)/python examples/demo.py
+	@$(BIN)/pyuio vm run --kernel "$(KERNEL)" --device edu --timeout 300 -- $(BIN)/python examples/demo.py
 
 test: $(READY)
 	@$(BIN)/python tests/run.py

@@ -8,6 +8,7 @@ setup(
         Extension(
             "pyuio._native._access",
             sources=["pyuio/_native/_access.c"],
+            depends=["pyuio/_native/access_bus.h", "pyuio/_native/access_check.h"],
             extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
         )
     ],

@@ -14,7 +14,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from pyuio._native import _waiting
+from pyuio._native._waiting import ffi as _ffi
+from pyuio._native._waiting import lib as _lib
 from pyuio.errors import (
     ClosedError,
     DeviceRemovedError,
@@ -26,7 +27,6 @@ from pyuio.pci import Command, ConfigSpace
 from pyuio.sysfs import translated
 from pyuio.uio import UioNode
 
-_ffi, _lib = _waiting.ffi, _waiting.lib
 
 _NANOSECONDS = 1_000_000_000
 _FOR_EVER = -1

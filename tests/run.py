@@ -13,6 +13,7 @@ All of them without a part. Every part runs, whatever the others did; the exit s
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -54,8 +55,8 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
     command = [str(BIN / "python"), "-m", "pytest", f"--junitxml={results}", "-p", "no:cacheprovider", *where, *options]
     if part == "guest":
         devices = [f"--device={device}" for device in GUEST_DEVICES]
-        run = [str(BIN / "pyuio"), "vm", "run", "-v", *devices, f"--timeout={GUEST_LIMIT}", f"--out={output}"]
-        command = [*run, "--", *command]
+        guest = [f"--kernel={os.environ.get('KERNEL', 'debian')}", f"--timeout={GUEST_LIMIT}", f"--out={output}"]
+        command = [str(BIN / "pyuio"), "vm", "run", *guest, *devices, "--", *command]
     return command, results
 
 

@@ -41,7 +41,7 @@ def test_edu() -> None:
     assert edu.status == Status.CAPABILITIES_LIST
     assert edu.capabilities() == [Capability(0x05, "MSI", 0x40)]
     assert edu.extended_capabilities() == []
-    assert parse_resources(recorded("edu")[1]) == (Bar(0, "memory", 32, False, 0xFEA00000, 0x100000),)
+    assert parse_resources(recorded("edu")[1]) == (Bar(0, "memory", 32, False, 0xFE600000, 0x100000),)
 
 
 def test_e1000e() -> None:

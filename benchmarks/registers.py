@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+"""What a register access costs in Python, in ns, and as a ratio to ``memoryview(mmap).cast("I")[i]``.
+
+Run ``python benchmarks/registers.py`` (``--check`` to fail when a target is missed, ``--json`` for a program to read,
+``--rounds`` for more or fewer of them). Needs numpy, no device and no privilege.
+
+The registers are ordinary memory, so what is measured is the software alone. All ways run in turn in every round; the
+time is that of the best round, and the ratio the median of the rounds' own ratios, so that neither a busy machine nor a
+change of its clock decides. One statement is repeated many times in the loop, so the loop itself does not count.
+
+CPython 3.10 misses the targets of read and write: it is from 3.11 on that it calls a C method without a detour.
+
+The second table has another Python thread busy, and times single accesses, with what reading the clock takes and what
+getting the global interpreter lock back takes after a call that gave it up. PortRegion is there for comparison: it
+cannot but give it up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import mmap
+import platform
+import statistics
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from periphery import MMIO
+from rich.console import Console
+from rich.table import Table
+
+from pyuio.region import PortRegion, Region
+
+BASELINE = "memoryview"
+OPERATIONS = ("read", "write", "update", "set")
+# At most these times the cost of the baseline.
+TARGETS = {"read": 1.0, "write": 1.0, "update": 0.35}
+REPEATS = 20  # of the statement in the body of the loop
+LOOPS = 500
+BUSY_ACCESSES = 500  # of each way in each round; 1 in 5 of the rounds
+GIVES_UP_LOCK = "PortRegion"
+
+
+@dataclass
+class Way:
+    """One way to access a register: the statements, and the times in ns."""
+
+    name: str
+    names: dict[str, Any]
+    statements: dict[str, str]
+    idle: dict[str, list[float]] = field(default_factory=dict)
+    busy: dict[str, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.loops = {operation: self._compiled(f"{s}\n" * REPEATS) for operation, s in self.statements.items()}
+        self.single = {
+            operation: self._compiled(f"begin = clock()\n{s}\nappend(clock() - begin)\n", "append, clock")
+            for operation, s in self.statements.items()
+        }
+
+    def _compiled(self, body: str, more: str = "") -> Callable[..., None]:
+        """Return a function of the number of loops, and `more`, whose names are all local."""
+        keywords = "".join(f", {name}={name}" for name in self.names)
+        lines = "".join(f"        {line}\n" for line in body.splitlines())
+        source = f"def loop(count, {more + ', ' if more else ''}*{keywords}):\n    for _ in range(count):\n{lines}"
+        namespace = dict(self.names)
+        exec(source, namespace)
+        loop: Callable[..., None] = namespace["loop"]
+        return loop
+
+
+def ways(path: str, memory: mmap.mmap, region: Region, ports: PortRegion) -> list[Way]:
+    names: dict[str, Any] = {"value": 0x12345678}
+    word = struct.Struct("<I")
+
+    def plain(name: str, more: dict[str, Any], target: str, read: str | None = None) -> Way:
+        """Return a way that spells a write as an assignment to what it reads."""
+        read = target if read is None else read
+        return Way(
+            name,
+            names | more,
+            {
+                "read": read,
+                "write": f"{target} = value",
+                "update": f"{target} = {read} & ~0xff | 0x12",
+                "set": f"{target} = {read} | 0x80",
+            },
+        )
+
+    def methods(name: str, bar: Any) -> Way:
+        return Way(
+            name,
+            names | {"bar": bar},
+            {
+                "read": "bar.read32(64)",
+                "write": "bar.write32(64, value)",
+                "update": "bar.update32(64, 0xff, 0x12)",
+                "set": "bar.set32(64, 0x80)",
+            },
+        )
+
+    def calls(name: str, more: dict[str, Any], read: str, write: str) -> Way:
+        return Way(
+            name,
+            names | more,
+            {
+                "read": read,
+                "write": write.format("value"),
+                "update": write.format(f"{read} & ~0xff | 0x12"),
+                "set": write.format(f"{read} | 0x80"),
+            },
+        )
+
+    return [
+        plain(BASELINE, {"view": memoryview(memory).cast("I")}, "view[16]"),
+        methods("Region", region),
+        plain("ctypes", {"word": ctypes.c_uint32.from_buffer(memory, 64)}, "word.value"),
+        plain("numpy", {"array": np.frombuffer(memory, np.uint32)}, "array[16]", "int(array[16])"),
+        calls(
+            "struct",
+            {"memory": memory, "unpack": word.unpack_from, "pack": word.pack_into},
+            "unpack(memory, 64)[0]",
+            "pack(memory, 64, {})",
+        ),
+        calls("periphery", {"mmio": MMIO(0, mmap.PAGESIZE, path=path)}, "mmio.read32(64)", "mmio.write32(64, {})"),
+        methods(GIVES_UP_LOCK, ports),
+    ]
+
+
+@contextmanager
+def busy_thread() -> Iterator[None]:
+    """Keep another Python thread busy."""
+    stop = False
+
+    def spin() -> None:
+        while not stop:
+            pass
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop = True
+        thread.join()
+
+
+def measure(all_ways: list[Way], rounds: int) -> None:
+    gc.disable()
+    for _ in range(rounds):
+        for operation in OPERATIONS:
+            for way in all_ways:
+                count = LOOPS // 10 if way.name in (GIVES_UP_LOCK, "periphery") else LOOPS
+                begin = time.perf_counter_ns()
+                way.loops[operation](count)
+                taken = time.perf_counter_ns() - begin
+                way.idle.setdefault(operation, []).append(taken / (count * REPEATS))
+    with busy_thread():
+        for _ in range(max(1, rounds // 5)):
+            for operation in OPERATIONS:
+                for way in all_ways:
+                    times = way.busy.setdefault(operation, [])
+                    count = BUSY_ACCESSES // 5 if way.name == GIVES_UP_LOCK else BUSY_ACCESSES
+                    way.single[operation](count, times.append, time.perf_counter_ns)
+    gc.enable()
+
+
+def results(all_ways: list[Way]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the figures by way and operation: ns, ratio, and of single accesses with a busy thread in us."""
+    baseline = next(way for way in all_ways if way.name == BASELINE)
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for way in all_ways:
+        for operation, times in way.idle.items():
+            single = sorted(way.busy[operation])
+            found.setdefault(way.name, {})[operation] = {
+                "ns": min(times),
+                "ratio": statistics.median(a / b for a, b in zip(times, baseline.idle[operation], strict=True)),
+                "busy_median_us": statistics.median(single) / 1e3,
+                "busy_mean_us": statistics.fmean(single) / 1e3,
+                "busy_p999_us": single[len(single) * 999 // 1000] / 1e3,
+                "busy_max_us": single[-1] / 1e3,
+            }
+    return found
+
+
+def tables(found: dict[str, dict[str, dict[str, float]]]) -> Iterator[Table]:
+    idle = Table(title=f"32-bit accesses: ns, and ratio to {BASELINE} (CPython {platform.python_version()})")
+    busy = Table(title="With another Python thread busy: one access in us, median / mean / 99.9 % / max")
+    for table in (idle, busy):
+        table.add_column("way")
+        for operation in OPERATIONS:
+            table.add_column(operation, justify="right")
+    for name, operations in found.items():
+        idle.add_row(name, *(f"{one['ns']:.1f} ({one['ratio']:.2f})" for one in operations.values()))
+        busy.add_row(
+            name,
+            *(
+                " / ".join(f"{one[f'busy_{part}_us']:.3g}" for part in ("median", "mean", "p999", "max"))
+                for one in operations.values()
+            ),
+        )
+    yield idle
+    yield busy
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=100, help="rounds of every way (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the tables")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when Region misses a target")
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.truncate(mmap.PAGESIZE)
+        memory = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+        with Region(file.name, mmap.PAGESIZE) as region, PortRegion(file.name, mmap.PAGESIZE) as ports:
+            region.write32(64, 0x12345678)
+            all_ways = ways(file.name, memory, region, ports)
+            measure(all_ways, options.rounds)
+    found = results(all_ways)
+    missed = [
+        f"{operation}: {found['Region'][operation]['ratio']:.2f} times {BASELINE}, at most {target} wanted"
+        for operation, target in TARGETS.items()
+        if found["Region"][operation]["ratio"] > target
+    ]
+    if options.json:
+        print(json.dumps({"python": platform.python_version(), "ways": found, "missed": missed}, indent=2))
+    else:
+        console = Console()
+        for table in tables(found):
+            console.print(table)
+    for line in missed:
+        print(f"missed: {line}", file=sys.stderr)
+    return 1 if options.check and missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Window: memory-mapped registers, each access exactly one load or store of the width asked for.
+ *
+ * Nothing in Python itself promises that (a mapping's slice is copied by memmove, struct.pack_into stores a zero first,
+ * ctypes reads what it is about to write), and a register may act on being read or written.
+ *
+ * - The global interpreter lock is kept throughout: retaking it costs up to 5 ms when another Python thread is busy. It
+ *   also makes update, set and clear whole as seen from other Python threads.
+ * - Every argument is converted before anything is checked, because a conversion may run Python code that closes the
+ *   window; from the check to the access no Python code can run.
+ * - A free-threaded interpreter turns its lock on when it imports this module, because the module does not declare
+ *   that it can do without.
+ */
+#include "access_check.h"
+
+#include <unistd.h>
+
+/* ---- The accesses. Each is compiled once for every width, by the macro WIDTH below. ---- */
+
+INLINE PyObject *do_read(Window *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int bits)
+{
+    unsigned long offset, value;
+    int big = self->big;
+    int fits;
+
+    if (UNLIKELY(nargs != 1 || kwnames)) {
+        big = parse_endian(args, nargs, kwnames, 1, "read", bits, big);
+        if (big < 0)
+            return NULL;
+    }
+    fits = number(args[0], &offset);
+    if (UNLIKELY(fits < 0))
+        return NULL;
+    if (UNLIKELY(!fits || !inside(self, offset, (size_t)bits / 8, bits)))
+        return refuse_offset(self, "read", bits, args[0], (size_t)bits / 8);
+    value = load(self->base + offset, bits);
+    return PyLong_FromUnsignedLong(big != PY_BIG_ENDIAN ? swapped(value, bits) : value);
+}
+
+INLINE PyObject *do_write(Window *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int bits)
+{
+    unsigned long offset, value;
+    int big = self->big;
+    int fits, value_fits;
+
+    if (UNLIKELY(nargs != 2 || kwnames)) {
+        big = parse_endian(args, nargs, kwnames, 2, "write", bits, big);
+        if (big < 0)
+            return NULL;
+    }
+    fits = number(args[0], &offset);
+    value_fits = fits < 0 ? -1 : number(args[1], &value);
+    if (UNLIKELY(value_fits < 0))
+        return NULL;
+    if (UNLIKELY(!fits || !inside(self, offset, (size_t)bits / 8, bits)))
+        return refuse_offset(self, "write", bits, args[0], (size_t)bits / 8);
+    if (UNLIKELY(!value_fits || !in_range(value, bits)))
+        return refuse_value(self, "write", bits, args[0], "value", args[1]);
+    store(self->base + offset, big != PY_BIG_ENDIAN ? swapped(value, bits) : value, bits);
+    Py_RETURN_NONE;
+}
+
+enum change { UPDATE, SET, CLEAR };
+
+INLINE PyObject *do_change(Window *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int bits,
+                           enum change change)
+{
+    static const char *const verbs[] = {"update", "set", "clear"};
+    const char *verb = verbs[change];
+    int wanted = change == UPDATE ? 3 : 2;
+    unsigned long offset, mask, value = 0, old, new;
+    int big = self->big;
+    int fits, mask_fits, value_fits;
+
+    if (UNLIKELY(nargs != wanted || kwnames)) {
+        big = parse_endian(args, nargs, kwnames, wanted, verb, bits, big);
+        if (big < 0)
+            return NULL;
+    }
+    fits = number(args[0], &offset);
+    mask_fits = fits < 0 ? -1 : number(args[1], &mask);
+    value_fits = mask_fits < 0 || change != UPDATE ? mask_fits : number(args[2], &value);
+    if (UNLIKELY(value_fits < 0))
+        return NULL;
+    if (UNLIKELY(!fits || !inside(self, offset, (size_t)bits / 8, bits)))
+        return refuse_offset(self, verb, bits, args[0], (size_t)bits / 8);
+    if (UNLIKELY(!mask_fits || !in_range(mask, bits)))
+        return refuse_value(self, verb, bits, args[0], "mask", args[1]);
+    if (UNLIKELY(!value_fits || !in_range(value, bits)))
+        return refuse_value(self, verb, bits, args[0], "value", args[2]);
+    if (UNLIKELY(value & ~mask))
+        return refuse_outside_mask(self, bits, args);
+    if (big != PY_BIG_ENDIAN) { /* swapped once here rather than after the read and before the write */
+        mask = swapped(mask, bits);
+        value = swapped(value, bits);
+    }
+    old = load(self->base + offset, bits);
+    new = change == SET ? old | mask : (old & ~mask) | value;
+    store(self->base + offset, new, bits);
+    Py_RETURN_NONE;
+}
+
+static PyObject *window_read(Window *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"", "length", "width", NULL};
+    PyObject *offset, *length, *width = NULL, *result;
+    Run run = {.width = 4};
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O:read", keywords, &offset, &length, &width) ||
+        parse_run(self, "read", offset, length, width, &run) < 0)
+        return NULL;
+    result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)run.length); /* runs no Python code */
+    if (!result)
+        return NULL;
+    for (size_t done = 0; done < run.length; done += run.width)
+        load_to((unsigned char *)PyBytes_AS_STRING(result) + done, self->base + run.offset + done, run.width);
+    AFTER_READ();
+    return result;
+}
+
+static PyObject *window_write(Window *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"", "data", "width", NULL};
+    PyObject *offset, *width = NULL, *result = NULL;
+    Run run = {.width = 4};
+    Py_buffer data;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oy*|O:write", keywords, &offset, &data, &width))
+        return NULL;
+    run.length = (unsigned long)data.len;
+    if (parse_run(self, "write", offset, NULL, width, &run) == 0) {
+        BEFORE_WRITE();
+        for (size_t done = 0; done < run.length; done += run.width)
+            store_from(self->base + run.offset + done, (unsigned char *)data.buf + done, run.width);
+        result = Py_NewRef(Py_None);
+    }
+    PyBuffer_Release(&data);
+    return result;
+}
+
+/* ---- Life ---- */
+
+static PyObject *window_close(Window *self, PyObject *Py_UNUSED(none))
+{
+    Py_buffer buffer = self->buffer;
+
+    self->open = false;
+    self->limit = 0;
+    self->base = NULL;
+    self->buffer.obj = NULL; /* first, as releasing may run Python code, which may come back here */
+    PyBuffer_Release(&buffer); /* does nothing the second time */
+    Py_RETURN_NONE;
+}
+
+/* Bytes from the start of the buffer that may be touched. */
+static Py_ssize_t reachable(PyObject *object, const Py_buffer *buffer)
+{
+    Py_ssize_t page = (Py_ssize_t)sysconf(_SC_PAGESIZE);
+    PyObject *module = PyImport_ImportModule("mmap");
+    PyObject *type = module ? PyObject_GetAttrString(module, "mmap") : NULL;
+    int is_mmap = type ? PyObject_IsInstance(object, type) : -1;
+
+    Py_XDECREF(type);
+    Py_XDECREF(module);
+    if (is_mmap < 0)
+        return -1;
+    /* The kernel maps whole pages, though Python's mmap is as long as was asked for: a BAR smaller than a page has a
+     * file of its own size, and its registers may start anywhere in their page. */
+    return is_mmap ? (buffer->len + page - 1) / page * page : buffer->len;
+}
+
+static int window_init(Window *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"", "offset", "size", "name", "endian", NULL};
+    PyObject *object, *name;
+    Py_ssize_t offset, size, available;
+    const char *endian;
+    Py_buffer buffer;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O$nnUs:Window", keywords, &object, &offset, &size, &name, &endian))
+        return -1;
+    if (self->name)
+        return PyErr_SetString(PyExc_TypeError, "a window cannot be initialised twice"), -1;
+    if (strcmp(endian, "big") != 0 && strcmp(endian, "little") != 0)
+        return PyErr_Format(PyExc_ValueError, "endian must be 'little' or 'big', not '%s'", endian), -1;
+    if (PyObject_GetBuffer(object, &buffer, PyBUF_WRITABLE) < 0)
+        return -1;
+    available = reachable(object, &buffer);
+    if (available < 0 || offset < 0 || size < 1 || offset > available || size > available - offset || self->name) {
+        if (!PyErr_Occurred())
+            PyErr_Format(PyExc_ValueError, "%U: %zd bytes at offset %zd are not inside the mapping of %zd bytes", name,
+                         size, offset, available);
+        PyBuffer_Release(&buffer);
+        return -1;
+    }
+    self->buffer = buffer;
+    self->name = Py_NewRef(name);
+    self->base = (volatile unsigned char *)buffer.buf + offset;
+    self->size = self->limit = (size_t)size;
+    self->big = strcmp(endian, "big") == 0;
+    self->open = true;
+    return 0;
+}
+
+static int window_traverse(Window *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->buffer.obj);
+    Py_VISIT(self->name);
+    return 0;
+}
+
+static int window_clear(Window *self)
+{
+    Py_XDECREF(window_close(self, NULL));
+    return 0; /* the name stays, for the message of whoever still uses the window */
+}
+
+static void window_dealloc(Window *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    PyObject_GC_UnTrack(self);
+    window_clear(self);
+    Py_CLEAR(self->name);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *get_size(Window *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSize_t(self->size);
+}
+
+static PyObject *get_name(Window *self, void *Py_UNUSED(closure))
+{
+    return self->name ? Py_NewRef(self->name) : PyUnicode_FromString("the window");
+}
+
+static PyObject *get_endian(Window *self, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(self->big ? "big" : "little");
+}
+
+static PyObject *get_closed(Window *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(!self->open);
+}
+
+static PyGetSetDef window_getset[] = {
+    {"size", (getter)get_size, NULL, "Size in bytes.", NULL},
+    {"name", (getter)get_name, NULL, "What error messages call it.", NULL},
+    {"endian", (getter)get_endian, NULL, "Byte order of the registers: 'little' or 'big'.", NULL},
+    {"closed", (getter)get_closed, NULL, "Whether close() was called.", NULL},
+    {0},
+};
+
+#define WIDTH(bits)                                                                                                   \
+    static PyObject *read##bits(Window *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)             \
+    {                                                                                                                 \
+        return do_read(self, args, nargs, kwnames, bits);                                                             \
+    }                                                                                                                 \
+    static PyObject *write##bits(Window *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)            \
+    {                                                                                                                 \
+        return do_write(self, args, nargs, kwnames, bits);                                                            \
+    }                                                                                                                 \
+    static PyObject *update##bits(Window *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)           \
+    {                                                                                                                 \
+        return do_change(self, args, nargs, kwnames, bits, UPDATE);                                                   \
+    }                                                                                                                 \
+    static PyObject *set##bits(Window *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)              \
+    {                                                                                                                 \
+        return do_change(self, args, nargs, kwnames, bits, SET);                                                      \
+    }                                                                                                                 \
+    static PyObject *clear##bits(Window *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)            \
+    {                                                                                                                 \
+        return do_change(self, args, nargs, kwnames, bits, CLEAR);                                                    \
+    }
+
+WIDTH(8)
+WIDTH(16)
+WIDTH(32)
+WIDTH(64)
+
+#define ENTRY(verb, bits, arguments, what)                                                                            \
+    {                                                                                                                 \
+        #verb #bits, (PyCFunction)(void (*)(void))verb##bits, METH_FASTCALL | METH_KEYWORDS,                          \
+            #verb #bits "($self, " arguments ", /, *, endian=None)\n--\n\n" what                                       \
+            "\n\nThe offset is in bytes and a multiple of the width. endian is 'little', 'big' or None, the region's."  \
+    }
+#define ENTRIES(bits)                                                                                                 \
+    ENTRY(read, bits, "offset", "Read a register of " #bits " bits: one load. Returns its value."),                   \
+    ENTRY(write, bits, "offset, value", "Write a register of " #bits " bits: one store."),                            \
+    ENTRY(update, bits, "offset, mask, value",                                                                        \
+          "Give the bits in mask of a register of " #bits " bits the ones in value: one load, one store."),           \
+    ENTRY(set, bits, "offset, mask", "Set the bits in mask of a register of " #bits " bits: one load, one store."),   \
+    ENTRY(clear, bits, "offset, mask", "Clear the bits in mask of a register of " #bits " bits: one load, one store.")
+
+static PyObject *window_init_subclass(PyObject *cls, PyObject *none);
+
+static PyMethodDef window_methods[] = {
+    ENTRIES(8),
+    ENTRIES(16),
+    ENTRIES(32),
+    ENTRIES(64),
+    {"read", (PyCFunction)(void (*)(void))window_read, METH_VARARGS | METH_KEYWORDS,
+     "read($self, offset, /, length, width=4)\n--\n\n"
+     "Read length bytes by ascending loads of width bytes each (1, 2, 4 or 8). Returns bytes, in memory order."},
+    {"write", (PyCFunction)(void (*)(void))window_write, METH_VARARGS | METH_KEYWORDS,
+     "write($self, offset, /, data, width=4)\n--\n\n"
+     "Write a bytes-like object by ascending stores of width bytes each (1, 2, 4 or 8), in memory order."},
+    {"close", (PyCFunction)window_close, METH_NOARGS,
+     "close($self, /)\n--\n\nRelease the mapping. Later accesses raise ClosedError; a second close does nothing."},
+    {"__init_subclass__", window_init_subclass, METH_CLASS | METH_NOARGS, "Give the subclass methods of its own."},
+    {0},
+};
+
+/* Python 3.11 and later call a C method faster when the object is of the very type that the method was made for. So
+ * every subclass is given methods of its own, except those that it or a class between overrides. */
+static PyObject *window_init_subclass(PyObject *cls, PyObject *Py_UNUSED(none))
+{
+    for (PyMethodDef *method = window_methods; method->ml_flags & METH_FASTCALL; method++) {
+        PyObject *found = PyObject_GetAttrString(cls, method->ml_name), *own = NULL;
+        int result = found ? 0 : -1;
+
+        if (found && Py_IS_TYPE(found, &PyMethodDescr_Type) && ((PyMethodDescrObject *)found)->d_method == method) {
+            own = PyDescr_NewMethod((PyTypeObject *)cls, method);
+            result = own ? PyObject_SetAttrString(cls, method->ml_name, own) : -1;
+        }
+        Py_XDECREF(own);
+        Py_XDECREF(found);
+        if (result < 0)
+            return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyType_Slot window_slots[] = {
+    {Py_tp_doc, "Window(buffer, *, offset, size, name, endian)\n--\n\n"
+                "Memory-mapped registers, each access exactly one load or store. See _access.pyi."},
+    {Py_tp_new, PyType_GenericNew},
+    {Py_tp_init, window_init},
+    {Py_tp_dealloc, window_dealloc},
+    {Py_tp_traverse, window_traverse},
+    {Py_tp_clear, window_clear},
+    {Py_tp_methods, window_methods},
+    {Py_tp_getset, window_getset},
+    {0, NULL},
+};
+
+static PyType_Spec window_spec = {
+    .name = "pyuio._native._access.Window",
+    .basicsize = sizeof(Window),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = window_slots,
+};
+
+static int access_exec(PyObject *module)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, &window_spec, NULL);
+    int result = type ? PyModule_AddType(module, (PyTypeObject *)type) : -1;
+
+    Py_XDECREF(type);
+    return result;
+}
+
+static PyModuleDef_Slot access_slots[] = {
+    {Py_mod_exec, access_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef access_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "pyuio._native._access",
+    .m_doc = "Memory-mapped register access of exact width.",
+    .m_slots = access_slots,
+};
+
+PyMODINIT_FUNC PyInit__access(void)
+{
+    return PyModuleDef_Init(&access_module);
+}

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""Memory-mapped register access of exact width. See `pyuio.region.Region` for what a driver uses.
+
+Every call makes exactly the accesses that it names, each one load or store of the width in its name, in program order,
+and keeps the global interpreter lock throughout. Offsets are in bytes from the start of the window.
+
+Raised by every access, always before the hardware is touched:
+
+* `TypeError`: an argument is not an integer (a bool is one, and so is anything with ``__index__``).
+* `ValueError`: the offset is negative, not a multiple of the width, or past the end; a value, or a mask, has more bits
+  than the register; ``endian`` is none of ``"little"``, ``"big"`` and None (the window's); 64 bits on a 32-bit
+  processor.
+* `pyuio.errors.ClosedError`: the window was closed.
+"""
+
+from typing import Literal, SupportsIndex, TypeAlias
+
+from typing_extensions import Buffer
+
+Endian: TypeAlias = Literal["little", "big"]
+
+class Window:
+    """`size` bytes of registers that start `offset` bytes into a writable buffer, usually a `mmap.mmap`.
+
+    The buffer stays exported, so that the mapping can be neither closed nor resized, until `close`. In a `mmap.mmap`
+    the window may end in the last page beyond the mapping's length: the kernel maps whole pages.
+
+    Subclasses get methods of their own when they are made, as Python calls those faster.
+
+    Args:
+        buffer: writable and contiguous.
+        offset: in bytes, from 0.
+        size: in bytes, at least 1.
+        name: what error messages call it.
+        endian: byte order of the registers wider than a byte.
+
+    Raises:
+        BufferError: the buffer is read-only.
+        TypeError: a wrong type, or a second initialisation.
+        ValueError: the window is not inside the buffer.
+    """
+
+    def __init__(self, buffer: Buffer, *, offset: int, size: int, name: str, endian: Endian) -> None: ...
+    @property
+    def size(self) -> int:
+        """Size in bytes, also after `close`."""
+
+    @property
+    def name(self) -> str:
+        """What error messages call it."""
+
+    @property
+    def endian(self) -> Endian:
+        """Byte order of the registers."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+
+    def close(self) -> None:
+        """Let go of the buffer. Later accesses raise `pyuio.errors.ClosedError`; a second close does nothing."""
+
+    def read(self, offset: SupportsIndex, /, length: SupportsIndex, width: SupportsIndex = 4) -> bytes:
+        """Return `length` bytes, by ascending loads of `width` bytes each (1, 2, 4 or 8).
+
+        The bytes come as they lie in the device's memory, whatever the window's ``endian``.
+        """
+
+    def write(self, offset: SupportsIndex, /, data: Buffer, width: SupportsIndex = 4) -> None:
+        """Write `data`, by ascending stores of `width` bytes each (1, 2, 4 or 8), in the same order as `read`."""
+
+    def read8(self, offset: SupportsIndex, /, *, endian: Endian | None = None) -> int:
+        """Return a register of 8 bits: one load."""
+
+    def write8(self, offset: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Write a register of 8 bits: one store."""
+
+    def update8(
+        self, offset: SupportsIndex, mask: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None
+    ) -> None:
+        """Give the bits in `mask` the ones in `value`, which may have no others: one load, one store."""
+
+    def set8(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Set the bits in `mask`: one load, one store."""
+
+    def clear8(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Clear the bits in `mask`: one load, one store."""
+
+    def read16(self, offset: SupportsIndex, /, *, endian: Endian | None = None) -> int:
+        """Return a register of 16 bits: one load."""
+
+    def write16(self, offset: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Write a register of 16 bits: one store."""
+
+    def update16(
+        self, offset: SupportsIndex, mask: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None
+    ) -> None:
+        """Give the bits in `mask` the ones in `value`, which may have no others: one load, one store."""
+
+    def set16(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Set the bits in `mask`: one load, one store."""
+
+    def clear16(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Clear the bits in `mask`: one load, one store."""
+
+    def read32(self, offset: SupportsIndex, /, *, endian: Endian | None = None) -> int:
+        """Return a register of 32 bits: one load."""
+
+    def write32(self, offset: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Write a register of 32 bits: one store."""
+
+    def update32(
+        self, offset: SupportsIndex, mask: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None
+    ) -> None:
+        """Give the bits in `mask` the ones in `value`, which may have no others: one load, one store."""
+
+    def set32(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Set the bits in `mask`: one load, one store."""
+
+    def clear32(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Clear the bits in `mask`: one load, one store."""
+
+    def read64(self, offset: SupportsIndex, /, *, endian: Endian | None = None) -> int:
+        """Return a register of 64 bits: one load."""
+
+    def write64(self, offset: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Write a register of 64 bits: one store."""
+
+    def update64(
+        self, offset: SupportsIndex, mask: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None
+    ) -> None:
+        """Give the bits in `mask` the ones in `value`, which may have no others: one load, one store."""
+
+    def set64(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Set the bits in `mask`: one load, one store."""
+
+    def clear64(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Clear the bits in `mask`: one load, one store."""

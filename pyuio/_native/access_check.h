@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT */
+/* What a Window is, the conversion of arguments, and the checks before an access, with their messages. */
+#ifndef PYUIO_ACCESS_CHECK_H
+#define PYUIO_ACCESS_CHECK_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#if PY_VERSION_HEX < 0x030B0000
+#include <longintrepr.h>
+#endif
+#include <stdbool.h>
+
+#include "access_bus.h"
+
+#define COLD __attribute__((cold, noinline))
+#define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
+
+typedef struct {
+    PyObject_HEAD
+    volatile unsigned char *base;
+    size_t limit;     /* bytes that may be accessed: the size, and 0 once closed, so that one check does for both */
+    size_t size;
+    bool big;         /* registers are big-endian unless a call says otherwise */
+    bool open;
+    Py_buffer buffer; /* keeps the mapping from being closed or resized */
+    PyObject *name;
+} Window;
+
+/* ---- Arguments ---- */
+
+/* 1: *value holds it. 0: an integer, but negative or beyond 64 bits (*value is then all ones). -1: exception set. */
+static COLD int number_slow(PyObject *object, unsigned long *value)
+{
+    PyObject *index;
+
+    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (PyLong_Check(object) || !PyErr_ExceptionMatches(PyExc_TypeError))
+        return -1;
+    PyErr_Clear();
+    index = PyNumber_Index(object); /* numpy's integers and the like */
+    if (!index)
+        return -1;
+    *value = PyLong_AsUnsignedLong(index);
+    Py_DECREF(index);
+    if (*value != (unsigned long)-1 || !PyErr_Occurred())
+        return 1;
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError))
+        return -1;
+    PyErr_Clear();
+    return 0;
+}
+
+/* The value of a small non-negative int, as nearly every offset is; -1 for anything else. It saves a call for every
+ * argument, which is a tenth of an update. */
+INLINE long small(PyObject *object)
+{
+    if (!PyLong_CheckExact(object))
+        return -1;
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyUnstable_Long_IsCompact((PyLongObject *)object) ? PyUnstable_Long_CompactValue((PyLongObject *)object) : -1;
+#else
+    return Py_SIZE(object) == 1 ? (long)((PyLongObject *)object)->ob_digit[0] : Py_SIZE(object) == 0 ? 0 : -1;
+#endif
+}
+
+INLINE int number(PyObject *object, unsigned long *value)
+{
+    long fast = small(object);
+
+    if (fast >= 0) {
+        *value = (unsigned long)fast;
+        return 1;
+    }
+    *value = PyLong_AsUnsignedLong(object);
+    if (UNLIKELY(*value == (unsigned long)-1) && PyErr_Occurred())
+        return number_slow(object, value);
+    return 1;
+}
+
+/* The only keyword is endian. Returns whether it is "big", `big` if it was not given, -1 with an exception set. Cold, as
+ * the hot calls have no keywords. */
+static COLD int parse_endian(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int wanted, const char *verb,
+                             int bits, int big)
+{
+    PyObject *given;
+
+    if (nargs != wanted)
+        return PyErr_Format(PyExc_TypeError, "%s%d() takes %d positional arguments, not %zd", verb, bits, wanted,
+                            nargs), -1;
+    for (Py_ssize_t i = 0; kwnames && i < PyTuple_GET_SIZE(kwnames); i++) {
+        if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, i), "endian") != 0)
+            return PyErr_Format(PyExc_TypeError, "%s%d() has no keyword argument %R", verb, bits,
+                                PyTuple_GET_ITEM(kwnames, i)), -1;
+        given = args[nargs + i];
+        if (given == Py_None)
+            continue;
+        if (!PyUnicode_Check(given))
+            return PyErr_Format(PyExc_TypeError, "endian must be a str, not %.100s", Py_TYPE(given)->tp_name), -1;
+        big = PyUnicode_CompareWithASCIIString(given, "big") == 0;
+        if (!big && PyUnicode_CompareWithASCIIString(given, "little") != 0)
+            return PyErr_Format(PyExc_ValueError, "endian must be 'little' or 'big', not %R", given), -1;
+    }
+    return big;
+}
+
+/* ---- Checks and their messages ---- */
+
+INLINE bool inside(const Window *self, size_t offset, size_t length, int bits)
+{
+    size_t width = (size_t)bits / 8;
+
+    return offset < self->limit && length <= self->limit - offset &&
+           ((offset | (uintptr_t)self->base) & (width - 1)) == 0 && width <= sizeof(unsigned long);
+}
+
+static COLD PyObject *refuse_closed(Window *self)
+{
+    PyObject *errors = PyImport_ImportModule("pyuio.errors");
+    PyObject *closed = errors ? PyObject_GetAttrString(errors, "ClosedError") : NULL;
+
+    if (closed)
+        PyErr_Format(closed, "%V is closed", self->name, "the window");
+    Py_XDECREF(closed);
+    Py_XDECREF(errors);
+    return NULL;
+}
+
+/* Raises ValueError. Takes over the reference to `why`, which is NULL if making it failed. (PyErr_Format has no %lx
+ * before Python 3.12.) */
+static COLD PyObject *refuse(Window *self, const char *verb, int bits, PyObject *offset, PyObject *why)
+{
+    PyObject *hex = why ? PyNumber_ToBase(offset, 16) : NULL;
+    char size[24];
+
+    snprintf(size, sizeof size, "0x%zx", self->size);
+    if (hex)
+        PyErr_Format(PyExc_ValueError, "%U (size %s): %d-bit %s at offset %U: %U", self->name, size, bits, verb, hex,
+                     why);
+    Py_XDECREF(hex);
+    Py_XDECREF(why);
+    return NULL;
+}
+
+/* Why inside() or number() said no to `offset`; `length` is that of one access or of a whole run. */
+static COLD PyObject *refuse_offset(Window *self, const char *verb, int bits, PyObject *offset, size_t length)
+{
+    unsigned long value;
+    PyObject *why;
+    int fits;
+
+    if (!self->open)
+        return refuse_closed(self);
+    fits = number(offset, &value);
+    if (fits < 0)
+        return NULL;
+    if ((size_t)bits / 8 > sizeof(unsigned long))
+        why = PyUnicode_FromString("this processor has no 64-bit access");
+    else if (fits && value % ((size_t)bits / 8) != 0)
+        why = PyUnicode_FromFormat("the offset is not a multiple of %d", bits / 8);
+    else if (!fits || value >= self->limit || length > self->limit - value)
+        why = PyUnicode_FromFormat("%zu bytes there are not inside the region", length);
+    else
+        why = PyUnicode_FromFormat("the region does not start at a multiple of %d", bits / 8);
+    return refuse(self, verb, bits, offset, why);
+}
+
+/* `what` is "value" or "mask". */
+static COLD PyObject *refuse_value(Window *self, const char *verb, int bits, PyObject *offset, const char *what,
+                                   PyObject *value)
+{
+    PyObject *hex = PyNumber_ToBase(value, 16), *why = NULL;
+
+    if (hex)
+        why = PyUnicode_FromFormat("%s %U is not in 0..0x%s", what, hex, &"ffffffffffffffff"[16 - bits / 4]);
+    Py_XDECREF(hex);
+    return refuse(self, verb, bits, offset, why);
+}
+
+static COLD PyObject *refuse_outside_mask(Window *self, int bits, PyObject *const *args)
+{
+    PyObject *mask = PyNumber_ToBase(args[1], 16), *value = mask ? PyNumber_ToBase(args[2], 16) : NULL, *why = NULL;
+
+    if (value)
+        why = PyUnicode_FromFormat("value %U has bits outside mask %U", value, mask);
+    Py_XDECREF(mask);
+    Py_XDECREF(value);
+    return refuse(self, "update", bits, args[0], why);
+}
+
+INLINE bool in_range(unsigned long value, int bits)
+{
+    return (value >> (bits - 1)) >> 1 == 0;
+}
+
+/* A run of accesses: read(offset, length, width) and write(offset, data, width). */
+typedef struct {
+    unsigned long offset, length, width;
+} Run;
+
+/* Converts and checks. A NULL length or width object leaves what *run has. */
+static COLD int parse_run(Window *self, const char *verb, PyObject *offset, PyObject *length, PyObject *width, Run *run)
+{
+    int fits = number(offset, &run->offset);
+    int length_fits = fits < 0 ? -1 : length ? number(length, &run->length) : 1;
+    int width_fits = length_fits < 0 ? -1 : width ? number(width, &run->width) : 1;
+    size_t least;
+
+    if (width_fits < 0)
+        return -1;
+    if (!self->open)
+        return refuse_closed(self), -1;
+    if (!width_fits || (run->width != 1 && run->width != 2 && run->width != 4 && run->width != 8))
+        return PyErr_Format(PyExc_ValueError, "%U: the width must be 1, 2, 4 or 8 bytes, not %S", self->name, width), -1;
+    if (!length_fits || run->length % run->width != 0)
+        return refuse(self, verb, (int)run->width * 8, offset,
+                      PyUnicode_FromString("the length is not a whole number of accesses")), -1;
+    /* A run of no bytes is checked like one of one access, so that it cannot hide a wrong offset. */
+    least = run->length ? run->length : run->width;
+    if (!fits || !inside(self, run->offset, least, (int)run->width * 8))
+        return refuse_offset(self, verb, (int)run->width * 8, offset, least), -1;
+    return 0;
+}
+
+#endif
