@@ -21,8 +21,10 @@ from pyuio.errors import (
     MappingError,
     PermissionDeniedError,
     PyuioError,
+    ShortBufferError,
     WouldBlockError,
 )
+from pyuio.waiting import wait
 
 __all__ = [
     "AmbiguousDeviceError",
@@ -41,7 +43,9 @@ __all__ = [
     "MappingError",
     "PermissionDeniedError",
     "PyuioError",
+    "ShortBufferError",
     "WouldBlockError",
     "devices",
     "open",
+    "wait",
 ]

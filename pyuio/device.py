@@ -28,7 +28,7 @@ from pyuio.errors import (
     PermissionDeniedError,
     PyuioError,
 )
-from pyuio.interrupt import Interrupt
+from pyuio.interrupt import Interrupt, open_uio_interrupt
 from pyuio.pci import Bar, ConfigSpace, parse_address
 from pyuio.region import PortRegion, Region
 from pyuio.sysfs import PCI_DEVICES, link_name
@@ -147,12 +147,16 @@ def _only_one(name: str, matching: list[FoundDevice]) -> FoundDevice:
     return matching[0]
 
 
-def _lock(file: int, name: str) -> None:
-    """Take the lock that keeps a second opener out; the kernel drops it with the last descriptor, however we end."""
+def _lock(file: int, name: str, stack: ExitStack) -> None:
+    """Keep a second opener out until the stack is undone; the kernel ends it, too, however this process ends."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise DeviceBusyError(errno.EBUSY, f"{name} is open already, in this process or another") from error
+    # Closing is not enough: the interrupt has duplicates, which a thread that is just leaving a wait keeps open.
+    duplicate = os.dup(file)
+    stack.callback(os.close, duplicate)
+    stack.callback(fcntl.flock, duplicate, fcntl.LOCK_UN)
 
 
 class Device:
@@ -181,14 +185,14 @@ class Device:
             if self.address is not None:
                 self._config = ConfigSpace(self._directory)
                 stack.callback(self._config.close)
-                _lock(self._config.fileno(), self.name)
+                _lock(self._config.fileno(), self.name, stack)
             self.uio = self._find_node(found, bind, stack)
             node = self.uio.open()
             stack.callback(os.close, node)
             if self._config is None:
-                _lock(node, self.name)
+                _lock(node, self.name, stack)
             try:
-                self._interrupt = Interrupt(self.uio, node, self._config, self.name)
+                self._interrupt = open_uio_interrupt(self.uio, node, self._config, self.name)
                 stack.callback(self._interrupt.close)
             except (InterruptUnavailableError, PermissionDeniedError) as error:
                 # The rest of the device is of use without it.

@@ -58,6 +58,10 @@ class WouldBlockError(PyuioError, BlockingIOError):
     """A non-blocking read found no interrupt (errno EAGAIN); the interrupt is left unmasked."""
 
 
+class ShortBufferError(PyuioError, OSError):
+    """A buffer is too short for what is to be read into it (errno EINVAL)."""
+
+
 class DeviceTimeoutError(PyuioError, TimeoutError):
     """The device did not do in time what was waited for (errno ETIMEDOUT)."""
 

@@ -2,31 +2,38 @@
 """The interrupt of a device as a thing to read: each read returns how many came since the last one.
 
 The line is masked by the interrupt itself and unmasked while someone waits, as in Peter Chubb's user-mode driver patch
-of 2005. The waiting is in ``_native/waiting.c``; here are the ways of masking and what Python sees.
+of 2005. The waiting is in ``_native/waiting.c``, the ways of masking in `pyuio.masking`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from contextlib import contextmanager
+from typing import Any
+
+from typing_extensions import Buffer
 
 from pyuio._native._waiting import ffi as _ffi
 from pyuio._native._waiting import lib as _lib
+from pyuio.asynchronous import Waiters
 from pyuio.errors import (
     ClosedError,
     DeviceRemovedError,
     DeviceTimeoutError,
     InterruptUnavailableError,
+    ShortBufferError,
     WouldBlockError,
 )
-from pyuio.pci import Command, ConfigSpace
+from pyuio.masking import Masking, find_masking
+from pyuio.pci import ConfigSpace
 from pyuio.sysfs import translated
 from pyuio.uio import UioNode
-
 
 _NANOSECONDS = 1_000_000_000
 _FOR_EVER = -1
@@ -50,79 +57,8 @@ def timeout_nanoseconds(timeout: float | None) -> int:
     return _LONGEST if timeout * _NANOSECONDS >= _LONGEST else int(timeout * _NANOSECONDS)
 
 
-class Masking(Protocol):
-    """One way of keeping a device's interrupt from the processor."""
-
-    def install(self, native: Any) -> None:
-        """Tell the native part how it masks."""
-
-    def is_masked(self, native: Any) -> bool:
-        """Return whether the interrupt is masked now."""
-
-
-class NoMasking:
-    """The kernel driver offers no way: the interrupt is never masked from here."""
-
-    def install(self, native: Any) -> None:
-        """Nothing to tell: so the native part starts."""
-
-    def is_masked(self, native: Any) -> bool:
-        """Return False."""
-        return False
-
-
-class IrqControlMasking:
-    """By writing 1 or 0 to ``/dev/uioN``, which calls the kernel driver's irqcontrol."""
-
-    def install(self, native: Any) -> None:
-        """Tell the native part to write."""
-        _lib.pyuio_mask_by_write(native)
-
-    def is_masked(self, native: Any) -> bool:
-        """Return whether it was masked from here, or by an interrupt that was read or waits to be read."""
-        return bool(_lib.pyuio_is_masked(native)) or _lib.pyuio_is_pending(native) == _lib.PYUIO_READY
-
-
-class CommandRegisterMasking:
-    """By the Interrupt Disable bit of the command register, as ``uio_pci_generic`` does in its handler.
-
-    Args:
-        config: the owner of the command register.
-    """
-
-    def __init__(self, config: ConfigSpace) -> None:
-        self._config = config
-        self._enabled = _ffi.from_buffer("uint8_t[2]", config.enabled_command)
-
-    def install(self, native: Any) -> None:
-        """Tell the native part where the command register is and what to write to it."""
-        result = _lib.pyuio_mask_by_command(native, self._config.fileno(), self._enabled)
-        if result < 0:
-            raise OSError(-result, f"keeping the {self._config.name}: {os.strerror(-result)}")
-
-    def is_masked(self, native: Any) -> bool:
-        """Return the Interrupt Disable bit, read from the device now."""
-        return Command.INTERRUPT_DISABLE in self._config.command
-
-
-def _find_masking(node: UioNode, device: int, config: ConfigSpace | None) -> Masking:
-    try:
-        os.write(device, bytes(4))  # irqcontrol(0)
-    except OSError as error:
-        if error.errno != errno.ENOSYS:
-            raise translated(error, f"masking the interrupt of {node.path}") from error
-    else:
-        return IrqControlMasking()
-    if config is not None and node.driver_name == "uio_pci_generic":
-        return CommandRegisterMasking(config)
-    return NoMasking()
-
-
-class Interrupt:
-    """The interrupt of an open device.
-
-    It starts masked, with nothing pending. Methods may be called from several threads; each interrupt is counted in
-    one read only.
+def open_uio_interrupt(node: UioNode, device: int, config: ConfigSpace | None, name: str) -> Interrupt:
+    """Return the interrupt of a UIO device, masked, with nothing pending.
 
     Args:
         node: the device's UIO node.
@@ -133,45 +69,66 @@ class Interrupt:
     Raises:
         InterruptUnavailableError: the device has no interrupt that its UIO driver could deliver.
         DeviceRemovedError: the device is gone.
-        PermissionDeniedError: this user may not open the node or write the configuration space.
+        PermissionDeniedError: this user may not write the configuration space.
+    """
+    # A duplicate is the same open file to the kernel: one listener, released once.
+    device = os.dup(device)
+    try:
+        pending = _kernel_total(node, device, name)
+        masking = find_masking(node, device, config)
+        # What came before is nobody's: it is read and forgotten.
+        total = _kernel_total(node, device, name, pending)
+        native = _lib.pyuio_new(device, total)
+        if native == _ffi.NULL:
+            raise OSError(_ffi.errno, f"{name}: no memory or descriptor for its interrupt")
+    except BaseException:
+        os.close(device)
+        raise
+
+    def free(pointer: Any, _kept: Masking = masking) -> None:
+        # Freeing masks, and reads what the way of masking keeps: that must still be there, whatever is collected first.
+        _lib.pyuio_free(pointer)
+
+    return Interrupt(_ffi.gc(native, free), device, masking, name)
+
+
+def _kernel_total(node: UioNode, device: int, name: str, otherwise: int | None = None) -> int:
+    try:
+        return int.from_bytes(os.read(device, 4), sys.byteorder)
+    except BlockingIOError:
+        return node.event_count if otherwise is None else otherwise
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise translated(error, f"reading {node.path}") from error
+        reason = (
+            f"{name} has no interrupt that {node.driver_name} could deliver: it has no INTx pin, or the firmware "
+            f"routed that nowhere; poll a status register of the device instead"
+        )
+        raise InterruptUnavailableError(errno.ENXIO, reason) from error
+
+
+class Interrupt:
+    """The interrupt of an open device, masked unless someone waits.
+
+    Methods may be called from several threads and asyncio tasks; each interrupt is counted in one read only. A device
+    has one; `Device.interrupt` is it.
+
+    Args:
+        native: what waits, which it owns.
+        descriptor: becomes readable with an interrupt.
+        masking: how it is masked; found out before.
+        name: what error messages call the device.
     """
 
-    def __init__(self, node: UioNode, device: int, config: ConfigSpace | None, name: str) -> None:
+    def __init__(self, native: Any, descriptor: int, masking: Masking, name: str) -> None:
         self.name = name
-        # A duplicate is the same open file to the kernel: one listener, released once.
-        device = os.dup(device)
-        try:
-            pending = self._kernel_total(node, device)
-            self._masking = _find_masking(node, device, config)
-            if isinstance(self._masking, CommandRegisterMasking) and config is not None:
-                config.change_command(set=Command.INTERRUPT_DISABLE)
-            # What came before is nobody's: it is read and forgotten.
-            pending = self._kernel_total(node, device, pending)
-            native = _lib.pyuio_new(device, pending)
-            if native == _ffi.NULL:
-                raise OSError(_ffi.errno, f"{name}: no memory or descriptor for its interrupt")
-        except BaseException:
-            os.close(device)
-            raise
-        self._device = device
-        self._native = _ffi.gc(native, _lib.pyuio_free)
-        self._masking.install(self._native)
-        self._checked(_lib.pyuio_mask(self._native), "masking the interrupt")
-        self._first = pending
-
-    def _kernel_total(self, node: UioNode, device: int, otherwise: int | None = None) -> int:
-        try:
-            return int.from_bytes(os.read(device, 4), "little")
-        except BlockingIOError:
-            return node.event_count if otherwise is None else otherwise
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise translated(error, f"reading {node.path}") from error
-            reason = (
-                f"{self.name} has no interrupt: {node.driver_name} serves INTx only, and the device has no INTx pin or "
-                f"the firmware routed it nowhere"
-            )
-            raise InterruptUnavailableError(errno.ENXIO, reason) from error
+        self._native = native
+        self._descriptor = descriptor
+        self._masking = masking
+        self._waiters = Waiters()
+        self._first = int(_lib.pyuio_total(native))
+        masking.install(native)
+        self._checked(_lib.pyuio_mask(native), "masking the interrupt")
 
     def _checked(self, result: int, doing: str) -> int:
         if result >= 0:
@@ -218,7 +175,60 @@ class Interrupt:
             return count
         if timeout == 0:
             raise WouldBlockError(errno.EAGAIN, f"{self.name}: no interrupt is pending; it is unmasked now")
-        raise DeviceTimeoutError(errno.ETIMEDOUT, f"{self.name}: no interrupt came within {timeout} s")
+        raise self._timed_out(timeout)
+
+    def readinto(self, buffer: Buffer, timeout: float | None = None) -> int:
+        """Read the count into a buffer, as the patch's read did: an unsigned 32-bit integer in native byte order.
+
+        Args:
+            buffer: writable, 4 bytes or more; the first 4 are written.
+            timeout: as for `read`.
+
+        Returns:
+            4, the number of bytes written.
+
+        Raises:
+            ShortBufferError: an `OSError` with EINVAL; the buffer has fewer than 4 bytes. Nothing was read.
+            TypeError: it is not a writable buffer.
+        Other errors are those of `read`.
+        """
+        with memoryview(buffer) as view, view.cast("B") as octets:
+            if view.readonly:
+                raise TypeError(f"{self.name}: the buffer cannot be written to")
+            if len(octets) < 4:
+                reason = f"{self.name}: a buffer of {len(octets)} bytes is too short for the count of 4 bytes"
+                raise ShortBufferError(errno.EINVAL, reason)
+            octets[:4] = self.read(timeout).to_bytes(4, sys.byteorder)
+        return 4
+
+    async def read_async(self, timeout: float | None = None) -> int:
+        """Return what `read` returns, while other asyncio tasks run.
+
+        Any number of tasks may wait, on any event loops. A task that is cancelled takes no interrupt with it.
+
+        Args:
+            timeout: seconds to wait, None for ever.
+
+        Raises what `read` raises, `DeviceTimeoutError` also for a timeout of 0.
+        """
+        remaining = timeout_nanoseconds(timeout)
+        deadline = None if timeout is None else time.monotonic() + remaining / _NANOSECONDS
+        while True:
+            count = self._checked(_lib.pyuio_read(self._native, 0), "waiting for an interrupt")
+            if count:
+                return count
+            try:
+                waiting = self._waiters.readable(self.fileno)
+                await asyncio.wait_for(waiting, None if deadline is None else deadline - time.monotonic())
+            except asyncio.TimeoutError:
+                # One may have come at the last moment.
+                count = self._checked(_lib.pyuio_read(self._native, 0), "waiting for an interrupt")
+                if count:
+                    return count
+                raise self._timed_out(timeout) from None
+
+    def _timed_out(self, timeout: float | None) -> DeviceTimeoutError:
+        return DeviceTimeoutError(errno.ETIMEDOUT, f"{self.name}: no interrupt came within {timeout} s")
 
     def poll(self, timeout: float | None = 0) -> bool:
         """Return whether an interrupt is pending, after waiting for one up to `timeout` seconds, unmasked meanwhile.
@@ -258,18 +268,44 @@ class Interrupt:
         readable with the next one.
         """
         self._checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt")
-        return self._device
+        return self._descriptor
+
+    @contextmanager
+    def armed(self) -> Iterator[tuple[int, int, bool]]:
+        """Unmask the interrupt and keep it open in a ``with`` block, for a caller that waits by itself.
+
+        Gives the descriptor that becomes readable with an interrupt, the one that does when the interrupt is closed,
+        and whether an interrupt is pending already. Raises what `read` raises.
+        """
+        self._checked(_lib.pyuio_hold(self._native), "waiting for an interrupt")
+        try:
+            ready = self._checked(_lib.pyuio_arm(self._native), "unmasking the interrupt") == _lib.PYUIO_READY
+            yield self._descriptor, _lib.pyuio_wake_descriptor(self._native), ready
+        finally:
+            _lib.pyuio_release(self._native)
 
     def __iter__(self) -> Iterator[int]:
         """Yield what `read` returns, for ever."""
         while True:
             yield self.read()
 
+    def __aiter__(self) -> Interrupt:
+        """Return itself: ``async for count in interrupt`` gives what `read_async` returns, for ever."""
+        return self
+
+    async def __anext__(self) -> int:
+        """Return what `read_async` returns."""
+        return await self.read_async()
+
     def close(self) -> None:
         """Mask the interrupt, end every wait for it with `ClosedError`, and free it; again is harmless."""
-        # The answer does not matter: closed already, or a device that is gone.
-        _lib.pyuio_mask(self._native)
         _lib.pyuio_close(self._native)
+        self._waiters.wake_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return bool(_lib.pyuio_is_pending(self._native) == _lib.PYUIO_CLOSED)
 
     def __enter__(self) -> Interrupt:
         """Return itself; leaving the block closes it."""
@@ -277,3 +313,7 @@ class Interrupt:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"masked {self._masking.description}, {self.total} read"
+        return f"<pyuio.Interrupt of {self.name}: {state}>"

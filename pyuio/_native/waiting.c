@@ -33,8 +33,7 @@ struct pyuio_interrupt {
     enum masking masking;
     const uint8_t *enabled; // command register with the interrupt enabled; its owner changes the other bits
     pthread_mutex_t state;  // guards what follows; never held while waiting
-    pthread_cond_t unused;  // users became 0
-    int users;              // threads between enter and leave
+    int users;              // threads between pyuio_hold and pyuio_release
     int closed;
     int masked;
     uint32_t total; // the kernel's running total at the last read
@@ -56,11 +55,19 @@ pyuio_interrupt *pyuio_new(int device, uint32_t total)
     self->config = -1;
     self->total = total;
     pthread_mutex_init(&self->state, NULL);
-    pthread_cond_init(&self->unused, NULL);
     return self;
 }
 
-static int enter(pyuio_interrupt *self)
+static void close_descriptors(pyuio_interrupt *self)
+{
+    close(self->device);
+    close(self->wake);
+    if (self->config >= 0)
+        close(self->config);
+}
+
+// Keeps the descriptors open until pyuio_release. 0, or PYUIO_CLOSED.
+int pyuio_hold(pyuio_interrupt *self)
 {
     pthread_mutex_lock(&self->state);
     int result = self->closed ? PYUIO_CLOSED : 0;
@@ -69,41 +76,13 @@ static int enter(pyuio_interrupt *self)
     return result;
 }
 
-static void leave(pyuio_interrupt *self)
+// Ends what pyuio_hold began.
+void pyuio_release(pyuio_interrupt *self)
 {
     pthread_mutex_lock(&self->state);
-    if (--self->users == 0)
-        pthread_cond_broadcast(&self->unused);
+    if (--self->users == 0 && self->closed)
+        close_descriptors(self);
     pthread_mutex_unlock(&self->state);
-}
-
-// Ends every wait, now and later, with PYUIO_CLOSED; then closes the descriptor. Again is harmless.
-void pyuio_close(pyuio_interrupt *self)
-{
-    uint64_t one = 1;
-    pthread_mutex_lock(&self->state);
-    if (!self->closed) {
-        self->closed = 1;
-        // An eventfd at 0 takes a 1: this cannot fail.
-        ssize_t ignored = write(self->wake, &one, sizeof one);
-        (void)ignored;
-        while (self->users > 0)
-            pthread_cond_wait(&self->unused, &self->state);
-        close(self->device);
-        close(self->wake);
-        if (self->config >= 0)
-            close(self->config);
-    }
-    pthread_mutex_unlock(&self->state);
-}
-
-// No thread may be in another function of the same interrupt.
-void pyuio_free(pyuio_interrupt *self)
-{
-    pyuio_close(self);
-    pthread_cond_destroy(&self->unused);
-    pthread_mutex_destroy(&self->state);
-    free(self);
 }
 
 // From now on: masked and unmasked by irqcontrol.
@@ -141,6 +120,32 @@ static int write_mask(pyuio_interrupt *self, int masked)
         return -errno;
     self->masked = masked && self->masking != NO_MASKING;
     return 0;
+}
+
+// Masks, and ends every wait, now and later, with PYUIO_CLOSED; the last one out closes the descriptors. Waits for
+// nobody, so that a signal handler may call it in a thread that waits. Again is harmless.
+void pyuio_close(pyuio_interrupt *self)
+{
+    uint64_t one = 1;
+    pthread_mutex_lock(&self->state);
+    if (!self->closed) {
+        self->closed = 1;
+        write_mask(self, 1); // a device that is gone needs no masking
+        // An eventfd at 0 takes a 1: this cannot fail.
+        ssize_t ignored = write(self->wake, &one, sizeof one);
+        (void)ignored;
+        if (self->users == 0)
+            close_descriptors(self);
+    }
+    pthread_mutex_unlock(&self->state);
+}
+
+// No thread may be in another function of the same interrupt.
+void pyuio_free(pyuio_interrupt *self)
+{
+    pyuio_close(self);
+    pthread_mutex_destroy(&self->state);
+    free(self);
 }
 
 static int change_mask(pyuio_interrupt *self, int masked, int only_if_masked)
@@ -218,28 +223,38 @@ static int sleep_until_ready(pyuio_interrupt *self, int64_t timeout)
 // Whether an interrupt waits to be read: PYUIO_READY, PYUIO_NONE, or an error. Changes nothing.
 int pyuio_is_pending(pyuio_interrupt *self)
 {
-    int result = enter(self);
+    int result = pyuio_hold(self);
     if (result < 0)
         return result;
     result = sleep_until_ready(self, 0);
-    leave(self);
+    pyuio_release(self);
     return result;
+}
+
+// A descriptor that becomes readable when the interrupt is closed, for a caller that waits by itself, held meanwhile.
+int pyuio_wake_descriptor(pyuio_interrupt *self)
+{
+    return self->wake;
+}
+
+// Unmasks unless an interrupt is pending already: PYUIO_READY, PYUIO_NONE, or an error.
+int pyuio_arm(pyuio_interrupt *self)
+{
+    int result = pyuio_is_pending(self);
+    return result == PYUIO_NONE ? change_mask(self, 0, 1) : result;
 }
 
 // Waits until an interrupt is pending, unmasked meanwhile, and leaves it pending. `timeout`: nanoseconds, negative for
 // ever. PYUIO_READY, PYUIO_NONE, PYUIO_SIGNAL, or an error.
 int pyuio_wait(pyuio_interrupt *self, int64_t timeout)
 {
-    int result = enter(self);
+    int result = pyuio_hold(self);
     if (result < 0)
         return result;
-    result = sleep_until_ready(self, 0);
-    if (result == PYUIO_NONE) {
-        result = change_mask(self, 0, 1);
-        if (result == 0)
-            result = sleep_until_ready(self, timeout);
-    }
-    leave(self);
+    result = pyuio_arm(self);
+    if (result == PYUIO_NONE)
+        result = sleep_until_ready(self, timeout);
+    pyuio_release(self);
     return result;
 }
 
@@ -247,7 +262,7 @@ int pyuio_wait(pyuio_interrupt *self, int64_t timeout)
 // all, negative for ever. The count, 1 to 2^32 - 1, PYUIO_NONE, PYUIO_SIGNAL, or an error.
 int64_t pyuio_read(pyuio_interrupt *self, int64_t timeout)
 {
-    int64_t result = enter(self);
+    int64_t result = pyuio_hold(self);
     if (result < 0)
         return result;
     result = take(self);
@@ -262,6 +277,6 @@ int64_t pyuio_read(pyuio_interrupt *self, int64_t timeout)
             }
         }
     }
-    leave(self);
+    pyuio_release(self);
     return result;
 }

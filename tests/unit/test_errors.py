@@ -21,6 +21,7 @@ BUILT_IN = {
     "MappingError": OSError,
     "InterruptUnavailableError": OSError,
     "WouldBlockError": BlockingIOError,
+    "ShortBufferError": OSError,
     "DeviceTimeoutError": TimeoutError,
     "ClosedError": ValueError,
 }

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""Waiting for several things at once: interrupts, sockets, files."""
+
+from __future__ import annotations
+
+import errno
+import select
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import Protocol, TypeVar
+
+from pyuio.errors import ClosedError, DeviceRemovedError
+from pyuio.interrupt import Interrupt, timeout_nanoseconds
+
+
+class HasFileno(Protocol):
+    """Anything with a descriptor: a socket, a pipe, a file, an `Interrupt`."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+
+Waitable = TypeVar("Waitable", bound=int | HasFileno)
+
+_GONE = select.POLLERR | select.POLLHUP
+
+
+def wait(objects: Iterable[Waitable], timeout: float | None = None) -> list[Waitable]:
+    """Wait until one of several things can be read, as `multiprocessing.connection.wait` does.
+
+    Interrupts are unmasked meanwhile; those that are ready are left for their `Interrupt.read`.
+
+    Args:
+        objects: interrupts, sockets, files, anything with a ``fileno()``, and file descriptors, in any mixture.
+        timeout: seconds to wait, None for ever, 0 not at all.
+
+    Returns:
+        Those that are ready, in the order given; [] when none was in time. A socket whose other end has gone is ready.
+
+    Raises:
+        ClosedError: an interrupt is closed, before or meanwhile.
+        DeviceRemovedError: the device of an interrupt was removed or unbound, before or meanwhile.
+        TypeError: an object has no descriptor, or the timeout is not a number.
+        ValueError: the timeout is negative or NaN, a descriptor is negative or closed, or there is nothing to wait for.
+    """
+    objects = list(objects)
+    nanoseconds = timeout_nanoseconds(timeout)
+    if not objects and timeout is None:
+        raise ValueError("there is nothing to wait for, and no timeout: this would never end")
+    poller = select.poll()
+    descriptors: list[int] = []
+    interrupts: dict[int, Interrupt] = {}
+    wakes: dict[int, Interrupt] = {}
+    with ExitStack() as stack:
+        for item in objects:
+            if isinstance(item, Interrupt):
+                descriptor, wake, ready = stack.enter_context(item.armed())
+                interrupts[descriptor], wakes[wake] = item, item
+                poller.register(wake, select.POLLIN)
+                if ready:
+                    nanoseconds = 0
+            else:
+                descriptor = _descriptor(item)
+            descriptors.append(descriptor)
+            poller.register(descriptor, select.POLLIN)
+        # poll counts in milliseconds, up to 24 days, and Python rounds up.
+        milliseconds = nanoseconds / 1e6
+        events = dict(poller.poll(milliseconds if 0 <= milliseconds < 1 << 31 else None))
+        for descriptor, event in events.items():
+            if descriptor in wakes:
+                raise ClosedError(f"{wakes[descriptor].name}: its interrupt is closed")
+            if descriptor in interrupts and event & _GONE:
+                reason = f"{interrupts[descriptor].name}: the device was removed or unbound"
+                raise DeviceRemovedError(errno.ENODEV, reason)
+            if event & select.POLLNVAL:
+                raise ValueError(f"descriptor {descriptor} is not open")
+    return [item for item, descriptor in zip(objects, descriptors, strict=True) if descriptor in events]
+
+
+def _descriptor(item: int | HasFileno) -> int:
+    if not isinstance(item, int) and not hasattr(item, "fileno"):
+        raise TypeError(f"a {type(item).__name__} has no descriptor to wait for")
+    descriptor = item if isinstance(item, int) else item.fileno()
+    if descriptor < 0:
+        raise ValueError(f"{item!r} is not open")
+    return descriptor
