@@ -135,7 +135,9 @@ class Interrupt:
             return result
         if result == _lib.PYUIO_CLOSED:
             raise ClosedError(f"{self.name}: its interrupt is closed")
-        if -result in (errno.EIO, errno.EBADF):
+        if -result == errno.EBADF:
+            raise ClosedError(f"{self.name}: the descriptor of its interrupt was closed by something else")
+        if -result == errno.EIO:
             reason = f"{self.name}: {doing}: {os.strerror(-result)}; the device was removed or unbound"
             raise DeviceRemovedError(errno.ENODEV, reason)
         raise translated(OSError(-result, os.strerror(-result)), f"{self.name}: {doing}")

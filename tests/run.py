@@ -27,8 +27,9 @@ PARTS = ("lint", "unit", "vm", "guest")
 GUEST_LIMIT = 400  # seconds
 
 GUEST_DEVICES = (
-    "edu",
-    "edu,dma_mask=0xffffffffffffffff",  # a second one, for what is ambiguous
+    # Four slots apart, so that they share an interrupt line.
+    "edu,addr=08",
+    "edu,addr=0c,dma_mask=0xffffffffffffffff",
     "pci-testdev",  # no INTx pin, memory and port BARs
     "sdhci-pci",  # two BARs of 256 bytes, which can share a page
     "sdhci-pci",

@@ -217,6 +217,10 @@ static int sleep_until_ready(pyuio_interrupt *self, int64_t timeout)
         return errno == EINTR ? PYUIO_SIGNAL : -errno;
     if (files[1].revents)
         return PYUIO_CLOSED;
+    if (files[0].revents & (POLLERR | POLLHUP)) // removed or unbound
+        return -EIO;
+    if (files[0].revents & POLLNVAL)
+        return -EBADF;
     return ready == 0 ? PYUIO_NONE : PYUIO_READY;
 }
 

@@ -8,13 +8,15 @@ that can do with that card, bound and left as they found it. A test that needs a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from tests.guest.support import EDU, Cards, current_drivers
+from tests.guest.support import EDU, Cards, Later, current_drivers
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,6 +60,32 @@ def device(edu: str) -> Iterator[pyuio.Device]:
 def card(device: pyuio.Device) -> Edu:
     """The edu driver on an open card."""
     return Edu(device)
+
+
+@pytest.fixture
+def later() -> Iterator[Later]:
+    """Runs something in another thread; the test ends with all of them joined."""
+    threads = []
+
+    def start(what: Callable[[], object]) -> threading.Thread:
+        thread = threading.Thread(target=what)
+        threads.append(thread)
+        thread.start()
+        return thread
+
+    yield start
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def igb_uio() -> Path:
+    """The module igb_uio for this kernel, which `tests.guest.igb_uio` built on the host."""
+    module = Path(__file__).resolve().parents[2] / f"build/modules/igb_uio-{os.uname().release}.ko"
+    if not module.exists():
+        pytest.skip(f"no {module}: python -m tests.guest.igb_uio {os.uname().release} build/modules makes it")
+    return module
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import re
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +17,10 @@ PCI_TESTDEV = "1b36:0005"  # no INTx pin
 SDHCI = "1b36:0007"  # a BAR of 256 bytes
 XHCI = "1b36:000d"  # PCI Express, a 64-bit BAR
 
+INTERRUPT_DISABLE = 1 << 10  # in the command register
+
 Cards = Callable[[str], list[str]]
+Later = Callable[[Callable[[], object]], threading.Thread]
 
 
 def current_drivers() -> dict[str, str | None]:
@@ -30,3 +36,20 @@ def command_register(address: str) -> int:
     """The command register as the kernel's file shows it, read without pyuio."""
     with Path("/sys/bus/pci/devices", address, "config").open("rb") as file:
         return int.from_bytes(file.read(6)[4:], "little")
+
+
+def interrupts_of_line(address: str) -> int:
+    """How often the device's interrupt line fired, on all processors, as /proc/interrupts has it."""
+    line = re.search(
+        rf"^ *{attribute(address, 'irq')}:((?: +\d+)+)", Path("/proc/interrupts").read_text(), re.MULTILINE
+    )
+    assert line is not None
+    return sum(map(int, line[1].split()))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so; fail when it is not after 10 s."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be so"
+        time.sleep(0.001)

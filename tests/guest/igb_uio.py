@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""Builds igb_uio, a UIO driver with irqcontrol, for the guest's kernel out of Debian's packages; nothing is installed.
+
+``python -m tests.guest.igb_uio VERSION DIRECTORY`` leaves ``DIRECTORY/igb_uio.ko``; it runs on the host, before the
+guest. The packages are the source (dpdk-kmods-dkms), and the kernel's headers and build tools.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pyuio.vm import apt, cache
+
+LIMIT = 300  # seconds
+
+
+def build(version: str, directory: Path) -> Path:
+    """Return the module for a Debian kernel, building it if it is not there.
+
+    Args:
+        version: of the kernel, as ``uname -r`` prints it, "6.1.0-56-amd64".
+        directory: where the module is kept, and not in use by another build.
+    """
+    module = directory / f"igb_uio-{version}.ko"
+    if module.exists():
+        return module
+    directory.mkdir(parents=True, exist_ok=True)
+    base, flavour = version.removesuffix("-amd64"), version
+    common = f"linux-headers-{base.removesuffix('-rt')}-common" + ("-rt" if base.endswith("-rt") else "")
+    series = ".".join(version.split(".")[:2])
+    archive = apt.Archive(cache.root() / "kernels/apt")
+    with tempfile.TemporaryDirectory(dir=directory) as name:
+        work = Path(name)
+        packages = ["dpdk-kmods-dkms", f"linux-headers-{flavour}", common, f"linux-kbuild-{series}"]
+        for package in packages:
+            place = work / package
+            place.mkdir()
+            apt.extract(archive.download(archive.package(package), place), work / "tree")
+        headers = work / "tree/usr/src" / f"linux-headers-{flavour}"
+        # The packaged one names the place where the headers would be installed.
+        (headers / "Makefile").write_text(f"include {work}/tree/usr/src/{common}/Makefile\n")
+        (source,) = (work / "tree/usr/src").glob("dpdk-kmods-*")
+        shutil.copytree(source, work / "source")
+        subprocess.run(
+            ["make", "-s", "-C", headers, f"M={work}/source", "modules"], check=True, timeout=LIMIT, stdout=sys.stderr
+        )
+        (work / "source/igb_uio.ko").rename(module)
+    return module
+
+
+if __name__ == "__main__":
+    print(build(sys.argv[1], Path(sys.argv[2])))
