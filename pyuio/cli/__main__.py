@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+"""``python -m pyuio.cli`` is ``pyuio``."""
+
+from pyuio.cli import main
+
+main()

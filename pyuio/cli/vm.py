@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""``pyuio vm``: run a command in a guest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from pyuio.vm import Guest, GuestError, GuestTimeoutError, Options, OutputClosedError, kernels
+
+app = typer.Typer(help="Run commands in a guest with the host's own files and any PCI device that QEMU knows.")
+
+EPILOG = (
+    "Ends with COMMAND's exit status, 128 + N if signal N ended it, or with: 2 wrong usage; 122 QEMU ended before "
+    "COMMAND did; 123 the guest's kernel panicked; 124 the time limit passed; 125 the guest could not be started; "
+    "129, 130 or 143 ended by SIGHUP, Ctrl-C or SIGTERM; 141 the reader of the output went away."
+)
+
+
+class _Signalled(BaseException):
+    """A signal asked this program to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.text = f"ended by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}"
+        self.status = 128 + number
+
+
+@contextlib.contextmanager
+def _ended_by_signals(timeout: float | None) -> Iterator[None]:
+    """Makes an exception of SIGTERM, SIGHUP and the end of `timeout` seconds, so that everything is cleaned up."""
+
+    def end(number: int, _: object) -> None:
+        raise _Signalled(number)
+
+    def expire(*_: object) -> None:
+        raise GuestTimeoutError(f"the time limit of {timeout:g} s passed")
+
+    # Ctrl-C too: a shell starts background jobs with SIGINT ignored, and this program ends by it all the same.
+    handlers: dict[int, Callable[[int, object], None]] = {
+        signal.SIGTERM: end,
+        signal.SIGHUP: end,
+        signal.SIGINT: end,
+        signal.SIGALRM: expire,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    signal.setitimer(signal.ITIMER_REAL, timeout or 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _options(
+    devices: list[str], memory: str, cpus: int, timeout: float | None, out: Path | None, qemu: list[str], **others: str
+) -> Options:
+    """Checks what was given on the command line.
+
+    Raises:
+        ValueError: Something is wrong with it.
+    """
+    if "none" in devices and len(devices) > 1:
+        raise ValueError("--device none goes with no other --device")
+    return Options(
+        devices=[device for device in devices or ["edu"] if device != "none"],
+        memory=memory,
+        cpus=cpus,
+        timeout=timeout,
+        out=out,
+        qemu=[word for text in qemu for word in shlex.split(text)],
+        **others,
+    )
+
+
+@app.command(epilog=EPILOG, context_settings={"allow_interspersed_args": False})
+def run(
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND", help="What to run; without it, an interactive shell.")
+    ] = None,
+    kernel: Annotated[
+        str, typer.Option(metavar="debian|debian-rt|host|PATH", help="Fetched from Debian, the running one, or any.")
+    ] = "debian",
+    device: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="A device, as for QEMU's -device; repeatable. Default: edu; 'none': none."),
+    ] = None,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="The guest's memory, as in 512M or 1G.")] = "1G",
+    cpus: Annotated[int, typer.Option(metavar="N", help="The guest's processors.")] = 2,
+    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Limit on the whole run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A directory that the guest writes to; nothing else is kept.")
+    ] = None,
+    append: Annotated[str, typer.Option(metavar="PARAMETERS", help="More kernel parameters.")] = "",
+    machine: Annotated[
+        str, typer.Option("--machine", "-M", metavar="MACHINE", help="QEMU's machine type, as for its -M.")
+    ] = "q35",
+    qemu: Annotated[
+        list[str] | None, typer.Option(metavar="OPTIONS", help="More options for QEMU, in one string; repeatable.")
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show acceleration, QEMU's command line, kernel messages, times.")
+    ] = False,
+) -> None:
+    """Run COMMAND in a guest that has the host's files, working directory and environment.
+
+    What the guest writes is lost, except below --out. Everything after -- is COMMAND's.
+    """
+    try:
+        options = _options(
+            device or [], memory, cpus, timeout, out, qemu or [], kernel=kernel, append=append, machine=machine
+        )
+    except ValueError as error:
+        _fail(str(error), 2)
+    guest = Guest(options, verbose=verbose)
+
+    def kernel_lines() -> list[str]:
+        return [] if verbose else guest.console.last(20)  # shown already
+
+    try:
+        with _ended_by_signals(timeout):
+            status = guest.run(command or [])
+    except _Signalled as signalled:
+        _fail(signalled.text, signalled.status, kernel_lines())
+    except OutputClosedError as error:
+        # Quietly, as every filter; and the interpreter must not find the broken pipe again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise typer.Exit(error.status) from error
+    except GuestError as error:
+        _fail(str(error), error.status, kernel_lines())
+    raise typer.Exit(status)
+
+
+def _fail(message: str, status: int, kernel_lines: Sequence[str] = ()) -> NoReturn:
+    """Says what happened, with the kernel's last lines, and ends."""
+    print(f"pyuio: {message}", file=sys.stderr)
+    if kernel_lines:
+        print("pyuio: the guest's kernel said last:", file=sys.stderr)
+    for line in kernel_lines:
+        print(f"  {line}", file=sys.stderr)
+    raise typer.Exit(status)
+
+
+@app.command()
+def fetch(
+    kernel: Annotated[str, typer.Argument(metavar="debian|debian-rt|host|PATH", help="The kernel.")] = "debian",
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Look for a newer one, and check every file of the one that is there.")
+    ] = False,
+) -> None:
+    """Fetch and prepare a kernel ahead of its first use."""
+    try:
+        with _ended_by_signals(None):
+            ready = kernels.prepare(kernel, lambda text: print(f"pyuio: {text}", file=sys.stderr), refresh=refresh)
+    except _Signalled as signalled:
+        _fail(signalled.text, signalled.status)
+    except GuestError as error:
+        _fail(str(error), error.status)
+    print(f"{kernel}: {ready.version} in {ready.image.parent.parent}")

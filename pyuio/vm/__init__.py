@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""A guest with the host's own files and any PCI devices that QEMU knows, to run a command in: ``pyuio vm``.
+
+The guest sees the host's whole file system, read-only with a writable layer in memory over it: same programs, same
+Python, same paths; what it writes is gone with it, except below the directory given as `out`. Every run ends with one
+of these statuses, and no QEMU is left behind:
+
+===========  ==========================================================================================
+COMMAND's    It ended; 128 + N if signal N ended it, 127 if it was not found, 126 if it is no program
+2            The command line is wrong
+122          QEMU ended before COMMAND did: it aborted, or the guest switched itself off
+123          The guest's kernel panicked
+124          The time limit passed
+125          The guest could not be started
+129          SIGHUP ended the run
+130          Ctrl-C (SIGINT) ended the run
+141          The reader of COMMAND's output went away
+143          SIGTERM ended the run
+===========  ==========================================================================================
+"""
+
+from pyuio.vm.errors import (
+    GuestError,
+    GuestExitError,
+    GuestPanicError,
+    GuestStartError,
+    GuestTimeoutError,
+    KernelError,
+    OutputClosedError,
+)
+from pyuio.vm.guest import Guest, run
+from pyuio.vm.machine import Options
+
+__all__ = [
+    "Guest",
+    "GuestError",
+    "GuestExitError",
+    "GuestPanicError",
+    "GuestStartError",
+    "GuestTimeoutError",
+    "KernelError",
+    "Options",
+    "OutputClosedError",
+    "run",
+]

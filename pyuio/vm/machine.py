@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""The virtual machine: what may be asked of it, and the QEMU command line that makes it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyuio.vm.errors import GuestStartError
+from pyuio.vm.kernels import Kernel
+
+QEMU = "qemu-system-x86_64"
+PORTS = ("control", "tty", "stdin", "stdout", "stderr")
+
+# What is switched off is checks and mitigations that cost time and concern nobody here; nothing that changes how a
+# driver sees PCI, interrupts or the scheduler.
+_PARAMETERS = "console=ttyS0 panic=-1 mitigations=off cryptomgr.notests random.trust_cpu=on audit=0 noresume"
+# KVM has a clock of its own. Emulated, the guest falls back to the HPET, and reading that costs a trip to QEMU.
+_CLOCK = {"kvm": "", "tcg": " clocksource=tsc tsc=reliable"}
+# host is what KVM runs best. Emulated, max has the instructions that make copying fast, and its five-level page tables
+# and SMAP are what makes every TLB miss and system call slower.
+_CPU = {"kvm": "host", "tcg": "max,la57=off,smap=off"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a guest is made of.
+
+    Attributes:
+        kernel: ``debian``, ``debian-rt``, ``host``, or the path of a kernel.
+        devices: QEMU device texts, as for QEMU's -device.
+        memory: Its memory: a number of MiB, or with K, M, G or T; at least 128 MiB.
+        cpus: Its processors, 1 to 255.
+        timeout: Limit on the whole run in seconds, None for none.
+        out: A directory of the host's that the guest writes to, at the same path.
+        append: More kernel parameters.
+        machine: QEMU's machine type and its properties, as for QEMU's -M.
+        qemu: More arguments for QEMU.
+
+    Raises:
+        ValueError: A value is malformed or out of range.
+    """
+
+    kernel: str = "debian"
+    devices: Sequence[str] = ("edu",)
+    memory: str = "1G"
+    cpus: int = 2
+    timeout: float | None = None
+    out: Path | None = None
+    append: str = ""
+    machine: str = "q35"
+    qemu: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        match = re.fullmatch(r"(\d{1,9})([KMGT]?)", self.memory, re.IGNORECASE)
+        if match is None:
+            raise ValueError(f"memory must be a number of MiB, or as in 512M or 1G: not {self.memory!r}")
+        mebibytes = int(match[1]) * {"K": 2**-10, "": 1, "M": 1, "G": 2**10, "T": 2**20}[match[2].upper()]
+        if mebibytes < 128:
+            raise ValueError(f"memory must be at least 128M, for the kernel's sake: not {self.memory}")
+        if not 1 <= self.cpus <= 255:
+            raise ValueError(f"cpus must be from 1 to 255: not {self.cpus}")
+        if self.timeout is not None and not 0 < self.timeout < 1e9:
+            raise ValueError(f"timeout must be more than 0 seconds: not {self.timeout:g}")
+        for text in self.devices:
+            if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*(,.+)?", text):
+                raise ValueError(
+                    f"a device must be a QEMU device text, as in edu or edu,dma_mask=0xffffffff: not {text!r}"
+                )
+        if self.out is not None and (not self.out.is_dir() or self.out.resolve() == Path("/")):
+            raise ValueError(f"out must be a directory other than /: not {self.out}")
+
+
+def find_qemu() -> str:
+    """Returns the path of QEMU.
+
+    Raises:
+        GuestStartError: It is not installed.
+    """
+    path = shutil.which(QEMU)
+    if path is None:
+        raise GuestStartError(f"{QEMU} is not installed: apt install qemu-system-x86 (Fedora: qemu-system-x86-core)")
+    return path
+
+
+def command_line(
+    qemu: str,
+    accelerator: str,
+    options: Options,
+    kernel: Kernel,
+    archive: str,
+    sockets: Mapping[str, int],
+    *,
+    chatty: bool,
+) -> list[str]:
+    """Writes QEMU's command line.
+
+    Args:
+        qemu: QEMU's path.
+        accelerator: ``kvm`` or ``tcg``.
+        options: What is wanted.
+        kernel: The kernel to boot.
+        archive: The path of the complete initramfs.
+        sockets: Connected sockets that QEMU inherits, by name: ``console``, and for a run those in `PORTS`.
+        chatty: Let the kernel print everything, not only warnings.
+
+    Returns:
+        The program and its arguments.
+    """
+    level = " loglevel=7 " if chatty else " quiet loglevel=5 "
+    parameters = (_PARAMETERS + _CLOCK[accelerator] + level + options.append).strip()
+    line = [qemu, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"]
+    line += ["-machine", options.machine, "-accel", accelerator, "-cpu", _CPU[accelerator]]
+    line += ["-m", options.memory, "-smp", str(options.cpus)]
+    line += ["-kernel", str(kernel.image), "-initrd", archive, "-append", parameters]
+    for name, fd in sockets.items():
+        line += ["-chardev", f"socket,id=pyuio-{name},fd={fd}"]
+    line += ["-serial", "chardev:pyuio-console"]
+    if len(sockets) > 1:
+        # At the top of the bus, so that the devices asked for come first and stay where they are.
+        root = "local,id=pyuio-root,path=/,security_model=none,readonly=on,multidevs=remap"
+        line += ["-fsdev", root, "-device", "virtio-9p-pci,fsdev=pyuio-root,mount_tag=pyuio-root,addr=1d"]
+        line += ["-device", "virtio-serial-pci,id=pyuio-serial,addr=1c"]
+        for number, name in enumerate(PORTS, 1):
+            line += ["-device", f"virtserialport,bus=pyuio-serial.0,nr={number},chardev=pyuio-{name},name=pyuio.{name}"]
+        if options.out is not None:
+            path = str(options.out.resolve()).replace(",", ",,")
+            line += ["-fsdev", f"local,id=pyuio-out,path={path},security_model=none,multidevs=remap"]
+            line += ["-device", "virtio-9p-pci,fsdev=pyuio-out,mount_tag=pyuio-out,addr=1b"]
+        for text in options.devices:
+            line += ["-device", text]
+        line += options.qemu
+    return line

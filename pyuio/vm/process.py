@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""A running QEMU: its sockets, its messages, and its end, which comes whatever happens to this program."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+from collections import deque
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+from pyuio.vm.errors import GuestStartError
+
+LINES_KEPT = 400
+END_TIME_LIMIT = 2.0  # seconds for QEMU to write back its disk images after SIGTERM
+
+
+class Lines:
+    """The last lines of a stream of bytes."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        """Takes more of the stream; returns the lines that it completed."""
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        lines = [line.decode(errors="replace").strip("\r") for line in whole]
+        self._lines.extend(lines)
+        self._rest = self._rest[-4096:]
+        return lines
+
+    def last(self, count: int) -> list[str]:
+        """Returns up to `count` of the last lines that are not empty."""
+        lines = [*self._lines, self._rest.decode(errors="replace").strip("\r")]
+        return [line for line in lines if line.strip()][-count:]
+
+    def __contains__(self, text: str) -> bool:
+        return any(text in line for line in self.last(LINES_KEPT))
+
+
+class Process:
+    """QEMU as a child in a session of its own, so that Ctrl-C on the terminal is not for it.
+
+    A context manager: QEMU is gone when it is left. Should this program be killed outright, the kernel kills QEMU.
+
+    Attributes:
+        pid: QEMU's process.
+        messages: A socket with what QEMU itself has to say.
+    """
+
+    def __init__(self, command: Sequence[str], inherited: Sequence[int]) -> None:
+        setpriv = shutil.which("setpriv")
+        guard = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+        self.messages, messages = socket.socketpair()
+        try:
+            self._child: subprocess.Popen[bytes] = subprocess.Popen(
+                [*guard, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=messages.fileno(),
+                stderr=messages.fileno(),
+                pass_fds=inherited,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self.messages.close()
+            raise GuestStartError(f"cannot start {command[0]}: {error.strerror}") from error
+        finally:
+            messages.close()
+        self.pid = self._child.pid
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.end(gently=kind is None)
+        finally:
+            self.messages.close()
+
+    def end(self, *, gently: bool) -> None:
+        """Ends QEMU if it still runs; gently means that it may write back disk images first."""
+        try:
+            if gently and self._child.poll() is None:
+                self._child.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._child.wait(END_TIME_LIMIT)
+        finally:  # also when a signal interrupts the wait
+            if self._child.poll() is None:
+                self._child.kill()
+                self._child.wait()
+
+    def wait(self) -> int:
+        """Returns the exit status of QEMU, which has closed its sockets, as `subprocess` gives it: -N for signal N."""
+        return self._child.wait(10)
+
+
+@contextlib.contextmanager
+def memory_file(*parts: bytes) -> Iterator[int]:
+    """Gives the descriptor of a file in memory with `parts`, each beginning at a multiple of 4; nobody else sees it."""
+    fd = os.memfd_create("pyuio-initramfs")
+    try:
+        with os.fdopen(fd, "wb", closefd=False) as file:
+            for part in parts:
+                file.write(part + b"\0" * (-len(part) % 4))
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def socket_pairs(*names: str) -> Iterator[tuple[dict[str, socket.socket], dict[str, socket.socket]]]:
+    """Gives connected sockets by name: our ends, and those for QEMU."""
+    ours: dict[str, socket.socket] = {}
+    theirs: dict[str, socket.socket] = {}
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            ours[name], theirs[name] = socket.socketpair()
+            stack.enter_context(ours[name])
+            stack.enter_context(theirs[name])
+        yield ours, theirs

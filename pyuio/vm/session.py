@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""The time a guest runs: moves bytes, follows COMMAND's progress, and says how it ended."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from pyuio.vm import terminal
+from pyuio.vm.errors import GuestExitError, GuestPanicError, GuestStartError, GuestTimeoutError
+from pyuio.vm.process import Lines, Process
+from pyuio.vm.streams import Incoming, Outgoing
+
+BOOT_TIME_LIMIT = 120.0  # seconds to COMMAND's start; a slow emulation takes 10
+DRAIN_TIME_LIMIT = 5.0  # seconds of silence between COMMAND's end and that of its output
+PANIC_TIME_LIMIT = 2.0  # seconds for the last lines
+TICK = 0.2
+_READ = select.POLLIN
+_BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
+PANIC = "Kernel panic - not syncing"
+
+
+class Session:
+    """One run of QEMU.
+
+    Args:
+        process: QEMU.
+        sockets: The sockets to its console and ports, by name.
+        incoming: What goes to COMMAND.
+        outgoing: What comes from it.
+        console: Where the kernel's lines are kept.
+        deadline: When the run must be over, by the monotonic clock; None for never.
+        started: Called when COMMAND starts.
+        show: Called with each of the kernel's and QEMU's lines.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        sockets: dict[str, socket.socket],
+        incoming: Incoming,
+        outgoing: Sequence[Outgoing],
+        console: Lines,
+        deadline: float | None,
+        started: Callable[[], None],
+        show: Callable[[str], None],
+    ) -> None:
+        self._process = process
+        self._sockets = sockets
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._deadline = deadline
+        self._started = started
+        self._show = show
+        self._console = console
+        self._messages = Lines()
+        self._control = Lines()
+        self._running = False
+        self._status: int | None = None
+        self._inputs: dict[int, Callable[[], None]] = {
+            sockets["control"].fileno(): lambda: self._listen(sockets["control"], self._obey),
+            sockets["console"].fileno(): lambda: self._listen(sockets["console"], self._record),
+            process.messages.fileno(): lambda: self._listen(process.messages, self._note),
+        }
+
+    def run(self, progress: terminal.Progress) -> int:
+        """Runs until COMMAND ended and all its output was passed on.
+
+        Returns:
+            COMMAND's exit status.
+
+        Raises:
+            GuestError: It did not come to that; the subclass says why.
+        """
+        boot_limit = time.monotonic() + BOOT_TIME_LIMIT
+        quiet_since = time.monotonic()
+        panic: float | None = None
+        while True:
+            busy = self._turn()
+            now = time.monotonic()
+            if not self._running:
+                progress.tick()
+            if all(stream.done for stream in self._outgoing):
+                if self._status is not None:
+                    return self._status
+                if not self._inputs:
+                    raise self._ending()
+            if self._deadline is not None and now >= self._deadline:
+                raise GuestTimeoutError("the time limit of the run passed")
+            if not self._running and now >= boot_limit:
+                raise GuestStartError(f"the guest did not reach COMMAND within {BOOT_TIME_LIMIT:.0f} s")
+            if panic is None and PANIC in self._console:
+                panic = now
+            if panic is not None and now >= panic + PANIC_TIME_LIMIT:
+                raise self._panic()
+            if busy or self._status is None:
+                quiet_since = now
+            elif now >= quiet_since + DRAIN_TIME_LIMIT:
+                self._show("COMMAND ended, but the end of its output did not come")
+                return self._status
+
+    def _turn(self) -> bool:
+        """Waits a moment for something to do, and does it; tells whether output moved or waits for its reader."""
+        wanted: list[tuple[int, int, Callable[[], None]]] = [(fd, _READ, take) for fd, take in self._inputs.items()]
+        streams: list[Incoming | Outgoing] = [self._incoming, *self._outgoing]
+        for stream in streams:
+            if interest := stream.interest():
+                wanted.append((*interest, stream.advance))
+        masks: dict[int, int] = {}  # one descriptor may be wanted for reading and for writing: the terminal's port
+        for fd, mask, _ in wanted:
+            masks[fd] = masks.get(fd, 0) | mask
+        poller = select.poll()
+        for fd, mask in masks.items():
+            poller.register(fd, mask)
+        limit = TICK
+        if self._deadline is not None:
+            limit = min(limit, max(0.0, self._deadline - time.monotonic()))
+        events = dict(poller.poll(limit * 1000))
+        ready = [(fd, act) for fd, mask, act in wanted if events.get(fd, 0) & (mask | _BROKEN)]
+        for _, act in ready:
+            act()
+        return any(stream.waiting for stream in self._outgoing) or any(fd not in self._inputs for fd, _ in ready)
+
+    def _listen(self, source: socket.socket, take: Callable[[bytes], None]) -> None:
+        """Reads what QEMU or the guest says on one of the inputs, which goes when it ends."""
+        try:
+            data = source.recv(65536)
+        except ConnectionError:
+            data = b""
+        if data:
+            take(data)
+        else:
+            del self._inputs[source.fileno()]
+
+    def _record(self, data: bytes) -> None:
+        for line in self._console.feed(data):
+            self._show(line)
+
+    def _note(self, data: bytes) -> None:
+        for line in self._messages.feed(data):
+            self._show(line)
+
+    def _obey(self, data: bytes) -> None:
+        for line in self._control.feed(data):
+            word, _, value = line.partition(" ")
+            if word == "started":
+                self._running = True
+                self._started()
+            elif word == "status" and value.isdecimal():
+                self._status = int(value)
+
+    def _panic(self) -> GuestPanicError:
+        line = next((line for line in self._console.last(1000) if PANIC in line), PANIC)
+        return GuestPanicError(f"the guest's kernel panicked{line.partition(PANIC)[2]}")
+
+    def _ending(self) -> Exception:
+        """Says why QEMU ended before COMMAND did."""
+        lines = self._messages.last(1000)
+        # An abort comes with the contents of every register.
+        said = "; ".join([line for line in lines if line.startswith("qemu")][-3:] or lines[-3:])
+        lines = self._console.last(1000)
+        if PANIC in self._console:
+            return self._panic()
+        status = self._process.wait()
+        own = [line.removeprefix("pyuio: ") for line in lines if line.startswith("pyuio: ")]
+        if own and not self._running:
+            return GuestStartError(own[-1])
+        if status > 0 and not lines:
+            return GuestStartError(said or f"QEMU ended with status {status} and said nothing")
+        if status < 0:
+            return GuestExitError(f"QEMU was ended by signal {-status}" + (f": {said}" if said else ""))
+        if status > 0:
+            return GuestExitError(f"QEMU ended with status {status}" + (f": {said}" if said else ""))
+        return GuestExitError("the guest switched itself off before COMMAND ended" + (f" ({said})" if said else ""))

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""Bytes on their way between the guest's ports and this program's standard streams."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+
+from pyuio.vm.errors import GuestError, OutputClosedError
+
+CHUNK = 65536
+# A pipe that polls writable takes this much without blocking, and a blocked write would hold up everything else.
+WRITE_CHUNK = select.PIPE_BUF
+
+
+def fill_standard_streams() -> None:
+    """Opens /dev/null as each standard stream that is closed, so that no other file gets its number."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
+class Outgoing:
+    """A port's bytes on their way to a standard stream, up to the token that marks their end."""
+
+    def __init__(self, source: socket.socket, sink: int, token: bytes) -> None:
+        self.source = source
+        self.sink = sink
+        self._token = token
+        self._pending = b""  # to be written
+        self._held = b""  # may be the beginning of the token
+        self._ended = False
+
+    @property
+    def done(self) -> bool:
+        """Whether everything was written."""
+        return self._ended and not self._pending
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is still to be written."""
+        return bool(self._pending)
+
+    def interest(self) -> tuple[int, int] | None:
+        """Returns the file descriptor to poll and for what, or None when there is nothing more to do."""
+        if self._pending:
+            return self.sink, select.POLLOUT
+        return None if self._ended else (self.source.fileno(), select.POLLIN)
+
+    def advance(self) -> None:
+        """Reads or writes once.
+
+        Raises:
+            OutputClosedError: Nobody reads the standard stream any more.
+            GuestError: It cannot be written for another reason.
+        """
+        if self._pending:
+            try:
+                self._pending = self._pending[os.write(self.sink, self._pending[:WRITE_CHUNK]) :]
+            except BlockingIOError:
+                pass
+            except BrokenPipeError as error:
+                raise OutputClosedError("the reader of COMMAND's output went away") from error
+            except OSError as error:
+                raise GuestError(f"COMMAND's output cannot be written: {error.strerror}") from error
+            return
+        data = b""
+        with contextlib.suppress(ConnectionError):
+            data = self.source.recv(CHUNK)
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        whole = self._held + data
+        at = whole.find(self._token)
+        if at >= 0 or not data:
+            self._pending = whole[:at] if at >= 0 else whole
+            self._held = b""
+            self._ended = True
+            return
+        keep = next(n for n in range(len(self._token) - 1, -1, -1) if n == 0 or whole.endswith(self._token[:n]))
+        self._pending, self._held = whole[: len(whole) - keep], whole[len(whole) - keep :]
+
+
+class Incoming:
+    """A standard stream's bytes on their way to a port, and its end.
+
+    Args:
+        source: The standard stream.
+        sink: The port.
+        ends: Whether the port ends with it; one that also carries output must not.
+    """
+
+    def __init__(self, source: int, sink: socket.socket, *, ends: bool) -> None:
+        self.source = source
+        self.sink = sink
+        self._ends = ends
+        self._pending = b""
+        self._ended = False
+
+    def interest(self) -> tuple[int, int] | None:
+        """Returns the file descriptor to poll and for what, or None when there is nothing more to do."""
+        if self._pending:
+            return self.sink.fileno(), select.POLLOUT
+        return None if self._ended else (self.source, select.POLLIN)
+
+    def advance(self) -> None:
+        """Reads or writes once."""
+        if self._pending:
+            try:
+                self._pending = self._pending[self.sink.send(self._pending, socket.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                pass
+            except OSError:  # the guest is gone, or about to be
+                self._pending, self._ended = b"", True
+            return
+        try:
+            self._pending = os.read(self.source, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:  # no standard input at all
+            self._pending = b""
+        if not self._pending:
+            self._ended = True
+            if self._ends:
+                # Not close(): QEMU would take the hang-up before the bytes on their way.
+                with contextlib.suppress(OSError):
+                    self.sink.shutdown(socket.SHUT_WR)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""What the tests of ``pyuio vm`` share: a way to run it, and a check after each test that no QEMU is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PYUIO = [sys.executable, "-m", "pyuio.cli"]
+LIMIT = 90  # seconds for any one guest
+
+
+class Vm:
+    """Runs ``pyuio vm run`` with a mark by which its QEMU is found among all processes."""
+
+    def __init__(self) -> None:
+        self.mark = f"pyuio_test={uuid.uuid4().hex}"
+
+    def command(self, *words: str) -> list[str]:
+        return [*PYUIO, "vm", "run", "--append", self.mark, *words]
+
+    def run(
+        self, *words: str, stdin: bytes = b"", cwd: Path | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            self.command(*words), input=stdin, capture_output=True, cwd=cwd, env=env, timeout=LIMIT, check=False
+        )
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self.command(*words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def qemu(self) -> list[int]:
+        """The processes that are this test's QEMU."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if (
+                entry.name.isdigit()
+                and words[0].endswith(b"qemu-system-x86_64")
+                and self.mark.encode() in b" ".join(words)
+            ):
+                found.append(int(entry.name))
+        return found
+
+    def wait_for_qemu(self) -> int:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if found := self.qemu():
+                return found[0]
+            time.sleep(0.05)
+        raise AssertionError("QEMU did not start")
+
+    def left(self) -> list[int]:
+        """QEMU processes still there after a moment for the kernel to remove what was killed."""
+        deadline = time.monotonic() + 5
+        while (found := self.qemu()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+
+@pytest.fixture
+def vm() -> Iterator[Vm]:
+    made = Vm()
+    yield made
+    left = made.left()
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, "QEMU was left behind"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernel() -> Path:
+    """The directory of the default kernel, fetched if it is not there yet, so that no test's time includes that."""
+    result = subprocess.run(
+        [*PYUIO, "vm", "fetch"], capture_output=True, text=True, timeout=600, check=False, stdin=subprocess.DEVNULL
+    )
+    assert result.returncode == 0, result.stderr
+    return Path(result.stdout.split(" in ", 1)[1].strip())
