@@ -18,14 +18,14 @@ demo: $(READY)
 	@$(BIN)/pyuio vm run --kernel "$(KERNEL)" --device edu --timeout 300 -- $(BIN)/python examples/demo.py
 
 test: $(READY)
-	@$(BIN)/python tests/run.py
+	@$(BIN)/python -m tests.run
 
 # One part only; T= names files or options for pytest: make test-guest T='tests/guest/test_edu.py -k factorial'
 test-unit test-vm test-guest: $(READY)
-	@$(BIN)/python tests/run.py $(@:test-%=%) -- $(T)
+	@$(BIN)/python -m tests.run $(@:test-%=%) -- $(T)
 
 lint: $(READY)
-	@$(BIN)/python tests/run.py lint
+	@$(BIN)/python -m tests.run lint
 
 bench: $(READY)
 	@$(BIN)/python benchmarks/registers.py

@@ -178,7 +178,8 @@ class Device:
         self._config: ConfigSpace | None = None
         self._regions: dict[tuple[int, bool, Endian], Region | PortRegion] = {}
         self._interrupt: Interrupt | PyuioError
-        self._guard = threading.Lock()
+        # Entered again by a signal handler that closes in the middle of something; other threads wait.
+        self._guard = threading.RLock()
         self._closed = False
         # Undone in reverse: the interrupt is masked before its owner, the configuration space, goes; the lock is last.
         with ExitStack() as stack:
@@ -197,7 +198,6 @@ class Device:
             except (InterruptUnavailableError, PermissionDeniedError) as error:
                 # The rest of the device is of use without it.
                 self._interrupt = error
-            stack.callback(self._close_regions)
             self._resources = stack.pop_all()
 
     def _find_node(self, found: FoundDevice, bind: bool, stack: ExitStack) -> UioNode:
@@ -274,7 +274,11 @@ class Device:
             key = (index, write_combining, endian)
             region = self._regions.get(key)
             if region is None or region.closed:
-                region = self._regions[key] = self._map(self._find_bar(index), write_combining, endian)
+                region = self._map(self._find_bar(index), write_combining, endian)
+                if self._closed:  # by a signal handler, meanwhile
+                    region.close()
+                    self._require_open()
+                self._regions[key] = region
             return region
 
     def _find_bar(self, index: int) -> Bar:
@@ -300,10 +304,6 @@ class Device:
         page_offset = bar.address % mmap.PAGESIZE
         return Region(path, bar.size, page_offset=page_offset, address=bar.address, name=name, endian=endian)
 
-    def _close_regions(self) -> None:
-        for region in self._regions.values():
-            region.close()
-
     def close(self) -> None:
         """Mask the interrupt, unmap the BARs, and give back to its kernel driver what `pyuio.open` took from it.
 
@@ -316,7 +316,9 @@ class Device:
             if self._closed:
                 return
             self._closed = True
-        self._resources.close()
+            for region in self._regions.values():
+                region.close()
+            self._resources.close()
 
     def __enter__(self) -> Device:
         """Return itself; leaving the block closes it."""

@@ -7,7 +7,7 @@ import errno
 import select
 from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 from pyuio.errors import ClosedError, DeviceRemovedError
 from pyuio.interrupt import Interrupt, timeout_nanoseconds
@@ -20,12 +20,10 @@ class HasFileno(Protocol):
         """Return the descriptor."""
 
 
-Waitable = TypeVar("Waitable", bound=int | HasFileno)
-
 _GONE = select.POLLERR | select.POLLHUP
 
 
-def wait(objects: Iterable[Waitable], timeout: float | None = None) -> list[Waitable]:
+def wait(objects: Iterable[int | HasFileno], timeout: float | None = None) -> list[Any]:
     """Wait until one of several things can be read, as `multiprocessing.connection.wait` does.
 
     Interrupts are unmasked meanwhile; those that are ready are left for their `Interrupt.read`.

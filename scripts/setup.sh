@@ -35,6 +35,8 @@ busybox=$(command -v busybox || true)
 { have depmod && have modprobe; } || missing kmod kmod kmod
 { [ -x /usr/lib/systemd/systemd-udevd ] || [ -x /lib/systemd/systemd-udevd ] || have udevd; } || missing udev systemd-udev systemd
 python_has 'import ctypes; ctypes.CDLL("libudev.so.1")' || missing libudev1 systemd-libs systemd-libs
+# The kernel's build tools, which make test builds a module with, are linked with this.
+python_has 'import ctypes; ctypes.CDLL("libelf.so.1")' || missing libelf1 elfutils-libelf libelf
 
 if [ -n "$debian" ]; then
     as_root=

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Runs the tests and closes with one line that counts them all: ``make test``.
 
-``run.py [PART...] [-- PYTEST OPTIONS]``, where a part is one of
+``python -m tests.run [PART...] [-- PYTEST OPTIONS]``, where a part is one of
 
 - lint: ruff and mypy
 - unit: tests/unit, on this machine
@@ -19,6 +19,10 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+
+from pyuio.vm import kernels
+from pyuio.vm.errors import GuestError
+from tests.guest import igb_uio
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -55,15 +59,22 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
     where = [] if named else [f"tests/{part}"]
     command = [str(BIN / "python"), "-m", "pytest", f"--junitxml={results}", "-p", "no:cacheprovider", *where, *options]
     if part == "guest":
+        kernel = os.environ.get("KERNEL", "debian")
+        if kernel in kernels.DEBIAN:
+            igb_uio.build(kernels.prepare(kernel, print).version, BUILD / "modules")
         devices = [f"--device={device}" for device in GUEST_DEVICES]
-        guest = [f"--kernel={os.environ.get('KERNEL', 'debian')}", f"--timeout={GUEST_LIMIT}", f"--out={output}"]
+        guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}"]
         command = [str(BIN / "pyuio"), "vm", "run", *guest, *devices, "--", *command]
     return command, results
 
 
 def run_tests(part: str, options: list[str]) -> tuple[int, int, int]:
     """Run one part's tests; return how many passed, failed and were skipped. A part that broke off failed once more."""
-    command, results = pytest_command(part, options)
+    try:
+        command, results = pytest_command(part, options)
+    except (GuestError, OSError, subprocess.SubprocessError) as error:
+        print(f"{part}: cannot be prepared: {error}", file=sys.stderr)
+        return 0, 1, 0
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     if not results.exists():
         return 0, 1, 0
@@ -80,7 +91,7 @@ def main() -> int:
     options = words[words.index("--") + 1 :] if "--" in words else []
     parts = words[: words.index("--")] if "--" in words else words
     if unknown := set(parts) - set(PARTS):
-        print(f"run.py: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr)
+        print(f"tests.run: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr)
         return 2
     passed = failed = skipped = 0
     for part in parts or PARTS:

@@ -176,8 +176,12 @@ def test_closing_from_another_thread_ends_the_waits(run: Run, device: pyuio.Devi
     async def main() -> None:
         tasks = [asyncio.ensure_future(interrupt.read_async()) for _ in range(3)]
         await asyncio.sleep(0.02)
-        threading.Thread(target=device.close).start()
+        closing = threading.Thread(target=device.close)
+        closing.start()
         results = await asyncio.gather(*tasks, return_exceptions=True)
+        device.close()  # returns when the other thread is done with it
+        assert device.uio.directory.exists() is False
+        closing.join(10)
         assert [type(result) for result in results] == [pyuio.ClosedError] * 3
 
     run(main())

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,7 +29,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 def test_returns_those_that_are_ready_in_their_order(pipe: tuple[int, int]) -> None:
     near, far = socket.socketpair()
     with near, far:
-        things = [near, pipe[0]]
+        things: list[Any] = [near, pipe[0]]
         assert pyuio.wait(things, 0) == []
         os.write(pipe[1], b"x")
         assert pyuio.wait(things) == [pipe[0]]
@@ -67,7 +68,7 @@ def test_bad_input(pipe: tuple[int, int]) -> None:
         pyuio.wait([pipe[0]], "1")  # type: ignore[arg-type]
     for thing in ("x", 1.5, None):
         with pytest.raises(TypeError, match="has no descriptor"):
-            pyuio.wait([thing], 0)  # type: ignore[type-var]
+            pyuio.wait([thing], 0)  # type: ignore[list-item]
     with pytest.raises(ValueError, match="is not open"):
         pyuio.wait([-1], 0)
     closed = socket.socket()
