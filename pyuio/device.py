@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pyudev
 
 from pyuio import binding
+from pyuio.bars import Bar
 from pyuio.errors import (
     AmbiguousDeviceError,
     ClosedError,
@@ -29,7 +30,7 @@ from pyuio.errors import (
     PyuioError,
 )
 from pyuio.interrupt import Interrupt, open_uio_interrupt
-from pyuio.pci import Bar, ConfigSpace, parse_address
+from pyuio.pci import ConfigSpace, parse_address
 from pyuio.region import PortRegion, Region
 from pyuio.sysfs import PCI_DEVICES, link_name
 from pyuio.uio import UioNode

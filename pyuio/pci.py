@@ -2,8 +2,8 @@
 """What the kernel's files say of a PCI function: its address, configuration space, capabilities and BARs.
 
 Sources: PCI Local Bus Specification 3.0, chapter 6 (configuration space) and appendix H (capability IDs); PCI Express
-Base Specification 5.0, section 7.6 (extended capabilities); ``drivers/pci/pci-sysfs.c`` and ``include/linux/ioport.h``
-(the ``resource`` file). "Section" below is a section of the former.
+Base Specification 5.0, section 7.6 (extended capabilities); ``drivers/pci/pci-sysfs.c`` (the files). "Section" below is
+a section of the first.
 """
 
 from __future__ import annotations
@@ -13,20 +13,14 @@ import errno
 import os
 import re
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
+from pyuio.bars import Bar, parse_resources
 from pyuio.capabilities import Capability, walk_extended, walk_standard
 from pyuio.errors import ClosedError, DeviceRemovedError, PermissionDeniedError
 from pyuio.sysfs import read_text, translated
 
 _ADDRESS = re.compile(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
-
-# include/linux/ioport.h, as they stand in the third column of the resource file.
-_RESOURCE_IO = 0x100
-_RESOURCE_MEMORY = 0x200
-_RESOURCE_PREFETCH = 0x2000
-_RESOURCE_MEMORY_64 = 0x100000
 
 _HEADER_LENGTH = 64
 _CONFIGURATION_LENGTHS = (64, 256, 4096)
@@ -77,64 +71,6 @@ class Status(enum.IntFlag):
 _NO_BITS = Command(0)
 _STATUS_BITS = sum(Status)
 _COMMAND_BITS = sum(Command)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One base address register, as the kernel has set it up.
-
-    Attributes:
-        index: 0 to 5. A 64-bit BAR takes two registers and has the index of the first.
-        kind: "memory" or "io" (ports).
-        width: bits of the address, 32 or 64.
-        prefetchable: reads have no side effects, so that write combining is allowed.
-        address: physical address, or first port; 0 when the kernel could not assign one.
-        size: bytes.
-    """
-
-    index: int
-    kind: str
-    width: int
-    prefetchable: bool
-    address: int
-    size: int
-
-    def __str__(self) -> str:
-        prefetchable = ", prefetchable" if self.prefetchable else ""
-        return (
-            f"BAR {self.index}: {self.kind} at {self.address:#x}, {self.size:#x} bytes, {self.width}-bit{prefetchable}"
-        )
-
-
-def parse_resources(text: str) -> tuple[Bar, ...]:
-    """Return the BARs listed in the text of a ``resource`` file: first, last address and flags on each line.
-
-    Lines after the sixth (expansion ROM, bridge windows, SR-IOV) are not BARs of the function; a line of zeros is a BAR
-    that the function does not have.
-
-    Raises:
-        ValueError: the text does not have that form.
-    """
-    bars = []
-    for index, line in enumerate(text.splitlines()[:6]):
-        try:
-            first, last, flags = (int(word, 16) for word in line.split())
-        except ValueError:
-            raise ValueError(
-                f"line {index + 1} of a resource file should be three hexadecimal numbers: {line!r}"
-            ) from None
-        if flags & (_RESOURCE_IO | _RESOURCE_MEMORY) and last >= first:
-            bars.append(
-                Bar(
-                    index=index,
-                    kind="memory" if flags & _RESOURCE_MEMORY else "io",
-                    width=64 if flags & _RESOURCE_MEMORY_64 else 32,
-                    prefetchable=bool(flags & _RESOURCE_PREFETCH),
-                    address=first,
-                    size=last - first + 1,
-                )
-            )
-    return tuple(bars)
 
 
 class ConfigImage:

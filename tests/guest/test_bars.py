@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import pyuio
-from pyuio.pci import Bar, ConfigSpace
+from pyuio.bars import Bar
+from pyuio.pci import ConfigSpace
 from pyuio.region import PortRegion, Region
 from pyuio.sysfs import PCI_DEVICES
 from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, SDHCI, XHCI, Cards

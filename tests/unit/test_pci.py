@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyuio.bars import Bar, parse_resources
 from pyuio.capabilities import Capability
 from pyuio.errors import ClosedError, DeviceRemovedError
-from pyuio.pci import Bar, Command, ConfigImage, ConfigSpace, Status, parse_address, parse_resources
+from pyuio.pci import Command, ConfigImage, ConfigSpace, Status, parse_address
 
 DATA = Path(__file__).parent / "data"
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import inspect
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +14,7 @@ import pytest
 
 from pyuio import errors
 from pyuio.region import PortRegion, Region
-
-NAME = "BAR 0 of 0000:00:04.0"
-SIZE = 256
-WIDTHS = (8, 16, 32, 64)
-VERBS = ("read", "write", "update", "set", "clear")
-
-
-@pytest.fixture
-def path() -> Iterator[Path]:
-    """A file of SIZE bytes in memory: 00 01 02 ..."""
-    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
-        file.write(bytes(range(SIZE)))
-        file.flush()
-        yield Path(file.name)
-
-
-@pytest.fixture(params=[Region, PortRegion])
-def bar(request: pytest.FixtureRequest, path: Path) -> Iterator[Region | PortRegion]:
-    """Each kind of region on that file."""
-    with request.param(path, SIZE, name=NAME) as region:
-        yield region
-
-
-def widths(bar: Region | PortRegion) -> tuple[int, ...]:
-    return WIDTHS if isinstance(bar, Region) else WIDTHS[:3]
-
-
-def call(bar: Any, verb: str, bits: int, offset: Any, **keywords: Any) -> Any:
-    """Call any method of one access with arguments that are right, but for the offset."""
-    arguments = {"read": (), "write": (1,), "update": (1, 1), "set": (1,), "clear": (1,)}[verb]
-    return getattr(bar, f"{verb}{bits}")(offset, *arguments, **keywords)
+from tests.unit.support import NAME, SIZE, VERBS, WIDTHS, call, widths
 
 
 def test_every_width_reads_and_writes_little_endian(bar: Region | PortRegion, path: Path) -> None:

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import errno
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +13,7 @@ import pytest
 
 from pyuio import errors
 from pyuio.region import PortRegion, Region
-
-NAME = "BAR 0 of 0000:00:04.0"
-SIZE = 256
-WIDTHS = (8, 16, 32, 64)
-VERBS = ("read", "write", "update", "set", "clear")
-
-
-@pytest.fixture
-def path() -> Iterator[Path]:
-    """A file of SIZE bytes in memory: 00 01 02 ..."""
-    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
-        file.write(bytes(range(SIZE)))
-        file.flush()
-        yield Path(file.name)
-
-
-@pytest.fixture(params=[Region, PortRegion])
-def bar(request: pytest.FixtureRequest, path: Path) -> Iterator[Region | PortRegion]:
-    """Each kind of region on that file."""
-    with request.param(path, SIZE, name=NAME) as region:
-        yield region
+from tests.unit.support import NAME, SIZE
 
 
 def test_poll_returns_the_value_at_once(bar: Region | PortRegion) -> None:

@@ -15,11 +15,7 @@ from hypothesis import strategies as st
 
 from pyuio import errors
 from pyuio._native._access import Window
-
-NAME = "BAR 0 of 0000:00:04.0"
-SIZE = 256
-WIDTHS = (8, 16, 32, 64)
-VERBS = ("read", "write", "update", "set", "clear")
+from tests.unit.support import SIZE, VERBS, WIDTHS
 
 
 def call(bar: Any, verb: str, bits: int, offset: Any, **keywords: Any) -> Any:

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""The BARs of a PCI function, as the kernel set them up.
+
+Source: the ``resource`` file (``drivers/pci/pci-sysfs.c``), whose flags are those of ``include/linux/ioport.h``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_RESOURCE_IO = 0x100
+_RESOURCE_MEMORY = 0x200
+_RESOURCE_PREFETCH = 0x2000
+_RESOURCE_MEMORY_64 = 0x100000
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One base address register, as the kernel has set it up.
+
+    Attributes:
+        index: 0 to 5. A 64-bit BAR takes two registers and has the index of the first.
+        kind: "memory" or "io" (ports).
+        width: bits of the address, 32 or 64.
+        prefetchable: reads have no side effects, so that write combining is allowed.
+        address: physical address, or first port; 0 when the kernel could not assign one.
+        size: bytes.
+    """
+
+    index: int
+    kind: str
+    width: int
+    prefetchable: bool
+    address: int
+    size: int
+
+    def __str__(self) -> str:
+        prefetchable = ", prefetchable" if self.prefetchable else ""
+        return (
+            f"BAR {self.index}: {self.kind} at {self.address:#x}, {self.size:#x} bytes, {self.width}-bit{prefetchable}"
+        )
+
+
+def parse_resources(text: str) -> tuple[Bar, ...]:
+    """Return the BARs listed in the text of a ``resource`` file: first, last address and flags on each line.
+
+    Lines after the sixth (expansion ROM, bridge windows, SR-IOV) are not BARs of the function; a line of zeros is a BAR
+    that the function does not have.
+
+    Raises:
+        ValueError: the text does not have that form.
+    """
+    bars = []
+    for index, line in enumerate(text.splitlines()[:6]):
+        try:
+            first, last, flags = (int(word, 16) for word in line.split())
+        except ValueError:
+            raise ValueError(
+                f"line {index + 1} of a resource file should be three hexadecimal numbers: {line!r}"
+            ) from None
+        if flags & (_RESOURCE_IO | _RESOURCE_MEMORY) and last >= first:
+            bars.append(
+                Bar(
+                    index=index,
+                    kind="memory" if flags & _RESOURCE_MEMORY else "io",
+                    width=64 if flags & _RESOURCE_MEMORY_64 else 32,
+                    prefetchable=bool(flags & _RESOURCE_PREFETCH),
+                    address=first,
+                    size=last - first + 1,
+                )
+            )
+    return tuple(bars)

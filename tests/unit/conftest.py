@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+"""Regions on a file in memory, for the tests of register access."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyuio.region import PortRegion, Region
+from tests.unit.support import NAME, SIZE
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    """A file of SIZE bytes in memory: 00 01 02 ..."""
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.write(bytes(range(SIZE)))
+        file.flush()
+        yield Path(file.name)
+
+
+@pytest.fixture(params=[Region, PortRegion])
+def bar(request: pytest.FixtureRequest, path: Path) -> Iterator[Region | PortRegion]:
+    """Each kind of region on that file."""
+    with request.param(path, SIZE, name=NAME) as region:
+        yield region

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: MIT
+"""Names and helpers that the tests of register access share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyuio.region import PortRegion, Region
+
+NAME = "BAR 0 of 0000:00:04.0"
+SIZE = 256
+WIDTHS = (8, 16, 32, 64)
+VERBS = ("read", "write", "update", "set", "clear")
+
+
+def widths(bar: Region | PortRegion) -> tuple[int, ...]:
+    return WIDTHS if isinstance(bar, Region) else WIDTHS[:3]
+
+
+def call(bar: Any, verb: str, bits: int, offset: Any, **keywords: Any) -> Any:
+    """Call any method of one access with arguments that are right, but for the offset."""
+    arguments = {"read": (), "write": (1,), "update": (1, 1), "set": (1,), "clear": (1,)}[verb]
+    return getattr(bar, f"{verb}{bits}")(offset, *arguments, **keywords)
