@@ -230,7 +230,8 @@ class Interrupt:
                 raise self._timed_out(timeout) from None
 
     def _timed_out(self, timeout: float | None) -> DeviceTimeoutError:
-        return DeviceTimeoutError(errno.ETIMEDOUT, f"{self.name}: no interrupt came within {timeout} s")
+        reason = f"{self.name}: no interrupt came within {timeout} s{self._masking.advice}"
+        return DeviceTimeoutError(errno.ETIMEDOUT, reason)
 
     def poll(self, timeout: float | None = 0) -> bool:
         """Return whether an interrupt is pending, after waiting for one up to `timeout` seconds, unmasked meanwhile.

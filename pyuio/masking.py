@@ -24,6 +24,8 @@ class Masking(Protocol):
 
     description: str
     """How, in a few words."""
+    advice: str
+    """What to look at when no interrupt comes; "" for nothing in particular."""
 
     def install(self, native: Any) -> None:
         """Tell the native part how it masks."""
@@ -33,9 +35,19 @@ class Masking(Protocol):
 
 
 class NoMasking:
-    """The kernel driver offers no way: the interrupt is never masked from here."""
+    """The kernel driver offers no way: the interrupt is never masked from here.
+
+    Args:
+        driver: the name of the kernel driver.
+    """
 
     description = "not at all"
+
+    def __init__(self, driver: str) -> None:
+        self.advice = (
+            f"; its kernel driver, {driver}, has no irqcontrol, and cannot be masked from here: if the kernel log says "
+            f"'Disabling IRQ', the line flooded; bind uio_pci_generic instead"
+        )
 
     def install(self, native: Any) -> None:
         """Nothing to tell: so the native part starts."""
@@ -49,6 +61,7 @@ class IrqControlMasking:
     """By writing 1 or 0 to ``/dev/uioN``, which calls the kernel driver's irqcontrol."""
 
     description = "by irqcontrol"
+    advice = ""
 
     def install(self, native: Any) -> None:
         """Tell the native part to write."""
@@ -67,6 +80,7 @@ class CommandRegisterMasking:
     """
 
     description = "by the command register"
+    advice = ""
 
     def __init__(self, config: ConfigSpace) -> None:
         self._config = config
@@ -105,4 +119,4 @@ def find_masking(node: UioNode, device: int, config: ConfigSpace | None) -> Mask
     if config is not None and node.driver_name == "uio_pci_generic":
         config.change_command(set=Command.INTERRUPT_DISABLE)
         return CommandRegisterMasking(config)
-    return NoMasking()
+    return NoMasking(node.driver_name)

@@ -38,7 +38,14 @@ def parse_address(text: str) -> str | None:
     return f"{int(domain, 16):04x}:{bus.lower()}:{device.lower()}.{function}"
 
 
-class Command(enum.IntFlag):
+class RegisterBits(enum.IntFlag):
+    """Bits of a register by name; printed as ``MEMORY_SPACE|BUS_MASTER``."""
+
+    def __str__(self) -> str:
+        return "|".join(str(bit.name) for bit in type(self) if bit in self) or "0"
+
+
+class Command(RegisterBits):
     """The command register, offset 0x04 (section 6.2.2)."""
 
     IO_SPACE = 1 << 0
@@ -53,7 +60,7 @@ class Command(enum.IntFlag):
     INTERRUPT_DISABLE = 1 << 10
 
 
-class Status(enum.IntFlag):
+class Status(RegisterBits):
     """The status register, offset 0x06 (section 6.2.3), without the two-bit `ConfigSpace.devsel_timing`."""
 
     INTERRUPT_STATUS = 1 << 3

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import mmap
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,8 +152,10 @@ def page_sharers(cards: Cards) -> Iterator[list[str]]:
     autoprobe = Path("/sys/bus/pci/drivers_autoprobe")
     autoprobe.write_text("0")
     Path("/sys/bus/pci/rescan").write_text("1")
-    yield addresses
+    # udev loads that driver meanwhile; once it is there, it takes nothing by itself any more.
+    subprocess.run(["udevadm", "settle", "--timeout=30"], check=True)
     autoprobe.write_text("1")
+    yield addresses
     assert cards(SDHCI) == addresses
 
 

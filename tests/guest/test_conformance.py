@@ -7,6 +7,7 @@ import array
 import errno
 import os
 import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -179,14 +180,20 @@ def test_poll_and_select_work_among_other_events(card: Edu, interrupt: Interrupt
     os.close(writer)
 
 
-def test_drained_it_is_armed_for_epoll(card: Edu, interrupt: Interrupt) -> None:
-    with select.epoll() as poller:
-        poller.register(interrupt, select.EPOLLIN)
+@pytest.mark.parametrize(
+    "selector",
+    [selectors.SelectSelector, selectors.PollSelector, selectors.EpollSelector],
+)
+def test_drained_until_it_would_block_it_is_armed(
+    card: Edu, interrupt: Interrupt, selector: type[selectors.BaseSelector]
+) -> None:
+    with selector() as waiting:
+        waiting.register(interrupt, selectors.EVENT_READ)
         for _ in range(20):
             with pytest.raises(BlockingIOError):
                 interrupt.read(0)
             card.raise_interrupt()
-            assert poller.poll(5) == [(interrupt.fileno(), select.EPOLLIN)]
+            assert [key.fileobj for key, _ in waiting.select(5)] == [interrupt]
             assert interrupt.read(0) == 1
             card.acknowledge()
 

@@ -39,6 +39,8 @@ def test_edu() -> None:
     assert (edu.subsystem_vendor_id, edu.subsystem_id) == (0x1AF4, 0x1100)
     assert (edu.header_type, edu.multi_function, edu.interrupt_pin) == (0, False, 1)
     assert edu.command == Command.IO_SPACE | Command.MEMORY_SPACE | Command.SERR_ENABLE
+    assert str(edu.command) == "IO_SPACE|MEMORY_SPACE|SERR_ENABLE"
+    assert str(Command(0)) == "0"
     assert edu.status == Status.CAPABILITIES_LIST
     assert edu.capabilities() == [Capability(0x05, "MSI", 0x40)]
     assert edu.extended_capabilities() == []
