@@ -33,7 +33,7 @@ bench: $(READY)
 setup: $(READY)
 
 $(READY): pyproject.toml setup.py scripts/setup.sh $(NATIVE)
-	@PYTHON="$(PYTHON)" sh scripts/setup.sh
+	@PYTHON="$(PYTHON)" READY="$@" sh scripts/setup.sh
 	@touch $@
 
 clean:

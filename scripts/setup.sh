@@ -66,8 +66,8 @@ if [ -n "$debian" ]; then
 fi
 
 echo "set-up: Python packages into .venv" >&2
-rm -f .venv/ready-*
-"$PYTHON" -m venv --clear .venv
+# One that was made here, and finished, is brought up to date; anything else is made anew.
+[ -e "${READY:-}" ] || "$PYTHON" -m venv --clear .venv
 .venv/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[vm,dev]' ||
     { echo "set-up: pip failed; see above. Run make again when what it says is mended" >&2; exit 1; }
 mkdir -p build/typing

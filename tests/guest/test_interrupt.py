@@ -134,6 +134,7 @@ def test_select_over_two_cards_a_socket_and_a_timer(pair: list[Edu]) -> None:
         near.recv(1)
         assert select.select(things, [], [], 5)[0] == [sleeper.stdout]
         first.raise_interrupt()
+        wait_until(lambda: first.device.interrupt.pending)
         assert select.select(things, [], [], 5)[0] == [first.device.interrupt, sleeper.stdout]
         first.device.interrupt.read(0)
         first.acknowledge()
