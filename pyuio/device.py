@@ -11,6 +11,7 @@ import re
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -303,7 +304,15 @@ class Device:
             return PortRegion(path, bar.size, address=bar.address, name=name, endian=endian)
         # mmap gives whole pages, and a BAR smaller than one may start in its middle.
         page_offset = bar.address % mmap.PAGESIZE
-        return Region(path, bar.size, page_offset=page_offset, address=bar.address, name=name, endian=endian)
+        place = partial(Region, page_offset=page_offset, address=bar.address, name=name, endian=endian)
+        try:
+            return place(path, bar.size)
+        except MappingError:
+            # A kernel driver that keeps the BAR for itself may offer it by its own node.
+            for offered in () if write_combining else self.uio.maps:
+                if offered.address == bar.address and offered.size >= bar.size:
+                    return place(self.uio.path, bar.size, file_offset=offered.index * mmap.PAGESIZE)
+            raise
 
     def close(self) -> None:
         """Mask the interrupt, unmap the BARs, and give back to its kernel driver what `pyuio.open` took from it.

@@ -47,11 +47,13 @@ class Region(Common, Window):
     A region can be used on both sides of a fork; the memory is the same. It cannot be pickled.
 
     Args:
-        path: the BAR's file, ``/sys/bus/pci/devices/*/resourceN``, or ``resourceN_wc`` for write combining, where the
-            order of accesses is not kept.
+        path: the BAR's file, ``/sys/bus/pci/devices/*/resourceN``; or ``resourceN_wc`` for write combining, where the
+            order of accesses is not kept; or ``/dev/uioN``.
         size: of the BAR, in bytes, at least 1.
         page_offset: where in its page the BAR starts, in bytes, if it is smaller than a page: its physical address
             modulo the page size. The kernel maps the whole page.
+        file_offset: where in the file the mapping starts, in bytes, a multiple of the page size: N pages for map N of
+            ``/dev/uioN``.
         address: physical, for whoever asks; not used.
         name: what error messages call it, as in "BAR 0 of 0000:00:04.0"; the path if None.
         endian: byte order of registers wider than a byte.
@@ -71,6 +73,7 @@ class Region(Common, Window):
         size: int,
         *,
         page_offset: int = 0,
+        file_offset: int = 0,
         address: int | None = None,
         name: str | None = None,
         endian: Endian = "little",
@@ -80,7 +83,7 @@ class Region(Common, Window):
         size = checked_size(size, name)
         doing = f"mapping {name}, {size:#x} bytes of {path}"
         try:
-            mapping = _Mapping(0, size, path=path)
+            mapping = _Mapping(file_offset, size, path=path)
         except OSError as error:
             raise refused(error, doing, path) from error
         except (ValueError, OverflowError) as error:  # mmap's own checks of the length

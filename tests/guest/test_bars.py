@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import pyuio
+from pyuio import binding
 from pyuio.bars import Bar
 from pyuio.pci import ConfigSpace
 from pyuio.region import PortRegion, Region
@@ -108,6 +109,25 @@ def test_a_bar_that_is_not_there(device: pyuio.Device) -> None:
             device.bar(wrong)
     with pytest.raises(TypeError):
         device.bar("0")  # type: ignore[arg-type]
+
+
+def test_a_bar_that_a_kernel_driver_keeps_for_itself(edu: str) -> None:
+    """uio_cif requests BAR 0 and offers it as map 0 of its node."""
+    subprocess.run(["modprobe", "uio_cif"], check=True)
+    done = binding.bind(edu, "hilscher")
+    try:
+        with pytest.raises(pyuio.MappingError, match="a kernel driver keeps the BAR for itself"):
+            Region(PCI_DEVICES / edu / "resource0", 1 << 20)
+        with pyuio.open(edu) as device:
+            bar = device.bar(0)
+            assert bar.size == 1 << 20
+            assert bar.read32(0) & 0xFFFF == 0x00ED
+            bar.write32(LIVENESS, 1)
+            assert bar.read32(LIVENESS) == 0xFFFFFFFE
+        with pytest.raises(pyuio.ClosedError):
+            bar.read32(0)
+    finally:
+        done.undo()
 
 
 def test_write_combining_only_where_it_is_allowed(device: pyuio.Device) -> None:
