@@ -6,6 +6,7 @@ read returns how many came. `Driver` is the base of a driver.
 """
 
 from pyuio.device import Device, FoundDevice, devices, open
+from pyuio.dma import DmaBuffer, dma_rmb, dma_wmb
 from pyuio.driver import Driver
 from pyuio.errors import (
     AmbiguousDeviceError,
@@ -15,6 +16,9 @@ from pyuio.errors import (
     DeviceNotFoundError,
     DeviceRemovedError,
     DeviceTimeoutError,
+    DmaMemoryError,
+    DmaMovedError,
+    DmaUnavailableError,
     DriverNotBoundError,
     InterruptUnavailableError,
     KernelSupportError,
@@ -35,6 +39,10 @@ __all__ = [
     "DeviceNotFoundError",
     "DeviceRemovedError",
     "DeviceTimeoutError",
+    "DmaBuffer",
+    "DmaMemoryError",
+    "DmaMovedError",
+    "DmaUnavailableError",
     "Driver",
     "DriverNotBoundError",
     "FoundDevice",
@@ -46,6 +54,8 @@ __all__ = [
     "ShortBufferError",
     "WouldBlockError",
     "devices",
+    "dma_rmb",
+    "dma_wmb",
     "open",
     "wait",
 ]

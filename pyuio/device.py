@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pyudev
 
 from pyuio import binding
+from pyuio.dma import Dma
 from pyuio.errors import (
     AmbiguousDeviceError,
     ClosedError,
@@ -178,6 +179,7 @@ class Device:
         self._config: ConfigSpace | None = None
         self._regions: dict[tuple[int, bool, Endian], Region | PortRegion] = {}
         self._interrupt: Interrupt | PyuioError
+        self._dma: Dma | None = None
         self._guard = threading.Lock()
         self._closed = False
         # Undone in reverse: the interrupt is masked before its owner, the configuration space, goes; the lock is last.
@@ -198,6 +200,7 @@ class Device:
                 # The rest of the device is of use without it.
                 self._interrupt = error
             stack.callback(self._close_regions)
+            stack.callback(self._close_dma)
             self._resources = stack.pop_all()
 
     def _find_node(self, found: FoundDevice, bind: bool, stack: ExitStack) -> UioNode:
@@ -251,6 +254,15 @@ class Device:
             return self._interrupt
         raise type(self._interrupt)(*self._interrupt.args)
 
+    @property
+    def dma(self) -> Dma:
+        """Memory that the device can reach. ClosedError: the device is closed."""
+        with self._guard:
+            self._require_open()
+            if self._dma is None:
+                self._dma = Dma(self.name, self._directory, self._config)
+            return self._dma
+
     def bar(self, index: int, *, write_combining: bool = False, endian: Endian = "little") -> Region | PortRegion:
         """Return a BAR, mapped at the first call; later calls with the same arguments return the same object.
 
@@ -300,12 +312,16 @@ class Device:
         page_offset = bar.address % mmap.PAGESIZE
         return Region(path, bar.size, page_offset=page_offset, address=bar.address, name=name, endian=endian)
 
+    def _close_dma(self) -> None:
+        if self._dma is not None:
+            self._dma.close()
+
     def _close_regions(self) -> None:
         for region in self._regions.values():
             region.close()
 
     def close(self) -> None:
-        """Mask the interrupt, unmap the BARs, and give back to its kernel driver what `pyuio.open` took from it.
+        """Free DMA memory, unmap BARs, mask the interrupt, and give back to its kernel driver what `pyuio.open` took.
 
         Everything that came from the device raises `ClosedError` from then on. Again is harmless.
 
