@@ -14,8 +14,8 @@ all). But what such a release releases in turn goes on a new list, which comes a
 the process. Its only reference is a message in a socket (SCM_RIGHTS): the socket's release is on the first list, the
 pipe's on the second, and by then ``/dev/uioN`` is closed, whatever the order.
 
-(An io_uring's registered buffers hold pages, too, but a ring lets go of them in a kernel thread, at any time; it may not
-be sent in a message; and many containers forbid it.)
+(An io_uring's registered buffers hold pages, too, but a ring lets go of them in a kernel thread, at any time; it may
+not be sent in a message; and many containers forbid it.)
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ _MAP_HUGE_SHIFT = 26
 _PRESENT = 1 << 63
 _FRAME_NUMBER = (1 << 55) - 1
 
+_HIDDEN = (
+    "reading physical addresses from /proc/self/pagemap: the kernel hides them from this user; DMA from user space needs "
+    "the capability CAP_SYS_ADMIN: run as root"
+)
+
 _never_unmapped: list[mmap.mmap] = []
 
 
@@ -55,18 +60,17 @@ def frame_numbers(start: int, size: int) -> list[int | None]:
     """
     first, last = start // mmap.PAGESIZE, (start + size - 1) // mmap.PAGESIZE
     entries = array.array("Q")
-    file = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        file = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise PermissionDeniedError(errno.EACCES, _HIDDEN) from error
     try:
         entries.frombytes(os.pread(file, (last - first + 1) * 8, first * 8))
     finally:
         os.close(file)
     numbers = [entry & _FRAME_NUMBER if entry & _PRESENT else None for entry in entries]
     if 0 in numbers:  # since Linux 4.0 the kernel shows 0 instead of the number
-        raise PermissionDeniedError(
-            errno.EPERM,
-            "reading physical addresses from /proc/self/pagemap: the kernel hides them from this user; DMA from user "
-            "space needs the capability CAP_SYS_ADMIN: run as root",
-        )
+        raise PermissionDeniedError(errno.EPERM, _HIDDEN)
     return numbers
 
 
