@@ -12,7 +12,7 @@ BIN := .venv/bin
 READY := .venv/ready-$(shell pwd | cksum | cut -d' ' -f1)
 NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
 
-.PHONY: demo test test-unit test-vm test-guest lint bench setup clean
+.PHONY: demo test test-unit test-vm test-guest test-long lint bench setup clean
 
 demo: $(READY)
 	@$(BIN)/pyuio vm run --kernel "$(KERNEL)" --device edu --timeout 300 -- $(BIN)/python examples/demo.py
@@ -23,6 +23,10 @@ test: $(READY)
 # One part only; T= names files or options for pytest: make test-guest T='tests/guest/test_edu.py -k factorial'
 test-unit test-vm test-guest: $(READY)
 	@$(BIN)/python tests/run.py $(@:test-%=%) -- $(T)
+
+# What takes minutes, and is no part of test.
+test-long: $(READY)
+	@$(BIN)/python tests/run.py guest -- -m long
 
 lint: $(READY)
 	@$(BIN)/python tests/run.py lint
