@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Write PCI drivers in Python, in user space, on Linux UIO.
 
-`devices` lists what there is, `open` opens one device; a `Device` has configuration space, BARs and an interrupt whose
-read returns how many came. `Driver` is the base of a driver.
+`devices` lists what there is, `open` opens one device; a `Device` has configuration space, BARs, memory for DMA, and an
+interrupt whose read returns how many came. `Driver` is the base of a driver.
 """
 
 from pyuio.device import Device, FoundDevice, devices, open
@@ -28,12 +28,14 @@ from pyuio.errors import (
     ShortBufferError,
     WouldBlockError,
 )
+from pyuio.ring import DescriptorRing
 from pyuio.waiting import wait
 
 __all__ = [
     "AmbiguousDeviceError",
     "BindingError",
     "ClosedError",
+    "DescriptorRing",
     "Device",
     "DeviceBusyError",
     "DeviceNotFoundError",

@@ -41,8 +41,8 @@ _PRESENT = 1 << 63
 _FRAME_NUMBER = (1 << 55) - 1
 
 _HIDDEN = (
-    "reading physical addresses from /proc/self/pagemap: the kernel hides them from this user; DMA from user space needs "
-    "the capability CAP_SYS_ADMIN: run as root"
+    "reading physical addresses from /proc/self/pagemap: the kernel hides them from this user; DMA from user space "
+    "needs the capability CAP_SYS_ADMIN: run as root"
 )
 
 _never_unmapped: list[mmap.mmap] = []

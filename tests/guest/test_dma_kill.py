@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is left when a driver is killed in the middle of a transfer: nothing that writes to memory, and all the memory."""
+"""What a driver leaves that is killed in the middle of a transfer: nothing that writes to memory, and all memory."""
 
 from __future__ import annotations
 
