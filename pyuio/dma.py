@@ -53,7 +53,7 @@ class Dma:
         self._directory = directory
         self._config = config
         self._mask = ALL_ADDRESSES
-        self.lock = threading.RLock()
+        self.lock = _lock
         self._closed = False
         self._segments: list[Segment] = []
         self._live: set[DmaBuffer] = set()
@@ -102,11 +102,11 @@ class Dma:
             self._reap()
             if not self._live:
                 self._require_untranslated()
+            _open.add(self)
             segment, offset = self._find(rounded, align, mask)
             buffer = DmaBuffer(segment.memory, offset, size, self, segment, offset)
             buffer.zero()
             if not self._live:
-                _open.add(self)
                 try:
                     self._switch_bus_mastering(on=True)
                 except BaseException:
@@ -160,6 +160,7 @@ class Dma:
                 if offset is not None:
                     self._segments.append(segment)
                     return segment, offset
+                segment.let_move()
                 aside.append(segment)
         finally:
             for segment in aside:
@@ -168,11 +169,10 @@ class Dma:
 
     def _candidates(self, least: int) -> Iterator[Segment]:
         """Yield new segments of at least so many bytes as long as there are any."""
-        suitable = [huge for huge in hugepages() if huge.size >= least]
-        for huge in suitable:
+        for index, huge in enumerate(huge for huge in hugepages() if huge.size >= least):
             yield from _made(partial(Segment, huge))
-        for huge in suitable[:1]:
-            for _ in range(_HUGEPAGES_RESERVED):
+            # More of the smallest size only: to have a kernel find a larger one can take it seconds.
+            for _ in range(_HUGEPAGES_RESERVED if index == 0 else 0):
                 if not huge.change(1):
                     break
                 self._reserved[huge] = self._reserved.get(huge, 0) + 1
@@ -264,7 +264,6 @@ class Dma:
 
     def _forget(self) -> None:
         """In a forked child: close everything without touching the device, which is the parent's."""
-        self.lock = threading.RLock()  # another thread may have had it
         self._closed = True
         for segment in self._segments:
             segment.forget()
@@ -311,11 +310,14 @@ def _made(make: Callable[[], Segment]) -> Iterator[Segment]:
         try:
             segment = make()
         except OSError as error:
-            if error.errno in (errno.ENOMEM, errno.EFAULT, errno.EAGAIN, errno.EMFILE):
+            if error.errno in (errno.ENOMEM, errno.EFAULT):
                 return
             raise
         yield segment
 
+
+# One for all, held across a fork, so that the child finds nothing half done by another thread.
+_lock = threading.RLock()
 
 # Those with memory: held here so that a device which nobody closed never writes to memory that was unmapped.
 _open: set[Dma] = set()
@@ -332,6 +334,7 @@ def _forget_all() -> None:
     for dma in _open:
         dma._forget()
     _open.clear()
+    _lock.release()
 
 
-os.register_at_fork(after_in_child=_forget_all)
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forget_all)

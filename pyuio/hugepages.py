@@ -7,12 +7,14 @@ Source: Documentation/admin-guide/mm/hugetlbpage.rst.
 from __future__ import annotations
 
 import contextlib
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyuio.sysfs import read_text
 
 _DIRECTORY = Path("/sys/kernel/mm/hugepages")
+_changing = threading.Lock()
 
 
 @dataclass(frozen=True, order=True)
@@ -40,20 +42,29 @@ class HugepageSize:
         free, reserved = (int(read_text(self._directory / name)) for name in ("free_hugepages", "resv_hugepages"))
         return free - reserved
 
+    @property
+    def _set_aside(self) -> int:
+        """What a write of nr_hugepages sets: all but those that go when whoever has them lets go."""
+        while True:
+            surplus = read_text(self._directory / "surplus_hugepages")
+            total = self.total
+            if surplus == read_text(self._directory / "surplus_hugepages"):  # else one went in between
+                return total - int(surplus)
+
     def command(self, more: int = 1) -> str:
         """Return the command, for a root shell, after which there are so many more."""
-        return f"echo {self.total + more} > {self._directory}/nr_hugepages"
+        return f"echo {self._set_aside + more} > {self._directory}/nr_hugepages"
 
     def change(self, more: int) -> bool:
         """Have the kernel set so many more aside, or, if negative, fewer; return whether it could and this user may.
 
-        Another process that changes the number between the read and the write is overruled: the kernel has no way to
-        ask for one more.
+        Those that are in use go when they are no longer. Another process that changes the number between the read and
+        the write is overruled: the kernel has no way to ask for one more.
         """
-        wanted = self.total + more
-        with contextlib.suppress(OSError):
+        with _changing, contextlib.suppress(OSError):
+            wanted = max(0, self._set_aside + more)
             (self._directory / "nr_hugepages").write_text(str(wanted))
-            return self.total >= wanted
+            return self._set_aside >= wanted
         return False
 
     def __str__(self) -> str:

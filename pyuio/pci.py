@@ -374,11 +374,13 @@ class ConfigSpace(ConfigImage):
         self._write_word(offset, value, 4)
 
     def _note_command(self) -> None:
-        command = int.from_bytes(self._get(0x04, 2), "little") & ~Command.INTERRUPT_DISABLE
-        self.enabled_command[:] = command.to_bytes(2, "little")
+        self._note_enabled(int.from_bytes(self._get(0x04, 2), "little"))
+
+    def _note_enabled(self, command: int) -> None:
+        self.enabled_command[:] = (command & ~Command.INTERRUPT_DISABLE).to_bytes(2, "little")
 
     def change_command(self, *, set: Command = _NO_BITS, clear: Command = _NO_BITS) -> None:
-        """Set and clear bits of the command register: one 16-bit read, one 16-bit write.
+        """Set and clear bits of the command register: one 16-bit read, one write of 16 bits, or of 8 if they suffice.
 
         Raises:
             ValueError: a bit is in both.
@@ -388,9 +390,16 @@ class ConfigSpace(ConfigImage):
         if set & clear:
             raise ValueError(f"{self.name}: {set & clear!r} cannot be set and cleared at once")
         with self._lock:
-            command = int.from_bytes(self._get(0x04, 2), "little")
-            self._put(0x04, (command & ~clear | set).to_bytes(2, "little"))
-            self._note_command()
+            command = int.from_bytes(self._get(0x04, 2), "little") & ~clear | set
+            # Before the write, so that a wait which unmasks after it does not bring the old bits back.
+            self._note_enabled(command)
+            # The low byte alone where that will do: the kernel's interrupt handler and a wait in another thread may
+            # have changed Interrupt Disable, in the high byte, since it was read.
+            width = 2 if (set | clear) > 0xFF else 1
+            try:
+                self._put(0x04, command.to_bytes(2, "little")[:width])
+            finally:
+                self._note_command()
 
     def bars(self) -> tuple[Bar, ...]:
         """Return the BARs that the function has, by index, as the kernel set them up.

@@ -21,14 +21,13 @@ not be sent in a message; and many containers forbid it.)
 from __future__ import annotations
 
 import array
-import contextlib
 import errno
 import mmap
 import os
 import socket
 
 from pyuio._native._memory import fill_in, hold, leave_out, pointer
-from pyuio.errors import DmaMovedError, PermissionDeniedError
+from pyuio.errors import DmaMovedError, KernelSupportError, PermissionDeniedError
 from pyuio.hugepages import HugepageSize
 from pyuio.ranges import FreeRanges
 
@@ -78,6 +77,7 @@ def held(memory: mmap.mmap) -> socket.socket:
     """Hold the page at the start of `memory` in place until the socket that is returned is closed, or the process ends.
 
     Raises:
+        KernelSupportError: this process may not do that.
         OSError: the kernel's answer; EFAULT when there is no page to be had.
     """
     keeper, sender = socket.socketpair()
@@ -85,8 +85,13 @@ def held(memory: mmap.mmap) -> socket.socket:
     try:
         hold(memory, writing)
         socket.send_fds(sender, [b"\0"], [reading])
-    except BaseException:
+    except OSError as error:
         keeper.close()
+        if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS):  # a sandbox's answers
+            reason = (
+                f"holding memory in place by vmsplice and SCM_RIGHTS: {error.strerror}; a sandbox (seccomp) forbids it"
+            )
+            raise KernelSupportError(error.errno, reason) from error
         raise
     finally:
         os.close(reading)
@@ -120,8 +125,9 @@ class Segment:
         if huge is not None:
             flags |= _MAP_HUGETLB | (huge.size.bit_length() - 1) << _MAP_HUGE_SHIFT
         self.memory = mmap.mmap(-1, self.size, flags=flags)
+        # From here on a page that is missing (a cgroup's limit, say) is an error, by way of vmsplice, and no SIGBUS.
         try:
-            leave_out(self.memory)
+            leave_out(self.memory, True)
             self._keeper = held(self.memory)
             self._start = pointer(self.memory)
             self.memory[0] = 0  # in the page table from here on, for pagemap to show
@@ -147,15 +153,26 @@ class Segment:
                 raise DmaMovedError(errno.EFAULT, f"the page that was at {(first + index) * page:#x} {now}")
 
     def forget(self) -> None:
-        """In a forked child: put zeros where the memory is not, so that views of it crash nothing."""
+        """In a forked child: put zeros where the memory is not, so that views of it crash nothing.
+
+        The child goes on holding the page for as long as it lives, since it holds ``/dev/uioN``, too, and with both of
+        them open the parent's end does not end bus mastering.
+        """
+        self._keeper.detach()
         try:
             fill_in(self.memory)
         except OSError:
             # Something else is there already. Unmapping ours would unmap that: never let it go.
             _never_unmapped.append(self.memory)
 
-    def close(self) -> None:
-        """Give the page back; what others have exported of it stays mapped until they let go."""
+    def let_move(self) -> None:
+        """Hold it no longer: for one that is kept only so that the kernel does not offer it again."""
         self._keeper.close()
-        with contextlib.suppress(BufferError):
+
+    def close(self) -> None:
+        """Give the page back. What others have exported of it stays until they let go, as ordinary shared memory."""
+        self._keeper.close()
+        try:
             self.memory.close()
+        except BufferError:
+            leave_out(self.memory, False)  # nobody will fill it in any more

@@ -299,14 +299,14 @@ static PyObject *memory_hold(PyObject *Py_UNUSED(module), PyObject *args)
     return taken == 1 ? Py_NewRef(Py_None) : PyErr_SetFromErrno(PyExc_OSError);
 }
 
-static PyObject *memory_leave_out(PyObject *Py_UNUSED(module), PyObject *argument)
+static PyObject *memory_leave_out(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Py_buffer buffer;
-    int result;
+    int result, out;
 
-    if (PyObject_GetBuffer(argument, &buffer, PyBUF_WRITABLE) < 0)
+    if (!PyArg_ParseTuple(args, "w*p:leave_out", &buffer, &out))
         return NULL;
-    result = madvise(buffer.buf, (size_t)buffer.len, MADV_DONTFORK);
+    result = madvise(buffer.buf, (size_t)buffer.len, out ? MADV_DONTFORK : MADV_DOFORK);
     PyBuffer_Release(&buffer);
     return result == 0 ? Py_NewRef(Py_None) : PyErr_SetFromErrno(PyExc_OSError);
 }
@@ -339,7 +339,7 @@ static PyObject *memory_dma_rmb(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED
 static PyMethodDef memory_methods[] = {
     {"pointer", memory_pointer, METH_O, "pointer(memory, /)\n--\n\nIts address in this process."},
     {"hold", memory_hold, METH_VARARGS, "hold(memory, pipe, /)\n--\n\nHave a pipe hold the first page."},
-    {"leave_out", memory_leave_out, METH_O, "leave_out(memory, /)\n--\n\nLeave a mapping out of forked children."},
+    {"leave_out", memory_leave_out, METH_VARARGS, "leave_out(memory, out, /)\n--\n\nWhether forked children lack it."},
     {"fill_in", memory_fill_in, METH_O, "fill_in(memory, /)\n--\n\nIn a child: zeros for what leave_out left out."},
     {"dma_wmb", memory_dma_wmb, METH_NOARGS, "dma_wmb()\n--\n\nNo store passes this one, as a device sees them."},
     {"dma_rmb", memory_dma_rmb, METH_NOARGS, "dma_rmb()\n--\n\nNo load of a device's stores passes this one."},

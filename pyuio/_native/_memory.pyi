@@ -58,8 +58,8 @@ def hold(memory: Buffer, pipe: int, /) -> None:
         OSError: the kernel's answer; EFAULT when no page is to be had.
     """
 
-def leave_out(memory: Buffer, /) -> None:
-    """Leave a mapping out of the children of a fork (madvise MADV_DONTFORK). OSError: the kernel's answer."""
+def leave_out(memory: Buffer, out: bool, /) -> None:
+    """Leave a mapping out of the children of a fork, or no longer (madvise). OSError: the kernel's answer."""
 
 def fill_in(memory: Buffer, /) -> None:
     """In a forked child, map zeros where `leave_out` left a hole, so that no view of it crashes.

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import gc
-import os
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,25 +14,12 @@ from pyuio_drivers import edu as registers
 from pyuio_drivers.edu import DMA_REACHABLE, Edu
 
 import pyuio
-from pyuio.dma import Dma
 from pyuio.hugepages import hugepages
-from tests.guest.support import EDU, Cards, command_register
+from tests.guest.support import EDU, Cards, command_register, start_dma
 
 BUS_MASTER = 1 << 2
 HUGE = 2 << 20
 LOW = (1 << 28) - 1
-
-
-def start(card: Edu, source: int, destination: int, count: int, to_memory: bool) -> None:
-    """Start a transfer and do not wait for its end."""
-    card.registers.write64(registers.DMA_SOURCE, source)
-    card.registers.write64(registers.DMA_DESTINATION, destination)
-    card.registers.write64(registers.DMA_COUNT, count)
-    card.registers.write64(registers.DMA_COMMAND, registers.DMA_START | (registers.DMA_TO_MEMORY * to_memory))
-
-
-def finish(card: Edu) -> None:
-    card.registers.poll32(registers.DMA_COMMAND, registers.DMA_START, 0, 2.0)
 
 
 def free_hugepages() -> tuple[int, int]:
@@ -95,7 +80,7 @@ def test_nothing_makes_the_card_end_its_machine(card: Edu) -> None:
 def test_a_driver_waits_for_what_another_left_running(edu: str) -> None:
     with pyuio.open(edu, bind=True) as device:
         first = Edu(device)
-        start(first, registers.DMA_BUFFER, device.dma.alloc(64).address, 64, to_memory=True)
+        start_dma(first, registers.DMA_BUFFER, device.dma.alloc(64).address, 64, to_memory=True)
         second = Edu(device)
         assert not second.registers.read32(registers.DMA_COMMAND) & registers.DMA_START
 
@@ -120,8 +105,8 @@ def test_addresses_above_the_mask_are_never_handed_out(card: Edu) -> None:
     assert high.address > LOW
     # What the check is for: the card cuts the address, and says nothing.
     card.to_device(b"good")
-    start(card, registers.DMA_BUFFER, high.address, 4, to_memory=True)
-    finish(card)
+    start_dma(card, registers.DMA_BUFFER, high.address, 4, to_memory=True)
+    card.registers.poll32(registers.DMA_COMMAND, registers.DMA_START, 0, 2.0)
     assert bytes(high[:4]) == bytes(4)
 
 
@@ -137,8 +122,8 @@ def test_a_card_that_reaches_all_memory(cards: Cards) -> None:
         buffer[:5] = b"above"
         card.to_device(buffer[:5])
         buffer.zero()
-        start(card, registers.DMA_BUFFER, buffer.address + 100, 5, to_memory=True)
-        finish(card)
+        start_dma(card, registers.DMA_BUFFER, buffer.address + 100, 5, to_memory=True)
+        card.registers.poll32(registers.DMA_COMMAND, registers.DMA_START, 0, 2.0)
         assert bytes(buffer[100:105]) == b"above"
 
 
@@ -161,22 +146,6 @@ def test_alignment_and_masks(device: pyuio.Device) -> None:
             device.dma.alloc(size, align=align)
     with pytest.raises(pyuio.DmaMemoryError, match="looked at"):
         device.dma.alloc(10, mask=(1 << 12) - 1)  # the first page: the kernel gives it to nobody
-
-
-def test_what_this_user_may_not_know(edu: str) -> None:
-    """Without CAP_SYS_ADMIN pagemap shows frame 0, and nobody must take that for an address."""
-    with pyuio.open(edu, bind=True) as device:
-        child = os.fork()
-        if child == 0:
-            message = "none"
-            try:
-                os.setuid(65534)
-                Dma("a card").alloc(64)
-            except BaseException as error:
-                message = f"{type(error).__name__}: {error}"
-            os._exit(0 if message.startswith("PermissionDeniedError") and "CAP_SYS_ADMIN" in message else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert device.dma.alloc(64).address
 
 
 # -- life --
@@ -326,66 +295,3 @@ def test_pool(device: pyuio.Device) -> None:
         device.dma.pool(10, 1 << 40)
     with pytest.raises(ValueError, match="a pool has"):
         device.dma.pool(0, 64)
-
-
-# -- where memory stays --
-
-
-def test_fork_during_a_transfer(card: Edu) -> None:
-    """The child has neither the memory nor a copy of it, and nothing that it does reaches the transfer."""
-    data = random.randbytes(64)
-    card.to_device(data)
-    buffer = card.device.dma.alloc(64)
-    view = memoryview(buffer)
-    start(card, registers.DMA_BUFFER, buffer.address, 64, to_memory=True)
-    child = os.fork()
-    if child == 0:
-        refused = 0
-        try:
-            view[:] = b"\xff" * 64  # of its own
-            for use in (lambda: buffer.__setitem__(0, 1), lambda: card.device.dma.alloc(1)):
-                try:
-                    use()
-                except pyuio.ClosedError:
-                    refused += 1
-        finally:
-            os._exit(0 if refused == 2 else 1)
-    buffer[63] = 0  # a write after the fork: were the page private, this would go to a copy
-    finish(card)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert bytes(buffer) == data
-    buffer.verify()
-
-
-def soft_offline(address: int) -> int:
-    """Have the kernel move a page away from a physical address; return 0 or the errno."""
-    switch = Path("/sys/devices/system/memory/soft_offline_page")
-    if not switch.exists():
-        pytest.skip("this kernel cannot be told to move a page")
-    try:
-        switch.write_text(hex(address))
-    except OSError as error:
-        return error.errno or -1
-    return 0
-
-
-@pytest.mark.parametrize("huge", [True, False])
-def test_pages_do_not_move(device: pyuio.Device, huge: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel is asked to migrate it; and then again, when nothing holds it any more, which `verify` notices."""
-    if not huge:
-        monkeypatch.setattr("pyuio.hugepages.HugepageSize.change", lambda self, more: False)
-    hugepages()[0].change(2 * huge)  # one to be, one to move to
-    try:
-        buffer = device.dma.alloc(4096)
-        buffer[:5] = b"stays"
-        assert soft_offline(buffer.address)
-        buffer.verify()
-        assert bytes(buffer[:5]) == b"stays"
-        buffer.place._keeper.close()
-        assert soft_offline(buffer.address) == 0
-        with pytest.raises(pyuio.DmaMovedError):
-            buffer.verify()
-    finally:
-        device.close()
-        monkeypatch.undo()
-        hugepages()[0].change(-hugepages()[0].total)

@@ -18,7 +18,7 @@ from pyuio_drivers.edu import Edu
 from pyuio import binding
 from pyuio.dma import Dma
 from pyuio.hugepages import hugepages
-from tests.guest.support import attribute, command_register
+from tests.guest.support import attribute, command_register, start_dma
 
 BUS_MASTER = 1 << 2
 HUGE = 2 << 20
@@ -46,10 +46,7 @@ def killed(address: str) -> int:
         with contextlib.suppress(BaseException):
             card = Edu.open(address)
             buffer = card.device.dma.alloc(4096)
-            card.registers.write64(registers.DMA_SOURCE, registers.DMA_BUFFER)
-            card.registers.write64(registers.DMA_DESTINATION, buffer.address)
-            card.registers.write64(registers.DMA_COUNT, registers.DMA_REACHABLE)
-            card.registers.write64(registers.DMA_COMMAND, registers.DMA_START | registers.DMA_TO_MEMORY)
+            start_dma(card, registers.DMA_BUFFER, buffer.address, registers.DMA_REACHABLE, to_memory=True)
             os.write(writing, buffer.address.to_bytes(8, "little"))
             signal.pause()
         os._exit(1)

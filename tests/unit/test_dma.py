@@ -131,7 +131,7 @@ def test_span_closed_by_its_own_argument() -> None:
 def test_holding_and_leaving_out() -> None:
     memory = mmap.mmap(-1, 8192)
     assert pointer(memory) % mmap.PAGESIZE == 0
-    leave_out(memory)
+    leave_out(memory, True)
     with pytest.raises(FileExistsError):
         fill_in(memory)
     with pytest.raises(OSError, match="Bad file descriptor"):
