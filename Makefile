@@ -33,6 +33,7 @@ lint: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python benchmarks/registers.py
+	@$(BIN)/python benchmarks/dma.py
 
 setup: $(READY)
 
