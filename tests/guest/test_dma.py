@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from pyuio_drivers.edu import DMA_REACHABLE, Edu
 
 import pyuio
 from pyuio.hugepages import hugepages
+from pyuio.sysfs import PCI_DEVICES
 from tests.guest.support import EDU, Cards, command_register, start_dma
 
 BUS_MASTER = 1 << 2
@@ -224,7 +227,33 @@ def test_views_outlive_the_device(edu: str) -> None:
     with pyuio.open(edu, bind=True) as device:
         view = memoryview(device.dma.alloc(4096))
     view[:4] = b"here"
-    assert bytes(view[:4]) == b"here"
+    child = os.fork()
+    if child == 0:  # not left out of children any more: nothing would fill the hole in
+        view[:4] = b"also"
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert bytes(view[:4]) == b"also"
+
+
+def test_a_card_that_is_pulled_out(edu: str) -> None:
+    device = pyuio.open(edu, bind=True)
+    try:
+        buffer = device.dma.alloc(4096)
+        (PCI_DEVICES / edu / "remove").write_text("1")
+        with pytest.raises(pyuio.DeviceRemovedError):
+            device.config.read32(0)
+        second = device.dma.alloc(4096)
+        buffer.close()
+        second.close()
+        with pytest.raises(pyuio.DeviceRemovedError):
+            device.dma.alloc(4096)
+        device.close()
+        device.close()
+        with pytest.raises(pyuio.ClosedError):
+            device.dma  # noqa: B018
+    finally:
+        device.close()
+        Path("/sys/bus/pci/rescan").write_text("1")
 
 
 def test_a_slice_closes_alone(device: pyuio.Device) -> None:
