@@ -12,9 +12,10 @@ BIN := .venv/bin
 READY := .venv/ready-$(shell pwd | cksum | cut -d' ' -f1)
 NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
 
-.PHONY: demo test test-unit test-vm test-guest lint bench setup clean
+.PHONY: demo test test-unit test-vm test-guest test-long lint bench setup clean
 
 demo: $(READY)
+	@$(BIN)/pyuio vm fetch "$(KERNEL)"
 	@$(BIN)/pyuio vm run --kernel "$(KERNEL)" --device edu --timeout 300 -- $(BIN)/python examples/demo.py
 
 test: $(READY)
@@ -24,11 +25,16 @@ test: $(READY)
 test-unit test-vm test-guest: $(READY)
 	@$(BIN)/python -m tests.run $(@:test-%=%) -- $(T)
 
+# What takes minutes, and is no part of test.
+test-long: $(READY)
+	@$(BIN)/python tests/run.py guest -- -m long
+
 lint: $(READY)
 	@$(BIN)/python -m tests.run lint
 
 bench: $(READY)
 	@$(BIN)/python benchmarks/registers.py
+	@$(BIN)/python benchmarks/dma.py
 
 setup: $(READY)
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Write PCI drivers in Python, in user space, on Linux UIO.
 
-`devices` lists what there is, `open` opens one device; a `Device` has configuration space, BARs and an interrupt whose
-read returns how many came. `Driver` is the base of a driver.
+`devices` lists what there is, `open` opens one device; a `Device` has configuration space, BARs, memory for DMA, and an
+interrupt whose read returns how many came. `Driver` is the base of a driver.
 """
 
 from pyuio.device import Device, FoundDevice, devices, open
+from pyuio.dma import DmaBuffer, dma_rmb, dma_wmb
 from pyuio.driver import Driver
 from pyuio.errors import (
     AmbiguousDeviceError,
@@ -15,6 +16,9 @@ from pyuio.errors import (
     DeviceNotFoundError,
     DeviceRemovedError,
     DeviceTimeoutError,
+    DmaMemoryError,
+    DmaMovedError,
+    DmaUnavailableError,
     DriverNotBoundError,
     InterruptUnavailableError,
     KernelSupportError,
@@ -24,17 +28,23 @@ from pyuio.errors import (
     ShortBufferError,
     WouldBlockError,
 )
+from pyuio.ring import DescriptorRing
 from pyuio.waiting import wait
 
 __all__ = [
     "AmbiguousDeviceError",
     "BindingError",
     "ClosedError",
+    "DescriptorRing",
     "Device",
     "DeviceBusyError",
     "DeviceNotFoundError",
     "DeviceRemovedError",
     "DeviceTimeoutError",
+    "DmaBuffer",
+    "DmaMemoryError",
+    "DmaMovedError",
+    "DmaUnavailableError",
     "Driver",
     "DriverNotBoundError",
     "FoundDevice",
@@ -46,6 +56,8 @@ __all__ = [
     "ShortBufferError",
     "WouldBlockError",
     "devices",
+    "dma_rmb",
+    "dma_wmb",
     "open",
     "wait",
 ]

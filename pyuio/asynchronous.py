@@ -8,25 +8,30 @@ and those that find nothing wait on. The reader is there only while a task waits
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable
 
 
 class _LoopWaiters:
-    """The tasks of one loop that wait. Used in that loop's thread only."""
+    """The tasks of one loop that wait. Used in that loop's thread only.
+
+    Args:
+        loop: the loop.
+        descriptor: its own, which it closes: so it is open until the loop has let go of it, whoever closes meanwhile.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
         self._loop = loop
-        # Its own, so that it is open until the loop has let go of it, whoever closes the other meanwhile.
-        self._descriptor = os.dup(descriptor)
-        self.futures: set[asyncio.Future[None]] = set()
-        loop.add_reader(self._descriptor, self.wake)
+        self._descriptor = descriptor
+        self.futures: set[asyncio.Future[bool]] = set()
+        loop.add_reader(descriptor, self.wake)
 
     def wake(self) -> None:
         for future in self.futures:
             if not future.done():
-                future.set_result(None)
+                future.set_result(True)
 
     def end(self) -> None:
         self._loop.remove_reader(self._descriptor)
@@ -34,38 +39,60 @@ class _LoopWaiters:
 
 
 class Waiters:
-    """The tasks that wait for one descriptor, on whatever loops."""
+    """The tasks that wait for one descriptor, on whatever loops.
 
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._loops: dict[asyncio.AbstractEventLoop, _LoopWaiters] = {}
+    Args:
+        duplicate: gives a new descriptor of what is waited for, or raises.
+    """
 
-    async def readable(self, descriptor: Callable[[], int]) -> None:
-        """Return when the descriptor became readable, or when `wake_all` was called.
+    def __init__(self, duplicate: Callable[[], int]) -> None:
+        self._duplicate = duplicate
+        self._guard = threading.RLock()  # a signal handler that closes does not wait for itself
+        self.loops: dict[asyncio.AbstractEventLoop, _LoopWaiters] = {}
+        """Those on which a task waits now."""
 
-        Args:
-            descriptor: gives it, or raises.
+    async def readable(self, timeout: float | None) -> bool:
+        """Return True when the descriptor became readable, or `wake_all` was called; False after `timeout` seconds.
+
+        Raises what the duplicating raises.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
+        future: asyncio.Future[bool] = loop.create_future()
         with self._guard:
-            waiters = self._loops.get(loop)
+            waiters = self.loops.get(loop)
             if waiters is None:
-                waiters = self._loops[loop] = _LoopWaiters(loop, descriptor())
+                waiters = self.loops[loop] = _LoopWaiters(loop, self._duplicate())
         waiters.futures.add(future)
+        # Not asyncio.wait_for, which in Python 3.11 swallows a cancellation that comes together with the result.
+        timer = None if timeout is None else loop.call_later(timeout, _expire, future)
         try:
-            await future
+            return await future
         finally:
+            if timer is not None:
+                timer.cancel()
             waiters.futures.discard(future)
             if not waiters.futures:
                 with self._guard:
-                    self._loops.pop(loop, None)
+                    self.loops.pop(loop, None)
                 waiters.end()
 
-    def wake_all(self) -> None:
-        """Make every `readable` return, on every loop; from any thread."""
+    def call_on_all(self, function: Callable[[], object]) -> None:
+        """Have every loop on which a task waits call `function` soon; from any thread."""
         with self._guard:
-            loops = dict(self._loops)
-        for loop, waiters in loops.items():
-            if not loop.is_closed():
+            loops = list(self.loops)
+        for loop in loops:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(function)
+
+    def wake_all(self) -> None:
+        """Make every `readable` return True, on every loop; from any thread."""
+        with self._guard:
+            waiting = list(self.loops.items())
+        for loop, waiters in waiting:
+            with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(waiters.wake)
+
+
+def _expire(future: asyncio.Future[bool]) -> None:
+    if not future.done():
+        future.set_result(False)

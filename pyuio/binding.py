@@ -46,10 +46,16 @@ def load_driver(driver: str) -> None:
     if modprobe is None:
         reason = f"the kernel driver {driver} is not loaded, and there is no modprobe (Debian: package kmod) to load it"
         raise KernelSupportError(errno.ENOSYS, reason)
-    done = subprocess.run([modprobe, driver], capture_output=True, text=True, timeout=_MODPROBE_SECONDS, check=False)
+    try:
+        done = subprocess.run(
+            [modprobe, driver], capture_output=True, text=True, timeout=_MODPROBE_SECONDS, check=False
+        )
+        answer = done.stderr.strip() or "done, but it is not there"
+    except subprocess.TimeoutExpired:
+        answer = f"not done after {_MODPROBE_SECONDS} s"
     if not (PCI_DRIVERS / driver).exists():
         reason = (
-            f"this kernel has no driver {driver} (modprobe: {done.stderr.strip() or 'done, but it is not there'}); it "
+            f"this kernel has no driver {driver} (modprobe: {answer}); it "
             f"needs CONFIG_UIO and CONFIG_UIO_PCI_GENERIC, on Ubuntu in the package linux-modules-extra"
         )
         raise KernelSupportError(errno.ENOSYS, reason)
@@ -91,9 +97,12 @@ class Binding:
             return
         # An empty line clears the override.
         _write(self.address, device / "driver_override", self.previous_override + "\n")
-        if bound_driver(self.address) is not None:
+        if bound_driver(self.address) == self.driver != self.previous:
             _write(self.address, device / "driver/unbind", self.address)
-        if self.previous is not None:
+        if self.previous is not None and bound_driver(self.address) != self.previous:
+            if not (PCI_DRIVERS / self.previous).exists():
+                reason = f"{self.address} cannot be given back: its driver {self.previous} is not loaded any more"
+                raise BindingError(errno.ENODEV, reason)
             _write(self.address, PCI_DRIVERS / self.previous / "bind", self.address)
 
 
@@ -124,7 +133,7 @@ def bind(address: str, driver: str = UIO_PCI_GENERIC) -> Binding:
         _write(address, PCI_DRIVERS.parent / "drivers_probe", address)
         if bound_driver(address) != driver:
             raise BindingError(errno.EINVAL, f"{driver} did not take {address}; the kernel log (dmesg) says why")
-    except Exception:
+    except BaseException:
         binding.undo()
         raise
     return binding

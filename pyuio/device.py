@@ -9,6 +9,8 @@ import mmap
 import os
 import re
 import threading
+import warnings
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +21,7 @@ import pyudev
 
 from pyuio import binding
 from pyuio.bars import Bar
+from pyuio.dma import Dma
 from pyuio.errors import (
     AmbiguousDeviceError,
     ClosedError,
@@ -149,16 +152,38 @@ def _only_one(name: str, matching: list[FoundDevice]) -> FoundDevice:
     return matching[0]
 
 
+def _if_ours(undo: Callable[[], object]) -> Callable[[], None]:
+    """Return `undo`, but for a process that was forked from this one: the device is not the child's."""
+    owner = os.getpid()
+
+    def undo_if_ours() -> None:
+        if os.getpid() == owner:
+            undo()
+
+    return undo_if_ours
+
+
 def _lock(file: int, name: str, stack: ExitStack) -> None:
     """Keep a second opener out until the stack is undone; the kernel ends it, too, however this process ends."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise DeviceBusyError(errno.EBUSY, f"{name} is open already, in this process or another") from error
+        path = Path(f"/proc/self/fd/{file}").readlink()
+        reason = f"{name} is open already, in this process or another; close it first (fuser {path} shows who has it)"
+        raise DeviceBusyError(errno.EBUSY, reason) from error
     # Closing is not enough: the interrupt has duplicates, which a thread that is just leaving a wait keeps open.
     duplicate = os.dup(file)
     stack.callback(os.close, duplicate)
-    stack.callback(fcntl.flock, duplicate, fcntl.LOCK_UN)
+    stack.callback(_if_ours(partial(fcntl.flock, duplicate, fcntl.LOCK_UN)))
+
+
+def _to_the_end(undo: Callable[[], object]) -> None:
+    """Run what can be run twice; Ctrl-C in its middle must not leave it half done."""
+    try:
+        undo()
+    except KeyboardInterrupt:
+        undo()
+        raise
 
 
 class Device:
@@ -173,6 +198,7 @@ class Device:
     """
 
     def __init__(self, found: FoundDevice, *, bind: bool = False) -> None:
+        self._closed = True  # until all is there
         self.name = found.name
         self.address = found.address
         self.ids = found.ids
@@ -180,9 +206,9 @@ class Device:
         self._config: ConfigSpace | None = None
         self._regions: dict[tuple[int, bool, Endian], Region | PortRegion] = {}
         self._interrupt: Interrupt | PyuioError
+        self._dma: Dma | None = None
         # Entered again by a signal handler that closes in the middle of something; other threads wait.
         self._guard = threading.RLock()
-        self._closed = False
         # Undone in reverse: the interrupt is masked before its owner, the configuration space, goes; the lock is last.
         with ExitStack() as stack:
             if self.address is not None:
@@ -200,7 +226,10 @@ class Device:
             except (InterruptUnavailableError, PermissionDeniedError) as error:
                 # The rest of the device is of use without it.
                 self._interrupt = error
+            stack.callback(self._close_regions)
+            stack.callback(self._close_dma)
             self._resources = stack.pop_all()
+        self._closed = False
 
     def _find_node(self, found: FoundDevice, bind: bool, stack: ExitStack) -> UioNode:
         node = UioNode.of_device(self._directory)
@@ -208,7 +237,8 @@ class Device:
             return UioNode(found.uio)
         if node is not None:
             return node
-        assert self.address is not None
+        if self.address is None:
+            raise DriverNotBoundError(errno.ENODEV, f"{self.name} has no UIO node any more; its driver was unbound")
         if not bind:
             driver = binding.bound_driver(self.address)
             what_to_do = f"open it with bind=True, or as root: {binding.bind_command(self.address)}"
@@ -216,7 +246,7 @@ class Device:
                 reason = f"{self.name} is held by the kernel driver {driver}; to take it from there {what_to_do}"
                 raise DeviceBusyError(errno.EBUSY, reason)
             raise DriverNotBoundError(errno.ENODEV, f"{self.name} has no UIO driver; {what_to_do}")
-        stack.callback(binding.bind(self.address).undo)
+        stack.callback(_if_ours(partial(_to_the_end, binding.bind(self.address).undo)))
         node = UioNode.of_device(self._directory)
         if node is None:
             raise DriverNotBoundError(errno.ENODEV, f"{self.name} is bound, but the kernel made no UIO node for it")
@@ -252,6 +282,15 @@ class Device:
         if isinstance(self._interrupt, Interrupt):
             return self._interrupt
         raise type(self._interrupt)(*self._interrupt.args)
+
+    @property
+    def dma(self) -> Dma:
+        """Memory that the device can reach. ClosedError: the device is closed."""
+        with self._guard:
+            self._require_open()
+            if self._dma is None:
+                self._dma = Dma(self.name, self._directory, self._config)
+            return self._dma
 
     def bar(self, index: int, *, write_combining: bool = False, endian: Endian = "little") -> Region | PortRegion:
         """Return a BAR, mapped at the first call; later calls with the same arguments return the same object.
@@ -314,8 +353,16 @@ class Device:
                     return place(self.uio.path, bar.size, file_offset=offered.index * mmap.PAGESIZE)
             raise
 
+    def _close_dma(self) -> None:
+        if self._dma is not None:
+            self._dma.close()
+
+    def _close_regions(self) -> None:
+        for region in self._regions.values():
+            region.close()
+
     def close(self) -> None:
-        """Mask the interrupt, unmap the BARs, and give back to its kernel driver what `pyuio.open` took from it.
+        """Free DMA memory, unmap BARs, mask the interrupt, and give back to its kernel driver what `pyuio.open` took.
 
         Everything that came from the device raises `ClosedError` from then on. Again is harmless.
 
@@ -323,15 +370,18 @@ class Device:
             BindingError: the previous kernel driver did not take the device back.
         """
         with self._guard:
-            if self._closed:
-                return
             self._closed = True
-            for region in self._regions.values():
-                region.close()
-            self._resources.close()
+            self._resources.close()  # goes on where an exception, or a handler that closes, left off
+
+    def __del__(self) -> None:
+        """Close a device that was forgotten, with a `ResourceWarning`."""
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+            self.close()
 
     def __enter__(self) -> Device:
-        """Return itself; leaving the block closes it."""
+        """Return itself; leaving the block closes it. ClosedError: it is closed."""
+        self._require_open()
         return self
 
     def __exit__(self, *exception: object) -> None:

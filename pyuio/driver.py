@@ -28,11 +28,15 @@ class Driver:
 
     ids: ClassVar[tuple[str, ...]] = ()
     """The id pairs it serves, as in ``("1234:11e8",)``."""
+    dma_mask: ClassVar[int | None] = None
+    """The highest bus address that its cards can use, 2^n - 1; None for all of 64 bits."""
 
     def __init__(self, device: Device) -> None:
         if device.ids not in self.ids:
             raise ValueError(f"{type(self).__name__} serves {', '.join(self.ids)}; {device.name} is {device.ids}")
         self.device = device
+        if self.dma_mask is not None:
+            device.dma.mask = self.dma_mask
 
     @classmethod
     def open(cls: type[_Driver], which: str | os.PathLike[str] | FoundDevice | None = None) -> _Driver:

@@ -66,5 +66,17 @@ class DeviceTimeoutError(PyuioError, TimeoutError):
     """The device did not do in time what was waited for (errno ETIMEDOUT)."""
 
 
+class DmaUnavailableError(PyuioError, OSError):
+    """The device cannot reach this process's memory, as an IOMMU translates for it (errno EOPNOTSUPP)."""
+
+
+class DmaMemoryError(PyuioError, MemoryError):
+    """There is no memory that a device could be given: of this size, alignment and range; the message says why."""
+
+
+class DmaMovedError(PyuioError, OSError):
+    """Memory that a device was given is no longer where it was, or never was (errno EFAULT)."""
+
+
 class ClosedError(PyuioError, ValueError):
     """Something that was closed was used."""

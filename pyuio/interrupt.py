@@ -7,7 +7,6 @@ of 2005. The waiting is in ``_native/waiting.c``, the ways of masking in `pyuio.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import math
 import os
@@ -52,9 +51,10 @@ def timeout_nanoseconds(timeout: float | None) -> int:
         return _FOR_EVER
     if not isinstance(timeout, (int, float)):
         raise TypeError(f"a timeout is a number of seconds or None, not {type(timeout).__name__}")
-    if math.isnan(timeout) or timeout < 0:
+    if (isinstance(timeout, float) and math.isnan(timeout)) or timeout < 0:
         raise ValueError(f"a timeout is 0 or more seconds, not {timeout}")
-    return _LONGEST if timeout * _NANOSECONDS >= _LONGEST else int(timeout * _NANOSECONDS)
+    # Compared before it is multiplied: an int may be larger than any float.
+    return _LONGEST if timeout >= _LONGEST // _NANOSECONDS else int(timeout * _NANOSECONDS)
 
 
 def open_uio_interrupt(node: UioNode, device: int, config: ConfigSpace | None, name: str) -> Interrupt:
@@ -125,7 +125,7 @@ class Interrupt:
         self._native = native
         self._descriptor = descriptor
         self._masking = masking
-        self._waiters = Waiters()
+        self._waiters = Waiters(self._duplicate)
         self._first = int(_lib.pyuio_total(native))
         masking.install(native)
         self._checked(_lib.pyuio_mask(native), "masking the interrupt")
@@ -174,6 +174,8 @@ class Interrupt:
         """
         count = self._wait(_lib.pyuio_read, timeout)
         if count:
+            if self._waiters.loops:
+                self._waiters.call_on_all(self._rearm)
             return count
         if timeout == 0:
             raise WouldBlockError(errno.EAGAIN, f"{self.name}: no interrupt is pending; it is unmasked now")
@@ -214,20 +216,29 @@ class Interrupt:
         Raises what `read` raises, `DeviceTimeoutError` also for a timeout of 0.
         """
         remaining = timeout_nanoseconds(timeout)
-        deadline = None if timeout is None else time.monotonic() + remaining / _NANOSECONDS
+        deadline = None if remaining < 0 else time.monotonic() + remaining / _NANOSECONDS
+        in_time = True
         while True:
             count = self._checked(_lib.pyuio_read(self._native, 0), "waiting for an interrupt")
             if count:
+                # Soon, not now: this task acknowledges first.
+                self._waiters.call_on_all(self._rearm)
                 return count
-            try:
-                waiting = self._waiters.readable(self.fileno)
-                await asyncio.wait_for(waiting, None if deadline is None else deadline - time.monotonic())
-            except asyncio.TimeoutError:
-                # One may have come at the last moment.
-                count = self._checked(_lib.pyuio_read(self._native, 0), "waiting for an interrupt")
-                if count:
-                    return count
-                raise self._timed_out(timeout) from None
+            if not in_time:
+                raise self._timed_out(timeout)
+            in_time = await self._waiters.readable(None if deadline is None else deadline - time.monotonic())
+
+    def _rearm(self) -> None:
+        """Unmask for the tasks that still wait, when another waiter took an interrupt: that left it masked."""
+        if self._waiters.loops:
+            _lib.pyuio_arm(self._native)
+
+    def _duplicate(self) -> int:
+        self._checked(_lib.pyuio_hold(self._native), "waiting for an interrupt")
+        try:
+            return os.dup(self._descriptor)
+        finally:
+            _lib.pyuio_release(self._native)
 
     def _timed_out(self, timeout: float | None) -> DeviceTimeoutError:
         reason = f"{self.name}: no interrupt came within {timeout} s{self._masking.advice}"
@@ -281,10 +292,12 @@ class Interrupt:
         and whether an interrupt is pending already. Raises what `read` raises.
         """
         self._checked(_lib.pyuio_hold(self._native), "waiting for an interrupt")
+        _lib.pyuio_count_sleeper(self._native, 1)
         try:
             ready = self._checked(_lib.pyuio_arm(self._native), "unmasking the interrupt") == _lib.PYUIO_READY
             yield self._descriptor, _lib.pyuio_wake_descriptor(self._native), ready
         finally:
+            _lib.pyuio_count_sleeper(self._native, -1)
             _lib.pyuio_release(self._native)
 
     def __iter__(self) -> Iterator[int]:
@@ -311,7 +324,8 @@ class Interrupt:
         return bool(_lib.pyuio_is_pending(self._native) == _lib.PYUIO_CLOSED)
 
     def __enter__(self) -> Interrupt:
-        """Return itself; leaving the block closes it."""
+        """Return itself; leaving the block closes it. ClosedError: it is closed."""
+        self._checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt")
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -12,7 +12,6 @@ import errno
 import os
 from typing import Any, Protocol
 
-from pyuio._native._waiting import ffi as _ffi
 from pyuio._native._waiting import lib as _lib
 from pyuio.pci import Command, ConfigSpace
 from pyuio.sysfs import translated
@@ -84,13 +83,11 @@ class CommandRegisterMasking:
 
     def __init__(self, config: ConfigSpace) -> None:
         self._config = config
-        self._enabled = _ffi.from_buffer("uint8_t[2]", config.enabled_command)
+        self._register = config.command_register
 
     def install(self, native: Any) -> None:
-        """Tell the native part where the command register is and what to write to it."""
-        result = _lib.pyuio_mask_by_command(native, self._config.fileno(), self._enabled)
-        if result < 0:
-            raise OSError(-result, f"keeping the {self._config.name}: {os.strerror(-result)}")
+        """Tell the native part which command register it is."""
+        _lib.pyuio_mask_by_command(native, self._register)
 
     def is_masked(self, native: Any) -> bool:
         """Return the Interrupt Disable bit, read from the device now."""

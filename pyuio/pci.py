@@ -15,6 +15,8 @@ import re
 import threading
 from pathlib import Path
 
+from pyuio._native._waiting import ffi as _ffi
+from pyuio._native._waiting import lib as _lib
 from pyuio.bars import Bar, parse_resources
 from pyuio.capabilities import Capability, walk_extended, walk_standard
 from pyuio.errors import ClosedError, DeviceRemovedError, PermissionDeniedError
@@ -247,21 +249,25 @@ class ConfigSpace(ConfigImage):
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.name = f"configuration space of {directory.name}"
-        self._lock = threading.Lock()
+        # Closing waits for whoever is reading or writing; a signal handler that closes does not wait for itself.
+        self._lock = threading.RLock()
+        self._file = -1
         path = directory / "config"
         try:
             self._writable = os.access(path, os.W_OK)
             self._file = os.open(path, (os.O_RDWR if self._writable else os.O_RDONLY) | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise DeviceRemovedError(error.errno, f"opening {path}: there is no such device") from error
+            # The file's length is what the device has; an unprivileged reader gets 64 bytes of it.
+            self.size = len(os.pread(self._file, 4096, 0))
+            register = _lib.pyuio_command_new(self._file)
+            if register == _ffi.NULL:
+                raise OSError(_ffi.errno, os.strerror(_ffi.errno))
         except OSError as error:
+            self.close()
+            if isinstance(error, FileNotFoundError):
+                raise DeviceRemovedError(errno.ENODEV, f"opening {path}: there is no such device") from error
             raise translated(error, f"opening {path}") from error
-        # The file's length is what the device has; an unprivileged reader gets 64 bytes of it.
-        self.size = len(os.pread(self._file, 4096, 0))
-        self.enabled_command = bytearray(2)
-        """The command register with the interrupt enabled, little-endian: what unmasking writes. Kept up to date."""
-        if self.size >= _HEADER_LENGTH:
-            self._note_command()
+        self.command_register = _ffi.gc(register, _lib.pyuio_command_free)
+        """The command register's one writer, for the interrupt, which masks by it."""
 
     def _require_open(self) -> int:
         if self._file < 0:
@@ -273,15 +279,23 @@ class ConfigSpace(ConfigImage):
         return self._require_open()
 
     def _get(self, offset: int, length: int) -> bytes:
-        try:
-            data = os.pread(self._require_open(), length, offset)
-        except OSError as error:
-            raise translated(error, f"reading the {self.name} at {offset:#x}") from error
+        with self._lock:
+            file = self._require_open()
+            try:
+                data = os.pread(file, length, offset)
+            except OSError as error:
+                raise translated(error, f"reading the {self.name} at {offset:#x}") from error
         if len(data) != length:
-            raise DeviceRemovedError(
-                errno.ENODEV, f"reading the {self.name} at {offset:#x}: {len(data)} of {length} bytes came"
-            )
+            reason = f"reading the {self.name} at {offset:#x}: {len(data)} of {length} bytes came"
+            raise DeviceRemovedError(errno.ENODEV, reason)
         return data
+
+    def _require_writable(self) -> int:
+        file = self._require_open()
+        if not self._writable:
+            reason = f"writing the {self.name}: this user may only read it; run as root"
+            raise PermissionDeniedError(errno.EACCES, reason)
+        return file
 
     def _write_word(self, offset: int, value: int, width: int) -> None:
         self._check(offset, width, width)
@@ -289,20 +303,22 @@ class ConfigSpace(ConfigImage):
             raise TypeError(f"{self.name}: the value must be an int, not {type(value).__name__}")
         if not 0 <= value < 1 << 8 * width:
             raise ValueError(f"{self.name}: value {value:#x} does not fit {8 * width} bits")
+        data = value.to_bytes(width, "little")
         with self._lock:
-            self._put(offset, value.to_bytes(width, "little"))
+            file = self._require_writable()
             if offset // 4 == 1:
-                self._note_command()
+                result = _lib.pyuio_command_write(self.command_register, offset, data, width)
+                self._written(result, offset)
+                return
+            try:
+                os.pwrite(file, data, offset)
+            except OSError as error:
+                raise translated(error, f"writing the {self.name} at {offset:#x}") from error
 
-    def _put(self, offset: int, data: bytes) -> None:
-        file = self._require_open()
-        if not self._writable:
-            reason = f"writing the {self.name}: this user may only read it; run as root"
-            raise PermissionDeniedError(errno.EACCES, reason)
-        try:
-            os.pwrite(file, data, offset)
-        except OSError as error:
-            raise translated(error, f"writing the {self.name} at {offset:#x}") from error
+    def _written(self, result: int, offset: int) -> None:
+        if result < 0:
+            error = OSError(-result, os.strerror(-result))
+            raise translated(error, f"writing the {self.name} at {offset:#x}")
 
     def write8(self, offset: int, value: int) -> None:
         """Write the byte at `offset`, 0 to 0xff, by one access. ValueError: out of range."""
@@ -316,12 +332,10 @@ class ConfigSpace(ConfigImage):
         """Write the 32 bits at `offset`, a multiple of 4, by one access. ValueError: misaligned or out of range."""
         self._write_word(offset, value, 4)
 
-    def _note_command(self) -> None:
-        command = int.from_bytes(self._get(0x04, 2), "little") & ~Command.INTERRUPT_DISABLE
-        self.enabled_command[:] = command.to_bytes(2, "little")
-
     def change_command(self, *, set: Command = _NO_BITS, clear: Command = _NO_BITS) -> None:
-        """Set and clear bits of the command register: one 16-bit read, one 16-bit write.
+        """Set and clear bits of the command register: one 16-bit read, one write of 16 bits, or of 8 if they suffice.
+
+        The interrupt's masking in other threads does not get in between.
 
         Raises:
             ValueError: a bit is in both.
@@ -331,9 +345,8 @@ class ConfigSpace(ConfigImage):
         if set & clear:
             raise ValueError(f"{self.name}: {set & clear!r} cannot be set and cleared at once")
         with self._lock:
-            command = int.from_bytes(self._get(0x04, 2), "little")
-            self._put(0x04, (command & ~clear | set).to_bytes(2, "little"))
-            self._note_command()
+            self._require_writable()
+            self._written(_lib.pyuio_command_change(self.command_register, int(set), int(clear)), 0x04)
 
     def bars(self) -> tuple[Bar, ...]:
         """Return the BARs that the function has, by index, as the kernel set them up.
@@ -342,10 +355,14 @@ class ConfigSpace(ConfigImage):
             DeviceRemovedError: the device is gone.
         """
         self._require_open()
-        return parse_resources(read_text(self.directory / "resource"))
+        try:
+            return parse_resources(read_text(self.directory / "resource"))
+        except FileNotFoundError as error:
+            raise DeviceRemovedError(errno.ENODEV, f"{self.directory.name} is gone: it was removed") from error
 
     def close(self) -> None:
         """Close the file; again is harmless."""
-        file, self._file = self._file, -1
-        if file >= 0:
-            os.close(file)
+        with self._lock:
+            file, self._file = self._file, -1
+            if file >= 0:
+                os.close(file)

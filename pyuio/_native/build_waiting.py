@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Builds `pyuio._native._waiting`: waiting for an interrupt in one call, without the GIL (cffi, API mode).
 
-The C is in ``waiting.c``, the part of it that Python sees in ``waiting.h``.
+The C is in ``waiting.c`` and ``command.c``, the part of it that Python sees in ``waiting.h``.
 """
 
 from pathlib import Path
@@ -17,9 +17,9 @@ ffi.set_source(
     "pyuio._native._waiting",
     '#include "waiting.h"',
     # Relative: setuptools accepts no absolute path, and builds from the project's root.
-    sources=["pyuio/_native/waiting.c"],
+    sources=["pyuio/_native/waiting.c", "pyuio/_native/command.c"],
     include_dirs=["pyuio/_native"],
-    depends=["pyuio/_native/waiting.h"],
+    depends=["pyuio/_native/waiting.h", "pyuio/_native/command.h"],
     extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
 )
 

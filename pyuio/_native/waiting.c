@@ -18,10 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "waiting.h"
+#include "command.h"
 
-#define COMMAND_OFFSET 4
-#define INTERRUPT_DISABLE_HIGH_BYTE 0x04 // bit 10 of the command register
 #define NANOSECONDS 1000000000LL
 
 enum masking { NO_MASKING, MASK_BY_WRITE, MASK_BY_COMMAND };
@@ -29,15 +27,25 @@ enum masking { NO_MASKING, MASK_BY_WRITE, MASK_BY_COMMAND };
 struct pyuio_interrupt {
     int device; // /dev/uioN, non-blocking
     int wake;   // eventfd: readable from pyuio_close on
-    int config; // the configuration space's file, or -1
     enum masking masking;
-    const uint8_t *enabled; // command register with the interrupt enabled; its owner changes the other bits
-    pthread_mutex_t state;  // guards what follows; never held while waiting
+    pyuio_command *command; // where it masks by that
+    pid_t owner;            // the process that made it: a forked one must not touch the device
+    pthread_mutex_t state;  // guards what follows; never held while waiting, and taken before a command's lock
     int users;              // threads between pyuio_hold and pyuio_release
+    int sleepers;           // those of them that wait
     int closed;
-    int masked;
+    int masked;     // where it masks otherwise
     uint32_t total; // the kernel's running total at the last read
 };
+
+static void note_masked(pyuio_interrupt *self)
+{
+    if (self->masking == MASK_BY_COMMAND) {
+        pyuio_command_note_masked(self->command);
+    } else {
+        self->masked = self->masking == MASK_BY_WRITE;
+    }
+}
 
 // A new interrupt on a non-blocking descriptor of /dev/uioN, which it owns from then on, with the total that the kernel
 // has now. NULL, with errno set: no memory or no descriptor left.
@@ -52,7 +60,7 @@ pyuio_interrupt *pyuio_new(int device, uint32_t total)
         return NULL;
     }
     self->device = device;
-    self->config = -1;
+    self->owner = getpid();
     self->total = total;
     pthread_mutex_init(&self->state, NULL);
     return self;
@@ -62,8 +70,6 @@ static void close_descriptors(pyuio_interrupt *self)
 {
     close(self->device);
     close(self->wake);
-    if (self->config >= 0)
-        close(self->config);
 }
 
 // Keeps the descriptors open until pyuio_release. 0, or PYUIO_CLOSED.
@@ -91,34 +97,23 @@ void pyuio_mask_by_write(pyuio_interrupt *self)
     self->masking = MASK_BY_WRITE;
 }
 
-// From now on: masked and unmasked by the command register. `config` stays the caller's; `enabled`, two bytes in the
-// register's order, must outlive the interrupt's last use.
-int pyuio_mask_by_command(pyuio_interrupt *self, int config, const uint8_t *enabled)
+// From now on: masked and unmasked by the command register, which must outlive the interrupt.
+void pyuio_mask_by_command(pyuio_interrupt *self, pyuio_command *command)
 {
-    self->config = fcntl(config, F_DUPFD_CLOEXEC, 0);
-    if (self->config < 0)
-        return -errno;
     self->masking = MASK_BY_COMMAND;
-    self->enabled = enabled;
-    return 0;
+    self->command = command;
 }
 
-static int write_mask(pyuio_interrupt *self, int masked)
+static int write_mask(pyuio_interrupt *self, int masked, int only_if_masked)
 {
-    ssize_t done = 0;
-    if (self->masking == MASK_BY_WRITE) {
-        int32_t on = !masked;
-        done = write(self->device, &on, sizeof on);
-    } else if (self->masking == MASK_BY_COMMAND) {
-        // Both bytes: older QEMU (7.2) looks again at a pending interrupt only when the write covers offset 4.
-        uint8_t command[2] = {self->enabled[0], self->enabled[1]};
-        if (masked)
-            command[1] |= INTERRUPT_DISABLE_HIGH_BYTE;
-        done = pwrite(self->config, command, sizeof command, COMMAND_OFFSET);
-    }
-    if (done < 0)
+    if (self->masking == MASK_BY_COMMAND)
+        return pyuio_command_mask(self->command, masked, only_if_masked);
+    if (self->masking == NO_MASKING || (only_if_masked && !self->masked))
+        return 0;
+    int32_t on = !masked;
+    if (write(self->device, &on, sizeof on) < 0)
         return -errno;
-    self->masked = masked && self->masking != NO_MASKING;
+    self->masked = masked;
     return 0;
 }
 
@@ -130,10 +125,12 @@ void pyuio_close(pyuio_interrupt *self)
     pthread_mutex_lock(&self->state);
     if (!self->closed) {
         self->closed = 1;
-        write_mask(self, 1); // a device that is gone needs no masking
-        // An eventfd at 0 takes a 1: this cannot fail.
-        ssize_t ignored = write(self->wake, &one, sizeof one);
-        (void)ignored;
+        if (getpid() == self->owner) {
+            write_mask(self, 1, 0); // a device that is gone needs no masking
+            // An eventfd at 0 takes a 1: this cannot fail.
+            ssize_t ignored = write(self->wake, &one, sizeof one);
+            (void)ignored;
+        }
         if (self->users == 0)
             close_descriptors(self);
     }
@@ -154,8 +151,8 @@ static int change_mask(pyuio_interrupt *self, int masked, int only_if_masked)
     int result = 0;
     if (self->closed)
         result = PYUIO_CLOSED;
-    else if (!only_if_masked || self->masked)
-        result = write_mask(self, masked);
+    else
+        result = write_mask(self, masked, only_if_masked);
     pthread_mutex_unlock(&self->state);
     return result;
 }
@@ -176,7 +173,7 @@ int pyuio_unmask(pyuio_interrupt *self)
 int pyuio_is_masked(pyuio_interrupt *self)
 {
     pthread_mutex_lock(&self->state);
-    int result = self->masked;
+    int result = self->masking == MASK_BY_COMMAND ? pyuio_command_is_masked(self->command) : self->masked;
     pthread_mutex_unlock(&self->state);
     return result;
 }
@@ -199,12 +196,24 @@ static int64_t take(pyuio_interrupt *self)
     if (read(self->device, &total, sizeof total) == (ssize_t)sizeof total) {
         result = (uint32_t)(total - self->total); // unsigned: right across the wrap at 2^32
         self->total = total;
-        self->masked = self->masking != NO_MASKING; // the kernel's handler masked it
+        note_masked(self); // the kernel's handler masked it
+        // Others still wait, who were not woken or found nothing left: for them it is unmasked again, as each would
+        // have done by itself. What is not acknowledged by then fires once more, for one of them.
+        if (self->sleepers > 0)
+            write_mask(self, 0, 1);
     } else {
         result = errno == EAGAIN ? PYUIO_NONE : -errno;
     }
     pthread_mutex_unlock(&self->state);
     return result;
+}
+
+// Says that a caller, which holds the interrupt, waits by itself from now on (1), or no longer (-1).
+void pyuio_count_sleeper(pyuio_interrupt *self, int change)
+{
+    pthread_mutex_lock(&self->state);
+    self->sleepers += change;
+    pthread_mutex_unlock(&self->state);
 }
 
 // Sleeps until the device's descriptor is ready. `timeout`: nanoseconds from now, or negative for ever.
@@ -222,6 +231,17 @@ static int sleep_until_ready(pyuio_interrupt *self, int64_t timeout)
     if (files[0].revents & POLLNVAL)
         return -EBADF;
     return ready == 0 ? PYUIO_NONE : PYUIO_READY;
+}
+
+// Unmasks and sleeps, as one of the sleepers.
+static int arm_and_sleep(pyuio_interrupt *self, int64_t timeout)
+{
+    pyuio_count_sleeper(self, 1);
+    int result = change_mask(self, 0, 1);
+    if (result == 0)
+        result = sleep_until_ready(self, timeout);
+    pyuio_count_sleeper(self, -1);
+    return result;
 }
 
 // Whether an interrupt waits to be read: PYUIO_READY, PYUIO_NONE, or an error. Changes nothing.
@@ -255,9 +275,9 @@ int pyuio_wait(pyuio_interrupt *self, int64_t timeout)
     int result = pyuio_hold(self);
     if (result < 0)
         return result;
-    result = pyuio_arm(self);
+    result = sleep_until_ready(self, 0);
     if (result == PYUIO_NONE)
-        result = sleep_until_ready(self, timeout);
+        result = arm_and_sleep(self, timeout);
     pyuio_release(self);
     return result;
 }
@@ -271,14 +291,11 @@ int64_t pyuio_read(pyuio_interrupt *self, int64_t timeout)
         return result;
     result = take(self);
     if (result == PYUIO_NONE) {
-        result = change_mask(self, 0, 1);
-        if (result == 0 && timeout != 0) {
-            result = sleep_until_ready(self, timeout);
-            if (result == PYUIO_READY) {
-                result = take(self);
-                if (result == PYUIO_NONE) // another thread was quicker: the caller waits on
-                    result = PYUIO_SIGNAL;
-            }
+        result = timeout == 0 ? change_mask(self, 0, 1) : arm_and_sleep(self, timeout);
+        if (result == PYUIO_READY) {
+            result = take(self);
+            if (result == PYUIO_NONE) // another thread was quicker: the caller waits on
+                result = PYUIO_SIGNAL;
         }
     }
     pyuio_release(self);

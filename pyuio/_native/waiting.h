@@ -7,6 +7,7 @@
 
 /* cdef */
 typedef struct pyuio_interrupt pyuio_interrupt;
+typedef struct pyuio_command pyuio_command;
 
 enum {
     PYUIO_READY = 1,       /* an interrupt is pending */
@@ -19,7 +20,8 @@ pyuio_interrupt *pyuio_new(int device, uint32_t total);
 void pyuio_free(pyuio_interrupt *interrupt);
 void pyuio_close(pyuio_interrupt *interrupt);
 void pyuio_mask_by_write(pyuio_interrupt *interrupt);
-int pyuio_mask_by_command(pyuio_interrupt *interrupt, int config, const uint8_t *enabled);
+void pyuio_mask_by_command(pyuio_interrupt *interrupt, pyuio_command *command);
+void pyuio_count_sleeper(pyuio_interrupt *interrupt, int change);
 int pyuio_mask(pyuio_interrupt *interrupt);
 int pyuio_unmask(pyuio_interrupt *interrupt);
 int pyuio_is_masked(pyuio_interrupt *interrupt);
@@ -31,6 +33,11 @@ int pyuio_arm(pyuio_interrupt *interrupt);
 int pyuio_wait(pyuio_interrupt *interrupt, int64_t timeout);
 int64_t pyuio_read(pyuio_interrupt *interrupt, int64_t timeout);
 uint32_t pyuio_total(pyuio_interrupt *interrupt);
+
+pyuio_command *pyuio_command_new(int config);
+void pyuio_command_free(pyuio_command *command);
+int pyuio_command_write(pyuio_command *command, int offset, const uint8_t *data, int length);
+int pyuio_command_change(pyuio_command *command, int set, int clear);
 /* cdef */
 
 #endif

@@ -147,14 +147,16 @@ def _host(say: Say, refresh: bool) -> Kernel:
     image = next((p for p in (Path(f"/boot/vmlinuz-{version}"), modules / "vmlinuz") if p.exists()), None)
     if image is None or not modules.is_dir():
         missing = f"/boot/vmlinuz-{version}" if image is None else str(modules)
-        raise KernelError(f"the running kernel cannot be used: there is no {missing}; use --kernel debian")
+        raise KernelError(
+            f"the running kernel cannot be used: there is no {missing}; on Debian use --kernel debian, elsewhere the path of a kernel"
+        )
     return _local(image, version, modules, say, refresh)
 
 
 def _local(image: Path, version: str, modules: Path, say: Say, refresh: bool) -> Kernel:
     """A kernel that lies somewhere in the file system, prepared anew whenever it changes."""
     if not os.access(image, os.R_OK):
-        raise KernelError(f"{image} cannot be read by this user: sudo chmod a+r {image}, or use --kernel debian")
+        raise KernelError(f"{image} cannot be read by this user: sudo chmod a+r {image}")
     state = [str(image.resolve()), str(modules.resolve())]
     state += [str(path.stat().st_mtime_ns) for path in (image, modules, modules / "modules.dep") if path.exists()]
     directory = cache.root() / "kernels"

@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pyuio_drivers import edu
+from pyuio_drivers.edu import Edu
+
 from pyuio.sysfs import PCI_DEVICES, link_name
 
 EDU = "1234:11e8"
@@ -53,3 +56,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came to be so"
         time.sleep(0.001)
+
+
+def start_dma(card: Edu, source: int, destination: int, count: int, to_memory: bool) -> None:
+    """Start a transfer of an edu card and do not wait for its end."""
+    card.registers.write64(edu.DMA_SOURCE, source)
+    card.registers.write64(edu.DMA_DESTINATION, destination)
+    card.registers.write64(edu.DMA_COUNT, count)
+    card.registers.write64(edu.DMA_COMMAND, edu.DMA_START | (edu.DMA_TO_MEMORY * to_memory))

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,11 @@ def run(request: pytest.FixtureRequest) -> Run:
             loop.close()
 
     return run
+
+
+def descriptors() -> int:
+    """How many descriptors this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
@@ -108,7 +114,7 @@ def test_cancelling_loses_nothing_and_leaves_nothing_behind(run: Run, card: Edu,
     """An interrupted wait must neither swallow the interrupt nor leave a callback that doubles the next one."""
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
+        before = descriptors()
         for number in range(50):
             waiting = asyncio.ensure_future(interrupt.read_async())
             await asyncio.sleep(0)
@@ -122,7 +128,7 @@ def test_cancelling_loses_nothing_and_leaves_nothing_behind(run: Run, card: Edu,
                 card.acknowledge()
                 assert await waiting == 1
                 continue
-            assert not loop.remove_reader(interrupt.fileno())
+            assert descriptors() == before, "the loop still watches for the interrupt"
             if number % 2:
                 assert await interrupt.read_async(5) == 1
                 card.acknowledge()
@@ -132,6 +138,33 @@ def test_cancelling_loses_nothing_and_leaves_nothing_behind(run: Run, card: Edu,
         assert await interrupt.read_async(5) == 1
         card.acknowledge()
         assert interrupt.total == card.device.uio.event_count == 26
+
+    run(main())
+
+
+def test_cancelling_a_wait_with_a_timeout_ends_it(run: Run, card: Edu, interrupt: Interrupt) -> None:
+    """Also when the interrupt and the cancellation come together, at any distance of a few turns of the loop."""
+
+    async def main() -> None:
+        async def forever() -> None:
+            while True:
+                await interrupt.read_async(5)
+                card.acknowledge()
+
+        for turns in range(6):
+            task = asyncio.ensure_future(forever())
+            await asyncio.sleep(0.01)
+            card.raise_interrupt()
+            wait_until(lambda: interrupt.pending)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            done, _ = await asyncio.wait({task}, timeout=5)
+            assert task in done
+            assert task.cancelled()
+            card.acknowledge()
+            if interrupt.pending:
+                interrupt.read(0)
 
     run(main())
 
@@ -217,11 +250,15 @@ def test_two_loops_in_two_threads(card: Edu, interrupt: Interrupt) -> None:
     threads = [threading.Thread(target=consume) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for number in range(1, 31):
+    for _ in range(30):
+        before = sum(taken)
         card.raise_interrupt()
-        while sum(taken) < number:
+        while sum(taken) == before:
             time.sleep(0)
     enough.set()
     for thread in threads:
         thread.join(10)
-    assert sum(taken) == 30
+    if interrupt.pending:
+        taken.append(interrupt.read(0))
+    # With two waiting, one that is not acknowledged yet may fire for the other: nothing is lost, and nothing invented.
+    assert sum(taken) == card.device.uio.event_count >= 30

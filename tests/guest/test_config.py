@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Iterator
 
 import pytest
+from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio.pci import Command, ConfigSpace, Status
 from pyuio.sysfs import PCI_DEVICES
-from tests.guest.support import XHCI, Cards, attribute, command_register
+from tests.guest.support import XHCI, Cards, Later, attribute, command_register
 
 
 @pytest.fixture(params=sorted(entry.name for entry in PCI_DEVICES.iterdir()))
@@ -90,6 +93,36 @@ def test_unmasking_keeps_the_other_command_bits(device: pyuio.Device) -> None:
     device.config.write16(0x04, command_register(str(device.address)) & ~4)
     device.interrupt.unmask()
     assert command_register(str(device.address)) & (1 << 10 | 4) == 0
+
+
+def test_command_bits_survive_masking_in_another_thread(device: pyuio.Device, later: Later) -> None:
+    """Neither writer of the command register brings back what the other has just changed."""
+    stop = threading.Event()
+
+    def mask_and_unmask() -> None:
+        while not stop.is_set():
+            device.interrupt.mask()
+            with contextlib.suppress(BlockingIOError):
+                device.interrupt.read(0)
+
+    later(mask_and_unmask)
+    for _ in range(2000):
+        device.config.change_command(set=Command.BUS_MASTER)
+        assert Command.BUS_MASTER in device.config.command
+        device.config.change_command(clear=Command.BUS_MASTER)
+        assert Command.BUS_MASTER not in device.config.command
+    stop.set()
+
+
+def test_disabling_the_interrupt_by_hand_is_masking(device: pyuio.Device) -> None:
+    card = Edu(device)
+    with pytest.raises(BlockingIOError):
+        device.interrupt.read(0)
+    device.config.change_command(set=Command.INTERRUPT_DISABLE)
+    assert device.interrupt.masked
+    card.raise_interrupt()
+    assert device.interrupt.read(5) == 1
+    card.acknowledge()
 
 
 def test_writes_reach_the_device(device: pyuio.Device) -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import array
+import asyncio
+import contextlib
 import errno
 import os
 import select
@@ -31,12 +33,13 @@ KINDS = ("uio_pci_generic", "igb_uio-legacy", "igb_uio-msi")
 
 
 @pytest.fixture(params=KINDS, scope="module")
-def kind(request: pytest.FixtureRequest, igb_uio: Path) -> Iterator[str]:
+def kind(request: pytest.FixtureRequest) -> Iterator[str]:
     """A kernel driver, loaded, and the way in which it delivers interrupts."""
     driver, _, mode = str(request.param).partition("-")
     if mode:
         subprocess.run(["modprobe", "uio"], check=True)
-        subprocess.run(["insmod", igb_uio, f"intr_mode={mode}"], check=True)
+        module: Path = request.getfixturevalue("igb_uio")
+        subprocess.run(["insmod", module, f"intr_mode={mode}"], check=True)
     yield str(request.param)
     if mode:
         subprocess.run(["rmmod", driver], check=True)
@@ -324,6 +327,48 @@ def wait_how(how: str, interrupt: Interrupt) -> object:
     return interrupt.poll(None) if how == "poll" else pyuio.wait([interrupt])
 
 
+def test_unmasked_as_long_as_any_thread_waits(card: Edu, interrupt: Interrupt, later: Later) -> None:
+    """Several wait, each for one only: nobody sleeps on with the line masked because another took an interrupt."""
+    taken: list[int] = []
+    for how in ("read", "wait"):
+
+        def take(how: str = how) -> None:
+            if how == "wait":
+                pyuio.wait([interrupt])
+            taken.append(interrupt.read())
+
+        threads = [later(take) for _ in range(4)]
+        while any(thread.is_alive() for thread in threads):
+            card.raise_interrupt()
+            time.sleep(0.01)
+            card.acknowledge()
+        with contextlib.suppress(BlockingIOError):  # one too many
+            taken.append(interrupt.read(0))
+    assert sum(taken) == interrupt.total == card.device.uio.event_count
+
+
+def test_asyncio_works(card: Edu, interrupt: Interrupt) -> None:
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await interrupt.read_async(0.01)
+        card.raise_interrupt()
+        seen = 0
+        async for count in interrupt:
+            card.acknowledge()
+            seen += count
+            if seen == 20:
+                break
+            card.raise_interrupt()
+        waiting = asyncio.ensure_future(interrupt.read_async())
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(main())
+    assert interrupt.total == 20
+
+
 @pytest.mark.parametrize("how", ["read", "poll", "wait"])
 def test_close_from_another_thread_ends_the_wait(bound: str, later: Later, how: str) -> None:
     device = pyuio.open(bound)
@@ -362,7 +407,8 @@ def test_a_handler_that_closes_ends_the_wait(bound: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["read", "poll", "wait"])
-def test_unbinding_ends_the_wait(kind: str, edu: str, later: Later, how: str) -> None:
+@pytest.mark.parametrize("end", ["unbind", "remove"])
+def test_losing_the_device_ends_the_wait(kind: str, edu: str, later: Later, how: str, end: str) -> None:
     driver = kind.partition("-")[0]
     done = binding.bind(edu, driver)
     device = pyuio.open(edu)
@@ -377,13 +423,23 @@ def test_unbinding_ends_the_wait(kind: str, edu: str, later: Later, how: str) ->
 
     thread = later(run)
     time.sleep(0.1)
-    (PCI_DRIVERS / driver / "unbind").write_text(edu)
+    if end == "unbind":
+        (PCI_DRIVERS / driver / "unbind").write_text(edu)
+    else:
+        Path("/sys/bus/pci/devices", edu, "remove").write_text("1")
     thread.join(5)
     assert len(ended) == 1
     with pytest.raises(pyuio.DeviceRemovedError):
         interrupt.read(0)
+    if end == "remove":
+        for use in (lambda: device.config.vendor_id, device.config.bars, lambda: device.bar(0)):
+            with pytest.raises(pyuio.DeviceRemovedError):
+                use()
     device.close()
-    done.undo()
+    if end == "unbind":
+        done.undo()
+    else:
+        Path("/sys/bus/pci/rescan").write_text("1")
     with pyuio.open(edu, bind=True) as again:
         card = Edu(again)
         card.raise_interrupt()

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -250,3 +253,71 @@ def test_the_wrong_card_for_a_driver(cards: Cards) -> None:
     (address,) = cards(PCI_SERIAL)
     with pytest.raises(ValueError, match=f"Edu serves 1234:11e8; {address} is {PCI_SERIAL}"):
         Edu.open(address)
+
+
+def test_a_device_that_was_forgotten_is_closed(edu: str) -> None:
+    forgotten = [pyuio.open(edu, bind=True)]
+
+    def forget() -> None:
+        forgotten.clear()
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match=f"{edu}.* was not closed"):
+        forget()
+    assert binding.bound_driver(edu) is None
+    pyuio.open(edu, bind=True).close()
+
+
+def test_a_forked_child_that_ends_leaves_the_device_alone(device: pyuio.Device) -> None:
+    card = Edu(device)
+    with pytest.raises(BlockingIOError):
+        device.interrupt.read(0)
+    child = os.fork()
+    if child == 0:
+        try:
+            device.close()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert binding.bound_driver(str(device.address)) == "uio_pci_generic"
+    with pytest.raises(pyuio.DeviceBusyError):
+        pyuio.open(str(device.address))
+    card.raise_interrupt()
+    assert device.interrupt.read(5) == 1
+    card.acknowledge()
+
+
+def test_a_closed_device_is_not_entered(edu: str) -> None:
+    device = pyuio.open(edu, bind=True)
+    interrupt = device.interrupt
+    device.close()
+    for closed in (device, interrupt):
+        with pytest.raises(pyuio.ClosedError), closed:
+            pass
+
+
+def test_ctrl_c_never_leaves_the_card_taken(cards: Cards) -> None:
+    """At any moment of opening and closing: afterwards the card has the kernel driver it had."""
+    (address,) = cards(PCI_SERIAL)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        for step in range(40):
+            device = None
+            try:
+                timer = threading.Timer(0.001 * step, os.kill, (os.getpid(), signal.SIGINT))
+                timer.start()
+                device = pyuio.open(address, bind=True)
+                device.close()
+                timer.join()
+                time.sleep(0.01)
+            except KeyboardInterrupt:
+                pass
+            timer.join()
+            if device is not None:
+                device.close()
+            del device
+            gc.collect()
+            assert binding.bound_driver(address) == "serial", f"interrupted after {step} ms"
+            assert attribute(address, "driver_override") == "(null)"
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -23,6 +23,9 @@ BUILT_IN = {
     "WouldBlockError": BlockingIOError,
     "ShortBufferError": OSError,
     "DeviceTimeoutError": TimeoutError,
+    "DmaUnavailableError": OSError,
+    "DmaMemoryError": MemoryError,
+    "DmaMovedError": OSError,
     "ClosedError": ValueError,
 }
 

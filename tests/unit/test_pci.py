@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyuio._native._waiting import ffi, lib
 from pyuio.bars import Bar, parse_resources
 from pyuio.capabilities import Capability
 from pyuio.errors import ClosedError, DeviceRemovedError
@@ -203,13 +206,50 @@ def test_a_function_that_is_not_there(tmp_path: Path) -> None:
         ConfigSpace(tmp_path / "0000:00:09.0")
 
 
-def test_the_unmasking_value_follows_the_command_register(directory: Path) -> None:
+def test_masking_and_the_owner_keep_each_others_bits(directory: Path) -> None:
+    def register() -> Command:
+        return Command(int.from_bytes((directory / "config").read_bytes()[4:6], "little"))
+
     config = ConfigSpace(directory)
-    config.change_command(set=Command.BUS_MASTER | Command.INTERRUPT_DISABLE)
-    assert Command.INTERRUPT_DISABLE in config.command
-    assert int.from_bytes(config.enabled_command, "little") == config.command & ~Command.INTERRUPT_DISABLE
-    config.write16(0x04, 0x0402)
-    assert config.enabled_command == b"\x02\x00"
-    config.write32(0x04, 0x0000_0006)
-    assert config.enabled_command == b"\x06\x00"
+    reader, writer = os.pipe()
+    native = ffi.gc(lib.pyuio_new(reader, 0), lib.pyuio_free)  # owns the reader from here on
+    lib.pyuio_mask_by_command(native, config.command_register)
+    before = register()
+    assert lib.pyuio_mask(native) == 0
+    assert register() == before | Command.INTERRUPT_DISABLE
+    config.change_command(set=Command.BUS_MASTER)
+    assert register() == before | Command.INTERRUPT_DISABLE | Command.BUS_MASTER
+    assert lib.pyuio_unmask(native) == 0
+    assert register() == before | Command.BUS_MASTER
+    config.write16(0x04, Command.MEMORY_SPACE)
+    assert lib.pyuio_mask(native) == 0
+    assert register() == Command.MEMORY_SPACE | Command.INTERRUPT_DISABLE
+    config.change_command(clear=Command.INTERRUPT_DISABLE)
+    assert not lib.pyuio_is_masked(native)
     config.close()
+    assert lib.pyuio_mask(native) == 0, "masking outlives the owner's file"
+    assert Command.INTERRUPT_DISABLE in register()
+    os.close(writer)
+
+
+def test_closing_and_writing_never_touch_another_file(directory: Path, tmp_path: Path) -> None:
+    """A descriptor's number is soon somebody else's: a write must not come after the close."""
+    victim = tmp_path / "victim"
+    for _ in range(100):
+        config = ConfigSpace(directory)
+        done = threading.Event()
+
+        def write(config: ConfigSpace = config, done: threading.Event = done) -> None:
+            try:
+                while True:
+                    config.write8(0x3C, 0x5A)
+            except ClosedError:
+                done.set()
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        config.close()
+        with victim.open("wb", buffering=0):
+            thread.join(10)
+        assert done.is_set()
+        assert victim.read_bytes() == b""

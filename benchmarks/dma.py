@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""What DMA memory costs, in us, and as a ratio to what it cannot be done without.
+
+Run ``python benchmarks/dma.py`` as root (``--check`` to fail when a target is missed, ``--json`` for a program).
+Needs no device: it is the allocator and the copies that are measured. It sets a hugepage aside for the time it runs.
+
+Both sides of each ratio run in turn in every round; the times are those of the best round, the ratio is the median of
+the rounds' own, so that neither a busy machine nor a change of its clock decides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import json
+import mmap
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pyuio.dma import Dma, DmaBuffer
+
+COPIES = (64, 4096, 1 << 20)  # bytes
+NOISE = 1.15  # what counts as a ratio of 1
+
+
+@dataclass
+class Result:
+    """One comparison: times in us, and how they relate."""
+
+    name: str
+    ours: float
+    baseline: str
+    base: float
+    ratio: float
+    target: str
+    met: bool
+
+
+def timed(statement: str, names: dict[str, Any], loops: int) -> Callable[[], float]:
+    """Return a function that runs a statement many times, with all its names local, and returns us for each."""
+    keywords = "".join(f", {name}={name}" for name in names)
+    source = f"def loop(*{keywords}):\n    for _ in range({loops}):\n        {statement}\n"
+    namespace = dict(names)
+    exec(source, namespace)
+
+    def run() -> float:
+        start = time.perf_counter()
+        namespace["loop"]()
+        return (time.perf_counter() - start) / loops * 1e6
+
+    return run
+
+
+def compare(ours: Callable[[], float], base: Callable[[], float], rounds: int) -> tuple[float, float, float]:
+    """Return the best time of each, and the median of the ratios."""
+    times = []
+    for index in range(rounds + 1):
+        pair = (ours(), base()) if index % 2 else (base(), ours())[::-1]
+        times.append(pair)
+    del times[0]  # everything is cold
+    return min(a for a, _ in times), min(b for _, b in times), statistics.median(a / b for a, b in times)
+
+
+def bare() -> None:
+    """What nobody can do without: a page of one's own, and its physical address."""
+    memory = mmap.mmap(-1, 4096, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+    memory[0] = 0
+    file = os.open("/proc/self/pagemap", os.O_RDONLY)
+    os.pread(file, 8, 0)
+    os.close(file)
+    memory.close()
+
+
+def measure(dma: Dma, rounds: int) -> list[Result]:
+    results = []
+    pool = dma.pool(1000, 2048)
+    ours, base, ratio = compare(
+        timed("give(take())", {"give": pool.give, "take": pool.take}, 10000),
+        timed("give(take())", {"give": (plain := [0, 1]).append, "take": plain.pop}, 10000),
+        rounds,
+    )
+    results.append(Result("pool: take and give", ours, "list: pop and append", base, ratio, "< 1 us", ours < 1))
+    ours, base, ratio = compare(
+        timed("alloc(4096).close()", {"alloc": dma.alloc}, 1000), timed("bare()", {"bare": bare}, 1000), rounds
+    )
+    results.append(Result("alloc(4096), close", ours, "mmap, pagemap, munmap", base, ratio, "<= 2", ratio <= 2))
+    for size in COPIES:
+        results += copies(dma.alloc(size), size, rounds)
+    return results
+
+
+def copies(buffer: DmaBuffer, size: int, rounds: int) -> list[Result]:
+    # The same kind of memory as the buffer's, but for what makes it a buffer's: a hugepage differs by itself.
+    plain = memoryview(buffer.place.memory)[buffer.at : buffer.at + size]
+    data = bytes(range(256)) * (size // 256 + 1)
+    loops = max(20, 2000000 // (size + 500))
+    names = {"buffer": buffer, "plain": plain, "view": memoryview(buffer), "data": data[:size], "end": size}
+    pairs = (
+        ("buffer[:n] = data", "buffer[:end] = data", "plain[:end] = data"),
+        ("view[:n] = data", "view[:end] = data", "plain[:end] = data"),
+        ("bytes(buffer)", "bytes(buffer)", "bytes(plain)"),
+        ("bytes(view[:n])", "bytes(view[:end])", "bytes(plain[:end])"),
+    )
+    results = []
+    for name, ours, base in pairs:
+        a, b, ratio = compare(timed(ours, names, loops), timed(base, names, loops), rounds)
+        name = f"{name}, {size} bytes"
+        results.append(Result(name, a, "memoryview of the mapping", b, ratio, f"<= {NOISE}", ratio <= NOISE))
+    return results
+
+
+def main() -> int:
+    """Measure, print, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--check", action="store_true", help="fail when a target is missed")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    gc.disable()
+    with contextlib.closing(Dma("no device")) as dma:
+        results = measure(dma, options.rounds)
+    if options.json:
+        print(json.dumps([vars(result) for result in results], indent=1))
+    else:
+        table = Table("", "us", "baseline", "us", "ratio", "target", "")
+        for one in results:
+            times = f"{one.ours:.3f}", one.baseline, f"{one.base:.3f}", f"{one.ratio:.2f}"
+            table.add_row(one.name, *times, one.target, "" if one.met else "missed")
+        Console(width=None if sys.stdout.isatty() else 120).print(table)
+    return 1 if options.check and not all(result.met for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+// The command register of a PCI function (PCI Local Bus Specification 3.0, section 6.2.2), which has two writers: its
+// owner in Python, and whoever masks and unmasks the interrupt by its Interrupt Disable bit. The lock keeps them apart, so
+// that neither brings back bits that the other has just changed.
+//
+// Functions that can fail return a negative errno.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "command.h"
+
+#define COMMAND_OFFSET 4
+#define INTERRUPT_DISABLE 0x0400
+
+struct pyuio_command {
+    int config; // the configuration space's file, a descriptor of its own
+    pthread_mutex_t lock;
+    uint16_t enabled; // the register with the interrupt enabled
+    int masked;       // Interrupt Disable as it was last written or read here; the kernel's handler sets it, too
+};
+
+static uint16_t from_little_endian(const uint8_t *bytes)
+{
+    return (uint16_t)(bytes[0] | bytes[1] << 8);
+}
+
+// Lock held. 0, or a negative errno.
+static int note_command(pyuio_command *self)
+{
+    uint8_t bytes[2];
+    ssize_t done = pread(self->config, bytes, sizeof bytes, COMMAND_OFFSET);
+    if (done != (ssize_t)sizeof bytes)
+        return done < 0 ? -errno : -ENODEV;
+    self->enabled = from_little_endian(bytes) & (uint16_t)~INTERRUPT_DISABLE;
+    self->masked = (from_little_endian(bytes) & INTERRUPT_DISABLE) != 0;
+    return 0;
+}
+
+// The command register of an open configuration space, which stays the caller's. NULL, with errno set: no memory, no
+// descriptor left, or a device that is gone.
+pyuio_command *pyuio_command_new(int config)
+{
+    pyuio_command *self = calloc(1, sizeof *self);
+    if (self == NULL)
+        return NULL;
+    pthread_mutex_init(&self->lock, NULL);
+    self->config = fcntl(config, F_DUPFD_CLOEXEC, 0);
+    int error = self->config < 0 ? -errno : note_command(self);
+    if (error < 0) {
+        pyuio_command_free(self);
+        errno = -error;
+        return NULL;
+    }
+    return self;
+}
+
+// No thread may be in another function of the same register, and no interrupt may mask by it any more.
+void pyuio_command_free(pyuio_command *self)
+{
+    if (self->config >= 0)
+        close(self->config);
+    pthread_mutex_destroy(&self->lock);
+    free(self);
+}
+
+// Writes part of the configuration space that holds, or may hold, part of the register.
+int pyuio_command_write(pyuio_command *self, int offset, const uint8_t *data, int length)
+{
+    pthread_mutex_lock(&self->lock);
+    int result = pwrite(self->config, data, (size_t)length, offset) < 0 ? -errno : note_command(self);
+    pthread_mutex_unlock(&self->lock);
+    return result;
+}
+
+// Sets and clears bits: one read of 16 bits, one write of 16, or of the low 8 where they suffice, because the kernel's
+// handler may set Interrupt Disable in between.
+int pyuio_command_change(pyuio_command *self, int set, int clear)
+{
+    uint8_t bytes[2];
+    pthread_mutex_lock(&self->lock);
+    ssize_t done = pread(self->config, bytes, sizeof bytes, COMMAND_OFFSET);
+    int result = done == (ssize_t)sizeof bytes ? 0 : done < 0 ? -errno : -ENODEV;
+    if (result == 0) {
+        int command = (from_little_endian(bytes) & ~clear) | set;
+        bytes[0] = (uint8_t)command;
+        bytes[1] = (uint8_t)(command >> 8);
+        size_t length = (set | clear) > 0xff ? 2 : 1;
+        result = pwrite(self->config, bytes, length, COMMAND_OFFSET) < 0 ? -errno : note_command(self);
+    }
+    pthread_mutex_unlock(&self->lock);
+    return result;
+}
+
+// Masks or unmasks; with `only_if_masked` not unless it is thought to be masked.
+int pyuio_command_mask(pyuio_command *self, int masked, int only_if_masked)
+{
+    int result = 0;
+    pthread_mutex_lock(&self->lock);
+    if (!only_if_masked || self->masked) {
+        // Both bytes: older QEMU (7.2) looks again at a pending interrupt only when the write covers offset 4.
+        uint16_t command = masked ? self->enabled | INTERRUPT_DISABLE : self->enabled;
+        uint8_t bytes[2] = {(uint8_t)command, (uint8_t)(command >> 8)};
+        if (pwrite(self->config, bytes, sizeof bytes, COMMAND_OFFSET) < 0)
+            result = -errno;
+        else
+            self->masked = masked;
+    }
+    pthread_mutex_unlock(&self->lock);
+    return result;
+}
+
+// An interrupt was read: the kernel's handler has masked it.
+void pyuio_command_note_masked(pyuio_command *self)
+{
+    pthread_mutex_lock(&self->lock);
+    self->masked = 1;
+    pthread_mutex_unlock(&self->lock);
+}
+
+int pyuio_command_is_masked(pyuio_command *self)
+{
+    pthread_mutex_lock(&self->lock);
+    int result = self->masked;
+    pthread_mutex_unlock(&self->lock);
+    return result;
+}

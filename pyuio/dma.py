@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: MIT
+"""Memory that a device reads and writes by itself: `Dma` hands it out, a `DmaBuffer` is a piece of it.
+
+``docs/dma.md`` says what is guaranteed, and how.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import itertools
+import mmap
+import operator
+import os
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import SupportsIndex
+
+from pyuio._native._memory import dma_rmb, dma_wmb
+from pyuio.dma_buffer import DmaBuffer, DmaPool
+from pyuio.errors import ClosedError, DeviceRemovedError, DmaMemoryError, DmaUnavailableError
+from pyuio.hugepages import HugepageSize, hugepages
+from pyuio.pci import Command, ConfigSpace
+from pyuio.segment import Segment
+from pyuio.sysfs import read_optional
+
+__all__ = ["Dma", "DmaBuffer", "DmaPool", "dma_rmb", "dma_wmb"]
+
+ALL_ADDRESSES = (1 << 64) - 1
+
+# Buffers never share one of these, in bytes: what a device writes to one then never meets a processor's write to
+# another's cache line.
+_CACHE_LINE = 64
+# How many pages, and how many hugepages beyond those that were free, are looked at for one below the mask.
+_PAGES_LOOKED_AT = 1024
+_HUGEPAGES_RESERVED = 64
+
+
+class Dma:
+    """The memory that a device may reach. `Device.dma` is one.
+
+    Args:
+        name: of the device, for messages.
+        directory: of the device in sysfs; None for memory without a device, as for a benchmark.
+        config: its configuration space; None for what is not a PCI function, and has no bus mastering to switch.
+    """
+
+    def __init__(self, name: str, directory: Path | None = None, config: ConfigSpace | None = None) -> None:
+        self._name = name
+        self._directory = directory
+        self._config = config
+        self._mask = ALL_ADDRESSES
+        self.lock = _lock
+        self._closed = False
+        self._segments: list[Segment] = []
+        self._live: set[DmaBuffer] = set()
+        self._leaving: list[DmaBuffer] = []  # closed, but somebody still looks at the memory
+        self._reserved: dict[HugepageSize, int] = {}
+
+    @property
+    def mask(self) -> int:
+        """The highest bus address that the device can use: 2^n - 1; all of 64 bits unless the driver says otherwise."""
+        return self._mask
+
+    @mask.setter
+    def mask(self, mask: int) -> None:
+        self._mask = _checked_mask(mask)
+
+    def alloc(self, size: SupportsIndex, *, align: int = 4096, mask: int | None = None) -> DmaBuffer:
+        """Return memory for the device: zeroed, in one piece, and staying where it is.
+
+        It comes from a hugepage, which it may share with other buffers, or, where there is none and a page suffices,
+        from an ordinary page. A root process makes the kernel set more hugepages aside when none is free, and gives
+        them back. The first buffer of a device switches its bus mastering on.
+
+        Args:
+            size: in bytes, at least 1, at most the largest hugepage that the kernel is set up for.
+            align: what its bus address is a multiple of, in bytes; a power of two up to the same limit.
+            mask: the highest address that may occur in it, 2^n - 1; None for `mask`.
+
+        Raises:
+            DmaMemoryError: there is no such memory; the message says what was looked at and what to do.
+            DmaUnavailableError: an IOMMU translates for the device.
+            PermissionDeniedError: this user may not know physical addresses.
+            DeviceRemovedError: the device is gone.
+            ClosedError: the device is closed.
+            ValueError: `size`, `align` or `mask` is out of range.
+        """
+        size = operator.index(size)
+        if size < 1:
+            raise ValueError(f"the size must be at least 1 byte, not {size}")
+        if align < 1 or align & (align - 1):
+            raise ValueError(f"align must be a power of two, not {align}")
+        mask = self._mask if mask is None else _checked_mask(mask)
+        rounded = -(-size // _CACHE_LINE) * _CACHE_LINE
+        align = max(align, _CACHE_LINE)
+        with self.lock:
+            self._require_open()
+            self._reap()
+            if not self._live:
+                self._require_untranslated()
+            _open.add(self)
+            segment, offset = self._find(rounded, align, mask)
+            buffer = DmaBuffer(segment.memory, offset, size, self, segment, offset)
+            buffer.zero()
+            if not self._live:
+                try:
+                    self._switch_bus_mastering(on=True)
+                except BaseException:
+                    buffer.shut()
+                    segment.free.give(offset, rounded)
+                    self._release_segments()
+                    raise
+            self._live.add(buffer)
+        return buffer
+
+    def pool(self, count: int, size: int, *, align: int = 64, mask: int | None = None) -> DmaPool:
+        """Return a pool of `count` buffers of `size` bytes each, aligned to `align`. Errors are those of `alloc`."""
+        if count < 1 or size < 1:
+            raise ValueError(f"a pool has at least one buffer of at least one byte, not {count} of {size}")
+        step = -(-size // max(align, _CACHE_LINE)) * max(align, _CACHE_LINE)
+        # As many as possible in one piece: of the smallest hugepage, or else of one page, that holds one.
+        pieces = [max(1, huge.size // step) for huge in hugepages() if huge.size >= step] + [mmap.PAGESIZE // step]
+        wholes: list[DmaBuffer] = []
+        buffers: list[DmaBuffer] = []
+        try:
+            while len(buffers) < count:
+                number = min(pieces[0] or 1, count - len(buffers))
+                try:
+                    whole = self.alloc(number * step, align=align, mask=mask)
+                except DmaMemoryError:
+                    if len(pieces) == 1 or pieces[-1] == 0:
+                        raise
+                    pieces = pieces[-1:]
+                    continue
+                wholes.append(whole)
+                buffers += [whole[index * step : index * step + size] for index in range(number)]
+        except BaseException:
+            for whole in wholes:
+                whole.close()
+            raise
+        buffers.reverse()  # taken from the end: lowest first
+        return DmaPool(wholes, buffers)
+
+    # -- finding memory --
+
+    def _find(self, size: int, align: int, mask: int) -> tuple[Segment, int]:
+        for segment in self._segments:
+            offset = segment.free.take(size, align, mask)
+            if offset is not None:
+                return segment, offset
+        # Those that do not do are kept meanwhile, or the kernel would give them again and again.
+        aside: list[Segment] = []
+        try:
+            for segment in self._candidates(max(size, align)):
+                offset = segment.free.take(size, align, mask)
+                if offset is not None:
+                    self._segments.append(segment)
+                    return segment, offset
+                segment.let_move()
+                aside.append(segment)
+        finally:
+            for segment in aside:
+                self._release(segment)
+        raise DmaMemoryError(self._why_not(size, align, mask, aside))
+
+    def _candidates(self, least: int) -> Iterator[Segment]:
+        """Yield new segments of at least so many bytes as long as there are any."""
+        for index, huge in enumerate(huge for huge in hugepages() if huge.size >= least):
+            yield from _made(partial(Segment, huge))
+            # More of the smallest size only: to have a kernel find a larger one can take it seconds.
+            for _ in range(_HUGEPAGES_RESERVED if index == 0 else 0):
+                if not huge.change(1):
+                    break
+                self._reserved[huge] = self._reserved.get(huge, 0) + 1
+                yield from itertools.islice(_made(partial(Segment, huge)), 1)
+        if least <= mmap.PAGESIZE:
+            yield from itertools.islice(_made(partial(Segment, None)), _PAGES_LOOKED_AT)
+
+    def _why_not(self, size: int, align: int, mask: int, aside: list[Segment]) -> str:
+        tried = f"{self._name}: no memory for DMA of {size} bytes aligned to {align} up to {mask:#x}"
+        sizes = hugepages()
+        huge = next((huge for huge in sizes if huge.size >= max(size, align)), None)
+        if aside:
+            pages = sum(segment.huge is None for segment in aside)
+            return (
+                f"{tried}: {len(aside) - pages} hugepages and {pages} pages were looked at, and none is below; "
+                "close what has the low ones, or reserve some early (hugepages=N on the kernel's command line)"
+            )
+        if huge is None:
+            largest = (
+                f"the largest hugepage of this kernel has {sizes[-1]}" if sizes else "this kernel has no hugepages"
+            )
+            return f"{tried}: {largest}; larger ones come with hugepagesz=1G hugepages=1 on the kernel's command line"
+        return (
+            f"{tried}: {huge.free} of {huge.total} hugepages of {huge} are free, and this process could not reserve "
+            f"more; as root: {huge.command()}"
+        )
+
+    # -- giving it back --
+
+    def give_back(self, buffer: DmaBuffer) -> None:
+        """Close a buffer, or a part of one: what `DmaBuffer.close` does."""
+        with self.lock:
+            if buffer.closed:
+                return
+            if buffer.whole is not buffer:
+                buffer.shut()
+                return
+            if self._live == {buffer}:
+                self._switch_bus_mastering(on=False)
+            self._live.discard(buffer)
+            buffer.shut()
+            self._leaving.append(buffer)
+            self._reap()
+
+    def _reap(self) -> None:
+        """Make the memory of closed buffers free when nobody looks at it any more."""
+        leaving, self._leaving = self._leaving, []
+        for buffer in leaving:
+            if buffer.exports:
+                self._leaving.append(buffer)
+            else:
+                buffer.place.free.give(buffer.at, -(-buffer.size // _CACHE_LINE) * _CACHE_LINE)
+        if leaving:
+            self._release_segments(keep=1)
+
+    def _release_segments(self, keep: int = 0) -> None:
+        """Give unused segments back to the kernel but for a few, so that a lone buffer's next one is quick."""
+        unused = [segment for segment in self._segments if segment.free.untouched]
+        for segment in unused[keep:]:
+            self._segments.remove(segment)
+            self._release(segment)
+
+    def _release(self, segment: Segment) -> None:
+        segment.close()
+        huge = segment.huge
+        if huge is not None and self._reserved.get(huge, 0) > 0:
+            self._reserved[huge] -= 1
+            huge.change(-1)
+
+    def close(self) -> None:
+        """End bus mastering, close every buffer, give all memory back; again is harmless. `Device.close` calls it."""
+        with self.lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._live:
+                self._switch_bus_mastering(on=False)
+            for buffer in self._live:
+                buffer.shut()
+            self._live.clear()
+            self._leaving.clear()
+            for segment in self._segments:
+                self._release(segment)
+            self._segments.clear()
+            for huge, count in self._reserved.items():
+                if count:
+                    huge.change(-count)
+            _open.discard(self)
+
+    def _forget(self) -> None:
+        """In a forked child: close everything without touching the device, which is the parent's."""
+        self._closed = True
+        for segment in self._segments:
+            segment.forget()
+        for buffer in self._live:
+            buffer.shut()
+
+    # -- the device --
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self._name} is closed, or belongs to the process that this one was forked from")
+
+    def _require_untranslated(self) -> None:
+        """Refuse a device whose IOMMU has page tables of its own, where a physical address is not the bus address.
+
+        Source: Documentation/ABI/testing/sysfs-kernel-iommu_groups, ``type``.
+        """
+        kind = read_optional(self._directory / "iommu_group/type") if self._directory else None
+        if kind not in (None, "identity"):
+            raise DmaUnavailableError(
+                errno.EOPNOTSUPP,
+                f"memory for DMA of {self._name}: its IOMMU translates (iommu_group/type is {kind}), so the device "
+                "would not reach it; boot with iommu=pt on the kernel's command line, or use VFIO",
+            )
+
+    def _switch_bus_mastering(self, *, on: bool) -> None:
+        if self._config is None:
+            return
+        if on:
+            self._config.change_command(set=Command.BUS_MASTER)
+        else:
+            with contextlib.suppress(DeviceRemovedError):
+                self._config.change_command(clear=Command.BUS_MASTER)
+
+
+def _checked_mask(mask: int) -> int:
+    if not 1 <= mask <= ALL_ADDRESSES or mask & (mask + 1):
+        raise ValueError(f"a mask is 2^n - 1, up to {ALL_ADDRESSES:#x}, not {mask:#x}")
+    return mask
+
+
+def _made(make: Callable[[], Segment]) -> Iterator[Segment]:
+    while True:
+        try:
+            segment = make()
+        except OSError as error:
+            if error.errno in (errno.ENOMEM, errno.EFAULT):
+                return
+            raise
+        yield segment
+
+
+# One for all, held across a fork, so that the child finds nothing half done by another thread.
+_lock = threading.RLock()
+
+# Those with memory: held here so that a device which nobody closed never writes to memory that was unmapped.
+_open: set[Dma] = set()
+
+
+@atexit.register
+def _close_all() -> None:
+    for dma in list(_open):
+        with contextlib.suppress(ClosedError):
+            dma.close()
+
+
+def _forget_all() -> None:
+    for dma in _open:
+        dma._forget()
+    _open.clear()
+    _lock.release()
+
+
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forget_all)

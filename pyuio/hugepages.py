@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""The kernel's hugepages: which sizes there are, how many are free, and having more of them.
+
+Source: Documentation/admin-guide/mm/hugetlbpage.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyuio.sysfs import read_text
+
+_DIRECTORY = Path("/sys/kernel/mm/hugepages")
+_changing = threading.Lock()
+
+
+@dataclass(frozen=True, order=True)
+class HugepageSize:
+    """Hugepages of one size. `total` and `free` are read anew each time.
+
+    Attributes:
+        size: in bytes, a power of two.
+    """
+
+    size: int
+
+    @property
+    def _directory(self) -> Path:
+        return _DIRECTORY / f"hugepages-{self.size >> 10}kB"
+
+    @property
+    def total(self) -> int:
+        """How many there are, used or free."""
+        return int(read_text(self._directory / "nr_hugepages"))
+
+    @property
+    def free(self) -> int:
+        """How many are free and not promised to anyone."""
+        free, reserved = (int(read_text(self._directory / name)) for name in ("free_hugepages", "resv_hugepages"))
+        return free - reserved
+
+    @property
+    def _set_aside(self) -> int:
+        """What a write of nr_hugepages sets: all but those that go when whoever has them lets go."""
+        while True:
+            surplus = read_text(self._directory / "surplus_hugepages")
+            total = self.total
+            if surplus == read_text(self._directory / "surplus_hugepages"):  # else one went in between
+                return total - int(surplus)
+
+    def command(self, more: int = 1) -> str:
+        """Return the command, for a root shell, after which there are so many more."""
+        return f"echo {self._set_aside + more} > {self._directory}/nr_hugepages"
+
+    def change(self, more: int) -> bool:
+        """Have the kernel set so many more aside, or, if negative, fewer; return whether it could and this user may.
+
+        Those that are in use go when they are no longer. Another process that changes the number between the read and
+        the write is overruled: the kernel has no way to ask for one more.
+        """
+        with _changing, contextlib.suppress(OSError):
+            wanted = max(0, self._set_aside + more)
+            (self._directory / "nr_hugepages").write_text(str(wanted))
+            return self._set_aside >= wanted
+        return False
+
+    def __str__(self) -> str:
+        return f"{self.size >> 10} kB"
+
+
+def hugepages() -> list[HugepageSize]:
+    """Return the sizes of hugepages that this kernel has, smallest first; [] for a kernel without any."""
+    try:
+        names = [entry.name for entry in _DIRECTORY.iterdir()]
+    except OSError:
+        return []
+    return sorted(HugepageSize(int(name.removeprefix("hugepages-").removesuffix("kB")) << 10) for name in names)

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: MIT
+"""DMA on real memory, real pagemap and QEMU's edu card."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyuio_drivers import edu as registers
+from pyuio_drivers.edu import DMA_REACHABLE, Edu
+
+import pyuio
+from pyuio.hugepages import hugepages
+from pyuio.sysfs import PCI_DEVICES
+from tests.guest.support import EDU, Cards, command_register, start_dma
+
+BUS_MASTER = 1 << 2
+HUGE = 2 << 20
+LOW = (1 << 28) - 1
+
+
+def free_hugepages() -> tuple[int, int]:
+    size = hugepages()[0]
+    return size.total, size.free
+
+
+# -- the card --
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.integers(0, 4200), st.integers(0, DMA_REACHABLE - 1), st.booleans(), st.randoms())
+def test_round_trips(card: Edu, length: int, offset: int, by_interrupt: bool, source: random.Random) -> None:
+    room = DMA_REACHABLE - offset
+    length = min(length, 2 * room)  # 200 ms each way at most
+    data = source.randbytes(length)
+    card.to_device(data, offset, by_interrupt=by_interrupt)
+    # What was too long for the card started again at the offset.
+    model = bytearray(card.from_device(min(length, room), offset)) if length <= room else bytearray(data[:room])
+    model[: max(0, length - room)] = data[room:]
+    assert card.from_device(min(length, room), offset, by_interrupt=by_interrupt) == model
+    if length <= room:
+        assert model == data
+
+
+def test_the_whole_buffer_and_more(card: Edu) -> None:
+    data = random.randbytes(DMA_REACHABLE)
+    card.to_device(data)
+    assert card.from_device(DMA_REACHABLE + 5) == data + data[:5]
+
+
+def test_from_a_buffer_without_a_copy(card: Edu) -> None:
+    with card.device.dma.alloc(100) as buffer:
+        buffer[:] = random.randbytes(100)
+        card.to_device(buffer[10:20])
+        assert card.from_device(10) == bytes(buffer)[10:20]
+
+
+def test_nothing_makes_the_card_end_its_machine(card: Edu) -> None:
+    card.to_device(b"")
+    assert card.from_device(0) == b""
+    for offset in (-1, DMA_REACHABLE, 4096, 1 << 40):
+        with pytest.raises(ValueError, match="offset in the card's memory"):
+            card.to_device(b"x", offset)
+        with pytest.raises(ValueError, match="offset in the card's memory"):
+            card.from_device(1, offset)
+    with pytest.raises(ValueError, match="length"):
+        card.from_device(-1)
+    card.to_device(b"last", DMA_REACHABLE - 4)
+    assert card.from_device(4, DMA_REACHABLE - 4) == b"last"
+
+
+def test_a_driver_waits_for_what_another_left_running(edu: str) -> None:
+    with pyuio.open(edu, bind=True) as device:
+        first = Edu(device)
+        start_dma(first, registers.DMA_BUFFER, device.dma.alloc(64).address, 64, to_memory=True)
+        second = Edu(device)
+        assert not second.registers.read32(registers.DMA_COMMAND) & registers.DMA_START
+
+
+# -- addresses --
+
+
+def test_addresses_above_the_mask_are_never_handed_out(card: Edu) -> None:
+    """With 1 GiB of memory most of it is above 28 bits: the low part runs out first, and says so."""
+    buffers = []
+    with pytest.raises(pyuio.DmaMemoryError, match="looked at, and none is below") as caught:  # noqa: PT012
+        while True:
+            buffers.append(card.device.dma.alloc(HUGE))
+            assert len(buffers) <= (LOW + 1) // HUGE
+    assert isinstance(caught.value, MemoryError)
+    print(len(buffers), caught.value)
+    assert buffers
+    for buffer in buffers:
+        assert buffer.address + buffer.size - 1 <= LOW
+        buffer.verify()
+    high = card.device.dma.alloc(HUGE, mask=(1 << 64) - 1)
+    assert high.address > LOW
+    # What the check is for: the card cuts the address, and says nothing.
+    card.to_device(b"good")
+    start_dma(card, registers.DMA_BUFFER, high.address, 4, to_memory=True)
+    card.registers.poll32(registers.DMA_COMMAND, registers.DMA_START, 0, 2.0)
+    assert bytes(high[:4]) == bytes(4)
+
+
+def test_a_card_that_reaches_all_memory(cards: Cards) -> None:
+    with Edu.open(cards(EDU)[-1]) as card:
+        card.device.dma.mask = (1 << 64) - 1
+        for _ in range(512):
+            buffer = card.device.dma.alloc(HUGE)
+            if buffer.address > LOW:
+                break
+        else:
+            pytest.skip("there is no memory above 28 bits")
+        buffer[:5] = b"above"
+        card.to_device(buffer[:5])
+        buffer.zero()
+        start_dma(card, registers.DMA_BUFFER, buffer.address + 100, 5, to_memory=True)
+        card.registers.poll32(registers.DMA_COMMAND, registers.DMA_START, 0, 2.0)
+        assert bytes(buffer[100:105]) == b"above"
+
+
+def test_alignment_and_masks(device: pyuio.Device) -> None:
+    for align in (1, 64, 4096, 65536, HUGE):
+        assert device.dma.alloc(10, align=align).address % align == 0
+    for align in (0, 3, -1):
+        with pytest.raises(ValueError, match="power of two"):
+            device.dma.alloc(10, align=align)
+    for mask in (0, -1, 5, 1 << 64):
+        with pytest.raises(ValueError, match="2\\^n - 1"):
+            device.dma.alloc(10, mask=mask)
+        with pytest.raises(ValueError, match="2\\^n - 1"):
+            device.dma.mask = mask
+    for size in (0, -1):
+        with pytest.raises(ValueError, match="at least 1 byte"):
+            device.dma.alloc(size)
+    for size, align in ((1 << 40, 4096), (10, 1 << 40)):
+        with pytest.raises(pyuio.DmaMemoryError, match="the largest hugepage of this kernel"):
+            device.dma.alloc(size, align=align)
+    with pytest.raises(pyuio.DmaMemoryError, match="looked at"):
+        device.dma.alloc(10, mask=(1 << 12) - 1)  # the first page: the kernel gives it to nobody
+
+
+# -- life --
+
+
+def test_bus_mastering_follows_the_buffers(edu: str) -> None:
+    with pyuio.open(edu, bind=True) as device:
+        assert not command_register(edu) & BUS_MASTER
+        first = device.dma.alloc(100)
+        second = device.dma.alloc(100)
+        assert command_register(edu) & BUS_MASTER
+        first.close()
+        first.close()
+        assert command_register(edu) & BUS_MASTER
+        second.close()
+        assert not command_register(edu) & BUS_MASTER
+        third = device.dma.alloc(100)
+        assert command_register(edu) & BUS_MASTER
+    assert not command_register(edu) & BUS_MASTER
+    assert third.closed
+    with pytest.raises(pyuio.ClosedError):
+        device.dma.alloc(1)
+
+
+def test_memory_is_zeroed_each_time(device: pyuio.Device) -> None:
+    buffer = device.dma.alloc(10000)
+    address = buffer.address
+    buffer[:] = b"\xff" * 10000
+    buffer.close()
+    again = device.dma.alloc(10000)
+    assert again.address == address
+    assert bytes(again) == bytes(10000)
+
+
+def test_use_after_close(device: pyuio.Device) -> None:
+    buffer = device.dma.alloc(4096)
+    part = buffer[16:32]
+    window = part.registers
+    buffer.close()
+    for use in (
+        lambda: buffer.address,
+        lambda: buffer[0],
+        lambda: buffer[0:4],
+        lambda: buffer.__setitem__(0, 1),
+        lambda: buffer.verify(),
+        lambda: buffer.registers,
+        lambda: buffer.zero(),
+        lambda: memoryview(buffer),
+        lambda: part.address,
+        lambda: part[0],
+        lambda: bytes(part),
+        lambda: window.read32(0),
+    ):
+        with pytest.raises(ValueError, match="closed"):
+            use()
+    assert buffer.size == len(buffer) == 4096
+
+
+def test_memory_waits_for_its_views(device: pyuio.Device) -> None:
+    """A view outlives its buffer; nobody else gets the memory meanwhile."""
+    buffer = device.dma.alloc(4096)
+    address = buffer.address
+    array = np.frombuffer(buffer[1024:2048], dtype="<u4")  # type: ignore[call-overload]  # numpy lists what it takes
+    buffer.close()
+    array[:] = 0x12345678
+    other = device.dma.alloc(4096)
+    assert other.address != address
+    assert bytes(other) == bytes(4096)
+    assert array.sum() == 0x12345678 * 256
+    del array
+    gc.collect()
+    assert device.dma.alloc(4096).address == address
+
+
+def test_views_outlive_the_device(edu: str) -> None:
+    with pyuio.open(edu, bind=True) as device:
+        view = memoryview(device.dma.alloc(4096))
+    view[:4] = b"here"
+    child = os.fork()
+    if child == 0:  # not left out of children any more: nothing would fill the hole in
+        view[:4] = b"also"
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert bytes(view[:4]) == b"also"
+
+
+def test_a_card_that_is_pulled_out(edu: str) -> None:
+    device = pyuio.open(edu, bind=True)
+    try:
+        buffer = device.dma.alloc(4096)
+        (PCI_DEVICES / edu / "remove").write_text("1")
+        with pytest.raises(pyuio.DeviceRemovedError):
+            device.config.read32(0)
+        second = device.dma.alloc(4096)
+        buffer.close()
+        second.close()
+        with pytest.raises(pyuio.DeviceRemovedError):
+            device.dma.alloc(4096)
+        device.close()
+        device.close()
+        with pytest.raises(pyuio.ClosedError):
+            device.dma  # noqa: B018
+    finally:
+        device.close()
+        Path("/sys/bus/pci/rescan").write_text("1")
+
+
+def test_a_slice_closes_alone(device: pyuio.Device) -> None:
+    buffer = device.dma.alloc(4096)
+    part = buffer[100:200]
+    inner = part[50:]
+    assert (part.address, inner.address) == (buffer.address + 100, buffer.address + 150)
+    part.close()
+    part.close()
+    inner[0] = 7
+    assert buffer[150] == 7
+    with pytest.raises(pyuio.ClosedError):
+        part[0] = 1
+    buffer.close()
+    with pytest.raises(pyuio.ClosedError):
+        inner[0] = 1
+
+
+def test_forgotten_buffers_stay(device: pyuio.Device) -> None:
+    """The device may still be at work on what the program has forgotten."""
+    addresses = {device.dma.alloc(4096).address for _ in range(20)}
+    gc.collect()
+    assert len(addresses) == 20
+
+
+def test_hugepages_are_given_back(edu: str) -> None:
+    before = free_hugepages()
+    with pyuio.open(edu, bind=True) as device:
+        buffers = [device.dma.alloc(HUGE) for _ in range(3)]
+        assert free_hugepages()[0] >= 3
+        for buffer in buffers:
+            buffer.close()
+    assert free_hugepages() == before
+
+
+def test_single_pages_where_there_are_no_hugepages(device: pyuio.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyuio.hugepages.HugepageSize.change", lambda self, more: False)
+    with pytest.raises(pyuio.DmaMemoryError, match=r"as root: echo 1 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr"):
+        device.dma.alloc(4097)
+    buffers = [device.dma.alloc(4096) for _ in range(10)]
+    assert len({buffer.address for buffer in buffers}) == 10
+    for buffer in buffers:
+        buffer.verify()
+    with device.dma.pool(10, 1024) as pool:
+        assert len(pool) == 10
+
+
+def test_pool(device: pyuio.Device) -> None:
+    pool = device.dma.pool(100, 2048)
+    buffers = [pool.take() for _ in range(100)]
+    assert len({buffer.address // 2048 for buffer in buffers}) == 100
+    with pytest.raises(pyuio.DmaMemoryError, match="all 100 buffers of the pool are taken"):
+        pool.take()
+    pool.give(buffers[3])
+    assert pool.take() is buffers[3]
+    pool.give(buffers[3])
+    with pytest.raises(ValueError, match="given back already"):
+        pool.give(buffers[3])
+    with pytest.raises(ValueError, match="not taken from this pool"):
+        pool.give(device.dma.alloc(2048))
+    pool.close()
+    pool.close()
+    with pytest.raises(pyuio.ClosedError):
+        pool.take()
+    with pytest.raises(pyuio.ClosedError):
+        buffers[0][0] = 1
+    with pytest.raises(pyuio.DmaMemoryError):
+        device.dma.pool(10, 1 << 40)
+    with pytest.raises(ValueError, match="a pool has"):
+        device.dma.pool(0, 64)

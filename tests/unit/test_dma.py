@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""The parts of DMA memory that need no device and no privilege: what is free, spans of memory, descriptor rings."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+from typing import cast
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pyuio
+from pyuio._native._access import Window
+from pyuio._native._memory import Span, fill_in, hold, leave_out, pointer
+from pyuio.dma_buffer import DmaBuffer
+from pyuio.ranges import FreeRanges
+from pyuio.ring import DescriptorRing
+
+SIZE = 1 << 16
+
+
+@given(
+    st.integers(0, 1 << 20).map(lambda n: n * 4096),
+    st.integers(1, SIZE),
+    st.lists(
+        st.tuples(st.integers(1, SIZE), st.sampled_from([1, 64, 512, 4096]), st.integers(0, 99), st.booleans()),
+        max_size=60,
+    ),
+)
+def test_free_ranges(address: int, room: int, steps: list[tuple[int, int, int, bool]]) -> None:
+    """Ranges taken are inside, aligned, below the limit and apart; what is refused fits nowhere; all comes back."""
+    mask = address + room - 1
+    ranges = FreeRanges(address, SIZE)
+    taken: list[tuple[int, int]] = []
+    for size, align, which, give in steps:
+        if give and taken:
+            ranges.give(*taken.pop(which % len(taken)))
+            continue
+        offset = ranges.take(size, align, mask)
+        # The bytes of every free range below the limit, worked out anew.
+        ends = [0, *(a + s for a, s in sorted(taken))]
+        starts = [*(a for a, _ in sorted(taken)), SIZE]
+        fits = [
+            first
+            for start, end in zip(ends, starts, strict=True)
+            if (first := -(-(address + start) // align) * align - address) + size <= min(end, room)
+        ]
+        assert offset == (fits[0] if fits else None)
+        if offset is not None:
+            taken.append((offset, size))
+        assert not ranges.untouched or not taken
+    for one in taken:
+        ranges.give(*one)
+    assert ranges.untouched
+
+
+def test_span() -> None:
+    memory = mmap.mmap(-1, 8192)
+    span = Span(memory, 100, 50)
+    span[0], span[-1] = 1, 255
+    assert (span[0], span[49], len(span), span.size) == (1, 255, 50, 50)
+    assert (memory[100], memory[149]) == (1, 255)
+    span[10:13] = b"abc"
+    span[13:15] = memoryview(span)[10:12]
+    assert bytes(span)[10:15] == b"abcab"
+    assert memoryview(span).nbytes == 50
+    assert not memoryview(span).readonly
+    assert np.frombuffer(span, dtype=np.uint8)[10] == ord("a")  # type: ignore[call-overload]
+    span.zero()
+    assert bytes(memory) == bytes(8192)
+    for index in (50, -51, 1 << 70):
+        with pytest.raises(IndexError):
+            span[index]
+        with pytest.raises(IndexError):
+            span[index] = 0
+    for value in (-1, 256):
+        with pytest.raises(ValueError, match="0 to 255"):
+            span[0] = value
+    with pytest.raises(ValueError, match="2 bytes do not fit a slice of 3"):
+        span[0:3] = b"ab"
+    with pytest.raises(ValueError, match="no step"):
+        span[0:4:2] = b"ab"
+    with pytest.raises(TypeError):
+        del span[0]  # type: ignore[attr-defined]
+    for offset, size in ((-1, 5), (0, 0), (8192, 1), (8000, 193)):
+        with pytest.raises(ValueError, match="are not inside 8192 bytes"):
+            Span(memory, offset, size)
+    with pytest.raises(BufferError):
+        Span(b"read only", 0, 1)
+
+
+def test_span_holds_its_memory_until_the_last_view_is_gone() -> None:
+    memory = mmap.mmap(-1, 4096)
+    span = Span(memory, 0, 4096)
+    inner = Span(span, 8, 8)
+    view = memoryview(inner)
+    assert (span.exports, inner.exports) == (1, 1)
+    for one in (span, inner):
+        one.close()
+        one.close()
+        assert one.closed
+    with pytest.raises(BufferError):
+        memory.close()
+    view[0] = 7
+    del inner, span
+    gc.collect()
+    assert view[0] == 7
+    view.release()
+    memory.close()
+
+
+def test_span_closed_by_its_own_argument() -> None:
+    """Python code that runs while an argument is converted may close it."""
+    span = Span(mmap.mmap(-1, 4096), 0, 4096)
+
+    class Closing:
+        def __index__(self) -> int:
+            span.close()
+            return 0
+
+    for use in (lambda: span[Closing()], lambda: span.__setitem__(0, cast(int, Closing()))):
+        with pytest.raises(pyuio.ClosedError):
+            use()
+    with pytest.raises(TypeError):
+        Span.__init__(span, bytearray(1), 0, 1)
+
+
+def test_holding_and_leaving_out() -> None:
+    memory = mmap.mmap(-1, 8192)
+    assert pointer(memory) % mmap.PAGESIZE == 0
+    leave_out(memory, True)
+    with pytest.raises(FileExistsError):
+        fill_in(memory)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        hold(memory, -1)
+
+
+FIELDS = {"address": (0, 64), "length": (8, 16), "flags": (12, 32)}
+
+
+class Buffer(Span):
+    """A buffer whose address is made up, for what does not ask a device."""
+
+    address = 0x1000
+
+    @property
+    def registers(self) -> Window:
+        return Window(self, offset=0, size=self.size, name="memory", endian="little")
+
+
+def ring_on(**others: object) -> tuple[Buffer, DescriptorRing]:
+    buffer = Buffer(mmap.mmap(-1, 4096), 0, 64)
+    arguments: dict[str, object] = {"entry_size": 16, "fields": FIELDS, "owner": "flags", **others}
+    return buffer, DescriptorRing(cast(DmaBuffer, buffer), **arguments)  # type: ignore[arg-type]
+
+
+def test_ring() -> None:
+    buffer, ring = ring_on()
+    assert len(ring) == 4
+    assert ring.address(5) == 0x1010
+    ring.publish(5, address=0x1122334455667788, length=0x99AA, flags=0x80000001)
+    assert bytes(buffer)[16:32].hex() == "8877665544332211aa99000001000080"
+    assert (ring.owner(1), ring.read(1, "length"), ring.owner(0)) == (0x80000001, 0x99AA, 0)
+    with pytest.raises(ValueError, match="0x10000"):
+        ring.publish(0, length=0x10000, flags=1)
+    with pytest.raises(KeyError):
+        ring.publish(0, length=1)
+    with pytest.raises(KeyError):
+        ring.publish(0, nonsense=1, flags=1)
+    assert ring.owner(0) == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"entry_size": 24}, "whole number of entries"),
+        ({"entry_size": 0}, "whole number of entries"),
+        ({"owner": "valid"}, "not one of the fields"),
+        ({"fields": {"flags": (0, 24)}}, "8, 16, 32 or 64 bits"),
+        ({"fields": {"flags": (2, 32)}}, "misaligned"),
+        ({"fields": {"flags": (0, 32), "more": (2, 16)}}, "overlaps 'flags'"),
+        ({"fields": {"flags": (16, 32)}}, "beyond the entry's 16 bytes"),
+        ({"fields": {"flags": (0, 64)}, "entry_size": 4}, "misaligned"),
+    ],
+)
+def test_rings_that_cannot_be(changed: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ring_on(**changed)

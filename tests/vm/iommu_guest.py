@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+"""Run in a guest by test_iommu.py: DMA memory under an IOMMU that translates, and under one that lets it be."""
+
+from pathlib import Path
+
+from pyuio_drivers.edu import Edu
+
+import pyuio
+from tests.guest.support import attribute
+
+address = next(device.address for device in pyuio.devices() if device.ids == "1234:11e8")
+assert address is not None
+kind = attribute(address, "iommu_group/type")
+assert kind in ("DMA", "DMA-FQ"), kind
+with Edu.open(address) as card:
+    refusal = None
+    try:
+        card.device.dma.alloc(64)
+    except pyuio.DmaUnavailableError as error:
+        refusal = error
+    assert isinstance(refusal, OSError), "memory was handed out under an IOMMU that translates"
+    print(f"refused: {refusal}")
+    assert not card.device.config.command & pyuio.pci.Command.BUS_MASTER
+
+# What iommu=pt does at boot, for this group alone; with no driver bound.
+Path("/sys/bus/pci/devices", address, "iommu_group/type").write_text("identity")
+with Edu.open(address) as card:
+    card.to_device(b"through the IOMMU")
+    print("identity:", card.from_device(17).decode())
