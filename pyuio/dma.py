@@ -207,7 +207,7 @@ class Dma:
         with self.lock:
             if buffer.closed:
                 return
-            if buffer.whole is not buffer:
+            if buffer.whole is not None:  # a part
                 buffer.shut()
                 return
             if self._live == {buffer}:
@@ -248,10 +248,15 @@ class Dma:
             if self._closed:
                 return
             self._closed = True
-            if self._live:
-                self._switch_bus_mastering(on=False)
             for buffer in self._live:
                 buffer.shut()
+            if self._live:
+                try:
+                    self._switch_bus_mastering(on=False)
+                except ClosedError:
+                    # The program closed the configuration space first, and nothing here can stop the device any more.
+                    # The memory stays, by way of _open, until the process ends.
+                    return
             self._live.clear()
             self._leaving.clear()
             for segment in self._segments:

@@ -47,7 +47,7 @@ class DmaBuffer(Span):
         self.at = at  # offset in the place
         self._registers: Window | None = None
         self._parts: weakref.WeakSet[DmaBuffer] | None = None
-        self.whole = self
+        self.whole: DmaBuffer | None = None  # of a part: what it is a part of, first of all
 
     @property
     def address(self) -> int:
@@ -85,12 +85,13 @@ class DmaBuffer(Span):
         if size == 0:
             raise ValueError("an empty slice of a DMA buffer would have no address")
         part = DmaBuffer(self, offset, size, self._owner, self.place, self.at + offset)
-        part.whole = self.whole
+        whole = self if self.whole is None else self.whole
+        part.whole = whole
         with self._owner.lock:
             self._require_open()
-            if self.whole._parts is None:
-                self.whole._parts = weakref.WeakSet()
-            self.whole._parts.add(part)
+            if whole._parts is None:
+                whole._parts = weakref.WeakSet()
+            whole._parts.add(part)
         return part
 
     def close(self) -> None:

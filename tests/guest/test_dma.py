@@ -6,6 +6,8 @@ from __future__ import annotations
 import gc
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +235,26 @@ def test_views_outlive_the_device(edu: str) -> None:
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert bytes(view[:4]) == b"also"
+
+
+def test_parts_closed_in_the_wrong_order(edu: str) -> None:
+    """Nothing can stop the device then, so its memory stays until the process ends: one of its own."""
+    program = f"""if True:
+        import pyuio
+        from pyuio.hugepages import hugepages
+        with pyuio.open("{edu}", bind=True) as device:
+            buffer = device.dma.alloc(4096)
+            device.config.close()
+            try:
+                buffer.close()
+            except pyuio.ClosedError:
+                print("refused")
+        assert buffer.closed
+        hugepages()[0].change(-hugepages()[0].total)  # what is in use goes with the process
+        """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "refused\n", "")
+    assert not command_register(edu) & BUS_MASTER
 
 
 def test_a_card_that_is_pulled_out(edu: str) -> None:
