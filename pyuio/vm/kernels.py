@@ -147,9 +147,8 @@ def _host(say: Say, refresh: bool) -> Kernel:
     image = next((p for p in (Path(f"/boot/vmlinuz-{version}"), modules / "vmlinuz") if p.exists()), None)
     if image is None or not modules.is_dir():
         missing = f"/boot/vmlinuz-{version}" if image is None else str(modules)
-        raise KernelError(
-            f"the running kernel cannot be used: there is no {missing}; on Debian use --kernel debian, elsewhere the path of a kernel"
-        )
+        advice = "on Debian use --kernel debian, elsewhere give the path of a kernel"
+        raise KernelError(f"the running kernel cannot be used: there is no {missing}; {advice}")
     return _local(image, version, modules, say, refresh)
 
 
