@@ -5,7 +5,8 @@
 interrupt whose read returns how many came. `Driver` is the base of a driver.
 """
 
-from pyuio.device import Device, FoundDevice, devices, open
+from pyuio.device import Device, open
+from pyuio.discovery import FoundDevice, devices
 from pyuio.dma import DmaBuffer, dma_rmb, dma_wmb
 from pyuio.driver import Driver
 from pyuio.errors import (

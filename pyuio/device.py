@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Finding devices and opening them: what puts configuration space, BARs, interrupt and binding together."""
+"""An open device: what puts configuration space, BARs, interrupt, memory and binding together."""
 
 from __future__ import annotations
 
@@ -7,26 +7,21 @@ import errno
 import fcntl
 import mmap
 import os
-import re
 import threading
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyudev
-
 from pyuio import binding
 from pyuio.bars import Bar
+from pyuio.discovery import FoundDevice, find
 from pyuio.dma import Dma
 from pyuio.errors import (
-    AmbiguousDeviceError,
     ClosedError,
     DeviceBusyError,
-    DeviceNotFoundError,
     DriverNotBoundError,
     InterruptUnavailableError,
     MappingError,
@@ -34,122 +29,12 @@ from pyuio.errors import (
     PyuioError,
 )
 from pyuio.interrupt import Interrupt, open_uio_interrupt
-from pyuio.pci import ConfigSpace, parse_address
+from pyuio.pci import ConfigSpace
 from pyuio.region import PortRegion, Region
-from pyuio.sysfs import PCI_DEVICES, link_name
 from pyuio.uio import UioNode
 
 if TYPE_CHECKING:
     from pyuio._native._access import Endian
-
-_IDS = re.compile(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}")
-
-
-@dataclass(frozen=True)
-class FoundDevice:
-    """A PCI function, or another device that has a UIO node, as it was when it was found.
-
-    Attributes:
-        directory: its directory in sysfs.
-        address: of a PCI function, ``0000:00:04.0``; None for any other device.
-        ids: vendor and device id, ``1234:11e8``; None for what is not a PCI function.
-        class_code: 24 bits, base class first; None for what is not a PCI function.
-        driver: the kernel driver that has it, or None.
-        uio: the name of its UIO node, ``uio0``, or None.
-    """
-
-    directory: Path
-    address: str | None
-    ids: str | None
-    class_code: int | None
-    driver: str | None
-    uio: str | None
-
-    @property
-    def name(self) -> str:
-        """What messages call it: its address, or its name in sysfs."""
-        return self.address or self.directory.name
-
-    def __str__(self) -> str:
-        ids = f" {self.ids}" if self.ids else ""
-        node = f", /dev/{self.uio}" if self.uio else ""
-        return f"{self.name}{ids} (driver: {self.driver or 'none'}{node})"
-
-
-def _found(device: pyudev.Device) -> FoundDevice:
-    directory = Path(device.sys_path)
-    node = UioNode.of_device(directory)
-    ids, class_code = device.properties.get("PCI_ID"), device.properties.get("PCI_CLASS")
-    return FoundDevice(
-        directory=directory,
-        address=device.properties.get("PCI_SLOT_NAME"),
-        ids=ids.lower() if ids else None,
-        class_code=int(class_code, 16) if class_code else None,
-        driver=link_name(directory / "driver"),
-        uio=node.name if node else None,
-    )
-
-
-def devices() -> list[FoundDevice]:
-    """Return every PCI function, and every other device with a UIO node, in the order of their addresses and names."""
-    context = pyudev.Context()
-    present = {device.sys_path: device for device in context.list_devices(subsystem="pci")}
-    for node in context.list_devices(subsystem="uio"):
-        device = _behind(node)
-        present.setdefault(device.sys_path, device)
-    return sorted(map(_found, present.values()), key=lambda device: (device.address is None, device.name))
-
-
-def _behind(node: pyudev.Device) -> pyudev.Device:
-    return node if node.parent is None else node.parent  # a node without a device behind it stands for itself
-
-
-def _listing(candidates: list[FoundDevice]) -> str:
-    return "".join(f"\n  {candidate}" for candidate in candidates) or " none"
-
-
-def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
-    """Return the one device that `which` names, as it is now.
-
-    Args:
-        which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0``, or
-            an entry of `devices`.
-
-    Raises:
-        DeviceNotFoundError: there is no such device; the message lists what there is.
-        AmbiguousDeviceError: there is more than one; the message lists them.
-        ValueError: `which` has none of these forms.
-        TypeError: `which` is not a string, a path or an entry of `devices`.
-    """
-    context = pyudev.Context()
-    if isinstance(which, FoundDevice):
-        name, directory = which.name, which.directory
-    elif not isinstance(which, (str, os.PathLike)):
-        raise TypeError(f"a device is named by a string, a path or an entry of devices(), not {type(which).__name__}")
-    else:
-        name = os.fspath(which)
-        if (address := parse_address(name)) is not None:
-            directory = PCI_DEVICES / address
-        elif (node := UioNode.parse(name)) is not None:
-            directory = node.directory
-        elif _IDS.fullmatch(name):
-            return _only_one(name, [_found(device) for device in context.list_devices(PCI_ID=name.upper())])
-        else:
-            forms = "a PCI address (0000:00:04.0), an id pair (1234:11e8) or a node (uio0)"
-            raise ValueError(f"{name!r} does not name a device; give {forms}")
-    try:
-        device = pyudev.Devices.from_sys_path(context, str(directory))
-    except pyudev.DeviceNotFoundError:
-        return _only_one(name, [])
-    return _found(_behind(device) if device.subsystem == "uio" else device)
-
-
-def _only_one(name: str, matching: list[FoundDevice]) -> FoundDevice:
-    if not matching:
-        raise DeviceNotFoundError(f"there is no device {name}; there is:{_listing(devices())}")
-    if len(matching) > 1:
-        raise AmbiguousDeviceError(f"{name} names {len(matching)} devices; name one by address:{_listing(matching)}")
-    return matching[0]
 
 
 def _if_ours(undo: Callable[[], object]) -> Callable[[], None]:

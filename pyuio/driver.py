@@ -7,7 +7,8 @@ import os
 from types import TracebackType
 from typing import ClassVar, TypeVar
 
-from pyuio.device import Device, FoundDevice, devices, find
+from pyuio.device import Device
+from pyuio.discovery import FoundDevice, devices, find
 from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError
 
 _Driver = TypeVar("_Driver", bound="Driver")

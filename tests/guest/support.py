@@ -64,3 +64,10 @@ def start_dma(card: Edu, source: int, destination: int, count: int, to_memory: b
     card.registers.write64(edu.DMA_DESTINATION, destination)
     card.registers.write64(edu.DMA_COUNT, count)
     card.registers.write64(edu.DMA_COMMAND, edu.DMA_START | (edu.DMA_TO_MEMORY * to_memory))
+
+
+def raise_and_wait(card: Edu, bits: int = 1) -> None:
+    """Raise an interrupt and wait until the kernel has counted it."""
+    before = card.device.uio.event_count
+    card.raise_interrupt(bits)
+    wait_until(lambda: card.device.uio.event_count != before)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What of the interrupt does not depend on the way of masking. The rows of the patch are in test_conformance.py."""
+"""What of the interrupt does not depend on the way of masking. The rows of the patch are in kinds/."""
 
 from __future__ import annotations
 

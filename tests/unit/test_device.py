@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyuio
-from pyuio.device import find
+from pyuio.discovery import find
 from pyuio.interrupt import timeout_nanoseconds
 from pyuio.uio import UioNode
 

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""Each test below runs once on every kind of masking: two kernel drivers, one of them in two modes."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pyuio_drivers.edu import Edu
+
+import pyuio
+from pyuio import binding
+from pyuio.interrupt import Interrupt
+from tests.guest.support import INTERRUPT_DISABLE, command_register
+
+KINDS = ("uio_pci_generic", "igb_uio-legacy", "igb_uio-msi")
+
+
+@pytest.fixture(params=KINDS, scope="module")
+def kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A kernel driver, loaded, and the way in which it delivers interrupts."""
+    driver, _, mode = str(request.param).partition("-")
+    if mode:
+        subprocess.run(["modprobe", "uio"], check=True)
+        module: Path = request.getfixturevalue("igb_uio")
+        subprocess.run(["insmod", module, f"intr_mode={mode}"], check=True)
+    yield str(request.param)
+    if mode:
+        subprocess.run(["rmmod", driver], check=True)
+
+
+@pytest.fixture
+def bound(kind: str, edu: str) -> Iterator[str]:
+    """An edu card bound to the kernel driver."""
+    done = binding.bind(edu, kind.partition("-")[0])
+    yield edu
+    done.undo()
+
+
+@pytest.fixture
+def card(bound: str) -> Iterator[Edu]:
+    with pyuio.open(bound) as device:
+        yield Edu(device)
+
+
+@pytest.fixture
+def interrupt(card: Edu) -> Interrupt:
+    return card.device.interrupt
+
+
+@pytest.fixture
+def is_masked(kind: str, bound: str) -> Callable[[], bool] | None:
+    """Whether the line is masked, as seen from outside pyuio; None where the kernel driver cannot mask (edu's MSI)."""
+    if kind == "igb_uio-msi":
+        return None
+    return lambda: bool(command_register(bound) & INTERRUPT_DISABLE)

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: MIT
+"""What goes on during a wait for an interrupt, and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pyuio_drivers.edu import Edu
+
+import pyuio
+from pyuio import binding
+from pyuio.interrupt import Interrupt
+from pyuio.sysfs import PCI_DRIVERS
+from tests.guest.support import Later
+
+
+def test_a_signal_handler_runs_and_the_wait_goes_on(card: Edu, interrupt: Interrupt) -> None:
+    waits: list[Callable[[], object]] = [
+        lambda: interrupt.read(20),
+        lambda: interrupt.poll(20),
+        lambda: pyuio.wait([interrupt], 20),
+    ]
+    for wait in waits:
+        handled: list[int] = []
+
+        def handler(number: int, frame: object, handled: list[int] = handled) -> None:
+            handled.append(number)
+            if len(handled) == 3:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                card.raise_interrupt()
+
+        before = signal.signal(signal.SIGALRM, handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+            assert wait()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert len(handled) == 3
+        card.acknowledge()
+        if interrupt.pending:
+            interrupt.read(0)
+
+
+def test_a_signal_handler_that_raises_ends_the_wait(card: Edu, interrupt: Interrupt) -> None:
+    class Enough(Exception):
+        pass
+
+    def handler(number: int, frame: object) -> None:
+        raise Enough
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for wait in (interrupt.read, lambda: interrupt.poll(None), lambda: pyuio.wait([interrupt])):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(Enough):
+                wait()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    card.raise_interrupt()
+    assert interrupt.read(5) == 1
+    card.acknowledge()
+
+
+def test_ctrl_c_ends_the_wait(interrupt: Interrupt) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.read()
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def wait_how(how: str, interrupt: Interrupt) -> object:
+    """Wait for ever, in one of three ways."""
+    if how == "read":
+        return interrupt.read()
+    return interrupt.poll(None) if how == "poll" else pyuio.wait([interrupt])
+
+
+def test_unmasked_as_long_as_any_thread_waits(card: Edu, interrupt: Interrupt, later: Later) -> None:
+    """Several wait, each for one only: nobody sleeps on with the line masked because another took an interrupt."""
+    taken: list[int] = []
+    for how in ("read", "wait"):
+
+        def take(how: str = how) -> None:
+            if how == "wait":
+                pyuio.wait([interrupt])
+            taken.append(interrupt.read())
+
+        threads = [later(take) for _ in range(4)]
+        while any(thread.is_alive() for thread in threads):
+            card.raise_interrupt()
+            time.sleep(0.01)
+            card.acknowledge()
+        with contextlib.suppress(BlockingIOError):  # one too many
+            taken.append(interrupt.read(0))
+    assert sum(taken) == interrupt.total == card.device.uio.event_count
+
+
+def test_asyncio_works(card: Edu, interrupt: Interrupt) -> None:
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await interrupt.read_async(0.01)
+        card.raise_interrupt()
+        seen = 0
+        async for count in interrupt:
+            card.acknowledge()
+            seen += count
+            if seen == 20:
+                break
+            card.raise_interrupt()
+        waiting = asyncio.ensure_future(interrupt.read_async())
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(main())
+    assert interrupt.total == 20
+
+
+@pytest.mark.parametrize("how", ["read", "poll", "wait"])
+def test_close_from_another_thread_ends_the_wait(bound: str, later: Later, how: str) -> None:
+    device = pyuio.open(bound)
+    interrupt = device.interrupt
+    ended: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            wait_how(how, interrupt)
+        except pyuio.ClosedError as error:
+            ended.append(error)
+
+    threads = [later(run) for _ in range(3)]
+    time.sleep(0.1)
+    device.close()
+    for thread in threads:
+        thread.join(5)
+    assert len(ended) == 3
+    pyuio.open(bound).close()
+
+
+@pytest.mark.parametrize("how", ["read", "poll", "wait"])
+def test_a_handler_that_closes_ends_the_wait(bound: str, how: str) -> None:
+    device = pyuio.open(bound)
+
+    def handler(number: int, frame: object) -> None:
+        device.close()
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(pyuio.ClosedError):
+            wait_how(how, device.interrupt)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("how", ["read", "poll", "wait"])
+@pytest.mark.parametrize("end", ["unbind", "remove"])
+def test_losing_the_device_ends_the_wait(kind: str, edu: str, later: Later, how: str, end: str) -> None:
+    driver = kind.partition("-")[0]
+    done = binding.bind(edu, driver)
+    device = pyuio.open(edu)
+    interrupt = device.interrupt
+    ended: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            wait_how(how, interrupt)
+        except pyuio.DeviceRemovedError as error:
+            ended.append(error)
+
+    thread = later(run)
+    time.sleep(0.1)
+    if end == "unbind":
+        (PCI_DRIVERS / driver / "unbind").write_text(edu)
+    else:
+        Path("/sys/bus/pci/devices", edu, "remove").write_text("1")
+    thread.join(5)
+    assert len(ended) == 1
+    with pytest.raises(pyuio.DeviceRemovedError):
+        interrupt.read(0)
+    if end == "remove":
+        for use in (lambda: device.config.vendor_id, device.config.bars, lambda: device.bar(0)):
+            with pytest.raises(pyuio.DeviceRemovedError):
+                use()
+    device.close()
+    if end == "unbind":
+        done.undo()
+    else:
+        Path("/sys/bus/pci/rescan").write_text("1")
+    with pyuio.open(edu, bind=True) as again:
+        card = Edu(again)
+        card.raise_interrupt()
+        assert again.interrupt.read(5) == 1
+        card.acknowledge()
+
+
+def test_a_descriptor_closed_under_it(bound: str) -> None:
+    """In a process of its own, as what happens to the number afterwards is anybody's guess."""
+    code = (
+        "import os, sys, pyuio\n"
+        "device = pyuio.open(sys.argv[1])\n"
+        "os.close(device.interrupt.fileno())\n"
+        "for use in (device.interrupt.read, device.interrupt.poll, lambda: device.interrupt.read(0)):\n"
+        "    try: use()\n"
+        "    except pyuio.ClosedError as error: print('closed by something else' in str(error))\n"
+        "device.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, bound], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "True\n" * 3, done.stderr
