@@ -27,7 +27,7 @@ test-unit test-vm test-guest: $(READY)
 
 # What takes minutes, and is no part of test.
 test-long: $(READY)
-	@$(BIN)/python tests/run.py guest -- -m long
+	@$(BIN)/python -m tests.run guest -- -m long
 
 lint: $(READY)
 	@$(BIN)/python -m tests.run lint
