@@ -15,7 +15,7 @@ NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
 .PHONY: demo test test-unit test-vm test-guest test-long lint bench setup clean
 
 demo: $(READY)
-	@$(BIN)/pyuio vm fetch "$(KERNEL)"
+	@$(BIN)/pyuio vm fetch "$(KERNEL)" >/dev/null
 	@$(BIN)/pyuio vm run --kernel "$(KERNEL)" --device edu --timeout 300 -- $(BIN)/python examples/demo.py
 
 test: $(READY)
