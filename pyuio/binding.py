@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyuio.errors import BindingError, DeviceRemovedError, KernelSupportError
+from pyuio.signals import postponed_signals
 from pyuio.sysfs import PCI_DEVICES, PCI_DRIVERS, link_name, read_text, translated
 
 UIO_PCI_GENERIC = "uio_pci_generic"
@@ -92,6 +93,10 @@ class Binding:
         Raises:
             BindingError: the previous driver did not take it back.
         """
+        with postponed_signals():
+            self._undo()
+
+    def _undo(self) -> None:
         device = PCI_DEVICES / self.address
         if not device.exists():
             return
@@ -120,6 +125,11 @@ def bind(address: str, driver: str = UIO_PCI_GENERIC) -> Binding:
         PermissionDeniedError: not root.
     """
     load_driver(driver)
+    with postponed_signals():
+        return _bind(address, driver)
+
+
+def _bind(address: str, driver: str) -> Binding:
     device = PCI_DEVICES / address
     try:
         override = read_text(device / "driver_override")

@@ -31,6 +31,7 @@ from pyuio.errors import (
 from pyuio.interrupt import Interrupt, open_uio_interrupt
 from pyuio.pci import ConfigSpace
 from pyuio.region import PortRegion, Region
+from pyuio.signals import postponed_signals
 from pyuio.uio import UioNode
 
 if TYPE_CHECKING:
@@ -62,15 +63,6 @@ def _lock(file: int, name: str, stack: ExitStack) -> None:
     stack.callback(_if_ours(partial(fcntl.flock, duplicate, fcntl.LOCK_UN)))
 
 
-def _to_the_end(undo: Callable[[], object]) -> None:
-    """Run what can be run twice; Ctrl-C in its middle must not leave it half done."""
-    try:
-        undo()
-    except KeyboardInterrupt:
-        undo()
-        raise
-
-
 class Device:
     """An open device; `pyuio.open` makes it.
 
@@ -92,8 +84,18 @@ class Device:
         self._regions: dict[tuple[int, bool, Endian], Region | PortRegion] = {}
         self._interrupt: Interrupt | PyuioError
         self._dma: Dma | None = None
+        self._resources = ExitStack()
         # Entered again by a signal handler that closes in the middle of something; other threads wait.
         self._guard = threading.RLock()
+        try:
+            # Ctrl-C in its middle would leave the card with the wrong kernel driver.
+            with postponed_signals():
+                self._acquire(found, bind)
+        except BaseException:
+            self.close()
+            raise
+
+    def _acquire(self, found: FoundDevice, bind: bool) -> None:
         # Undone in reverse: the interrupt is masked before its owner, the configuration space, goes; the lock is last.
         with ExitStack() as stack:
             if self.address is not None:
@@ -114,7 +116,7 @@ class Device:
             stack.callback(self._close_regions)
             stack.callback(self._close_dma)
             self._resources = stack.pop_all()
-        self._closed = False
+            self._closed = False
 
     def _find_node(self, found: FoundDevice, bind: bool, stack: ExitStack) -> UioNode:
         node = UioNode.of_device(self._directory)
@@ -131,7 +133,7 @@ class Device:
                 reason = f"{self.name} is held by the kernel driver {driver}; to take it from there {what_to_do}"
                 raise DeviceBusyError(errno.EBUSY, reason)
             raise DriverNotBoundError(errno.ENODEV, f"{self.name} has no UIO driver; {what_to_do}")
-        stack.callback(_if_ours(partial(_to_the_end, binding.bind(self.address).undo)))
+        stack.callback(_if_ours(binding.bind(self.address).undo))
         node = UioNode.of_device(self._directory)
         if node is None:
             raise DriverNotBoundError(errno.ENODEV, f"{self.name} is bound, but the kernel made no UIO node for it")
@@ -254,7 +256,7 @@ class Device:
         Raises:
             BindingError: the previous kernel driver did not take the device back.
         """
-        with self._guard:
+        with self._guard, postponed_signals():
             self._closed = True
             self._resources.close()  # goes on where an exception, or a handler that closes, left off
 
