@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 from pyuio import Device, DeviceTimeoutError, DmaBuffer, Driver
+from pyuio.program import Operation, Read, WriteBack
 
 # Registers of BAR 0, section "MMIO area spec". All take 32-bit accesses; those of DMA take 64-bit ones, too.
 IDENTIFICATION = 0x00  # read only: 0xRRrr00ed, version RR.rr
@@ -130,6 +131,13 @@ class Edu(Driver):
     def acknowledge(self, bits: int = ALL_INTERRUPTS) -> None:
         """Clear these bits of the interrupt status; the card lowers its line when none is left."""
         self.registers.write32(ACKNOWLEDGE_INTERRUPT, bits)
+
+    def acknowledge_program(self) -> list[Operation]:
+        """Return what a `pyuio.Service` does at once: acknowledge what was raised, and keep it as ``status``."""
+        return [
+            Read("status", self.registers, INTERRUPT_STATUS),
+            WriteBack("status", self.registers, ACKNOWLEDGE_INTERRUPT),
+        ]
 
     def wait_for_interrupt(self, timeout: float | None = None) -> int:
         """Wait for the card's interrupt, acknowledge it, and return the bits that were raised.

@@ -24,12 +24,14 @@ from pyuio.errors import (
     InterruptUnavailableError,
     KernelSupportError,
     MappingError,
+    OverrunError,
     PermissionDeniedError,
     PyuioError,
     ShortBufferError,
     WouldBlockError,
 )
 from pyuio.ring import DescriptorRing
+from pyuio.service import Event, Service
 from pyuio.waiting import wait
 
 __all__ = [
@@ -48,12 +50,15 @@ __all__ = [
     "DmaUnavailableError",
     "Driver",
     "DriverNotBoundError",
+    "Event",
     "FoundDevice",
     "InterruptUnavailableError",
     "KernelSupportError",
     "MappingError",
+    "OverrunError",
     "PermissionDeniedError",
     "PyuioError",
+    "Service",
     "ShortBufferError",
     "WouldBlockError",
     "devices",

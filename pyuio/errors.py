@@ -78,5 +78,11 @@ class DmaMovedError(PyuioError, OSError):
     """Memory that a device was given is no longer where it was, or never was (errno EFAULT)."""
 
 
+class OverrunError(PyuioError, OSError):
+    """Events of a native service found no room, as they were not taken in time; `lost` of them (errno EOVERFLOW)."""
+
+    lost = 0
+
+
 class ClosedError(PyuioError, ValueError):
     """Something that was closed was used."""

@@ -23,6 +23,7 @@ from pyuio._native._waiting import lib as _lib
 from pyuio.asynchronous import Waiters
 from pyuio.errors import (
     ClosedError,
+    DeviceBusyError,
     DeviceRemovedError,
     DeviceTimeoutError,
     InterruptUnavailableError,
@@ -128,15 +129,33 @@ class Interrupt:
         self._waiters = Waiters(self._duplicate)
         self._first = int(_lib.pyuio_total(native))
         masking.install(native)
-        self._checked(_lib.pyuio_mask(native), "masking the interrupt")
+        self.checked(_lib.pyuio_mask(native), "masking the interrupt")
 
-    def _checked(self, result: int, doing: str) -> int:
+    @property
+    def native(self) -> Any:
+        """What waits in C, for `pyuio.service`."""
+        return self._native
+
+    def begin_service(self) -> None:
+        """Keep every other reader out, for a `pyuio.Service`; ``pyuio_serve_end`` lets them in again.
+
+        Raises:
+            DeviceBusyError: a service has it, or somebody waits for it.
+            ClosedError: it is closed.
+        """
+        busy = bool(self._waiters.loops)
+        self.checked(-errno.EBUSY if busy else _lib.pyuio_serve_begin(self._native), "serving it")
+
+    def checked(self, result: int, doing: str) -> int:
+        """Return what a function in C returned, or raise what it stands for; `doing` is for the message."""
         if result >= 0:
             return result
         if result == _lib.PYUIO_CLOSED:
             raise ClosedError(f"{self.name}: its interrupt is closed")
         if -result == errno.EBADF:
             raise ClosedError(f"{self.name}: the descriptor of its interrupt was closed by something else")
+        if -result == errno.EBUSY:
+            raise DeviceBusyError(errno.EBUSY, f"{self.name}: a native service has its interrupt, or somebody waits")
         if -result == errno.EIO:
             reason = f"{self.name}: {doing}: {os.strerror(-result)}; the device was removed or unbound"
             raise DeviceRemovedError(errno.ENODEV, reason)
@@ -150,7 +169,7 @@ class Interrupt:
             # Python's signal handlers run here, between two bytecodes.
             if deadline is not None:
                 remaining = max(0, deadline - time.monotonic_ns())
-        return self._checked(result, "waiting for an interrupt")
+        return self.checked(result, "waiting for an interrupt")
 
     def read(self, timeout: float | None = None) -> int:
         """Return how many interrupts came since the last read, waiting for one if there is none.
@@ -219,7 +238,7 @@ class Interrupt:
         deadline = None if remaining < 0 else time.monotonic() + remaining / _NANOSECONDS
         in_time = True
         while True:
-            count = self._checked(_lib.pyuio_read(self._native, 0), "waiting for an interrupt")
+            count = self.checked(_lib.pyuio_read(self._native, 0), "waiting for an interrupt")
             if count:
                 # Soon, not now: this task acknowledges first.
                 self._waiters.call_on_all(self._rearm)
@@ -234,7 +253,7 @@ class Interrupt:
             _lib.pyuio_arm(self._native)
 
     def _duplicate(self) -> int:
-        self._checked(_lib.pyuio_hold(self._native), "waiting for an interrupt")
+        self.checked(_lib.pyuio_hold(self._native), "waiting for an interrupt")
         try:
             return os.dup(self._descriptor)
         finally:
@@ -254,7 +273,7 @@ class Interrupt:
     @property
     def pending(self) -> bool:
         """Whether an interrupt waits to be read; asking changes nothing. ClosedError: it is closed."""
-        return self._checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt") == _lib.PYUIO_READY
+        return self.checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt") == _lib.PYUIO_READY
 
     @property
     def total(self) -> int:
@@ -264,16 +283,16 @@ class Interrupt:
     @property
     def masked(self) -> bool:
         """Whether the interrupt is masked now. ClosedError: it is closed."""
-        self._checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt")
+        self.checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt")
         return self._masking.is_masked(self._native)
 
     def mask(self) -> None:
         """Mask the interrupt; nothing where the kernel driver offers no way. Raises what `read` raises."""
-        self._checked(_lib.pyuio_mask(self._native), "masking the interrupt")
+        self.checked(_lib.pyuio_mask(self._native), "masking the interrupt")
 
     def unmask(self) -> None:
         """Unmask the interrupt; the next one masks it again. Raises what `read` raises."""
-        self._checked(_lib.pyuio_unmask(self._native), "unmasking the interrupt")
+        self.checked(_lib.pyuio_unmask(self._native), "unmasking the interrupt")
 
     def fileno(self) -> int:
         """Return the descriptor of ``/dev/uioN``, for select and its kin. ClosedError: it is closed.
@@ -281,7 +300,7 @@ class Interrupt:
         Once `read` with a timeout of 0 has raised `BlockingIOError`, the interrupt is armed: the descriptor becomes
         readable with the next one.
         """
-        self._checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt")
+        self.checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt")
         return self._descriptor
 
     @contextmanager
@@ -291,10 +310,10 @@ class Interrupt:
         Gives the descriptor that becomes readable with an interrupt, the one that does when the interrupt is closed,
         and whether an interrupt is pending already. Raises what `read` raises.
         """
-        self._checked(_lib.pyuio_hold(self._native), "waiting for an interrupt")
+        self.checked(_lib.pyuio_hold(self._native), "waiting for an interrupt")
         _lib.pyuio_count_sleeper(self._native, 1)
         try:
-            ready = self._checked(_lib.pyuio_arm(self._native), "unmasking the interrupt") == _lib.PYUIO_READY
+            ready = self.checked(_lib.pyuio_arm(self._native), "unmasking the interrupt") == _lib.PYUIO_READY
             yield self._descriptor, _lib.pyuio_wake_descriptor(self._native), ready
         finally:
             _lib.pyuio_count_sleeper(self._native, -1)
@@ -325,7 +344,7 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         """Return itself; leaving the block closes it. ClosedError: it is closed."""
-        self._checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt")
+        self.checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt")
         return self
 
     def __exit__(self, *exception: object) -> None:

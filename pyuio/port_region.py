@@ -98,6 +98,13 @@ class PortRegion(Common):
         """I/O ports have no mapping: raises MappingError."""
         raise MappingError(errno.EOPNOTSUPP, f"{self._name} is one of I/O ports, which have no mapping")
 
+    def duplicate(self) -> int:
+        """Return a new descriptor of the BAR's file, for native code. ClosedError: it was closed."""
+        with self._lock:
+            if self._fd is None:
+                raise ClosedError(f"{self._name} is closed")
+            return os.dup(self._fd)
+
     def close(self) -> None:
         """Close the file. Accesses raise ClosedError afterwards; a second close does nothing."""
         with self._lock:  # or the file's number could be another file's in the middle of an access

@@ -67,6 +67,8 @@ class Region(Common, Window):
 
     __slots__ = ("__weakref__", "_address", "_mmio", "_page_offset")
 
+    _mmio: _Mapping
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -119,6 +121,13 @@ class Region(Common, Window):
                 "offset 0 is another BAR's register; use the region's own methods",
             )
         return self._mmio
+
+    @property
+    def mapping(self) -> tuple[mmap.mmap, int]:
+        """The mapping and the offset in it where the BAR starts, for native code. ClosedError: it was closed."""
+        if self.closed:
+            raise ClosedError(f"{self.name} is closed")
+        return self._mmio.mapping, self._page_offset
 
     def close(self) -> None:
         """Unmap the BAR. Accesses raise ClosedError afterwards; a second close does nothing.

@@ -14,7 +14,7 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
-#define OUT_OF_LINE static __attribute__((noinline))
+#define OUT_OF_LINE static __attribute__((noinline, unused))
 
 #if defined(__x86_64__) || defined(__i386__)
 #define AFTER_READ() __asm__ volatile("" ::: "memory")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Builds `pyuio._native._waiting`: waiting for an interrupt in one call, without the GIL (cffi, API mode).
+"""Builds `pyuio._native._waiting`: waiting for an interrupt, and serving it, without the GIL (cffi, API mode).
 
-The C is in ``waiting.c`` and ``command.c``, the part of it that Python sees in ``waiting.h``.
+The C is in ``waiting.c``, ``command.c`` and ``service.c``, what of it Python sees in ``waiting.h`` and ``service.h``.
 """
 
 from pathlib import Path
@@ -11,15 +11,21 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 
 ffi = FFI()
-# cffi's own parser knows no preprocessor: what it reads is the part of the header between the two marks.
-ffi.cdef((HERE / "waiting.h").read_text().split("/* cdef */")[1])
+# cffi's own parser knows no preprocessor: what it reads is the part of each header between the two marks.
+for header in ("waiting.h", "service.h"):
+    ffi.cdef((HERE / header).read_text().split("/* cdef */")[1])
 ffi.set_source(
     "pyuio._native._waiting",
-    '#include "waiting.h"',
+    '#include "service.h"',
     # Relative: setuptools accepts no absolute path, and builds from the project's root.
-    sources=["pyuio/_native/waiting.c", "pyuio/_native/command.c"],
+    sources=["pyuio/_native/waiting.c", "pyuio/_native/command.c", "pyuio/_native/service.c"],
     include_dirs=["pyuio/_native"],
-    depends=["pyuio/_native/waiting.h", "pyuio/_native/command.h"],
+    depends=[
+        "pyuio/_native/waiting.h",
+        "pyuio/_native/command.h",
+        "pyuio/_native/service.h",
+        "pyuio/_native/access_bus.h",
+    ],
     extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
 )
 

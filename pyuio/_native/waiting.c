@@ -34,6 +34,8 @@ struct pyuio_interrupt {
     int users;              // threads between pyuio_hold and pyuio_release
     int sleepers;           // those of them that wait
     int closed;
+    int served;     // a service reads it, and nobody else may
+    int stopping;   // that service is to end
     int masked;     // where it masks otherwise
     uint32_t total; // the kernel's running total at the last read
 };
@@ -224,7 +226,7 @@ static int sleep_until_ready(pyuio_interrupt *self, int64_t timeout)
     int ready = ppoll(files, 2, timeout < 0 ? NULL : &limit, NULL);
     if (ready < 0)
         return errno == EINTR ? PYUIO_SIGNAL : -errno;
-    if (files[1].revents)
+    if (files[1].revents) // by a service's end, too
         return PYUIO_CLOSED;
     if (files[0].revents & (POLLERR | POLLHUP)) // removed or unbound
         return -EIO;
@@ -261,10 +263,25 @@ int pyuio_wake_descriptor(pyuio_interrupt *self)
     return self->wake;
 }
 
+// As pyuio_hold, for those who wait or take: -EBUSY while a service does.
+static int hold_unserved(pyuio_interrupt *self)
+{
+    int result = pyuio_hold(self);
+    if (result == 0 && self->served) {
+        pyuio_release(self);
+        result = -EBUSY;
+    }
+    return result;
+}
+
 // Unmasks unless an interrupt is pending already: PYUIO_READY, PYUIO_NONE, or an error.
 int pyuio_arm(pyuio_interrupt *self)
 {
-    int result = pyuio_is_pending(self);
+    int result = hold_unserved(self);
+    if (result < 0)
+        return result;
+    pyuio_release(self);
+    result = pyuio_is_pending(self);
     return result == PYUIO_NONE ? change_mask(self, 0, 1) : result;
 }
 
@@ -272,7 +289,7 @@ int pyuio_arm(pyuio_interrupt *self)
 // ever. PYUIO_READY, PYUIO_NONE, PYUIO_SIGNAL, or an error.
 int pyuio_wait(pyuio_interrupt *self, int64_t timeout)
 {
-    int result = pyuio_hold(self);
+    int result = hold_unserved(self);
     if (result < 0)
         return result;
     result = sleep_until_ready(self, 0);
@@ -286,7 +303,7 @@ int pyuio_wait(pyuio_interrupt *self, int64_t timeout)
 // all, negative for ever. The count, 1 to 2^32 - 1, PYUIO_NONE, PYUIO_SIGNAL, or an error.
 int64_t pyuio_read(pyuio_interrupt *self, int64_t timeout)
 {
-    int64_t result = pyuio_hold(self);
+    int64_t result = hold_unserved(self);
     if (result < 0)
         return result;
     result = take(self);
@@ -299,5 +316,74 @@ int64_t pyuio_read(pyuio_interrupt *self, int64_t timeout)
         }
     }
     pyuio_release(self);
+    return result;
+}
+
+// Begins a service, which alone reads the interrupt until pyuio_serve_end: 0, -EBUSY when another reads or waits, or an
+// error.
+int pyuio_serve_begin(pyuio_interrupt *self)
+{
+    int result = 0;
+    pthread_mutex_lock(&self->state);
+    if (self->closed)
+        result = PYUIO_CLOSED;
+    else if (self->served || self->sleepers > 0)
+        result = -EBUSY;
+    if (result == 0) {
+        self->served = 1;
+        self->users++;
+    }
+    pthread_mutex_unlock(&self->state);
+    return result;
+}
+
+// Makes pyuio_serve_next return PYUIO_CLOSED, now and later. Waits for nobody.
+void pyuio_serve_stop(pyuio_interrupt *self)
+{
+    uint64_t one = 1;
+    pthread_mutex_lock(&self->state);
+    if (self->served && !self->stopping && !self->closed) {
+        self->stopping = 1;
+        ssize_t ignored = write(self->wake, &one, sizeof one);
+        (void)ignored;
+    }
+    pthread_mutex_unlock(&self->state);
+}
+
+// Masks, and lets others read the interrupt again.
+void pyuio_serve_end(pyuio_interrupt *self)
+{
+    uint64_t ignored;
+    pthread_mutex_lock(&self->state);
+    if (!self->closed) {
+        write_mask(self, 1, 0); // a device that is gone needs no masking
+        if (self->stopping) {
+            ssize_t done = read(self->wake, &ignored, sizeof ignored);
+            (void)done;
+        }
+    }
+    self->served = self->stopping = 0;
+    pthread_mutex_unlock(&self->state);
+    pyuio_release(self);
+}
+
+// Waits for the next interrupts of a service: the count, PYUIO_SIGNAL, PYUIO_CLOSED when it was closed or stopped, or an
+// error. After waking there is one system call, the read.
+int64_t pyuio_serve_next(pyuio_interrupt *self)
+{
+    int64_t result = self->closed || self->stopping ? PYUIO_CLOSED : take(self);
+    if (result == PYUIO_NONE && pyuio_is_masked(self)) {
+        result = change_mask(self, 0, 1);
+        if (result == 0) // what was raised meanwhile fires at once
+            result = take(self);
+    }
+    if (result == PYUIO_NONE) {
+        result = sleep_until_ready(self, -1);
+        if (result == PYUIO_READY) {
+            result = take(self);
+            if (result == PYUIO_NONE)
+                result = PYUIO_SIGNAL;
+        }
+    }
     return result;
 }

@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: MIT
+"""A native service: what must happen at once at an interrupt happens in C, before Python is asked for anything.
+
+A thread of its own waits for the interrupt without the GIL. Right after the kernel's read it runs the program (see
+`pyuio.program`), and puts an event into a ring in locked memory. Python takes the events when it gets to it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import struct
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import Any, NamedTuple
+
+from pyuio._native._waiting import ffi as _ffi
+from pyuio._native._waiting import lib as _lib
+from pyuio.errors import ClosedError, DeviceTimeoutError, OverrunError, PermissionDeniedError
+from pyuio.interrupt import Interrupt, timeout_nanoseconds
+from pyuio.program import Count, Operation, Poll, Read, Stamp, Unmask, When, Write, WriteBack, flatten
+from pyuio.region import Region
+from pyuio.signals import postponed_signals
+
+HANDLER = """
+typedef struct {
+    int64_t time;     /* CLOCK_MONOTONIC in ns, when the interrupt was read */
+    uint32_t count;   /* interrupts since the last event */
+    uint32_t late;    /* may be set to 1, for Event.late */
+    uint64_t lost;    /* not to be changed */
+    uint64_t values[]; /* as many as were named; 0 at first */
+} pyuio_event;
+typedef void (*pyuio_handler)(pyuio_event *event, void *context);
+"""
+"""The C declarations of a handler: for ``ffi.cdef`` and for its source."""
+
+_EVENT = struct.Struct("=qIIQ")
+_AT_ONCE = 256  # events copied out of the ring in one go
+_MOST_EVENTS = 1 << 20
+
+
+class Event(NamedTuple):
+    """One return of the kernel's read.
+
+    Attributes:
+        time: when it returned, CLOCK_MONOTONIC in ns, as `time.monotonic_ns` tells it.
+        count: interrupts since the event before, 1 or more.
+        late: a `Poll` did not find its value in time.
+        values: what the program kept, by name; 0 for what it did not come to.
+    """
+
+    time: int
+    count: int  # type: ignore[assignment]
+    late: bool
+    values: dict[str, int]
+
+
+class _Builder:
+    """Makes the array of C operations, and keeps what they touch."""
+
+    def __init__(self, operations: Sequence[Operation], stack: ExitStack) -> None:
+        flat = list(flatten(operations))
+        self._stack = stack
+        self.kept: list[Any] = []
+        self.names: list[str] = []
+        self.counters: list[str] = []
+        self.array = _ffi.new("pyuio_operation[]", len(flat) or 1)
+        self.length = len(flat)
+        for native, (operation, inside) in zip(self.array, flat, strict=False):
+            self._fill(native, operation, inside)
+
+    def _fill(self, native: Any, operation: Operation, inside: int) -> None:
+        if isinstance(operation, (Read, Poll, Write, WriteBack)):
+            self._place(native, operation)
+        if isinstance(operation, (Read, Poll, Stamp, WriteBack, When)):
+            native.slot = _index(self.names, operation.name)
+        if isinstance(operation, Read):
+            native.kind = _lib.PYUIO_READ
+        elif isinstance(operation, Write):
+            native.kind, native.value = _lib.PYUIO_WRITE, operation.value
+        elif isinstance(operation, WriteBack):
+            native.kind = _lib.PYUIO_WRITE_BACK
+            native.mask = (1 << operation.bits) - 1 if operation.mask is None else operation.mask
+        elif isinstance(operation, When):
+            native.kind, native.skip = _lib.PYUIO_TEST, inside
+            native.mask, native.value = operation.mask, operation.value
+        elif isinstance(operation, Poll):
+            native.kind, native.limit = _lib.PYUIO_POLL, timeout_nanoseconds(operation.timeout)
+            native.mask, native.value = operation.mask, operation.value
+        elif isinstance(operation, Stamp):
+            native.kind = _lib.PYUIO_STAMP
+        elif isinstance(operation, Unmask):
+            native.kind = _lib.PYUIO_UNMASK
+        elif isinstance(operation, Count):
+            native.kind, native.slot = _lib.PYUIO_COUNT, _index(self.counters, operation.counter)
+        else:
+            raise TypeError(f"a native service does not know {type(operation).__name__}")
+
+    def _place(self, native: Any, operation: Read | Poll | Write | WriteBack) -> None:
+        region = operation.region
+        native.bits = operation.bits
+        if isinstance(region, Region):
+            mapping, start = region.mapping
+            memory = _ffi.from_buffer(mapping)  # the mapping stays as long as this does
+            self.kept.append(memory)
+            native.file = -1
+            native.address = int(_ffi.cast("uintptr_t", memory)) + start + operation.offset
+        else:
+            native.file = region.duplicate()
+            self._stack.callback(os.close, native.file)
+            native.address = operation.offset
+        # A load of memory is in the processor's order; the bytes of a port's file are little-endian.
+        native.swap = region.endian == "big"
+
+
+def _index(names: list[str], name: str) -> int:
+    if name not in names:
+        names.append(name)
+    return names.index(name)
+
+
+def _pointer(given: Any) -> int:
+    if given is None:
+        return 0
+    if isinstance(given, (int, _ffi.CData)):
+        return int(_ffi.cast("uintptr_t", given))
+    raise TypeError(f"a pointer is cffi's or an int, not a {type(given).__name__}")
+
+
+class _Serving:
+    """The thread, and what C uses in it. It does not know its `Service`, which can so be forgotten.
+
+    Args:
+        interrupt: which is its own from here on.
+        native: the service in C.
+        kept: what C uses.
+        around: gives a context manager in which the thread runs.
+    """
+
+    def __init__(
+        self, interrupt: Interrupt, native: Any, kept: Any, around: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        self._interrupt = interrupt
+        self._native = native
+        self._kept = kept
+        self._around = around
+        self._owner = os.getpid()
+        self._began = False
+        self.entered = threading.Event()
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, name=f"service of {interrupt.name}", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            with self._around():
+                self._began = True
+                self.entered.set()
+                _lib.pyuio_service_run(self._native)
+        except BaseException as error:
+            self.error = error
+        finally:
+            if not self._began:
+                _lib.pyuio_serve_end(self._interrupt.native)
+            self.entered.set()
+
+    def end(self) -> None:
+        """End the thread; nothing in a forked child, which does not have it."""
+        if os.getpid() == self._owner:
+            _lib.pyuio_service_stop(self._native)
+            self.thread.join()
+
+
+class Service:
+    """A thread that serves an interrupt without the GIL; a context manager, running from the start.
+
+    While it runs, nothing else reads the interrupt: `Interrupt.read` and its kin raise `DeviceBusyError`. It ends, and
+    masks the interrupt, when it or its device is closed, when the device is removed, and when it is forgotten.
+
+    Args:
+        interrupt: of an open device.
+        program: operations, as in `pyuio.program`.
+        handler: in place of a program: a cffi function pointer of the type in `HANDLER`. It runs without the GIL, and
+            its library must stay loaded. (An address as an int will do.)
+        context: what the handler is given; a cffi pointer or an int.
+        names: of the values that the handler sets.
+        capacity: of the ring, in events, 1 to 2^20; rounded up to a power of two.
+        around: gives a context manager, such as `pyuio.realtime`, in which the thread runs.
+
+    Raises:
+        DeviceBusyError: another service has the interrupt, or somebody waits for it.
+        ClosedError: the interrupt is closed, or a region in the program.
+        PermissionDeniedError: the ring may not be locked in memory.
+        TypeError, ValueError: the program is not one, or an argument is out of range.
+        What `around` raises.
+    """
+
+    def __init__(
+        self,
+        interrupt: Interrupt,
+        program: Sequence[Operation] = (),
+        *,
+        handler: Any = None,
+        context: Any = None,
+        names: Sequence[str] = (),
+        capacity: int = 1024,
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        if not 1 <= capacity <= _MOST_EVENTS:
+            raise ValueError(f"the capacity of a service is 1 to {_MOST_EVENTS} events, not {capacity}")
+        if handler is None and (names or context is not None):
+            raise ValueError("names and context are a handler's; a program names its values itself")
+        if handler is not None and program:
+            raise ValueError("a service has a program or a handler, not both")
+        self.name = interrupt.name
+        self._interrupt = interrupt
+        self._guard = threading.Lock()
+        self._queue: deque[Event | int] = deque()  # an int is so many that were lost there
+        self._reported = 0
+        with ExitStack() as stack:
+            builder = _Builder(program, stack)
+            self._names = builder.names if handler is None else list(names)
+            self._counters = builder.counters
+            self._values = struct.Struct(f"={len(self._names)}Q")
+            self._size = _EVENT.size + self._values.size
+            self._buffer = _ffi.new("unsigned char[]", _AT_ONCE * self._size)
+            self._native = self._made(builder, handler, context, capacity)
+            with postponed_signals():
+                interrupt.begin_service()
+                serving = _Serving(interrupt, self._native, builder.kept, around)
+                serving.thread.start()
+                # Also at the end of the interpreter, before the thread loses what it runs on.
+                self._end = weakref.finalize(self, _finish, serving, stack.pop_all())
+        serving.entered.wait()
+        if serving.error is not None:
+            self.close()
+            raise serving.error
+
+    def _made(self, builder: _Builder, handler: Any, context: Any, capacity: int) -> Any:
+        native = _lib.pyuio_service_new(
+            self._interrupt.native,
+            builder.array,
+            builder.length,
+            _ffi.cast("pyuio_handler", _pointer(handler)),
+            _ffi.cast("void *", _pointer(context)),
+            len(self._names),
+            len(self._counters),
+            1 << (capacity - 1).bit_length(),
+        )
+        if native != _ffi.NULL:
+            return _ffi.gc(native, _lib.pyuio_service_free)
+        number = _ffi.errno
+        reason = f"{self.name}: a ring of {capacity} events for its native service: {os.strerror(number)}"
+        if number in (errno.EPERM, errno.ENOMEM, errno.EAGAIN):
+            advice = "the ring is locked in memory; raise the limit (ulimit -l, in KiB) or take a smaller capacity"
+            raise PermissionDeniedError(number, f"{reason}; {advice}")
+        raise OSError(number, reason)
+
+    def read(self, timeout: float | None = None, most: int | None = None) -> list[Event]:
+        """Return the events that came since the last call, oldest first, waiting for one if there is none.
+
+        Args:
+            timeout: seconds to wait, None for ever, 0 not at all.
+            most: how many to return at most, 1 or more; None for all that are there.
+
+        Raises:
+            OverrunError: events were lost between those of the last call and those of the next; its ``lost`` says how
+                many. Their interrupts were served all the same.
+            DeviceTimeoutError: none came in time.
+            ClosedError: the service or its device is closed, before or meanwhile.
+            DeviceRemovedError: the device was removed or unbound; what came before has been returned.
+            TypeError, ValueError: an argument is none, or out of range.
+        """
+        nanoseconds = timeout_nanoseconds(timeout)
+        if most is not None and most < 1:
+            raise ValueError(f"at most 1 or more events, not {most}")
+        deadline = None if nanoseconds < 0 else time.monotonic_ns() + nanoseconds
+        poller = select.poll()
+        poller.register(self.fileno(), select.POLLIN)
+        while True:
+            with self._guard:
+                self._require_open()
+                ended = int(_lib.pyuio_service_ended(self._native))
+                self._fill(most)
+                events = self._next_events(most)
+            if events:
+                return events
+            if ended:
+                self._interrupt.checked(ended, "serving its interrupt")
+            left = None if deadline is None else max(0, deadline - time.monotonic_ns())
+            if left == 0:
+                raise DeviceTimeoutError(errno.ETIMEDOUT, f"{self.name}: no event came within {timeout} s")
+            # poll counts in milliseconds, up to 24 days, and rounds up.
+            poller.poll(None if left is None else min(left / 1e6, (1 << 31) - 1))
+
+    def _fill(self, most: int | None) -> None:
+        """Move events from the ring to the queue."""
+        while most is None or len(self._queue) < most:
+            number = _lib.pyuio_service_take(self._native, self._buffer, _AT_ONCE)
+            view = _ffi.buffer(self._buffer, number * self._size)
+            for at in range(0, number * self._size, self._size):
+                when, count, late, lost = _EVENT.unpack_from(view, at)
+                self._note_lost(lost)
+                values = self._values.unpack_from(view, at + _EVENT.size)
+                self._queue.append(Event(when, count, bool(late), dict(zip(self._names, values, strict=True))))
+            if number < _AT_ONCE:
+                break
+        if not self._queue:
+            self._note_lost(self.lost)
+
+    def _note_lost(self, lost: int) -> None:
+        if lost > self._reported:
+            self._queue.append(lost - self._reported)
+            self._reported = lost
+
+    def _next_events(self, most: int | None) -> list[Event]:
+        events: list[Event] = []
+        while self._queue and (most is None or len(events) < most):
+            item = self._queue[0]
+            if isinstance(item, int):
+                if not events:
+                    self._queue.popleft()
+                    reason = f"{self.name}: {item} events of its native service were lost: the ring was full"
+                    error = OverrunError(errno.EOVERFLOW, f"{reason}; take them sooner, or give it a larger capacity")
+                    error.lost = item
+                    raise error
+                break
+            events.append(item)
+            self._queue.popleft()
+        return events
+
+    @property
+    def lost(self) -> int:
+        """Events that found no room in the ring since the start."""
+        return int(_lib.pyuio_service_lost(self._native))
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What the program counted (`Count`), by name, as it is now."""
+        return {name: int(_lib.pyuio_service_counter(self._native, slot)) for slot, name in enumerate(self._counters)}
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when there is something to `read`. ClosedError: it is closed."""
+        self._require_open()
+        return int(_lib.pyuio_service_descriptor(self._native))
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yield the events, for ever, as `read` returns them."""
+        while True:
+            yield from self.read()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return not self._end.alive
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise ClosedError(f"{self.name}: its native service is closed")
+
+    def close(self) -> None:
+        """End the thread, and let others read the interrupt, which is masked; again is harmless."""
+        with postponed_signals():
+            self._end()
+
+    def __enter__(self) -> Service:
+        """Return itself; leaving the block closes it. ClosedError: it is closed."""
+        self._require_open()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<pyuio.Service of {self.name}: {'closed' if self.closed else f'running, {self.lost} lost'}>"
+
+
+def _finish(serving: _Serving, files: ExitStack) -> None:
+    serving.end()
+    files.close()

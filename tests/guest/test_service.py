@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: MIT
+"""What a native service can be told to do, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cffi
+import pytest
+from pyuio_drivers import edu as registers
+from pyuio_drivers.edu import Edu
+
+import pyuio
+from pyuio.program import Count, Poll, Read, Stamp, Unmask, When, Write, WriteBack
+from pyuio.service import HANDLER
+from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, Cards, attribute, wait_until
+
+
+def raise_interrupt(card: Edu, bits: int) -> None:
+    """Raise, and wait until the service has acknowledged."""
+    card.raise_interrupt(bits)
+    wait_until(lambda: card.interrupt_status() == 0)
+
+
+def service_threads() -> int:
+    return sum(thread.name.startswith("service of") for thread in threading.enumerate())
+
+
+def test_every_operation(card: Edu) -> None:
+    bar = card.registers
+    program = [
+        Read("status", bar, registers.INTERRUPT_STATUS),
+        Stamp("read"),
+        When("status", 0xF, 0x1, [Count("ones"), Write(bar, registers.LIVENESS, 0x1234), Read("alive", bar, 4)]),
+        When(
+            "status",
+            0xF,
+            0x2,
+            [
+                Write(bar, registers.FACTORIAL, 5),
+                Poll("computing", bar, registers.STATUS, registers.STATUS_COMPUTING, 0, 1.0),
+                Read("factorial", bar, registers.FACTORIAL),
+                When("factorial", 0xFFFFFFFF, 0, [Write(bar, registers.LIVENESS, 1)]),
+            ],
+        ),
+        When("status", 0xF, 0x4, [Poll("never", bar, registers.STATUS, registers.STATUS_COMPUTING, 1, 0.001)]),
+        WriteBack("status", bar, registers.ACKNOWLEDGE_INTERRUPT, mask=0xF),
+        WriteBack("status", bar, registers.ACKNOWLEDGE_INTERRUPT),
+        Unmask(),
+        Count("all"),
+        Stamp("done"),
+    ]
+    with pyuio.Service(card.device.interrupt, program) as service:
+        for bits in (1, 2, 4, 8):
+            raise_interrupt(card, bits)
+        events: list[pyuio.Event] = []
+        while len(events) < 4:
+            events += service.read(5)
+        assert service.counters == {"ones": 1, "all": 4}
+    one, two, four, eight = (event.values for event in events)
+    assert [event.late for event in events] == [False, False, True, False]
+    assert (one["status"], two["status"], four["status"], eight["status"]) == (1, 2, 4, 8)
+    assert one["alive"] == 0x1234 ^ 0xFFFFFFFF
+    assert two["alive"] == 0 == one["factorial"]
+    assert two["factorial"] == math.factorial(5)
+    assert two["computing"] & registers.STATUS_COMPUTING == 0
+    for event in events:
+        assert event.time <= event.values["read"] < event.values["done"]
+
+
+def test_write_back_with_a_mask(card: Edu) -> None:
+    bar = card.registers
+    program = [
+        Read("status", bar, registers.INTERRUPT_STATUS),
+        WriteBack("status", bar, registers.LIVENESS, mask=0xFF),
+        Write(bar, registers.ACKNOWLEDGE_INTERRUPT, 0xFFFFFFFF),
+    ]
+    with pyuio.Service(card.device.interrupt, program) as service:
+        raise_interrupt(card, 0xABCD)
+        assert service.read(5)[0].values == {"status": 0xABCD}
+    assert bar.read32(registers.LIVENESS) == 0xCD ^ 0xFFFFFFFF
+
+
+def test_registers_of_the_other_byte_order(device: pyuio.Device) -> None:
+    little, big = device.bar(0), device.bar(0, endian="big")
+    program = [
+        Write(big, registers.LIVENESS, 0x12345678),
+        Read("big", big, registers.LIVENESS),
+        Read("little", little, registers.LIVENESS),
+        Write(little, registers.ACKNOWLEDGE_INTERRUPT, 0xFFFFFFFF),
+    ]
+    with pyuio.Service(device.interrupt, program) as service:
+        raise_interrupt(Edu(device), 1)
+        assert service.read(5)[0].values == {"big": 0x12345678 ^ 0xFFFFFFFF, "little": 0x78563412 ^ 0xFFFFFFFF}
+
+
+def test_registers_in_io_ports(cards: Cards) -> None:
+    """A 16550 raises its interrupt when its transmitter is empty and that is enabled: bit 1 of IER at offset 1."""
+    with pyuio.open(cards(PCI_SERIAL)[0], bind=True) as device:
+        port = device.bar(0)
+        assert isinstance(port, pyuio.region.PortRegion)
+        program = [Read("iir", port, 2, bits=8), Write(port, 7, 0xA5, bits=8), Write(port, 1, 0, bits=8)]
+        with pyuio.Service(device.interrupt, program) as service:
+            for _ in range(10):
+                port.write8(7, 0)
+                port.write8(1, 2)
+                (event,) = service.read(5)
+                assert event.values["iir"] & 0xF == 2
+                assert port.read8(7) == 0xA5
+
+
+def test_a_ring_that_is_full_says_what_it_lost(card: Edu) -> None:
+    with pyuio.Service(card.device.interrupt, card.acknowledge_program(), capacity=4) as service:
+        for number in range(10):
+            raise_interrupt(card, 1 << number)
+        assert service.lost == 6
+        assert [event.values["status"] for event in service.read(5)] == [1, 2, 4, 8]
+        raise_interrupt(card, 1 << 20)
+        with pytest.raises(pyuio.OverrunError, match="6 events") as caught:
+            service.read(5)
+        assert caught.value.lost == 6
+        (event,) = service.read(5)
+        assert event.values["status"] == 1 << 20
+        with pytest.raises(TimeoutError):
+            service.read(0)
+        for number in range(6):
+            raise_interrupt(card, 1 << number)
+        assert [event.values["status"] for event in service.read(5, most=3)] == [1, 2, 4]
+        assert [event.values["status"] for event in service.read(5)] == [8]
+        with pytest.raises(pyuio.OverrunError, match="2 events"):  # the ring is empty, and nothing came since
+            service.read(0)
+        with pytest.raises(TimeoutError):
+            service.read(0)
+    assert card.device.interrupt.total == 17
+
+
+def test_more_events_than_are_taken_at_once(card: Edu) -> None:
+    with pyuio.Service(card.device.interrupt, card.acknowledge_program()) as service:
+        for number in range(600):
+            raise_interrupt(card, number + 1)
+        assert len(service.read(5, most=10)) == 10
+        events = service.read(5)
+        while len(events) < 590:
+            events += service.read(5)
+    assert [event.values["status"] for event in events] == list(range(11, 601))
+
+
+def test_it_can_be_waited_for_with_other_things(card: Edu) -> None:
+    reading, writing = os.pipe()
+    with pyuio.Service(card.device.interrupt, card.acknowledge_program()) as service:
+        assert pyuio.wait([service, reading], 0.01) == []
+        card.raise_interrupt(7)
+        assert pyuio.wait([service, reading], 5) == [service]
+        assert service.read(0)[0].values == {"status": 7}
+        assert pyuio.wait([service, reading], 0.01) == []
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.fixture
+def handler(tmp_path: Path) -> Iterator[Callable[[str], object]]:
+    """Compiles a handler, as the body of a function, and returns a pointer to it."""
+    libraries = []
+
+    def compile_handler(body: str) -> object:
+        source, library = tmp_path / "handler.c", tmp_path / "handler.so"
+        source.write_text(
+            f"#include <stdint.h>\n{HANDLER}\nvoid handle(pyuio_event *event, void *context) {{ {body} }}"
+        )
+        subprocess.run(["cc", "-shared", "-fPIC", "-O2", source, "-o", library], check=True)
+        ffi = cffi.FFI()
+        ffi.cdef(HANDLER + "void handle(pyuio_event *event, void *context);")
+        libraries.append(ffi.dlopen(str(library)))
+        return ffi.addressof(libraries[0], "handle")
+
+    yield compile_handler
+    libraries.clear()
+
+
+def test_a_function_in_place_of_the_program(card: Edu, handler: Callable[[str], object]) -> None:
+    mapping, start = card.registers.mapping  # type: ignore[union-attr]
+    base = cffi.FFI().from_buffer(mapping)
+    function = handler(
+        "volatile uint32_t *bar = context; event->values[0] = bar[9]; event->values[1] = event->count + 40;"
+        "event->late = 1; bar[25] = (uint32_t)event->values[0];"
+    )
+    assert start == 0
+    names = ("status", "sum")
+    with pyuio.Service(card.device.interrupt, handler=function, context=base, names=names) as service:
+        raise_interrupt(card, 3)
+        (event,) = service.read(5)
+    assert event.values == {"status": 3, "sum": 41}
+    assert event.late
+
+
+def test_removal_ends_it_after_what_came_before(edu: str) -> None:
+    with pyuio.open(edu, bind=True) as device:
+        card = Edu(device)
+        service = pyuio.Service(device.interrupt, card.acknowledge_program())
+        raise_interrupt(card, 5)
+        Path("/sys/bus/pci/devices", edu, "driver/unbind").write_text(edu)
+        wait_until(lambda: service_threads() == 0)
+        assert service.read(5)[0].values == {"status": 5}
+        for _ in range(2):
+            with pytest.raises(pyuio.DeviceRemovedError):
+                service.read(5)
+        service.close()
+
+
+def test_ctrl_c_ends_the_read_and_the_service_goes_on(card: Edu) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pyuio.Service(card.device.interrupt, card.acknowledge_program()) as service:
+            timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                service.read()
+            timer.join()
+            raise_interrupt(card, 1)
+            assert len(service.read(5)) == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_one_that_is_forgotten_ends(card: Edu) -> None:
+    service = pyuio.Service(card.device.interrupt, card.acknowledge_program())
+    assert service_threads() == 1
+    del service
+    gc.collect()
+    wait_until(lambda: service_threads() == 0)
+    card.raise_interrupt()
+    assert card.device.interrupt.read(5) == 1
+    card.acknowledge()
+
+
+def test_the_interpreter_ends_with_one_running(edu: str) -> None:
+    program = (
+        "import sys, pyuio; from pyuio_drivers.edu import Edu\n"
+        "card = Edu.open(sys.argv[1])\n"
+        "service = pyuio.Service(card.device.interrupt, card.acknowledge_program())\n"
+        "card.raise_interrupt(); print(service.read(5)[0].values)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, edu], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "{'status': 1}\n"), done.stderr
+
+
+def test_a_forked_child_leaves_it_alone(card: Edu) -> None:
+    with pyuio.Service(card.device.interrupt, card.acknowledge_program()) as service:
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                service.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        raise_interrupt(card, 9)
+        assert service.read(5)[0].values == {"status": 9}
+
+
+def test_around_is_entered_in_the_thread_that_serves(card: Edu) -> None:
+    seen: list[str] = []
+
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
+        seen.append(threading.current_thread().name)
+        yield
+        seen.append("left")
+
+    with pyuio.Service(card.device.interrupt, card.acknowledge_program(), around=around):
+        raise_interrupt(card, 1)
+    assert seen == [f"service of {card.device.name}", "left"]
+
+
+def test_what_around_raises_is_raised_and_nothing_is_left(card: Edu) -> None:
+    def refuse() -> contextlib.AbstractContextManager[None]:
+        raise PermissionError("no")
+
+    with pytest.raises(PermissionError, match="no"):
+        pyuio.Service(card.device.interrupt, card.acknowledge_program(), around=refuse)
+    card.raise_interrupt()
+    assert card.device.interrupt.read(5) == 1
+    card.acknowledge()
+
+
+def test_a_bar_that_is_closed_meanwhile_stays_mapped_for_it(card: Edu) -> None:
+    with pyuio.Service(card.device.interrupt, card.acknowledge_program()) as service:
+        card.registers.close()
+        again = Edu(card.device)
+        raise_interrupt(again, 2)
+        assert service.read(5)[0].values == {"status": 2}
+    assert "resource0" in Path("/proc/self/maps").read_text()
+    with pytest.raises(pyuio.ClosedError):
+        pyuio.Service(card.device.interrupt, card.acknowledge_program())
+    assert card.device.interrupt.pending is False
+
+
+def test_no_interrupt_no_service(cards: Cards) -> None:
+    with pyuio.open(cards(PCI_TESTDEV)[0], bind=True) as device, pytest.raises(pyuio.InterruptUnavailableError):
+        pyuio.Service(device.interrupt)
+
+
+def test_programs_that_are_none(card: Edu) -> None:
+    bar, interrupt = card.registers, card.device.interrupt
+    wrong: tuple[tuple[type[Exception], Callable[[], object]], ...] = (
+        (ValueError, lambda: pyuio.Service(interrupt, [WriteBack("status", bar, 0)])),
+        (ValueError, lambda: pyuio.Service(interrupt, [When("status", 1, 1, [])])),
+        (TypeError, lambda: pyuio.Service(interrupt, [print])),  # type: ignore[list-item]
+        (TypeError, lambda: pyuio.Service(interrupt, handler="no")),
+        (ValueError, lambda: pyuio.Service(interrupt, [Unmask()], handler=1)),
+        (ValueError, lambda: pyuio.Service(interrupt, names=("a",))),
+        (ValueError, lambda: pyuio.Service(interrupt, capacity=0)),
+        (ValueError, lambda: pyuio.Service(interrupt, capacity=1 << 21)),
+    )
+    for error, make in wrong:
+        with pytest.raises(error):
+            make()
+    assert attribute(card.device.name, "enable")
+    card.raise_interrupt()
+    assert interrupt.read(5) == 1  # none of them has it
+    card.acknowledge()
