@@ -2,7 +2,7 @@
 """Write PCI drivers in Python, in user space, on Linux UIO.
 
 `devices` lists what there is, `open` opens one device; a `Device` has configuration space, BARs, memory for DMA, and an
-interrupt whose read returns how many came. `Driver` is the base of a driver.
+interrupt whose read returns how many came. `Driver` is the base of a driver, `realtime` makes a thread wake up in time.
 """
 
 from pyuio.device import Device, open
@@ -26,9 +26,12 @@ from pyuio.errors import (
     MappingError,
     PermissionDeniedError,
     PyuioError,
+    RealTimeDeniedError,
+    RealTimeError,
     ShortBufferError,
     WouldBlockError,
 )
+from pyuio.realtime import RealTime, realtime
 from pyuio.ring import DescriptorRing
 from pyuio.waiting import wait
 
@@ -54,11 +57,15 @@ __all__ = [
     "MappingError",
     "PermissionDeniedError",
     "PyuioError",
+    "RealTime",
+    "RealTimeDeniedError",
+    "RealTimeError",
     "ShortBufferError",
     "WouldBlockError",
     "devices",
     "dma_rmb",
     "dma_wmb",
     "open",
+    "realtime",
     "wait",
 ]

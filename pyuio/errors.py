@@ -80,3 +80,11 @@ class DmaMovedError(PyuioError, OSError):
 
 class ClosedError(PyuioError, ValueError):
     """Something that was closed was used."""
+
+
+class RealTimeError(PyuioError, OSError):
+    """The kernel refused a setting of `pyuio.realtime`, or to take it back; the message says what would grant it."""
+
+
+class RealTimeDeniedError(RealTimeError, PermissionError):
+    """This process may not have a setting of `pyuio.realtime` (errno EPERM or EACCES)."""

@@ -27,6 +27,8 @@ BUILT_IN = {
     "DmaMemoryError": MemoryError,
     "DmaMovedError": OSError,
     "ClosedError": ValueError,
+    "RealTimeError": OSError,
+    "RealTimeDeniedError": PermissionError,
 }
 
 
