@@ -88,3 +88,15 @@ class RealTimeError(PyuioError, OSError):
 
 class RealTimeDeniedError(RealTimeError, PermissionError):
     """This process may not have a setting of `pyuio.realtime` (errno EPERM or EACCES)."""
+
+
+class ResultFileError(PyuioError, ValueError):
+    """A file of measured results is damaged, of another version, or something else; the message says what to do."""
+
+
+class ResultExistsError(PyuioError, FileExistsError):
+    """Results are there already and would be overwritten (errno EEXIST)."""
+
+
+class OutputDirectoryError(PyuioError, OSError):
+    """A directory for results cannot be made or written to."""

@@ -29,6 +29,9 @@ BUILT_IN = {
     "ClosedError": ValueError,
     "RealTimeError": OSError,
     "RealTimeDeniedError": PermissionError,
+    "ResultFileError": ValueError,
+    "ResultExistsError": FileExistsError,
+    "OutputDirectoryError": OSError,
 }
 
 
