@@ -100,3 +100,7 @@ class ResultExistsError(PyuioError, FileExistsError):
 
 class OutputDirectoryError(PyuioError, OSError):
     """A directory for results cannot be made or written to."""
+
+
+class PlotUnavailableError(PyuioError, ImportError):
+    """A picture cannot be drawn, as matplotlib is not installed; the message says how to install it."""

@@ -26,7 +26,8 @@ def read(*, hostname: bool = False) -> dict[str, Any]:
         "kernel version": facts.kernel_version(),
         "PREEMPT_RT": facts.realtime_kernel(),
         "preemption": facts.preemption(),
-        "command line": facts.command_line(),
+        # What follows -- is for the first program, and none of the kernel's business.
+        "command line": (facts.command_line() or "").split(" -- ")[0] or None,
         "architecture": platform.machine(),
         "CPU model": facts.cpu_model(),
         "CPUs online": len(facts.online_cpus()),

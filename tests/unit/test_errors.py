@@ -32,6 +32,7 @@ BUILT_IN = {
     "ResultFileError": ValueError,
     "ResultExistsError": FileExistsError,
     "OutputDirectoryError": OSError,
+    "PlotUnavailableError": ImportError,
 }
 
 
