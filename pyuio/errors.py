@@ -104,3 +104,7 @@ class OutputDirectoryError(PyuioError, OSError):
 
 class PlotUnavailableError(PyuioError, ImportError):
     """A picture cannot be drawn, as matplotlib is not installed; the message says how to install it."""
+
+
+class LoadError(PyuioError, RuntimeError):
+    """A load that a measurement runs under did not start, or ended by itself."""

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pyuio.cli import vm
+from pyuio.cli import bench, vm
 from pyuio.errors import PyuioError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(bench.app, name="bench")
 app.add_typer(vm.app, name="vm")
 
 

@@ -14,6 +14,8 @@ from pyuio.latency.results import Run, Series
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MISSING = "drawing needs matplotlib: pip install 'pyuio-framework[plot]'"
+
 _TICKS = (0, 50, 90, 99, 99.9, 99.99, 99.999, 99.9999)
 # Told apart by those who see no red and green, too (Okabe and Ito's colours), and by the dashes.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -50,7 +52,7 @@ def draw(run: Run, path: Path) -> None:
         OSError: the file cannot be written.
     """
     if not available():
-        raise PlotUnavailableError("drawing needs matplotlib: pip install 'pyuio-framework[plot]'")
+        raise PlotUnavailableError(MISSING)
     # Neither a display nor pyplot's global state is needed for a file.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -33,6 +33,7 @@ BUILT_IN = {
     "ResultExistsError": FileExistsError,
     "OutputDirectoryError": OSError,
     "PlotUnavailableError": ImportError,
+    "LoadError": RuntimeError,
 }
 
 

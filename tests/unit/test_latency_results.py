@@ -188,10 +188,9 @@ def test_every_item_is_needed(name: str) -> None:
 def loads_or_says_why(text: bytes) -> None:
     try:
         run = run_of(text)
-    except ResultFileError as error:
-        assert str(error)
-    else:
-        json.dumps(run.as_dict())
+    except ResultFileError:
+        return
+    json.dumps(run.as_dict())
 
 
 @given(st.binary(max_size=200))
