@@ -26,7 +26,9 @@ def main() -> None:
     try:
         app()
     except PyuioError as error:
-        print(f"pyuio: {error}", file=sys.stderr)
+        # Without the number that Python puts before it; what the kernel answered is in the text.
+        text = error.strerror if isinstance(error, OSError) and error.strerror else error
+        print(f"pyuio: {text}", file=sys.stderr)
         sys.exit(getattr(error, "status", 1))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,7 +76,7 @@ def measure_timer(
     with contextlib.ExitStack() as stack:
         # Before anything is measured: what cannot be written is found out now.
         output = stack.enter_context(Output(out, "timer", overwrite=overwrite)) if out else None
-        with Bar(how_much.rounds * turns) as bar:
+        with stoppable(), Bar(how_much.rounds * turns) as bar:
             run = timer.Measurement(options, output, bar).measure()
         finish(run, output, as_json)
 
@@ -94,6 +95,18 @@ def compare(
         print_json(comparison.as_dict())
     else:
         comparison.show(Console())
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Makes Ctrl-C of SIGTERM and SIGHUP, too; and of SIGINT where a shell started this in the background."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def finish(run: Run, output: Output | None, as_json: bool) -> None:

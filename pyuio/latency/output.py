@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import os
 import re
 import time
@@ -53,7 +54,8 @@ class Output:
             there = self._earlier()
             if there and not overwrite:
                 raise ResultExistsError(
-                    f"{there[0]} is there already; name another directory, or add --overwrite to replace it"
+                    errno.EEXIST,
+                    f"{there[0]} is there already; name another directory, or add --overwrite to replace it",
                 )
             self._log = (directory / f"{kind}.hlog").open("a", encoding="ascii")
         except ResultExistsError:
@@ -73,7 +75,7 @@ class Output:
 
     def _earlier(self) -> list[Path]:
         names = [f"{self.kind}.json", f"{self.kind}.hlog", f"{self.kind}.png", f"{self.kind}-*.hgrm"]
-        return sorted(path for name in names for path in self.directory.glob(name))
+        return [path for name in names for path in sorted(self.directory.glob(name))]
 
     def __enter__(self) -> Output:
         return self
