@@ -17,5 +17,9 @@ setup(
             extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
         ),
     ],
-    cffi_modules=["pyuio/_native/build_waiting.py:ffi"],
+    cffi_modules=[
+        "pyuio/_native/build_waiting.py:ffi",
+        "pyuio/_native/build_realtime.py:ffi",
+        "pyuio/_native/build_timer.py:ffi",
+    ],
 )

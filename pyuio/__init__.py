@@ -2,7 +2,7 @@
 """Write PCI drivers in Python, in user space, on Linux UIO.
 
 `devices` lists what there is, `open` opens one device; a `Device` has configuration space, BARs, memory for DMA, and an
-interrupt whose read returns how many came. `Driver` is the base of a driver.
+interrupt whose read returns how many came. `Driver` is the base of a driver, `realtime` makes a thread wake up in time.
 """
 
 from pyuio.device import Device, open
@@ -23,13 +23,21 @@ from pyuio.errors import (
     DriverNotBoundError,
     InterruptUnavailableError,
     KernelSupportError,
+    LoadError,
     MappingError,
+    OutputDirectoryError,
     OverrunError,
     PermissionDeniedError,
+    PlotUnavailableError,
     PyuioError,
+    RealTimeDeniedError,
+    RealTimeError,
+    ResultExistsError,
+    ResultFileError,
     ShortBufferError,
     WouldBlockError,
 )
+from pyuio.realtime import RealTime, realtime
 from pyuio.ring import DescriptorRing
 from pyuio.service import Event, Service
 from pyuio.waiting import wait
@@ -54,10 +62,18 @@ __all__ = [
     "FoundDevice",
     "InterruptUnavailableError",
     "KernelSupportError",
+    "LoadError",
     "MappingError",
+    "OutputDirectoryError",
     "OverrunError",
     "PermissionDeniedError",
+    "PlotUnavailableError",
     "PyuioError",
+    "RealTime",
+    "RealTimeDeniedError",
+    "RealTimeError",
+    "ResultExistsError",
+    "ResultFileError",
     "Service",
     "ShortBufferError",
     "WouldBlockError",
@@ -65,5 +81,6 @@ __all__ = [
     "dma_rmb",
     "dma_wmb",
     "open",
+    "realtime",
     "wait",
 ]

@@ -32,6 +32,7 @@ from pyuio.interrupt import Interrupt, open_uio_interrupt
 from pyuio.pci import ConfigSpace
 from pyuio.region import PortRegion, Region
 from pyuio.signals import postponed_signals
+from pyuio.sysfs import read_optional
 from pyuio.uio import UioNode
 
 if TYPE_CHECKING:
@@ -169,6 +170,17 @@ class Device:
         if isinstance(self._interrupt, Interrupt):
             return self._interrupt
         raise type(self._interrupt)(*self._interrupt.args)
+
+    @property
+    def irq(self) -> int | None:
+        """The kernel's number of the interrupt, as in ``/proc/interrupts``; None where sysfs does not tell.
+
+        Of message-signalled interrupts the first (Documentation/ABI/testing/sysfs-bus-pci). ClosedError: the device is
+        closed.
+        """
+        self._require_open()
+        messages = sorted(int(entry.name) for entry in (self._directory / "msi_irqs").glob("*"))
+        return messages[0] if messages else int(read_optional(self._directory / "irq") or 0) or None
 
     @property
     def dma(self) -> Dma:

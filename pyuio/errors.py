@@ -86,3 +86,31 @@ class OverrunError(PyuioError, OSError):
 
 class ClosedError(PyuioError, ValueError):
     """Something that was closed was used."""
+
+
+class RealTimeError(PyuioError, OSError):
+    """The kernel refused a setting of `pyuio.realtime`, or to take it back; the message says what would grant it."""
+
+
+class RealTimeDeniedError(RealTimeError, PermissionError):
+    """This process may not have a setting of `pyuio.realtime` (errno EPERM or EACCES)."""
+
+
+class ResultFileError(PyuioError, ValueError):
+    """A file of measured results is damaged, of another version, or something else; the message says what to do."""
+
+
+class ResultExistsError(PyuioError, FileExistsError):
+    """Results are there already and would be overwritten (errno EEXIST)."""
+
+
+class OutputDirectoryError(PyuioError, OSError):
+    """A directory for results cannot be made or written to."""
+
+
+class PlotUnavailableError(PyuioError, ImportError):
+    """A picture cannot be drawn, as matplotlib is not installed; the message says how to install it."""
+
+
+class LoadError(PyuioError, RuntimeError):
+    """A load that a measurement runs under did not start, or ended by itself."""

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pyuio.cli import vm
+from pyuio.cli import bench, vm
 from pyuio.errors import PyuioError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(bench.app, name="bench")
 app.add_typer(vm.app, name="vm")
 
 
@@ -25,7 +26,9 @@ def main() -> None:
     try:
         app()
     except PyuioError as error:
-        print(f"pyuio: {error}", file=sys.stderr)
+        # Without the number that Python puts before it; what the kernel answered is in the text.
+        text = error.strerror if isinstance(error, OSError) and error.strerror else error
+        print(f"pyuio: {text}", file=sys.stderr)
         sys.exit(getattr(error, "status", 1))
     except KeyboardInterrupt:
         sys.exit(130)

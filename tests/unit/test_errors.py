@@ -27,6 +27,13 @@ BUILT_IN = {
     "DmaMemoryError": MemoryError,
     "DmaMovedError": OSError,
     "ClosedError": ValueError,
+    "RealTimeError": OSError,
+    "RealTimeDeniedError": PermissionError,
+    "ResultFileError": ValueError,
+    "ResultExistsError": FileExistsError,
+    "OutputDirectoryError": OSError,
+    "PlotUnavailableError": ImportError,
+    "LoadError": RuntimeError,
 }
 
 

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: MIT
+"""Waking up at a time. What each function does is said in ``timer.c``."""
+
+from typing import Any
+
+class _Library:
+    def pyuio_timer_run(self, first: int, interval: int, count: int, latencies: Any, late: Any, stop: Any) -> int: ...
+    def pyuio_timer_wait(self, when: int, in_time: Any) -> int: ...
+
+ffi: Any
+lib: _Library

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+"""Builds `pyuio._native._timer`: waking up at a time, without the GIL (cffi, API mode).
+
+The C is in ``timer.c``, the part of it that Python sees in ``timer.h``.
+"""
+
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
+
+ffi = FFI()
+ffi.cdef((HERE / "timer.h").read_text().split("/* cdef */")[1])
+ffi.set_source(
+    "pyuio._native._timer",
+    '#include "timer.h"',
+    # Relative: setuptools accepts no absolute path, and builds from the project's root.
+    sources=["pyuio/_native/timer.c"],
+    include_dirs=["pyuio/_native"],
+    depends=["pyuio/_native/timer.h"],
+    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
+)
+
+if __name__ == "__main__":
+    ffi.compile(verbose=True)

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT
+// What Python sees of timer.c.
+#ifndef PYUIO_TIMER_H
+#define PYUIO_TIMER_H
+
+#include <stdint.h>
+
+/* cdef */
+int64_t pyuio_timer_run(int64_t first, int64_t interval, int64_t count, int64_t *latencies, uint8_t *late, int *stop);
+int64_t pyuio_timer_wait(int64_t when, int *in_time);
+/* cdef */
+
+#endif

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT
+// Notices that the kernel held a real-time thread back for having run too long (kernel/sched/rt.c: RT throttling).
+//
+// The kernel says so once per boot in its log, and nowhere else. What it always counts is in /proc/PID/task/TID/schedstat
+// (Documentation/scheduler/sched-stats.rst): the time the thread ran, and the time it was ready to run and was not let,
+// both in nanoseconds; the second grows when the thread is let again, by all of the wait. A throttled thread has run for
+// `runtime` within a `period` and then waited for the rest of it. So an ordinary thread looks once per period, which
+// it can: it is for its like that the kernel throttles.
+
+#include "realtime.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NANOSECONDS 1000000000LL
+#define STACK_SIZE (64 * 1024) // locked in memory, like all else
+
+struct pyuio_watch {
+    int file;
+    int64_t runtime, period;
+    pthread_t watcher;
+    pthread_mutex_t state; // guards what follows
+    pthread_cond_t stop;
+    int stopping;
+    int64_t ran, waited; // at the last look
+    int64_t ran_before;  // in the period before that
+    int64_t times, longest;
+};
+
+static int read_statistics(pyuio_watch *self, int64_t *ran, int64_t *waited)
+{
+    char text[96];
+    long long first, second;
+    ssize_t length = pread(self->file, text, sizeof text - 1, 0);
+    if (length <= 0) // the thread has ended
+        return 0;
+    text[length] = 0;
+    if (sscanf(text, "%lld %lld", &first, &second) != 2)
+        return 0;
+    *ran = first;
+    *waited = second;
+    return 1;
+}
+
+// With the lock held. `whole`: a period has passed since the last look of that kind.
+static void look(pyuio_watch *self, int whole)
+{
+    int64_t ran, waited;
+    if (!read_statistics(self, &ran, &waited))
+        return;
+    int64_t now_ran = ran - self->ran, now_waited = waited - self->waited;
+    // Throttling falls anywhere between two looks: what led to it was in this stretch and the one before. A tenth less,
+    // since the kernel's own accounting is by ticks.
+    if (now_waited >= (self->period - self->runtime) / 10 * 9 && now_ran + self->ran_before >= self->runtime / 10 * 9) {
+        self->times++;
+        if (now_waited > self->longest)
+            self->longest = now_waited;
+        whole = 1; // what was counted is not counted again
+    }
+    if (whole) {
+        self->ran_before = now_ran;
+        self->ran = ran;
+        self->waited = waited;
+    }
+}
+
+static void *watch(void *argument)
+{
+    pyuio_watch *self = argument;
+    struct sched_param ordinary = {0};
+    sched_setscheduler(0, SCHED_OTHER, &ordinary); // never refused; the creator may be a real-time thread
+    pthread_mutex_lock(&self->state);
+    while (!self->stopping) {
+        struct timespec next;
+        clock_gettime(CLOCK_MONOTONIC, &next);
+        int64_t nanoseconds = next.tv_nsec + self->period;
+        next.tv_sec += nanoseconds / NANOSECONDS;
+        next.tv_nsec = nanoseconds % NANOSECONDS;
+        int result = 0;
+        while (!self->stopping && result == 0)
+            result = pthread_cond_timedwait(&self->stop, &self->state, &next);
+        if (!self->stopping)
+            look(self, 1);
+    }
+    pthread_mutex_unlock(&self->state);
+    return NULL;
+}
+
+static int start_watcher(pyuio_watch *self)
+{
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    int result = pthread_attr_init(&attributes);
+    if (result != 0)
+        return result;
+    pthread_attr_setstacksize(&attributes, STACK_SIZE);
+    // Signals are for Python's threads: one that came here would not interrupt their waits.
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    result = pthread_create(&self->watcher, &attributes, watch, self);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return result;
+}
+
+// Watches a thread of this process, from an ordinary thread with the caller's present affinity. `runtime` and `period`:
+// of RT throttling, in nanoseconds. NULL, with errno set: no such thread, no memory, or a kernel without schedstat.
+pyuio_watch *pyuio_watch_start(int thread, int64_t runtime, int64_t period)
+{
+    char path[64];
+    pthread_condattr_t clock;
+    pyuio_watch *self = calloc(1, sizeof *self);
+    if (self == NULL)
+        return NULL;
+    snprintf(path, sizeof path, "/proc/self/task/%d/schedstat", thread);
+    self->file = open(path, O_RDONLY | O_CLOEXEC);
+    self->runtime = runtime;
+    self->period = period;
+    if (self->file < 0) {
+        free(self);
+        return NULL;
+    }
+    pthread_mutex_init(&self->state, NULL);
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&self->stop, &clock);
+    pthread_condattr_destroy(&clock);
+    read_statistics(self, &self->ran, &self->waited);
+    int result = start_watcher(self);
+    if (result != 0) {
+        pyuio_watch_free(self);
+        errno = result;
+        return NULL;
+    }
+    return self;
+}
+
+// Looks now, too.
+void pyuio_watch_look(pyuio_watch *self)
+{
+    pthread_mutex_lock(&self->state);
+    look(self, 0);
+    pthread_mutex_unlock(&self->state);
+}
+
+// How often the thread was found to have been throttled: in one period or stretch between two looks at most once.
+int64_t pyuio_watch_times(pyuio_watch *self)
+{
+    pthread_mutex_lock(&self->state);
+    int64_t result = self->times;
+    pthread_mutex_unlock(&self->state);
+    return result;
+}
+
+// Nanoseconds that it was held back in the worst of those stretches.
+int64_t pyuio_watch_longest(pyuio_watch *self)
+{
+    pthread_mutex_lock(&self->state);
+    int64_t result = self->longest;
+    pthread_mutex_unlock(&self->state);
+    return result;
+}
+
+// Ends the watching, with a last look. What was counted stays.
+void pyuio_watch_stop(pyuio_watch *self)
+{
+    pthread_mutex_lock(&self->state);
+    int stopped = self->stopping;
+    if (!stopped)
+        look(self, 0);
+    self->stopping = 1;
+    pthread_cond_signal(&self->stop);
+    pthread_mutex_unlock(&self->state);
+    if (!stopped)
+        pthread_join(self->watcher, NULL);
+}
+
+// After pyuio_watch_stop; or in a forked process, which has no watcher.
+void pyuio_watch_free(pyuio_watch *self)
+{
+    close(self->file);
+    free(self);
+}

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""``pyuio bench``: measure latency, and compare what was measured."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pyuio.errors import PyuioError
+from pyuio.latency import load, plan, plot, table, timer
+from pyuio.latency.comparison import Comparison
+from pyuio.latency.output import Output
+from pyuio.latency.progress import Bar
+from pyuio.latency.results import Run
+
+app = typer.Typer(help="Measure latency, and compare results.", no_args_is_help=True)
+
+ALL_LOADS = ",".join(load.LOADS)
+DURATION = 30.0  # seconds, where neither that nor a count is asked for
+
+Duration = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help=f"Time spent measuring. Default: {DURATION:g}.")
+]
+Count = Annotated[
+    int | None, typer.Option(metavar="N", help="Samples of each way under each load, instead of --duration.")
+]
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where results are written, as they come: JSON, .hlog, .hgrm, PNG.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results that are in DIR.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Loads = Annotated[
+    str, typer.Option(metavar="LIST", help="Of idle, python (a busy Python thread), cpu (all CPUs busy).")
+]
+Priority = Annotated[
+    int, typer.Option(metavar="N", help="SCHED_FIFO's, 1 to 99; 0: ordinary scheduling, which needs no privilege.")
+]
+
+
+@app.command("timer")
+def measure_timer(
+    duration: Duration = None,
+    count: Count = None,
+    interval: Annotated[float, typer.Option(metavar="MICROSECONDS", help="From one wake-up to the next.")] = 1000,
+    cpu: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="Measure on this CPU; repeatable. Default: the last one.")
+    ] = None,
+    priority: Priority = timer.DEFAULT_PRIORITY,
+    loads: Loads = ALL_LOADS,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Measure how late a thread wakes up from a timer, as cyclictest does; needs no device.
+
+    Three ways in turn: a loop in C, a call from Python that takes the time in C, and a loop in Python.
+    """
+    with _usage():
+        cpus = list(dict.fromkeys(cpu or [timer.default_cpu()]))
+        nanoseconds = _nanoseconds(interval)
+        timer.check(nanoseconds, cpus, priority)
+        under = load.named(loads)
+        turns = len(timer.WAYS) * len(under)
+        how_much = plan.make(
+            nanoseconds, turns, duration=duration if (duration or count) is not None else DURATION, count=count
+        )
+    options = timer.Options(how_much, under, cpus, priority)
+    with contextlib.ExitStack() as stack:
+        # Before anything is measured: what cannot be written is found out now.
+        output = stack.enter_context(Output(out, "timer", overwrite=overwrite)) if out else None
+        with stoppable(), Bar(how_much.rounds * turns) as bar:
+            run = timer.Measurement(options, output, bar).measure()
+        finish(run, output, as_json)
+
+
+@app.command()
+def compare(
+    results: Annotated[list[Path], typer.Argument(metavar="A.json B.json...", help="Result files, of one kind.")],
+    as_json: Json = False,
+) -> None:
+    """Put results side by side: figures, ratios to the first, and what is different about the boxes."""
+    with _usage():
+        if len(results) < 2:
+            raise ValueError("comparing needs two results or more")
+    comparison = Comparison(results)
+    if as_json:
+        print_json(comparison.as_dict())
+    else:
+        comparison.show(Console())
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Makes Ctrl-C of SIGTERM and SIGHUP, too; and of SIGINT where a shell started this in the background."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def finish(run: Run, output: Output | None, as_json: bool) -> None:
+    """Write, show and judge a run: the exit status is 1 when it is void, 130 when Ctrl-C ended it."""
+    files = output.finish(run) if output else []
+    if as_json:
+        print_json(run.as_dict())
+    else:
+        table.show(run, Console())
+    if output:
+        distributions = sum(path.suffix == ".hgrm" for path in files)
+        names = [path.name for path in files if path.suffix != ".hgrm"] + [f"{distributions} distributions (.hgrm)"]
+        print(f"pyuio: wrote {', '.join(names)} in {output.directory}", file=sys.stderr)
+        if not plot.available():
+            print(f"pyuio: no picture: {plot.MISSING}", file=sys.stderr)
+    if run.interrupted:
+        raise typer.Exit(130)
+    if run.void:
+        print("pyuio: the run is void, see above", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def print_json(data: dict[str, Any]) -> None:
+    """Print JSON to standard output."""
+    print(json.dumps(data, indent=1))
+
+
+@contextlib.contextmanager
+def _usage() -> Iterator[None]:
+    """Makes wrong usage, one line and status 2, of a ValueError that is no trouble of a file or a device."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, PyuioError):
+            raise
+        print(f"pyuio: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+def _nanoseconds(microseconds: float) -> int:
+    if not 0 < microseconds < 1e9:
+        raise ValueError(f"--interval must be above 0 us, not {microseconds:g}")
+    return round(microseconds * 1000)

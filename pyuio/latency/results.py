@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: MIT
+"""What a measurement gives: a `Run` of several `Series`, each one way of doing it under one load.
+
+Times are in nanoseconds everywhere in here and in the files; tables and pictures show microseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hdrh.histogram import HdrHistogram
+
+from pyuio.errors import ResultFileError
+
+FORMAT = "pyuio bench"
+VERSION = 1
+KINDS = ("latency", "timer", "rate")
+
+REFERENCE = "C"  # the way that the others are compared with
+
+LOWEST, HIGHEST, DIGITS = 1, 100_000_000_000, 3  # of a histogram: 1 ns to 100 s, to 0.1 %
+
+PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "p99.99": 99.99}
+FIGURES = ("min", *PERCENTILES, "max")
+# A percentile with fewer samples than this above it is decided by chance, and marked so.
+ENOUGH = 10
+
+
+def new_histogram() -> HdrHistogram:
+    """Return an empty histogram of the size that all of a run's have."""
+    return HdrHistogram(LOWEST, HIGHEST, DIGITS)
+
+
+@dataclass
+class Series:
+    """What one way of doing it gave under one load, and on one CPU where several are measured."""
+
+    way: str
+    load: str
+    cpu: int | None = None
+    histogram: HdrHistogram = field(default_factory=new_histogram)
+    lost: int = 0  # events that were to come, and of which there is no sample
+    impossible: int = 0  # samples below 0 or above HIGHEST
+    warm_up: int = 0  # samples left out at the start of each round
+    late: int = 0  # of the samples: events that nobody was waiting for yet when they came
+    seconds: float = 0.0  # measured in, without the warm-up
+    reasons: list[str] = field(default_factory=list)  # what else makes it void
+
+    @property
+    def count(self) -> int:
+        """The samples in the histogram."""
+        return int(self.histogram.get_total_count())
+
+    @property
+    def rate(self) -> float | None:
+        """Samples per second; None where no time was noted."""
+        return self.count / self.seconds if self.seconds else None
+
+    @property
+    def name(self) -> str:
+        """Way, load and CPU: "C, idle" or "C, idle, CPU 1"."""
+        return ", ".join([self.way, self.condition])
+
+    @property
+    def condition(self) -> str:
+        """What it has in common with the series that it can be compared with: the load, and the CPU."""
+        return self.load if self.cpu is None else f"{self.load}, CPU {self.cpu}"
+
+    def record(self, nanoseconds: Iterable[int]) -> HdrHistogram:
+        """Add one round's samples; return a histogram of that round alone, for the log.
+
+        A sample below 0 or above `HIGHEST` cannot be, is counted in `impossible`, and makes the series void.
+        """
+        of_round = new_histogram()
+        for value in nanoseconds:
+            if not of_round.record_value(value):
+                self.impossible += 1
+        if of_round.get_total_count():  # the library takes 0 for the least value of an empty one
+            self.histogram.add(of_round)
+        return of_round
+
+    def figures(self) -> dict[str, int | None]:
+        """Return each of `FIGURES` in ns; None where there are too few samples for it to mean anything."""
+        if not self.count:
+            return dict.fromkeys(FIGURES)
+        values = self.histogram.get_percentile_to_value_dict(list(PERCENTILES.values()))
+        of_percentiles = {
+            name: int(values[percentile]) if self._above(percentile) >= 1 else None
+            for name, percentile in PERCENTILES.items()
+        }
+        least, most = int(self.histogram.get_min_value()), int(self.histogram.get_max_value())
+        return {"min": least, **of_percentiles, "max": most}
+
+    def doubtful(self) -> list[str]:
+        """Return the names of those percentiles that rest on fewer than `ENOUGH` samples above them."""
+        return [name for name, percentile in PERCENTILES.items() if 1 <= self._above(percentile) < ENOUGH]
+
+    def _above(self, percentile: float) -> float:
+        return round(self.count * (100 - percentile) / 100, 6)
+
+    @property
+    def void(self) -> list[str]:
+        """Why the figures must not be used; [] when they may."""
+        reasons = list(self.reasons)
+        if self.lost:
+            reasons.insert(0, f"{self.lost} of {self.count + self.lost + self.impossible} samples lost")
+        if self.impossible:
+            reasons.insert(0, f"{self.impossible} samples impossible (below 0, or above {HIGHEST // 10**9} s)")
+        return reasons
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON has it; the histogram in HdrHistogram's own encoding (V2, compressed, base64)."""
+        return {
+            "way": self.way,
+            "load": self.load,
+            "cpu": self.cpu,
+            "count": self.count,
+            "lost": self.lost,
+            "impossible": self.impossible,
+            "warm_up": self.warm_up,
+            "late": self.late,
+            "seconds": self.seconds,
+            "rate": self.rate,
+            "reasons": self.reasons,
+            "void": self.void,
+            "figures": self.figures(),
+            "doubtful": self.doubtful(),
+            "histogram": self.histogram.encode().decode("ascii"),
+        }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass
+class Run:
+    """One measurement: several series, and everything needed to compare it with another, from another box."""
+
+    kind: str  # one of KINDS
+    device: str | None = None  # what was measured; None where no device takes part
+    environment: dict[str, Any] = field(default_factory=dict)  # `environment.read()`
+    tuning: dict[str, Any] = field(default_factory=dict)  # what real-time scheduling and the like were had
+    settings: dict[str, Any] = field(default_factory=dict)  # interval, rounds, duration, count, ...
+    series: list[Series] = field(default_factory=list)
+    interrupted: bool = False  # ended before its time: fewer samples, which are good all the same
+    when: str = field(default_factory=_now)  # of its start, ISO 8601, UTC
+
+    def add(self, way: str, load: str, cpu: int | None = None) -> Series:
+        """Add an empty series, and return it."""
+        self.series.append(Series(way, load, cpu))
+        return self.series[-1]
+
+    @property
+    def conditions(self) -> list[str]:
+        """Each load (and CPU) that there are series of, in order."""
+        return list(dict.fromkeys(series.condition for series in self.series))
+
+    def under(self, condition: str) -> list[Series]:
+        """Return the series that can be compared with each other, as they have this load (and CPU)."""
+        return [series for series in self.series if series.condition == condition]
+
+    def ratio(self, series: Series, figure: str) -> float | None:
+        """Return a figure as a multiple of what C has under the same load; None where either has none."""
+        reference = [other for other in self.under(series.condition) if other.way == REFERENCE]
+        if not reference:
+            return None
+        mine, theirs = series.figures()[figure], reference[0].figures()[figure]
+        return mine / theirs if mine is not None and theirs else None
+
+    @property
+    def void(self) -> list[str]:
+        """Why the run is void, each with the series; [] when it is not."""
+        return [f"{series.name}: {reason}" for series in self.series for reason in series.void]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON has it; figures, ratios and reasons are there for other programs to read."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "kind": self.kind,
+            "when": self.when,
+            "interrupted": self.interrupted,
+            "void": self.void,
+            "device": self.device,
+            "environment": self.environment,
+            "tuning": self.tuning,
+            "settings": self.settings,
+            "unit": "ns",
+            "series": [
+                {**series.as_dict(), f"ratio to {REFERENCE}": {name: self.ratio(series, name) for name in FIGURES}}
+                for series in self.series
+            ],
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the run to a JSON file, which is always there in full: as it was before, or as it is now.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        text = json.dumps(self.as_dict(), indent=1) + "\n"
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fchmod(descriptor, 0o644)
+                os.fsync(descriptor)
+            Path(name).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)  # the new name, too
+        finally:
+            os.close(directory)
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Return the run that a file holds.
+
+        Raises:
+            ResultFileError: it cannot be read, is damaged, or is not a result of this version.
+        """
+        from pyuio.latency.reading import run_of
+
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise ResultFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+        try:
+            return run_of(text)
+        except ResultFileError as error:
+            raise ResultFileError(f"{path}: {error}") from error

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""What this process may do, and what would let it do more: capabilities and resource limits.
+
+capabilities(7), getrlimit(2), limits.conf(5).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import sys
+from pathlib import Path
+
+# include/uapi/linux/capability.h
+CAP_IPC_LOCK = 14
+CAP_SYS_NICE = 23
+
+_NAMES = {CAP_IPC_LOCK: "IPC_LOCK", CAP_SYS_NICE: "SYS_NICE"}
+
+
+def has(capability: int) -> bool:
+    """Return whether this thread has a capability where it counts: for the whole machine, not for a user namespace."""
+    status = Path("/proc/thread-self/status").read_text()
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
+    try:
+        whole = Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+    except OSError:  # a kernel without user namespaces
+        whole = True
+    return whole and effective is not None and bool(int(effective[1], 16) >> capability & 1)
+
+
+def remedy(capability: int, limit: str = "", value: str = "") -> str:
+    """Return what would give this user a capability, or a limit that does without.
+
+    Args:
+        capability: one of those above.
+        limit: the item of limits.conf, "" if no limit will do.
+        value: what it must be.
+    """
+    name = _NAMES[capability]
+    python = os.path.realpath(sys.executable or "python3")
+    ways = [f"run as root, or give the program CAP_{name} (setcap cap_{name.lower()}+ep {python})"]
+    if limit:
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = str(os.getuid())
+        ways.append(f"or put '{user} - {limit} {value}' into /etc/security/limits.conf and log in again")
+        ways.append(f"(a systemd service: Limit{limit.upper()}={'infinity' if value == 'unlimited' else value})")
+    container = f"in a container: --cap-add {name}"
+    if limit:
+        container += f" --ulimit {limit}={'-1' if value == 'unlimited' else value}"
+    return " ".join([*ways, f"({container})"])

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""Processors by number, and the kernel's lists of them: ``0-3,5`` (Documentation/core-api/cpu_hotplug.rst)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+_ONLINE = Path("/sys/devices/system/cpu/online")
+
+
+def parse_list(text: str) -> frozenset[int]:
+    """Return the numbers in a list such as ``0-3,5``; none for an empty one."""
+    numbers: set[int] = set()
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        if first:
+            numbers.update(range(int(first), int(last or first) + 1))
+    return frozenset(numbers)
+
+
+def format_list(numbers: Iterable[int]) -> str:
+    """Return numbers as the kernel writes them: ``0-3,5``."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and parts[-1][1] == number - 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+
+
+def online() -> frozenset[int]:
+    """Return the processors that run."""
+    return parse_list(_ONLINE.read_text())
+
+
+def checked(name: str, cpus: int | Iterable[int]) -> tuple[int, ...]:
+    """Return the processors named, in that order.
+
+    Raises:
+        TypeError: it is neither an int nor several.
+        ValueError: it is none, or one that this machine does not have or that is offline.
+    """
+    if isinstance(cpus, (str, bytes)) or not isinstance(cpus, (int, Iterable)):
+        raise TypeError(f"{name} is the number of a processor or several, not {type(cpus).__name__}")
+    numbers = (cpus,) if isinstance(cpus, int) else tuple(cpus)
+    for number in numbers:
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise TypeError(f"{name}: a processor is an int, not {type(number).__name__}")
+    if not numbers:
+        raise ValueError(f"{name} names no processor")
+    if wrong := set(numbers) - online():
+        raise ValueError(f"{name}: processors {format_list(online())} are online, and not {format_list(wrong)}")
+    return numbers

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""What real time got of what it asked for, for people and for files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing that was asked for.
+
+    Attributes:
+        name: as the argument of `realtime` is called.
+        asked: what was asked for, such as "fifo 89".
+        got: what the kernel says it is now; "" when it was refused.
+        missing: what was tried and what the kernel answered when it was refused; "" when it was not.
+        remedy: what would grant it; "" when it was granted.
+    """
+
+    name: str
+    asked: str
+    got: str = ""
+    missing: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        """Return one line: name, and what was got or is missing."""
+        if self.missing:
+            return f"{self.name:<18} MISSING, asked {self.asked}: {self.missing}; {self.remedy}"
+        return f"{self.name:<18} {self.got}"
+
+
+@dataclass(frozen=True)
+class Throttling:
+    """How long the kernel lets real-time threads run, and whether it has cut this one short.
+
+    Since Linux 6.12 the kernel holds real-time threads back only for the sake of others that wait (the "fair server");
+    that is noticed in the same way.
+
+    Attributes:
+        runtime: microseconds in each period, ``/proc/sys/kernel/sched_rt_runtime_us``; negative for no limit.
+        period: microseconds, ``/proc/sys/kernel/sched_rt_period_us``.
+        watched: whether this thread was watched: it has the policy fifo or rr, and there is a limit.
+        times: in how many periods the thread was found to have been held back.
+        longest: nanoseconds that it was held back in the worst of them.
+    """
+
+    runtime: int
+    period: int
+    watched: bool = False
+    times: int = 0
+    longest: int = 0
+
+    def __str__(self) -> str:
+        """Return one line."""
+        if self.runtime < 0 or self.runtime >= self.period:
+            return "switched off (sched_rt_runtime_us): a thread that never sleeps may never let others run"
+        limit = f"real-time threads may run {self.runtime} us in {self.period}"
+        if not self.watched:
+            return f"{limit}; not watched"
+        if not self.times:
+            return f"{limit}; this one was not held back"
+        return f"{limit}; THIS ONE WAS HELD BACK in {self.times} periods, for {self.longest // 1_000_000} ms at worst"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was asked for, in the order of doing, and what came of it.
+
+    Attributes:
+        thread: its native id, as in ``/proc/PID/task``.
+        settings: one for each thing asked for.
+        throttling: how long real-time threads may run.
+    """
+
+    thread: int
+    settings: tuple[Setting, ...]
+    throttling: Throttling
+
+    @property
+    def missing(self) -> tuple[Setting, ...]:
+        """What was asked for and refused."""
+        return tuple(setting for setting in self.settings if setting.missing)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it all as dictionaries, lists, strings, numbers and booleans, as json takes them."""
+        return {
+            "thread": self.thread,
+            "settings": [asdict(setting) for setting in self.settings],
+            "throttling": asdict(self.throttling),
+        }
+
+    def __str__(self) -> str:
+        """Return several lines for a terminal."""
+        lines = [f"real time of thread {self.thread}:", *map(str, self.settings)]
+        lines.append(f"{'throttling':<18} {self.throttling}")
+        return "\n  ".join(lines)
