@@ -57,6 +57,10 @@ class Edu(Driver):
     """
 
     ids = ("1234:11e8",)
+    # What measures interrupt latency with the card needs to know of it: offsets in BAR 0.
+    raise_offset = RAISE_INTERRUPT
+    status_offset = INTERRUPT_STATUS
+    acknowledge_offset = ACKNOWLEDGE_INTERRUPT
     dma_mask = (1 << 28) - 1  # section "Command line switches"; the card cuts the bits above without a word
 
     def __init__(self, device: Device) -> None:

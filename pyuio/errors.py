@@ -114,3 +114,7 @@ class PlotUnavailableError(PyuioError, ImportError):
 
 class LoadError(PyuioError, RuntimeError):
     """A load that a measurement runs under did not start, or ended by itself."""
+
+
+class MeasurementError(PyuioError, RuntimeError):
+    """What is measured, or compared with, cannot be run; the message says why."""

@@ -8,6 +8,7 @@ import operator
 import os
 import sys
 import threading
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn, SupportsIndex
 
 from pyuio.errors import ClosedError, MappingError
@@ -98,12 +99,18 @@ class PortRegion(Common):
         """I/O ports have no mapping: raises MappingError."""
         raise MappingError(errno.EOPNOTSUPP, f"{self._name} is one of I/O ports, which have no mapping")
 
-    def duplicate(self) -> int:
-        """Return a new descriptor of the BAR's file, for native code. ClosedError: it was closed."""
+    def reach(self, offset: int, stack: ExitStack) -> tuple[int, int]:
+        """Return where native code finds a register, until `stack` is undone: a descriptor, and the offset in its file.
+
+        Raises:
+            ClosedError: the region was closed.
+        """
         with self._lock:
             if self._fd is None:
                 raise ClosedError(f"{self._name} is closed")
-            return os.dup(self._fd)
+            duplicate = os.dup(self._fd)
+        stack.callback(os.close, duplicate)
+        return duplicate, offset
 
     def close(self) -> None:
         """Close the file. Accesses raise ClosedError afterwards; a second close does nothing."""

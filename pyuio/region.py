@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from periphery import MMIO
 
 from pyuio._native._access import Window
+from pyuio._native._memory import pointer
 from pyuio.errors import ClosedError, MappingError
 from pyuio.port_region import PortRegion
 from pyuio.region_common import Common, checked_size, refused
@@ -122,12 +124,16 @@ class Region(Common, Window):
             )
         return self._mmio
 
-    @property
-    def mapping(self) -> tuple[mmap.mmap, int]:
-        """The mapping and the offset in it where the BAR starts, for native code. ClosedError: it was closed."""
+    def reach(self, offset: int, stack: ExitStack) -> tuple[int, int]:
+        """Return where native code finds a register, until `stack` is undone: -1 for memory, and its address.
+
+        Raises:
+            ClosedError: the region was closed.
+        """
         if self.closed:
             raise ClosedError(f"{self.name} is closed")
-        return self._mmio.mapping, self._page_offset
+        memory = stack.enter_context(memoryview(self._mmio.mapping))  # it is not unmapped meanwhile
+        return -1, pointer(memory) + self._page_offset + offset
 
     def close(self) -> None:
         """Unmap the BAR. Accesses raise ClosedError afterwards; a second close does nothing.

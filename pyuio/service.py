@@ -24,7 +24,6 @@ from pyuio._native._waiting import lib as _lib
 from pyuio.errors import ClosedError, DeviceTimeoutError, OverrunError, PermissionDeniedError
 from pyuio.interrupt import Interrupt, timeout_nanoseconds
 from pyuio.program import Count, Operation, Poll, Read, Stamp, Unmask, When, Write, WriteBack, flatten
-from pyuio.region import Region
 from pyuio.signals import postponed_signals
 
 HANDLER = """
@@ -61,12 +60,11 @@ class Event(NamedTuple):
 
 
 class _Builder:
-    """Makes the array of C operations, and keeps what they touch."""
+    """Makes the array of C operations; what they touch stays until `stack` is undone."""
 
     def __init__(self, operations: Sequence[Operation], stack: ExitStack) -> None:
         flat = list(flatten(operations))
         self._stack = stack
-        self.kept: list[Any] = []
         self.names: list[str] = []
         self.counters: list[str] = []
         self.array = _ffi.new("pyuio_operation[]", len(flat) or 1)
@@ -102,20 +100,10 @@ class _Builder:
             raise TypeError(f"a native service does not know {type(operation).__name__}")
 
     def _place(self, native: Any, operation: Read | Poll | Write | WriteBack) -> None:
-        region = operation.region
         native.bits = operation.bits
-        if isinstance(region, Region):
-            mapping, start = region.mapping
-            memory = _ffi.from_buffer(mapping)  # the mapping stays as long as this does
-            self.kept.append(memory)
-            native.file = -1
-            native.address = int(_ffi.cast("uintptr_t", memory)) + start + operation.offset
-        else:
-            native.file = region.duplicate()
-            self._stack.callback(os.close, native.file)
-            native.address = operation.offset
-        # A load of memory is in the processor's order; the bytes of a port's file are little-endian.
-        native.swap = region.endian == "big"
+        native.file, native.address = operation.region.reach(operation.offset, self._stack)
+        # What is in the processor's order when it was read: of a port, its bytes are put together as little-endian.
+        native.swap = operation.region.endian == "big"
 
 
 def _index(names: list[str], name: str) -> int:
@@ -138,16 +126,12 @@ class _Serving:
     Args:
         interrupt: which is its own from here on.
         native: the service in C.
-        kept: what C uses.
         around: gives a context manager in which the thread runs.
     """
 
-    def __init__(
-        self, interrupt: Interrupt, native: Any, kept: Any, around: Callable[[], AbstractContextManager[object]]
-    ) -> None:
+    def __init__(self, interrupt: Interrupt, native: Any, around: Callable[[], AbstractContextManager[object]]) -> None:
         self._interrupt = interrupt
         self._native = native
-        self._kept = kept
         self._around = around
         self._owner = os.getpid()
         self._began = False
@@ -231,7 +215,7 @@ class Service:
             self._native = self._made(builder, handler, context, capacity)
             with postponed_signals():
                 interrupt.begin_service()
-                serving = _Serving(interrupt, self._native, builder.kept, around)
+                serving = _Serving(interrupt, self._native, around)
                 serving.thread.start()
                 # Also at the end of the interpreter, before the thread loses what it runs on.
                 self._end = weakref.finalize(self, _finish, serving, stack.pop_all())

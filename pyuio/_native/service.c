@@ -214,11 +214,11 @@ int64_t pyuio_service_run(pyuio_service *self)
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
         sigdelset(&others, faults[i]);
     pthread_sigmask(SIG_SETMASK, &others, &before);
-    int64_t result;
+    int64_t result, time = 0;
     do {
-        result = pyuio_serve_next(self->interrupt);
+        result = pyuio_serve_next(self->interrupt, &time);
         if (result > 0)
-            result = serve(self, (uint32_t)result, now());
+            result = serve(self, (uint32_t)result, time);
     } while (result >= 0 || result == PYUIO_SIGNAL);
     pyuio_serve_end(self->interrupt);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -189,23 +189,35 @@ uint32_t pyuio_total(pyuio_interrupt *self)
     return result;
 }
 
-// Takes what is pending: the count, PYUIO_NONE, or an error.
-static int64_t take(pyuio_interrupt *self)
+static int64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * NANOSECONDS + time.tv_nsec;
+}
+
+// State locked. Takes what is pending: the count, PYUIO_NONE, or an error. `time`: gets when it was there, unless NULL.
+static int64_t take_locked(pyuio_interrupt *self, int64_t *time)
 {
     uint32_t total;
-    int64_t result;
+    if (read(self->device, &total, sizeof total) != (ssize_t)sizeof total)
+        return errno == EAGAIN ? PYUIO_NONE : -errno;
+    if (time != NULL)
+        *time = now();
+    int64_t result = (uint32_t)(total - self->total); // unsigned: right across the wrap at 2^32
+    self->total = total;
+    note_masked(self); // the kernel's handler masked it
+    // Others still wait, who were not woken or found nothing left: for them it is unmasked again, as each would
+    // have done by itself. What is not acknowledged by then fires once more, for one of them.
+    if (self->sleepers > 0)
+        write_mask(self, 0, 1);
+    return result;
+}
+
+static int64_t take(pyuio_interrupt *self)
+{
     pthread_mutex_lock(&self->state);
-    if (read(self->device, &total, sizeof total) == (ssize_t)sizeof total) {
-        result = (uint32_t)(total - self->total); // unsigned: right across the wrap at 2^32
-        self->total = total;
-        note_masked(self); // the kernel's handler masked it
-        // Others still wait, who were not woken or found nothing left: for them it is unmasked again, as each would
-        // have done by itself. What is not acknowledged by then fires once more, for one of them.
-        if (self->sleepers > 0)
-            write_mask(self, 0, 1);
-    } else {
-        result = errno == EAGAIN ? PYUIO_NONE : -errno;
-    }
+    int64_t result = take_locked(self, NULL);
     pthread_mutex_unlock(&self->state);
     return result;
 }
@@ -367,23 +379,29 @@ void pyuio_serve_end(pyuio_interrupt *self)
     pyuio_release(self);
 }
 
-// Waits for the next interrupts of a service: the count, PYUIO_SIGNAL, PYUIO_CLOSED when it was closed or stopped, or an
-// error. After waking there is one system call, the read.
-int64_t pyuio_serve_next(pyuio_interrupt *self)
+// State locked, for a service.
+static int64_t serve_take(pyuio_interrupt *self, int64_t *time)
 {
-    int64_t result = self->closed || self->stopping ? PYUIO_CLOSED : take(self);
-    if (result == PYUIO_NONE && pyuio_is_masked(self)) {
-        result = change_mask(self, 0, 1);
-        if (result == 0) // what was raised meanwhile fires at once
-            result = take(self);
-    }
-    if (result == PYUIO_NONE) {
-        result = sleep_until_ready(self, -1);
-        if (result == PYUIO_READY) {
-            result = take(self);
-            if (result == PYUIO_NONE)
-                result = PYUIO_SIGNAL;
-        }
-    }
-    return result;
+    return self->closed || self->stopping ? PYUIO_CLOSED : take_locked(self, time);
+}
+
+// Waits for the next interrupts of a service: the count, PYUIO_SIGNAL, PYUIO_CLOSED when it was closed or stopped, or an
+// error. `time` gets when they were there: right after the kernel's read, the one system call after waking.
+int64_t pyuio_serve_next(pyuio_interrupt *self, int64_t *time)
+{
+    // Unmasked first: what was raised meanwhile fires at once, and needs no sleep.
+    pthread_mutex_lock(&self->state);
+    int64_t result = write_mask(self, 0, 1);
+    if (result == 0)
+        result = serve_take(self, time);
+    pthread_mutex_unlock(&self->state);
+    if (result != PYUIO_NONE)
+        return result;
+    result = sleep_until_ready(self, -1);
+    if (result != PYUIO_READY)
+        return result;
+    pthread_mutex_lock(&self->state);
+    result = serve_take(self, time);
+    pthread_mutex_unlock(&self->state);
+    return result == PYUIO_NONE ? PYUIO_SIGNAL : result;
 }

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pyuio_drivers.edu import Edu
 from rich.console import Console
 
 from pyuio.errors import PyuioError
-from pyuio.latency import load, plan, plot, table, timer
+from pyuio.latency import interrupts, load, plan, plot, rate, table, timer
 from pyuio.latency.comparison import Comparison
 from pyuio.latency.output import Output
+from pyuio.latency.patch_loop import PatchLoop
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import Run
 
@@ -79,6 +81,87 @@ def measure_timer(
         with stoppable(), Bar(how_much.rounds * turns) as bar:
             run = timer.Measurement(options, output, bar).measure()
         finish(run, output, as_json)
+
+
+Device = Annotated[
+    str | None, typer.Argument(metavar="[DEVICE]", help="An edu card; needed only if there are several.")
+]
+Cpu = Annotated[int | None, typer.Option(metavar="N", help="Where the interrupt is handled. Default: the last one.")]
+
+
+@app.command("latency")
+def measure_latency(
+    device: Device = None,
+    duration: Duration = None,
+    count: Count = None,
+    interval: Annotated[float, typer.Option(metavar="MICROSECONDS", help="Between interrupts, on average.")] = 1000,
+    cpu: Cpu = None,
+    raising_cpu: Annotated[
+        int | None, typer.Option(metavar="N", help="Where it is raised. Default: another one.")
+    ] = None,
+    priority: Priority = timer.DEFAULT_PRIORITY,
+    loads: Loads = ALL_LOADS,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Measure how long an interrupt of an edu card takes to its handler.
+
+    Three ways in turn: the loop of the patch in C, a read loop in Python, a native service.
+    """
+    with _usage():
+        reading, raising = interrupts.choose_cpus(cpu, raising_cpu)
+        nanoseconds = _nanoseconds(interval)
+        timer.check(nanoseconds, (), priority)
+        under = load.named(loads)
+        turns = len(interrupts.WAYS) * len(under)
+        how_much = plan.make(
+            nanoseconds, turns, duration=duration if (duration or count) is not None else DURATION, count=count
+        )
+    options = interrupts.Options(how_much, under, reading, raising, priority)
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(Output(out, "latency", overwrite=overwrite)) if out else None
+        card = stack.enter_context(Edu.open(device))
+        program = stack.enter_context(PatchLoop())
+        with stoppable(), Bar(how_much.rounds * turns) as bar:
+            run = interrupts.Measurement(card, program, options, output, bar).measure()
+        finish(run, output, as_json)
+
+
+@app.command("rate")
+def measure_rate(
+    device: Device = None,
+    count: Annotated[int, typer.Option(metavar="N", min=1, help="Interrupts of each way, or a few more.")] = 20000,
+    cpu: Cpu = None,
+    priority: Priority = timer.DEFAULT_PRIORITY,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Measure how many interrupts a second are raised, read and acknowledged in one thread.
+
+    The same three ways as in `latency`; a sample is the time from one interrupt to the next.
+    """
+    with _usage():
+        timer.check(timer.INTERVALS[0], [] if cpu is None else [cpu], priority)
+    rounds = -(-count // rate.TURN)
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(Output(out, "rate", overwrite=overwrite)) if out else None
+        card = stack.enter_context(Edu.open(device))
+        program = stack.enter_context(PatchLoop())
+        on = timer.default_cpu() if cpu is None else cpu
+        with stoppable(), Bar(rounds * len(interrupts.WAYS)) as bar:
+            run = rate.RateMeasurement(card, program, on, priority, rounds, output, bar).measure()
+        finish(run, output, as_json)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def registers(context: typer.Context) -> None:
+    """Measure what a register access costs: ``benchmarks/registers.py``, which takes --rounds, --json and --check."""
+    from pyuio_benchmarks import registers as benchmark
+
+    sys.argv = ["pyuio bench registers", *context.args]
+    raise typer.Exit(benchmark.main())
 
 
 @app.command()

@@ -187,17 +187,17 @@ def handler(tmp_path: Path) -> Iterator[Callable[[str], object]]:
 
 
 def test_a_function_in_place_of_the_program(card: Edu, handler: Callable[[str], object]) -> None:
-    mapping, start = card.registers.mapping  # type: ignore[union-attr]
-    base = cffi.FFI().from_buffer(mapping)
+    stack = contextlib.ExitStack()
+    _, base = card.registers.reach(0, stack)
     function = handler(
         "volatile uint32_t *bar = context; event->values[0] = bar[9]; event->values[1] = event->count + 40;"
         "event->late = 1; bar[25] = (uint32_t)event->values[0];"
     )
-    assert start == 0
     names = ("status", "sum")
     with pyuio.Service(card.device.interrupt, handler=function, context=base, names=names) as service:
         raise_interrupt(card, 3)
         (event,) = service.read(5)
+    stack.close()
     assert event.values == {"status": 3, "sum": 41}
     assert event.late
 

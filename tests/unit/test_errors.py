@@ -19,6 +19,8 @@ BUILT_IN = {
     "PermissionDeniedError": PermissionError,
     "KernelSupportError": OSError,
     "MappingError": OSError,
+    "MeasurementError": RuntimeError,
+    "OverrunError": OSError,
     "InterruptUnavailableError": OSError,
     "WouldBlockError": BlockingIOError,
     "ShortBufferError": OSError,

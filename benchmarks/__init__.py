@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Speed, as ratios within one run; installed as pyuio_benchmarks."""

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT
+// What pyuio's interrupt latency is compared with: the loop that ends Peter Chubb's patch of 2005, in C (open, mlockall,
+// SCHED_FIFO, read in a loop); and what raises the interrupts, for every way of reading them alike.
+//
+//   patch_loop read NODE CONFIG RESOURCE RECORDS COUNT STATUS ACKNOWLEDGE CPU PRIORITY
+//   patch_loop raise RESOURCE RECORDS COUNT STATUS RAISE INTERVAL CPU PRIORITY
+//   patch_loop rate NODE CONFIG RESOURCE RECORDS COUNT STATUS ACKNOWLEDGE RAISE CPU PRIORITY
+//
+// NODE is /dev/uioN of a card on uio_pci_generic, CONFIG its configuration space, RESOURCE its BAR; STATUS, ACKNOWLEDGE
+// and RAISE are offsets of 32-bit registers in that: raising sets bits of the status, acknowledging clears them, and the
+// line is up while any is set. The K-th interrupt sets bit K modulo 32, so each is told from the others, also when
+// several become one.
+//
+// RECORDS is a file that is mapped: a 64-bit count, then for `raise` the times of the interrupts, for `read` for each the
+// time when read returned, the time when the status had been read, and the status; times are CLOCK_MONOTONIC in ns. For
+// `rate` the times when the reads returned.
+// Each says "ready" on standard output, and `raise` waits for a byte on standard input then.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BILLION 1000000000LL
+#define INTERRUPT_DISABLE 0x0400
+#define LAST_WAIT (2 * BILLION) // for interrupts that were raised and are not acknowledged
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "patch_loop: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static int64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * BILLION + time.tv_nsec;
+}
+
+static void *map(const char *path)
+{
+    struct stat about;
+    int file = open(path, O_RDWR | O_CLOEXEC);
+    if (file < 0 || fstat(file, &about) < 0)
+        fail(path);
+    void *memory = mmap(NULL, (size_t)about.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (memory == MAP_FAILED)
+        fail(path);
+    close(file);
+    return memory;
+}
+
+// The patch's recipe. Priority 0: none of it but the CPU.
+static void become_real_time(int cpu, int priority)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    if (sched_setaffinity(0, sizeof set, &set) < 0)
+        fail("sched_setaffinity");
+    if (priority == 0)
+        return;
+    struct sched_param wanted = {.sched_priority = priority};
+    if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
+        fail("mlockall");
+    if (sched_setscheduler(0, SCHED_FIFO, &wanted) < 0)
+        fail("sched_setscheduler");
+}
+
+static void say_ready(void)
+{
+    if (write(1, "ready\n", 6) != 6)
+        fail("standard output");
+}
+
+// ---- The card ----
+
+static volatile uint32_t *registers;
+static int node, config;
+static uint16_t command; // the command register with the interrupt enabled
+
+static void open_card(const char *node_path, const char *config_path, const char *resource_path)
+{
+    registers = map(resource_path);
+    if ((node = open(node_path, O_RDWR | O_CLOEXEC)) < 0)
+        fail(node_path);
+    if ((config = open(config_path, O_RDWR | O_CLOEXEC)) < 0)
+        fail(config_path);
+    if (pread(config, &command, sizeof command, 4) != sizeof command)
+        fail(config_path);
+    command &= (uint16_t)~INTERRUPT_DISABLE;
+}
+
+static void set_masked(int masked)
+{
+    uint16_t value = masked ? command | INTERRUPT_DISABLE : command;
+    if (pwrite(config, &value, sizeof value, 4) != sizeof value)
+        fail("the command register");
+}
+
+static uint32_t wait_for_interrupt(void)
+{
+    uint32_t total;
+    if (read(node, &total, sizeof total) != sizeof total)
+        fail("reading the node");
+    return total;
+}
+
+// ---- What it does ----
+
+static void read_interrupts(uint64_t *records, uint64_t count, int status, int acknowledge)
+{
+    uint64_t seen = 0;
+    say_ready();
+    while (seen < count) {
+        set_masked(0);
+        wait_for_interrupt();
+        int64_t time = now();
+        uint32_t bits = registers[status / 4];
+        int64_t then = now();
+        registers[acknowledge / 4] = bits;
+        if (bits == 0)
+            continue; // acknowledged before it was read
+        uint64_t *record = records + 1 + 3 * records[0];
+        record[0] = (uint64_t)time;
+        record[1] = (uint64_t)then;
+        record[2] = bits;
+        records[0]++;
+        seen += (uint64_t)__builtin_popcount(bits);
+    }
+    set_masked(1);
+}
+
+static uint64_t random_number(void)
+{
+    static uint64_t state = 88172645463325252u; // Marsaglia, "Xorshift RNGs", 2003
+    state ^= state << 13;
+    state ^= state >> 7;
+    return state ^= state << 17;
+}
+
+static void raise_interrupts(uint64_t *records, uint64_t count, int status, int raise, int64_t interval)
+{
+    char go;
+    say_ready();
+    if (read(0, &go, 1) != 1)
+        fail("standard input");
+    int64_t next = now();
+    for (uint64_t index = 0; index < count; index++) {
+        // At irregular times, whether or not the last one has been served: a slow reader does not put the next one off.
+        next += interval / 2 + (int64_t)(random_number() % (uint64_t)interval);
+        struct timespec until = {.tv_sec = next / BILLION, .tv_nsec = next % BILLION};
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+        uint32_t bit = (uint32_t)1 << index % 32;
+        int held_up = 0;
+        while (registers[status / 4] & bit) { // 32 are not served yet
+            held_up = 1;
+            if (now() > next + LAST_WAIT)
+                return;
+        }
+        // One that had to wait counts from when it was to be raised.
+        records[1 + index] = (uint64_t)(held_up ? next : now());
+        registers[raise / 4] = bit;
+        records[0] = index + 1;
+    }
+    int64_t end = now() + LAST_WAIT;
+    while (registers[status / 4] != 0 && now() < end) {
+        struct timespec pause = {.tv_nsec = 1000000};
+        nanosleep(&pause, NULL);
+    }
+}
+
+static void measure_rate(uint64_t *records, uint64_t count, int status, int acknowledge, int raise)
+{
+    say_ready();
+    set_masked(1);
+    registers[raise / 4] = 1;
+    while (records[0] < count) {
+        set_masked(0);
+        wait_for_interrupt();
+        records[1 + records[0]] = (uint64_t)now();
+        uint32_t bits = registers[status / 4];
+        registers[acknowledge / 4] = bits;
+        if (++records[0] < count)
+            registers[raise / 4] = 1;
+    }
+    set_masked(1);
+}
+
+static long number(const char *text)
+{
+    return strtol(text, NULL, 0);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 11 && strcmp(argv[1], "read") == 0) {
+        open_card(argv[2], argv[3], argv[4]);
+        become_real_time((int)number(argv[9]), (int)number(argv[10]));
+        read_interrupts(map(argv[5]), (uint64_t)number(argv[6]), (int)number(argv[7]), (int)number(argv[8]));
+    } else if (argc == 10 && strcmp(argv[1], "raise") == 0) {
+        registers = map(argv[2]);
+        become_real_time((int)number(argv[8]), (int)number(argv[9]));
+        raise_interrupts(map(argv[3]), (uint64_t)number(argv[4]), (int)number(argv[5]), (int)number(argv[6]),
+                         number(argv[7]));
+    } else if (argc == 12 && strcmp(argv[1], "rate") == 0) {
+        open_card(argv[2], argv[3], argv[4]);
+        become_real_time((int)number(argv[10]), (int)number(argv[11]));
+        measure_rate(map(argv[5]), (uint64_t)number(argv[6]), (int)number(argv[7]), (int)number(argv[8]),
+                     (int)number(argv[9]));
+    } else {
+        fprintf(stderr, "patch_loop: wrong usage; see the head of its source\n");
+        return 2;
+    }
+    return 0;
+}

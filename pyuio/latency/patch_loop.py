@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""The C program ``benchmarks/patch_loop.c``: built on the spot, run, and ended; and the files that it fills."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import select
+import shutil
+import struct
+import subprocess
+import tempfile
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+
+from pyuio_drivers.edu import Edu
+
+from pyuio.errors import MeasurementError
+from pyuio.sysfs import PCI_DEVICES
+
+_READY_LIMIT = 30.0  # seconds
+_MEMORY = "/dev/shm"
+
+
+class Records:
+    """A file in memory that the program maps: a count, then 64-bit numbers.
+
+    Args:
+        count: for how many interrupts.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._file = tempfile.NamedTemporaryFile(dir=_MEMORY, prefix="pyuio-")  # noqa: SIM115
+        size = 8 * (1 + 3 * count)
+        os.ftruncate(self._file.fileno(), size)
+        self._memory = mmap.mmap(self._file.fileno(), size)
+        self.path = self._file.name
+
+    def _numbers(self, count: int) -> tuple[int, ...]:
+        return struct.unpack_from(f"={count}q", self._memory, 8)
+
+    @property
+    def count(self) -> int:
+        """How many there are by now."""
+        return int(struct.unpack_from("=q", self._memory)[0])
+
+    def times(self) -> list[int]:
+        """Return single numbers."""
+        return list(self._numbers(self.count))
+
+    def triples(self) -> list[tuple[int, int, int]]:
+        """Return numbers in threes."""
+        numbers = self._numbers(3 * self.count)
+        return list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._memory.close()
+        self._file.close()
+
+
+class Running:
+    """The program, running, and ready. MeasurementError: it did not get ready."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        assert self._process.stdout is not None
+        ready = select.select([self._process.stdout], [], [], _READY_LIMIT)[0]
+        if not ready or os.read(self._process.stdout.fileno(), 6) != b"ready\n":
+            self._process.kill()
+            raise MeasurementError(self._failure("did not get ready"))
+
+    def _failure(self, otherwise: str) -> str:
+        said = self._process.communicate()[1].decode(errors="replace").strip()
+        return said or f"patch_loop {otherwise}"
+
+    def go(self) -> None:
+        """Let it begin."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"!")
+        self._process.stdin.flush()
+
+    def wait(self, limit: float) -> None:
+        """Wait for its end. MeasurementError: it failed, or took longer than `limit` seconds."""
+        try:
+            status = self._process.wait(limit)
+        except subprocess.TimeoutExpired as error:
+            raise MeasurementError(f"patch_loop did not end within {limit:.0f} s") from error
+        if status:
+            raise MeasurementError(self._failure(f"ended with status {status}"))
+
+    def end(self, grace: float) -> None:
+        """End it, after `grace` seconds in which it may by itself. MeasurementError: it failed."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace)
+        ended = self._process.poll() is not None
+        self._process.kill()
+        said = self._failure("")
+        if ended and self._process.returncode:
+            raise MeasurementError(said)
+
+
+class PatchLoop:
+    """The program; a context manager that removes it in the end.
+
+    Raises:
+        MeasurementError: there is no C compiler, or the source is not to be had or does not compile.
+    """
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="pyuio-")
+        self._program = Path(self._directory.name, "patch_loop")
+        try:
+            self._build()
+        except BaseException:
+            self._directory.cleanup()
+            raise
+
+    def _build(self) -> None:
+        compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+        if compiler is None:
+            raise MeasurementError("the C program to compare with needs a C compiler: install gcc")
+        with resources.as_file(resources.files("pyuio_benchmarks") / "patch_loop.c") as source:
+            command = [compiler, "-std=c11", "-D_GNU_SOURCE", "-O2", "-o", str(self._program), str(source)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise MeasurementError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+    def _run(self, *arguments: object) -> Running:
+        return Running([str(self._program), *map(str, arguments)])
+
+    @staticmethod
+    def _card(card: Edu) -> tuple[Path, Path, Path]:
+        directory = PCI_DEVICES / str(card.device.address)
+        return card.device.uio.path, directory / "config", directory / "resource0"
+
+    def read(self, card: Edu, records: Records, count: int, cpu: int, priority: int) -> Running:
+        """Start the loop: it ends after `count` interrupts, and records both times and the status of each."""
+        registers = card.status_offset, card.acknowledge_offset
+        return self._run("read", *self._card(card), records.path, count, *registers, cpu, priority)
+
+    def raise_interrupts(
+        self, card: Edu, records: Records, count: int, interval: int, cpu: int, priority: int
+    ) -> Running:
+        """Get ready to raise interrupts every `interval` ns on average, and to record their times."""
+        registers = card.status_offset, card.raise_offset
+        resource = self._card(card)[2]
+        return self._run("raise", resource, records.path, count, *registers, interval, cpu, priority)
+
+    def rate(self, card: Edu, records: Records, count: int, cpu: int, priority: int) -> Running:
+        """Start to raise, read and acknowledge `count` interrupts in one thread, and record when each was read."""
+        registers = card.status_offset, card.acknowledge_offset, card.raise_offset
+        return self._run("rate", *self._card(card), records.path, count, *registers, cpu, priority)
+
+    def __enter__(self) -> PatchLoop:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._directory.cleanup()

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""``pyuio bench rate``: how many interrupts a second are sustained, each raised, read and acknowledged in one thread.
+
+A sample is the time from one interrupt's read to the next one's, so the figures are those of the time that each takes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from pyuio_drivers.edu import Edu
+
+from pyuio.latency import environment
+from pyuio.latency.interrupts import NATIVE, PYTHON, WAYS, common_tuning, drain, recipe
+from pyuio.latency.load import Load
+from pyuio.latency.output import Output
+from pyuio.latency.patch_loop import PatchLoop, Records
+from pyuio.latency.progress import Bar
+from pyuio.latency.results import REFERENCE, Run, Series
+from pyuio.program import Write
+from pyuio.service import Service
+
+TURN = 2000  # interrupts that one way has before it is the next one's turn
+WARM_UP = 20
+
+
+class RateMeasurement:
+    """One run of ``pyuio bench rate``.
+
+    Args:
+        card: the edu card, open.
+        program: the C program.
+        cpu: where all of it happens.
+        priority: SCHED_FIFO's, 1 to 99; 0 for ordinary scheduling.
+        rounds: turns of each way, of `TURN` interrupts each.
+        output: where it is written to as it goes on; None for nowhere.
+        bar: shows how far it is.
+    """
+
+    def __init__(
+        self, card: Edu, program: PatchLoop, cpu: int, priority: int, rounds: int, output: Output | None, bar: Bar
+    ) -> None:
+        self._card = card
+        self._program = program
+        self._cpu = cpu
+        self._priority = priority
+        self._rounds = rounds
+        self._output = output
+        self._bar = bar
+        self._ways: dict[str, Callable[[int], list[int]]] = {
+            REFERENCE: self._in_c,
+            PYTHON: self._in_python,
+            NATIVE: self._in_service,
+        }
+        settings = {"count": TURN * rounds, "rounds": rounds, "warm_up": WARM_UP, "cpu": cpu, "priority": priority}
+        device = f"{card.device.ids} at {card.device.name}, {card.device.uio.driver_name}"
+        self.run = Run("rate", device=device, environment=environment.read(), settings=settings)
+        self._series = {way: self.run.add(way, Load.name) for way in WAYS}
+
+    def measure(self) -> Run:
+        """Measure; Ctrl-C ends it early, with what there is by then. Raises what `interrupts.Measurement` does."""
+        with common_tuning(self._card, self._cpu, self._priority, self.run):
+            try:
+                for number in range(self._rounds):
+                    shift = number % len(WAYS)
+                    for way in WAYS[shift:] + WAYS[:shift]:
+                        self._bar.next(way)
+                        self._turn(way)
+                        self._bar.done()
+                    if self._output:
+                        self._output.save(self.run)
+            except KeyboardInterrupt:
+                self.run.interrupted = True
+        return self.run
+
+    def _turn(self, way: str) -> None:
+        began = time.time()
+        drain(self._card)
+        times = self._ways[way](WARM_UP + TURN + 1)
+        drain(self._card)
+        self._record(self._series[way], times, began)
+
+    def _record(self, series: Series, times: list[int], began: float) -> None:
+        series.lost += WARM_UP + TURN + 1 - len(times)
+        series.warm_up += WARM_UP
+        kept = times[WARM_UP:]
+        if len(kept) > 1:
+            series.seconds += (kept[-1] - kept[0]) / 1e9
+        histogram = series.record(after - before for before, after in itertools.pairwise(kept))
+        if self._output:
+            self._output.add_round(series, histogram, began, time.time())
+
+    def _in_c(self, count: int) -> list[int]:
+        with Records(count) as records:
+            self._program.rate(self._card, records, count, self._cpu, self._priority).wait(60)
+            return records.times()
+
+    def _in_python(self, count: int) -> list[int]:
+        with ThreadPoolExecutor(1, PYTHON) as executor:
+            return executor.submit(self._loop, count).result()
+
+    def _loop(self, count: int) -> list[int]:
+        read, registers, now = self._card.device.interrupt.read, self._card.registers, time.monotonic_ns
+        status, acknowledge, raising = Edu.status_offset, Edu.acknowledge_offset, Edu.raise_offset
+        times = []
+        with recipe(self._cpu, self._priority):
+            for _ in range(count):
+                registers.write32(raising, 1)
+                read(10)
+                times.append(now())
+                registers.write32(acknowledge, registers.read32(status))
+        return times
+
+    def _in_service(self, count: int) -> list[int]:
+        program = [*self._card.acknowledge_program(), Write(self._card.registers, Edu.raise_offset, 1)]
+        around = partial(recipe, self._cpu, self._priority)
+        times: list[int] = []
+        # It goes on until it is closed, and so may fill its ring up when it has given what is wanted.
+        with Service(self._card.device.interrupt, program, capacity=1 << 16, around=around) as service:
+            self._card.raise_interrupt()
+            while len(times) < count:
+                times += [event.time for event in service.read(10)]
+        return times[:count]
