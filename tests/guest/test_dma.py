@@ -108,7 +108,7 @@ def test_addresses_above_the_mask_are_never_handed_out(card: Edu) -> None:
         assert buffer.address + buffer.size - 1 <= LOW
         buffer.verify()
     # What the check is for: the card cuts the address, and says nothing. The cut address must be the test's own memory:
-    # four bytes anywhere else are enough to end every new process of the machine.
+    # four bytes in a library's page can end every new process of the machine.
     own = {buffer.address: buffer for buffer in buffers}
     while True:
         high = card.device.dma.alloc(HUGE, mask=ALL_ADDRESSES)
