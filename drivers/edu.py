@@ -176,17 +176,20 @@ class Edu(Driver):
         Data of any length: what does not fit between `offset` and the end starts again at `offset`, over what is there.
 
         Args:
-            data: anything with bytes; from a `DmaBuffer` below the card's mask the card takes them itself.
+            data: anything with bytes; those of a `DmaBuffer` the card takes itself.
             offset: where in the card's memory, 0 to 4094.
             by_interrupt: sleep until the card's interrupt instead of asking it.
             timeout: seconds for each transfer.
 
         Raises:
-            ValueError: `offset` is out of range.
+            ValueError: `offset` is out of range, or a `DmaBuffer` is beyond the mask of `Device.dma`.
             DeviceTimeoutError: the card did not finish in time.
             DmaMemoryError, DmaUnavailableError: see `Dma.alloc`.
         """
         view = memoryview(data).cast("B")
+        if isinstance(data, DmaBuffer) and data.address + data.size - 1 > self.device.dma.mask:
+            # The card would cut the address, and read somebody else's memory.
+            raise ValueError(f"{data!r} is beyond what the card reaches, {self.device.dma.mask:#x}")
         for start, length in _pieces(len(view), offset):
             if isinstance(data, DmaBuffer):
                 address = data.address + start

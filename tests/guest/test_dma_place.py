@@ -92,13 +92,13 @@ def test_switching_bus_mastering_disturbs_no_interrupt(card: Edu, later: Later) 
     later(switch)
     try:
         wait_until(lambda: switched > 0)
-        before = switched
-        for _ in range(200):
+        before, interrupts = switched, 0
+        while interrupts < 200 or switched == before:  # a busy machine may be slow to let the other thread run
             card.raise_interrupt()
             assert card.wait_for_interrupt(5.0) & 1
+            interrupts += 1
     finally:
         ended.set()
-    assert switched > before
 
 
 def test_what_this_user_may_not_know(edu: str) -> None:
