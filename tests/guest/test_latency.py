@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""``pyuio bench latency`` and ``pyuio bench rate`` on the card, short: that they measure, and not how fast it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyuio import binding
+from pyuio.latency.results import Run
+from tests.guest.support import PCI_SERIAL, Cards
+
+PYUIO = [sys.executable, "-m", "pyuio.cli"]
+WAYS = ["C", "Python read loop", "native service"]
+
+
+def bench(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PYUIO, "bench", *words], capture_output=True, text=True, timeout=250, check=False)
+
+
+def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["void"] == []
+    return found
+
+
+def test_latency(edu: str, tmp_path: Path) -> None:
+    run = result(bench("latency", edu, "--count", "60", "--loads", "idle,python", "--json", "--out", str(tmp_path)))
+    assert [(series["load"], series["way"]) for series in run["series"]] == [
+        (load, way) for load in ("idle", "busy Python thread") for way in WAYS
+    ]
+    for series in run["series"]:
+        assert (series["count"], series["lost"], series["impossible"]) == (60, 0, 0)
+        figures = series["figures"]
+        assert 0 < figures["min"] <= figures["p50"] <= figures["max"] < 60e9
+    assert "interrupt_cpu" in run["tuning"]
+    assert Run.load(tmp_path / "latency.json").as_dict() == run
+    assert binding.bound_driver(edu) is None
+    log = (tmp_path / "latency.hlog").read_text()
+    assert log.count("Tag=") == 6
+    assert bench("compare", *[str(tmp_path / "latency.json")] * 2).returncode == 0
+
+
+def test_rate(edu: str) -> None:
+    run = result(bench("rate", edu, "--count", "1", "--json"))
+    assert [series["way"] for series in run["series"]] == WAYS
+    for series in run["series"]:
+        assert series["count"] == 2000
+        assert series["rate"] == pytest.approx(series["count"] / series["seconds"])
+
+
+def test_ctrl_c_keeps_what_was_measured(edu: str, tmp_path: Path) -> None:
+    command = [*PYUIO, "bench", "latency", edu, "--count", "3000", "--loads", "idle", "--out", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            while not (tmp_path / "latency.json").exists() and running.poll() is None:
+                time.sleep(0.1)
+            running.send_signal(signal.SIGINT)
+            output, _ = running.communicate(timeout=120)
+        finally:
+            running.kill()
+    assert running.returncode == 130
+    assert "interrupted" in output
+    run = Run.load(tmp_path / "latency.json")
+    assert run.interrupted
+    assert run.void == []
+    assert all(series.count >= 1 for series in run.series)
+    assert binding.bound_driver(edu) is None
+    assert not [path for path in Path("/dev/shm").iterdir() if path.name.startswith("pyuio-")]
+
+
+def test_bad_input(edu: str, cards: Cards, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for words, status, says in (
+        (["latency", edu, "--priority", "100"], 2, "--priority"),
+        (["latency", edu, "--cpu", "99"], 2, "--cpu 99"),
+        (["latency", edu, "--cpu", "0", "--raising-cpu", "0"], 2, "must be another"),
+        (["latency", edu, "--loads", "none"], 2, "no load 'none'"),
+        (["latency", "00:1e.7"], 1, "there is no device"),
+        (["latency", cards(PCI_SERIAL)[0]], 1, "Edu serves 1234:11e8"),
+        (["latency", edu, "--out", str(tmp_path / "file/below")], 1, "file"),
+        (["rate", edu, "--cpu", "99"], 2, "--cpu 99"),
+        (["compare", str(tmp_path / "file"), str(tmp_path / "file")], 1, "file"),
+    ):
+        done = bench(*words)
+        assert done.returncode == status, words
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_one_cpu_only(edu: str) -> None:
+    child = os.fork()
+    if child == 0:
+        os.sched_setaffinity(0, {0})
+        done = bench("latency", edu)
+        os._exit(0 if done.returncode == 2 and "another raises it" in done.stderr else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_no_compiler(edu: str) -> None:
+    environment = {**os.environ, "PATH": "/nowhere"}
+    command = [*PYUIO, "bench", "rate", edu]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    assert done.returncode == 1
+    assert "install gcc" in done.stderr
