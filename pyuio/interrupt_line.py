@@ -63,7 +63,7 @@ def effective_affinity(number: int) -> frozenset[int]:
 
 
 def steer(number: int, cpus: Iterable[int]) -> None:
-    """Have an interrupt go to these processors; nothing when it is gone. OSError: the kernel refused."""
+    """Have an interrupt go to these processors; nothing when it is gone. OSError: the kernel refused, or ignores it."""
     path = _PROC_IRQ / str(number) / "smp_affinity_list"
     wanted = processors.format_list(cpus)
     try:
@@ -77,6 +77,9 @@ def steer(number: int, cpus: Iterable[int]) -> None:
         return
     except OSError as error:
         raise OSError(error.errno, f"writing {wanted} to {path}: {error.strerror}") from error
+    # Where no kernel driver handles the interrupt, the write is taken and forgotten.
+    if path.exists() and (got := processors.format_list(affinity(number))) != wanted:
+        raise OSError(errno.ENXIO, f"writing {wanted} to {path}: taken, but it remains {got}")
 
 
 def steer_remedy(error: OSError) -> str:
@@ -85,6 +88,8 @@ def steer_remedy(error: OSError) -> str:
         return "run as root"
     if error.errno == errno.EROFS:
         return "this container has /proc/irq read-only: set it outside"
+    if error.errno == errno.ENXIO:
+        return "no driver handles this interrupt now: open the device first, and close it last"
     return "this interrupt cannot be steered: it is managed by the kernel, or its controller cannot; leave cpus to it"
 
 

@@ -185,9 +185,11 @@ class RealTime:
         self._closed = True
         refused = _leave(self)
         for error in refused:
-            self._settings.append(Setting("close", "what was before", missing=str(error), remedy="set it by hand"))
+            self._settings.append(
+                Setting("close", "what was before", missing=error.strerror or str(error), remedy="set it by hand")
+            )
         if refused and self._strict:
-            raise _error(refused[0], f"real time, restoring: {'; '.join(map(str, refused))}")
+            raise _error(refused[0], f"real time, putting back what was before: {'; '.join(map(str, refused))}")
 
     @property
     def closed(self) -> bool:
@@ -218,7 +220,10 @@ def _error(error: OSError, reason: str) -> RealTimeError:
 
 
 def _leave(owner: object) -> list[OSError]:
-    """Have the layers put everything back; Ctrl-C in its middle must not leave it half done."""
+    """Have the layers put everything back, and return what was refused.
+
+    Ctrl-C in its middle must not leave it half done.
+    """
     try:
         return _layers.leave(owner)
     except BaseException:
@@ -338,9 +343,9 @@ def realtime(
         if wanted is not None:
             explain = partial(scheduling.remedy, wanted=wanted)
             attempt("policy", str(wanted), lambda: tuned._set_policy(wanted), explain)
+        return tuned  # in here, so that Ctrl-C at this very place is caught, too
     except BaseException as error:
         if refused := _leave(tuned):
             reason = f"{error}; and restoring was refused: {'; '.join(map(str, refused))}"
             raise RealTimeError(refused[0].errno, reason) from error
         raise
-    return tuned

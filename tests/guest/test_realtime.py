@@ -1,0 +1,519 @@
+# SPDX-License-Identifier: MIT
+"""Real time on a real kernel: what was got is read back from the kernel without pyuio, and so is that it is gone."""
+
+from __future__ import annotations
+
+import _thread
+import gc
+import mmap
+import os
+import re
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyuio_drivers.edu import Edu
+
+import pyuio
+from pyuio.processors import format_list
+from pyuio.sysfs import link_name
+from tests.guest.support import PCI_TESTDEV, attribute
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples/realtime_loop.py"
+KERNEL = Path("/proc/sys/kernel")
+LATENCY = Path("/dev/cpu_dma_latency")
+FORK = os.SCHED_RESET_ON_FORK
+CPUS = set(os.sched_getaffinity(0))
+MASK = int(Path("/proc/irq/default_smp_affinity").read_text().replace(",", ""), 16)
+ALL = format_list(bit for bit in range(MASK.bit_length()) if MASK >> bit & 1)
+# Parts of what is asked for by default, for tests of something else.
+QUICK: dict[str, Any] = {"heap": 0, "freeze_garbage": False}
+POLICY: dict[str, Any] = {**QUICK, "lock_memory": False, "stack": 0, "cpu_dma_latency": None}
+
+
+def policy(thread: int = 0) -> tuple[int, int]:
+    return os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority
+
+
+def locked() -> int:
+    """KiB that are locked in memory."""
+    return int(re.findall(r"VmLck:\s*(\d+)", Path("/proc/self/status").read_text())[0])
+
+
+def latency() -> int:
+    """The latency that the kernel was asked for, in microseconds; to ask is to request any."""
+    with LATENCY.open("rb", buffering=0) as file:
+        return int.from_bytes(file.read(4), sys.byteorder)
+
+
+def interrupt_threads(number: str = r"\d+") -> dict[int, tuple[int, int]]:
+    """Policy and priority of the kernel's threads that handle interrupts, as ps has them."""
+    listed = subprocess.run(["ps", "-eo", "pid=,comm="], capture_output=True, text=True, check=True).stdout
+    return {int(pid): policy(int(pid)) for pid in re.findall(rf"(\d+) irq/{number}-", listed)}
+
+
+def steered() -> dict[str, str]:
+    return {path.parent.name: path.read_text().strip() for path in Path("/proc/irq").glob("*/smp_affinity_list")}
+
+
+def state() -> dict[str, object]:
+    return {
+        "policy": policy(),
+        "cpus": os.sched_getaffinity(0),
+        "locked": locked(),
+        "garbage": (gc.isenabled(), gc.get_freeze_count()),
+        "latency": latency(),
+        # Those of the cards come and go with their drivers.
+        "interrupts": {number: cpus for number, cpus in steered().items() if cpus != ALL},
+        "threads": interrupt_threads(),
+        "requests": [str(path) for path in Path("/proc/self/fd").iterdir() if link_name(path) == LATENCY.name],
+        "tasks": sorted(path.name for path in Path("/proc/self/task").iterdir()),
+    }
+
+
+@pytest.fixture(autouse=True)
+def all_is_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Set up last: what a test opens is there before, and closed after."""
+    for name in ("device", "card"):
+        if name in request.fixturenames:
+            request.getfixturevalue(name)
+    before = state()
+    yield
+    assert state() == before
+
+
+@pytest.fixture
+def line(device: pyuio.Device) -> str:
+    """The number of the card's interrupt, from sysfs."""
+    return attribute(str(device.address), "irq")
+
+
+def in_thread(work: Callable[[], Any]) -> Any:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def in_child(work: Callable[[], object]) -> None:
+    """Run `work` in a forked process, and fail when it does."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException as error:
+            print(f"in the forked process: {error!r}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def ordinary_user(**limits: int) -> None:
+    """Become nobody, with some of the limits `rtprio` and `memlock`."""
+    names = {"rtprio": resource.RLIMIT_RTPRIO, "memlock": resource.RLIMIT_MEMLOCK}
+    for name, limit in limits.items():
+        resource.setrlimit(names[name], (limit, limit))
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+
+
+def test_everything_at_once(device: pyuio.Device, line: str) -> None:
+    cpu = max(CPUS)
+    with pyuio.realtime(interrupt=device, cpus=cpu) as tuned:
+        assert tuned.missing == ()
+        assert policy() == (os.SCHED_FIFO | FORK, 89)
+        assert os.sched_getaffinity(0) == {cpu}
+        assert not gc.isenabled()
+        assert gc.get_freeze_count() > 0
+        assert latency() == 0
+        assert steered()[line] == str(cpu)
+        before = locked()
+        assert before > 1024
+        with mmap.mmap(-1, 1 << 20):
+            assert locked() >= before + 1024
+        names = [setting.name for setting in tuned.report.settings]
+        assert names == [
+            *("freeze_garbage", "heap", "stack", "lock_memory", "cpu_dma_latency"),
+            *("interrupt_cpu", "interrupt_priority", "cpus", "policy"),
+        ]
+        assert "fifo 89" in str(tuned)
+    assert policy() == (os.SCHED_OTHER, 0)
+    assert "fifo 89" in str(tuned)
+
+
+def test_the_interrupt_comes_in_real_time(card: Edu) -> None:
+    with pyuio.realtime(interrupt=card.device, interrupt_cpu=max(CPUS)):
+        for _ in range(20):
+            card.raise_interrupt()
+            assert card.device.interrupt.read(timeout=5) == 1
+            card.acknowledge()
+
+
+def test_the_thread_of_the_interrupt(device: pyuio.Device, line: str) -> None:
+    before = interrupt_threads(line)
+    if not before:
+        pytest.skip("this kernel handles interrupts without threads: debian-rt has them")
+    for arguments, priority in (
+        ({}, 95),
+        ({"priority": 97}, 98),
+        ({"priority": 99}, 99),
+        ({"interrupt_priority": 60}, 60),
+        ({"policy": None}, 95),
+    ):
+        with pyuio.realtime(interrupt=device, **{**POLICY, **arguments}):
+            raised = interrupt_threads(line)
+            assert raised.keys() == before.keys()
+            assert {now for _, now in raised.values()} == {priority}
+        assert interrupt_threads(line) == before
+    with pyuio.realtime(interrupt=int(line), interrupt_priority=0, **POLICY):
+        assert interrupt_threads(line) == before
+
+
+def test_a_realtime_kernel_has_such_threads(device: pyuio.Device, line: str) -> None:
+    if not Path("/sys/kernel/realtime").exists():
+        pytest.skip("not a PREEMPT_RT kernel")
+    assert interrupt_threads(line)
+
+
+def test_the_interrupt_of_a_device_that_is_closed_meanwhile(edu: str) -> None:
+    """Its line is gone, or, if others share it, without a handler: then the kernel ignores what is to be restored."""
+    device = pyuio.open(edu, bind=True)
+    affinity = Path(f"/proc/irq/{device.irq}/smp_affinity_list")
+    before = affinity.read_text()
+    tuned = pyuio.realtime(interrupt=device, cpus=max(CPUS), **POLICY)
+    device.close()
+    if affinity.exists():
+        with pytest.raises(pyuio.RealTimeError, match="taken, but it remains"):
+            tuned.close()
+        with pyuio.open(edu, bind=True):
+            affinity.write_text(before)
+    tuned.close()
+    assert policy() == (os.SCHED_OTHER, 0)
+    with pytest.raises(pyuio.ClosedError):
+        pyuio.realtime(interrupt=device)
+
+
+def test_a_device_without_an_interrupt(cards: Callable[[str], list[str]]) -> None:
+    with pyuio.open(cards(PCI_TESTDEV)[0], bind=True) as device:
+        assert device.irq is None
+        with pytest.raises(pyuio.InterruptUnavailableError, match="does not tell its interrupt"):
+            pyuio.realtime(interrupt=device)
+
+
+def test_an_interrupt_that_cannot_be_steered() -> None:
+    """The timer's: its handler forbids it (IRQF_NOBALANCING)."""
+    for number in ("0", "2"):
+        if number in steered():
+            with pytest.raises(pyuio.RealTimeError, match="cannot be steered"):
+                pyuio.realtime(interrupt=int(number), interrupt_cpu=max(CPUS), **POLICY)
+            return
+    pytest.skip("no such interrupt here")
+
+
+@pytest.mark.parametrize(("name", "number"), [("fifo", os.SCHED_FIFO), ("rr", os.SCHED_RR)])
+@pytest.mark.parametrize("priority", [1, 50, 99])
+def test_policies(name: Any, number: int, priority: int) -> None:
+    with pyuio.realtime(priority, policy=name, **POLICY):
+        assert policy() == (number | FORK, priority)
+
+
+def test_deadline() -> None:
+    with pyuio.realtime(policy="deadline", runtime=0.002, deadline=0.005, period=0.01, **POLICY) as tuned:
+        assert os.sched_getscheduler(0) & ~FORK == 6
+        shown = Path("/proc/thread-self/sched").read_text()
+        assert [int(number) for number in re.findall(r"dl\.\w+\s*:\s*(\d+)", shown)][:1] != []
+        assert tuned.report.settings[0].got == "deadline 2000 us by 5000 us in 10000 us"
+        thread = threading.Thread(target=lambda: None)  # a thread, which may not be of that policy
+        thread.start()
+        thread.join()
+    assert policy() == (os.SCHED_OTHER, 0)
+
+
+def test_what_was_before_comes_back() -> None:
+    def work() -> tuple[object, ...]:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(7))
+        with pyuio.realtime(**POLICY):
+            assert policy() == (os.SCHED_FIFO | FORK, 89)
+        rr = policy()
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
+        with pyuio.realtime(**POLICY):
+            pass
+        return rr, policy(), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert in_thread(work) == ((os.SCHED_RR, 7), (os.SCHED_BATCH, 0), 5)
+
+
+def test_nested() -> None:
+    with pyuio.realtime(40, **QUICK):
+        with pyuio.realtime(60, cpus=min(CPUS), cpu_dma_latency=10, **QUICK):
+            assert policy()[1] == 60
+            assert latency() == 0
+        assert policy()[1] == 40
+        assert os.sched_getaffinity(0) == CPUS
+        assert locked() > 0
+
+
+def test_closed_in_another_order() -> None:
+    first = pyuio.realtime(40, **QUICK)
+    second = pyuio.realtime(60, **QUICK)
+    first.close()
+    assert policy()[1] == 60
+    assert locked() > 0
+    assert latency() == 0
+    second.close()
+    assert policy() == (os.SCHED_OTHER, 0)
+
+
+def test_several_threads() -> None:
+    ready, done = threading.Barrier(3), threading.Event()
+    seen = []
+
+    def work(priority: int) -> None:
+        with pyuio.realtime(priority):
+            ready.wait(30)
+            done.wait(30)
+            seen.append(policy()[1])
+
+    threads = [threading.Thread(target=work, args=(priority,)) for priority in (30, 40)]
+    for thread in threads:
+        thread.start()
+    ready.wait(30)
+    assert policy() == (os.SCHED_OTHER, 0)
+    assert locked() > 0
+    assert latency() == 0
+    assert not gc.isenabled()
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(seen) == [30, 40]
+
+
+def test_closed_by_another_thread() -> None:
+    tuned = pyuio.realtime(cpus=max(CPUS), **QUICK)
+    in_thread(tuned.close)
+    assert policy() == (os.SCHED_OTHER, 0)
+    assert tuned.closed
+
+
+def test_closed_when_its_thread_has_ended() -> None:
+    tuned = in_thread(lambda: pyuio.realtime(cpus=max(CPUS)))
+    assert locked() > 0
+    tuned.close()
+
+
+def test_threads_and_processes_do_not_inherit() -> None:
+    cpu = max(CPUS)
+    with pyuio.realtime(cpus=cpu) as tuned:
+        assert in_thread(policy) == (os.SCHED_OTHER, 0)
+        assert in_thread(lambda: os.sched_getaffinity(0)) == {cpu}
+
+        def child() -> None:
+            for _ in range(2):
+                assert policy() == (os.SCHED_OTHER, 0)
+                assert (locked(), os.sched_getaffinity(0), gc.isenabled()) == (0, CPUS, True)
+                tuned.close()
+
+        in_child(child)
+        assert policy() == (os.SCHED_FIFO | FORK, 89)
+        assert locked() > 0
+        assert latency() == 0
+        assert not gc.isenabled()
+        assert os.sched_getaffinity(0) == {cpu}
+
+
+def test_a_forked_process_keeps_no_request() -> None:
+    """It has a copy of the file that holds it."""
+    reader, writer = os.pipe()
+    runs, running = os.pipe()
+    before = latency()
+    with pyuio.realtime(**QUICK):
+        child = os.fork()
+        if child == 0:
+            os.close(writer)
+            os.write(running, b"x")
+            os.read(reader, 1)  # until the other end is closed
+            os._exit(0)
+        assert os.read(runs, 1) == b"x"
+        assert latency() == 0
+    assert latency() == before
+    for end in (reader, writer, runs, running):
+        os.close(end)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_memory_that_the_program_locked_stays_locked() -> None:
+    script = """if True:
+        import ctypes, re, pyuio
+        locked = lambda: int(re.findall(r"VmLck:\\s*(\\d+)", open("/proc/self/status").read())[0])
+        assert ctypes.CDLL(None).mlockall(1) == 0
+        with pyuio.realtime(): pass
+        assert locked() > 1024
+    """
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
+
+
+def test_the_end_of_the_process_gives_the_interrupt_back(device: pyuio.Device, line: str) -> None:
+    script = f"import pyuio; pyuio.realtime(interrupt={line}, cpus={max(CPUS)})"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
+
+
+def test_refused_to_an_ordinary_user(line: str) -> None:
+    def work() -> None:
+        ordinary_user(rtprio=0, memlock=65536)
+        before = state_of_user()
+        for arguments, match in (
+            ({**POLICY}, r"no real-time priority .*setcap cap_sys_nice.*nobody - rtprio 89.*limits.conf"),
+            ({**POLICY, "policy": "deadline", "runtime": 0.001, "period": 0.01}, "deadline needs CAP_SYS_NICE"),
+            ({**POLICY, "policy": None, "lock_memory": True}, r"may lock 64 .*nobody - memlock unlimited"),
+            ({**POLICY, "policy": None, "cpu_dma_latency": 0}, r"cpu_dma_latency.*udev rule"),
+            ({**POLICY, "policy": None, "interrupt": int(line), "interrupt_cpu": 0}, "smp_affinity_list.*run as root"),
+            ({}, "strict=False goes on without"),
+        ):
+            with pytest.raises(pyuio.RealTimeError, match=match) as caught:
+                pyuio.realtime(**arguments)
+            assert isinstance(caught.value, (PermissionError, OSError))
+            assert caught.value.errno
+            assert state_of_user() == before
+        with pyuio.realtime(interrupt=int(line), cpus=0, strict=False) as tuned:
+            missing = {setting.name for setting in tuned.missing}
+            assert missing - {"interrupt_priority"} == {"lock_memory", "cpu_dma_latency", "interrupt_cpu", "policy"}
+            assert all(setting.remedy for setting in tuned.missing)
+            assert not gc.isenabled()
+            assert os.sched_getaffinity(0) == {0}
+        assert state_of_user() == before
+
+    in_child(work)
+
+
+def state_of_user() -> tuple[object, ...]:
+    return policy(), os.sched_getaffinity(0), locked(), gc.isenabled(), gc.get_freeze_count(), steered()
+
+
+def test_what_limits_grant() -> None:
+    def work() -> None:
+        ordinary_user(rtprio=50, memlock=resource.RLIM_INFINITY)
+        with pyuio.realtime(50, cpu_dma_latency=None):
+            assert policy() == (os.SCHED_FIFO | FORK, 50)
+            assert locked() > 0
+        # Only CAP_SYS_NICE takes the flag away.
+        assert policy() == (os.SCHED_OTHER | FORK, 0)
+        assert locked() == 0
+        with pytest.raises(PermissionError, match="priorities up to 50"):
+            pyuio.realtime(51, **POLICY)
+        with pyuio.realtime(50, **POLICY):
+            assert policy() == (os.SCHED_FIFO | FORK, 50)
+        assert policy() == (os.SCHED_OTHER | FORK, 0)
+
+    in_child(work)
+
+
+def test_little_may_be_locked_more() -> None:
+    """A stack that grows beyond the limit would end the process: what needs more is refused instead."""
+
+    def work() -> None:
+        size = int(re.findall(r"VmSize:\s*(\d+)", Path("/proc/self/status").read_text())[0]) * 1024
+        ordinary_user(memlock=size + (24 << 20))
+        with pyuio.realtime(policy=None, cpu_dma_latency=None) as tuned:
+            assert "KiB for more" in str(tuned)
+            for stack, heap in ((64 << 20, 0), (0, 64 << 20)):
+                with pytest.raises(pyuio.RealTimeError, match="more may be locked"):
+                    pyuio.realtime(policy=None, cpu_dma_latency=None, stack=stack, heap=heap)
+        assert locked() == 0
+
+    in_child(work)
+
+
+@pytest.fixture
+def runtime() -> Iterator[Callable[[int], object]]:
+    """Sets sched_rt_runtime_us; back afterwards."""
+    path = KERNEL / "sched_rt_runtime_us"
+    before = path.read_text()
+    yield lambda value: path.write_text(str(value))
+    path.write_text(before)
+
+
+def test_deadline_refused(runtime: Callable[[int], object]) -> None:
+    times: dict[str, Any] = {"policy": "deadline", "runtime": 0.005, "period": 0.01}
+    with pytest.raises(pyuio.RealTimeDeniedError, match="every processor: leave cpus out"):
+        pyuio.realtime(**POLICY, **times, cpus=max(CPUS))
+    runtime(50000)
+    with pytest.raises(pyuio.RealTimeError, match=r"would take more .*50000.* allows") as caught:
+        pyuio.realtime(**POLICY, **times)
+    assert caught.value.errno == 16
+    runtime(0)
+    with pytest.raises(pyuio.RealTimeDeniedError, match="sched_rt_runtime_us is 0"):
+        pyuio.realtime(**POLICY, **times)
+    with pyuio.realtime(**POLICY, **times, strict=False) as tuned:
+        assert [setting.name for setting in tuned.missing] == ["policy"]
+
+
+def run_for(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_throttling_is_noticed() -> None:
+    """The kernel says it in its log, once per boot; every time, the report does."""
+    with pyuio.realtime(cpus=max(CPUS), **QUICK) as tuned:
+        run_for(0.3)
+        assert tuned.throttled() == 0
+        run_for(3)
+        assert tuned.throttled() >= 1
+        run_for(1.5)
+    throttling = tuned.report.throttling
+    assert throttling.watched
+    assert throttling.times >= 2
+    assert throttling.longest >= 40_000_000
+    assert "HELD BACK" in str(tuned)
+    assert tuned.as_dict()["throttling"]["times"] == throttling.times
+    log = subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout
+    assert "RT throttling activated" in log
+
+
+def test_a_thread_that_sleeps_is_not_throttled() -> None:
+    with pyuio.realtime(cpus=max(CPUS), **QUICK) as tuned:
+        for _ in range(30):
+            run_for(0.03)
+            time.sleep(0.05)
+    assert tuned.report.throttling.watched
+    assert tuned.throttled() == 0
+
+
+def test_throttling_switched_off(runtime: Callable[[int], object]) -> None:
+    runtime(-1)
+    with pyuio.realtime(cpus=max(CPUS), **QUICK) as tuned:
+        run_for(2.2)
+        assert not tuned.report.throttling.watched
+        assert "switched off" in str(tuned)
+    assert tuned.throttled() == 0
+
+
+def sleep_for_ever() -> None:
+    while True:
+        time.sleep(0.01)
+
+
+def test_ctrl_c_inside(card: Edu) -> None:
+    threading.Timer(0.3, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt), pyuio.realtime(interrupt=card.device, cpus=max(CPUS)):
+        sleep_for_ever()
+
+
+def test_the_example(edu: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE), edu, "200"], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "200 interrupts read and acknowledged, 0 too many" in done.stdout
+    assert "fifo 89" in done.stdout
