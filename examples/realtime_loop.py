@@ -2,6 +2,20 @@
 """The recipe for real time: open, `pyuio.realtime`, read in a loop.
 
 ``python examples/realtime_loop.py [ADDRESS [COUNT]]`` on QEMU's edu card, whose interrupts another thread raises.
+It prints, in the guest with PREEMPT_RT (``pyuio vm run --kernel debian-rt -- python examples/realtime_loop.py``)::
+
+    real time of thread 155:
+      freeze_garbage     collected, frozen, and collected no more
+      heap               8192 KiB for C, as much for Python, kept when freed
+      stack              256 KiB
+      lock_memory        121828 KiB, and all that is added
+      cpu_dma_latency    0 us
+      interrupt_cpu      interrupt 21 on 1 (from the next one on; still 0)
+      interrupt_priority interrupt 21: thread 160 fifo 95
+      cpus               1
+      policy             fifo 89
+      throttling         real-time threads may run 950000 us in 1000000; this one was not held back
+    1000 interrupts read and acknowledged, 0 too many
 """
 
 from __future__ import annotations
@@ -9,7 +23,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 
 from pyuio_drivers.edu import Edu
 
@@ -27,17 +40,15 @@ def main(address: str | None = None, count: str = "1000") -> None:
             card.raise_interrupt()
 
     with Edu.open(address) as card:
-        # Started outside of real time: inside it would be on the reader's processor, and never in its way is better.
+        # Started outside of real time: a thread that starts inside has the reader's processor, though not its priority.
         threading.Thread(target=raise_them, daemon=True).start()
         with pyuio.realtime(interrupt=card.device, cpus=max(os.sched_getaffinity(0))) as tuned:
-            start = time.monotonic()
             while read < wanted:
                 next_one.release()
                 read += card.device.interrupt.read(timeout=5)
                 card.acknowledge()
-            seconds = time.monotonic() - start
     print(tuned)
-    print(f"{read} interrupts read and acknowledged, {read - wanted} too many, {read / seconds:.0f} per second")
+    print(f"{read} interrupts read and acknowledged, {read - wanted} too many")
 
 
 if __name__ == "__main__":
