@@ -18,7 +18,7 @@ from pyuio.signals import postponed_signals
 from pyuio.sysfs import PCI_DEVICES, PCI_DRIVERS, link_name, read_text, translated
 
 UIO_PCI_GENERIC = "uio_pci_generic"
-_MODPROBE_SECONDS = 30
+MODPROBE_SECONDS = 30
 
 
 def bound_driver(address: str) -> str | None:
@@ -34,6 +34,12 @@ def bind_command(address: str, driver: str = UIO_PCI_GENERIC) -> str:
     return f"{override}{release} && echo {address} > /sys/bus/pci/drivers_probe"
 
 
+def find_modprobe() -> str | None:
+    """Return the path of modprobe, or None without it."""
+    # An ordinary user's PATH does not have it on Debian.
+    return shutil.which("modprobe") or shutil.which("modprobe", path="/usr/sbin:/sbin")
+
+
 def load_driver(driver: str) -> None:
     """Load the kernel module of a PCI driver, unless the driver is there already.
 
@@ -42,18 +48,15 @@ def load_driver(driver: str) -> None:
     """
     if (PCI_DRIVERS / driver).exists():
         return
-    # An ordinary user's PATH does not have it on Debian.
-    modprobe = shutil.which("modprobe") or shutil.which("modprobe", path="/usr/sbin:/sbin")
+    modprobe = find_modprobe()
     if modprobe is None:
         reason = f"the kernel driver {driver} is not loaded, and there is no modprobe (Debian: package kmod) to load it"
         raise KernelSupportError(errno.ENOSYS, reason)
     try:
-        done = subprocess.run(
-            [modprobe, driver], capture_output=True, text=True, timeout=_MODPROBE_SECONDS, check=False
-        )
+        done = subprocess.run([modprobe, driver], capture_output=True, text=True, timeout=MODPROBE_SECONDS, check=False)
         answer = done.stderr.strip() or "done, but it is not there"
     except subprocess.TimeoutExpired:
-        answer = f"not done after {_MODPROBE_SECONDS} s"
+        answer = f"not done after {MODPROBE_SECONDS} s"
     if not (PCI_DRIVERS / driver).exists():
         reason = (
             f"this kernel has no driver {driver} (modprobe: {answer}); it "

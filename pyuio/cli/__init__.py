@@ -8,6 +8,7 @@ import sys
 import typer
 
 from pyuio.cli import bench, vm
+from pyuio.cli.doctor import EPILOG, doctor
 from pyuio.errors import PyuioError
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(bench.app, name="bench")
 app.add_typer(vm.app, name="vm")
+app.command(name="doctor", epilog=EPILOG)(doctor)
 
 
 def main() -> None:

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""What concerns one device: which driver has it, its BARs, its interrupt's pin, and power saving on its link."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from pathlib import Path
+
+from pyuio.bars import Bar, parse_resources
+from pyuio.binding import bind_command
+from pyuio.discovery import FoundDevice
+from pyuio.doctor.finding import Answer, Check, advice, blocks, good, unknown
+from pyuio.pci import ConfigSpace
+from pyuio.sysfs import read_optional, read_text
+
+SUBJECT = "device"
+ASPM_POLICY = Path("/sys/module/pcie_aspm/parameters/policy")
+
+
+def look_at_driver(device: FoundDevice | None) -> Answer | None:
+    """Which kernel driver has the device."""
+    if device is None:
+        return None
+    if device.uio is not None:
+        return good(f"{device.driver or 'a UIO driver'} has {device.name}, as /dev/{device.uio}")
+    if device.address is None or device.driver is None:
+        return good(f"no kernel driver has {device.name}; pyuio.open(..., bind=True) binds uio_pci_generic")
+    return advice(
+        f"{device.driver} has {device.name}; pyuio.open takes it only with bind=True, and closing gives it back",
+        f"unless it is in use (a disk, the network), as root: {bind_command(device.address)}",
+    )
+
+
+def judge_bars(name: str, bars: tuple[Bar, ...]) -> Answer:
+    """Return what a device's BARs mean for its driver."""
+    without = [bar for bar in bars if not bar.address]
+    if without:
+        return blocks(
+            f"{name}: " + "; ".join(map(str, without)) + ": the kernel found no address for it",
+            "pci=realloc on the kernel's command line; in the firmware's setup, allow BARs above 4 GB",
+        )
+    return good(f"{name}: " + ("; ".join(map(str, bars)) or "no BARs"))
+
+
+def look_at_bars(device: FoundDevice | None) -> Answer | None:
+    """Whether every BAR has an address."""
+    if device is None or device.address is None:
+        return None
+    return judge_bars(device.name, parse_resources(read_text(device.directory / "resource")))
+
+
+def judge_pin(name: str, pin: int, irq: int) -> Answer:
+    """Return what a device's interrupt pin (0 for none, 1 to 4) and the kernel's number for its line (0: none) mean."""
+    if pin == 0:
+        return blocks(
+            f"{name} has no INTx pin, and uio_pci_generic delivers no other interrupt",
+            "poll a status register; for a card that has MSI, a UIO driver that delivers it (DPDK's igb_uio)",
+        )
+    if pin > 4:
+        return unknown(f"{name} gives its interrupt pin as {pin:#x}; it is gone or asleep if that is 0xff")
+    if irq == 0:
+        return blocks(
+            f"{name} has INT{'ABCD'[pin - 1]}#, but the firmware routed it nowhere",
+            "look for the card's interrupt in the firmware's setup, or put the card into another slot",
+        )
+    return good(f"{name} has INT{'ABCD'[pin - 1]}#")
+
+
+def look_at_pin(device: FoundDevice | None) -> Answer | None:
+    """Whether the device has an interrupt that uio_pci_generic delivers."""
+    if device is None or device.address is None:
+        return None
+    if device.driver == "igb_uio":
+        return good(f"{device.name}: igb_uio delivers its interrupt, INTx, MSI or MSI-X")
+    with closing(ConfigSpace(device.directory)) as config:
+        pin = config.interrupt_pin
+    return judge_pin(device.name, pin, int(read_optional(device.directory / "irq") or "0"))
+
+
+def judge_aspm(policy: str, states: dict[str, str]) -> Answer:
+    """Return what power saving on a PCI Express link means for its latency.
+
+    Args:
+        policy: the text of the parameter ``policy`` of ``pcie_aspm``: "[default] performance powersave".
+        states: the attributes ``l0s_aspm``, ``l1_aspm`` and so on that the device's link has, each "0" or "1".
+    """
+    chosen = re.search(r"\[(\w+)\]", policy)
+    on = sorted(name.removesuffix("_aspm") for name, value in states.items() if value == "1")
+    found = f"policy {chosen[1] if chosen else 'unknown'}; on at the device's link: {', '.join(on) or 'none'}"
+    if not on:
+        return good(found)
+    return advice(found, "pcie_aspm.policy=performance, or pcie_aspm=off, on the kernel's command line")
+
+
+def look_at_aspm(device: FoundDevice | None) -> Answer | None:
+    """Whether the device's link saves power; None for a device on no such link."""
+    if device is None or device.address is None:
+        return None
+    attributes = sorted((device.directory / "link").glob("*_aspm"))
+    policy = read_optional(ASPM_POLICY)
+    if policy is None or not attributes:
+        return None
+    return judge_aspm(policy, {path.name: read_text(path) for path in attributes})
+
+
+CHECKS = (
+    Check(
+        "bound_driver",
+        SUBJECT,
+        "Only one kernel driver has a device, and pyuio takes none away that was not asked for.",
+        look_at_driver,
+    ),
+    Check(
+        "bars",
+        SUBJECT,
+        "A BAR that has no address cannot be mapped: its registers are out of reach.",
+        look_at_bars,
+    ),
+    Check(
+        "interrupt_pin",
+        SUBJECT,
+        "uio_pci_generic delivers the interrupt of the INTx pin, and masks it in the command register.",
+        look_at_pin,
+    ),
+    Check(
+        "link_power",
+        SUBJECT,
+        "A link in an ASPM state must be woken first: that adds up to tens of microseconds to a register access or an "
+        "interrupt.",
+        look_at_aspm,
+    ),
+)

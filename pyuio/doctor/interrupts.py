@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""Interrupts: which CPUs they go to, who moves them, and the line of the device that was named.
+
+Sources: Documentation/core-api/irq/irq-affinity.rst, Documentation/filesystems/proc.rst (``/proc/interrupts``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyuio.discovery import FoundDevice
+from pyuio.doctor import facts
+from pyuio.doctor.finding import Answer, Check, advice, box, counted, good, unknown
+from pyuio.doctor.scheduling import WANTED_PRIORITY
+from pyuio.sysfs import read_optional, read_text
+
+SUBJECT = "interrupts"
+IRQS = Path("/proc/irq")
+# Of a PREEMPT_RT kernel's interrupt threads, unless someone changes it (kernel/irq/manage.c).
+USUAL_THREAD_PRIORITY = 50
+
+
+def parse_handlers(text: str, irq: int) -> list[str] | None:
+    """Return the names of the handlers of an interrupt, by the text of ``/proc/interrupts``; None without that line."""
+    lines = text.splitlines()
+    cpus = len(lines[0].split()) if lines else 0
+    for line in lines[1:]:
+        number, _, rest = line.partition(":")
+        if number.strip() == str(irq):
+            # After the counts: the controller, its own number with the kind of trigger, and the handlers.
+            fields = rest.split(None, cpus + 2)
+            names = fields[cpus + 2] if len(fields) > cpus + 2 else ""
+            return [name.strip() for name in names.split(",") if name.strip()]
+    return None
+
+
+def affinity(irq: int) -> tuple[int, ...] | None:
+    """Return the CPUs that an interrupt goes to now, or may go to where the kernel does not say; None without it."""
+    for name in ("effective_affinity_list", "smp_affinity_list"):
+        text = read_optional(IRQS / str(irq) / name)
+        if text:
+            return facts.parse_cpus(text)
+    return None
+
+
+def affinities() -> dict[int, tuple[int, ...]]:
+    """Return the CPUs that each interrupt with a handler goes to."""
+    found = {}
+    for entry in IRQS.iterdir():
+        # A handler has a directory below that of its interrupt.
+        if entry.name.isdigit() and any(below.is_dir() for below in entry.iterdir()):
+            cpus = affinity(int(entry.name))
+            if cpus:
+                found[int(entry.name)] = cpus
+    return found
+
+
+def judge_affinities(found: dict[int, tuple[int, ...]], isolated: tuple[int, ...]) -> Answer:
+    """Return what it means that these interrupts go to these CPUs."""
+    disturbing = sorted(irq for irq, cpus in found.items() if set(cpus) & set(isolated))
+    if disturbing:
+        names = counted([str(irq) for irq in disturbing])
+        return advice(
+            f"interrupts that go to isolated CPUs: {names}",
+            "as root, for each N but the device's own: echo HOUSEKEEPING > /proc/irq/N/smp_affinity_list; at boot: "
+            "irqaffinity=HOUSEKEEPING (the CPUs that are not isolated), and isolcpus=managed_irq,domain,...",
+        )
+    numbers: dict[int, int] = {}
+    for cpus in found.values():
+        for cpu in cpus:
+            numbers[cpu] = numbers.get(cpu, 0) + 1
+    spread = counted([f"CPU {cpu}: {numbers[cpu]}" for cpu in sorted(numbers)])
+    return good(f"interrupts by CPU: {spread or 'none'}" + ("; none goes to an isolated one" if isolated else ""))
+
+
+def look_at_affinities(device: FoundDevice | None) -> Answer:
+    """Where the interrupts go, but for the device's own, which may well go to an isolated CPU."""
+    own = device_irq(device)
+    others = {irq: cpus for irq, cpus in affinities().items() if irq != own}
+    return judge_affinities(others, facts.isolated_cpus() or ())
+
+
+# -- irqbalance --
+
+
+def processes() -> Iterator[tuple[int, str]]:
+    """Yield the number and the name (up to 15 characters) of every process that this user sees."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (name := facts.text_of(entry / "comm")) is not None:
+            yield int(entry.name), name
+
+
+def look_at_irqbalance() -> Answer:
+    """Whether irqbalance runs."""
+    running = [number for number, name in processes() if name == "irqbalance"]
+    if running:
+        return advice(
+            f"irqbalance runs (process {running[0]})",
+            "systemctl disable --now irqbalance, as root; or keep it off the isolated CPUs: IRQBALANCE_BANNED_CPULIST "
+            "in /etc/default/irqbalance (Debian, Ubuntu) or /etc/sysconfig/irqbalance (Fedora)",
+        )
+    if facts.text_of(Path("/proc/1/comm")) is None:
+        return unknown("other users' processes are hidden (/proc is mounted with hidepid)", "run pyuio doctor as root")
+    return good("irqbalance does not run")
+
+
+# -- the device's own --
+
+
+def device_irq(device: FoundDevice | None) -> int | None:
+    """Return the kernel's number of a device's interrupt; None as long as no UIO driver has the device, or for none.
+
+    A driver that is not UIO's may use MSI, and then the number is that of an MSI; without a driver it is the
+    firmware's guess.
+    """
+    if device is None or device.address is None or device.uio is None:
+        return None
+    return int(read_text(device.directory / "irq")) or None
+
+
+def judge_line(irq: int, handlers: list[str], own: str, cpus: tuple[int, ...] | None) -> Answer:
+    """Return what it means that an interrupt has these handlers, one of them the device's `own`, and these CPUs."""
+    others = list(handlers)
+    if own in others:
+        others.remove(own)
+    where = f"interrupt {irq}, which goes to CPU {','.join(map(str, cpus))}" if cpus else f"interrupt {irq}"
+    if not others:
+        return good(f"{where}, shared with nobody")
+    return advice(
+        f"{where}, shared with {counted(others)}",
+        "put the card into another slot, or unbind the other devices (echo ADDRESS > "
+        "/sys/bus/pci/devices/ADDRESS/driver/unbind, as root); MSI is never shared",
+    )
+
+
+def look_at_line(device: FoundDevice | None) -> Answer | None:
+    """Which line the device's interrupt has, where it goes, and who shares it."""
+    if device is None or device.address is None:
+        return None
+    if device.uio is None:
+        return unknown(f"the line is set up when a UIO driver is bound to {device.name}", "bind it, and ask again")
+    irq = device_irq(device)
+    if irq is None:
+        return None  # the finding interrupt_pin tells
+    handlers = parse_handlers(read_text(Path("/proc/interrupts")), irq)
+    if not handlers:
+        return unknown(f"interrupt {irq} has no handler in /proc/interrupts now; igb_uio has one while it is open")
+    return judge_line(irq, handlers, device.driver or "", affinity(irq))
+
+
+def judge_thread(name: str, number: int, priority: int) -> Answer:
+    """Return what the priority of a device's interrupt thread means."""
+    found = f"{name} (process {number}) has priority {priority}"
+    if priority > USUAL_THREAD_PRIORITY:
+        return good(found)
+    return advice(found, f"chrt -f -p {WANTED_PRIORITY + 6} {number}, as root, each time a driver is bound")
+
+
+def look_at_thread(device: FoundDevice | None) -> Answer | None:
+    """The priority of the device's interrupt thread, where there is one: PREEMPT_RT, or threadirqs."""
+    irq = device_irq(device)
+    if irq is None:
+        return None
+    own = re.compile(rf"irq/{irq}-")
+    threads = [
+        (os.sched_getparam(number).sched_priority, name, number) for number, name in processes() if own.match(name)
+    ]
+    if not threads:
+        return None
+    priority, name, number = min(threads)
+    return judge_thread(name, number, priority)
+
+
+CHECKS = (
+    Check(
+        "interrupt_cpus",
+        SUBJECT,
+        "An interrupt that goes to the handler's CPU stops the handler for as long as it takes.",
+        look_at_affinities,
+    ),
+    Check(
+        "irqbalance",
+        SUBJECT,
+        "irqbalance looks every ten seconds, and can move interrupts that were steered by hand.",
+        box(look_at_irqbalance),
+    ),
+    Check(
+        "interrupt_line",
+        SUBJECT,
+        "On a shared line every handler is called at every interrupt, and a storm of one device is a storm of all.",
+        look_at_line,
+    ),
+    Check(
+        "interrupt_thread",
+        SUBJECT,
+        "Where interrupts are threads (PREEMPT_RT, threadirqs), UIO's handler waits for every real-time thread of a "
+        "higher priority than its own, and for those of the same.",
+        look_at_thread,
+    ),
+)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""Memory: hugepages for DMA, locked memory, transparent hugepages."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from pyuio.doctor import privileges
+from pyuio.doctor.finding import Answer, Check, advice, box, good, unknown
+from pyuio.hugepages import HugepageSize, hugepages
+from pyuio.sysfs import read_optional, read_text
+
+SUBJECT = "memory"
+TRANSPARENT_HUGEPAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+LIMITS_REMEDY = (
+    "a line '@realtime - {item} {value}' in /etc/security/limits.d/realtime.conf, membership in the group "
+    "realtime (groupadd -r realtime; usermod -aG realtime USER), and a new login; for a systemd service: {setting}"
+)
+
+
+def judge_hugepages(sizes: dict[HugepageSize, tuple[int, int]], root: bool, command: str) -> Answer:
+    """Return what the hugepages mean for DMA buffers.
+
+    Args:
+        sizes: total and free pages of each size.
+        root: whether this user may set more aside.
+        command: the command that does.
+    """
+    if not sizes:
+        return advice("this kernel has no hugepages: a DMA buffer is at most one page (4 KiB)", "CONFIG_HUGETLBFS=y")
+    found = "; ".join(f"{size}: {total}, {free} free" for size, (total, free) in sizes.items())
+    if any(free > 0 for _, free in sizes.values()):
+        return good(found)
+    on_demand = "root has one set aside when a buffer needs it, if there is contiguous memory then"
+    return advice(
+        f"{found}; {on_demand if root else 'this user may not have one set aside'}",
+        f"{command}, as root; at boot, before memory fragments: hugepages=16 on the kernel's command line",
+    )
+
+
+def look_at_hugepages() -> Answer:
+    """The hugepages that are set aside."""
+    sizes = hugepages()
+    command = sizes[0].command(16) if sizes else ""
+    return judge_hugepages({size: (size.total, size.free) for size in sizes}, os.geteuid() == 0, command)
+
+
+def judge_locked_memory(limit: int | None, unlimited: bool, mapped: int) -> Answer:
+    """Return what the limit on locked memory means.
+
+    Args:
+        limit: in bytes; None for none.
+        unlimited: a capability lifts it.
+        mapped: bytes that a process such as this one has mapped; mlockall counts all of them, touched or not.
+    """
+    if unlimited:
+        return good("no limit for this user, who has CAP_IPC_LOCK")
+    if limit is None:
+        return good("no limit")
+    found = f"this user may lock {limit >> 10} KiB; this Python process alone has {mapped >> 10} KiB mapped"
+    if limit >= 2 * mapped:
+        return good(found)
+    return advice(found, LIMITS_REMEDY.format(item="memlock", value="unlimited", setting="LimitMEMLOCK=infinity"))
+
+
+def parse_mapped(text: str) -> int:
+    """Return how many bytes a process has mapped, from the text of its ``/proc/PID/status``.
+
+    Raises:
+        ValueError: the text does not say.
+    """
+    match = re.search(r"^VmSize:\s*(\d+) kB$", text, re.MULTILINE)
+    if match is None:
+        raise ValueError("/proc/self/status has no line VmSize with a number of kB")
+    return int(match[1]) << 10
+
+
+def look_at_locked_memory() -> Answer:
+    """How much memory this user may lock."""
+    capable = privileges.has_capability(privileges.CAP_IPC_LOCK)
+    mapped = parse_mapped(read_text(Path("/proc/self/status")))
+    return judge_locked_memory(privileges.locked_memory_limit(), capable, mapped)
+
+
+def judge_transparent(text: str | None) -> Answer:
+    """Return what the text of ``transparent_hugepage/enabled`` means: "always [madvise] never"; None without it."""
+    if text is None:
+        return good("this kernel has none")
+    match = re.search(r"\[(\w+)\]", text)
+    if match is None:
+        return unknown(f"{TRANSPARENT_HUGEPAGES} has an odd form: {text[:80]!r}")
+    if match[1] != "always":
+        return good(match[1])
+    return advice(
+        "always: for every process",
+        f"echo madvise > {TRANSPARENT_HUGEPAGES}, as root; at boot: transparent_hugepage=madvise",
+    )
+
+
+def look_at_transparent() -> Answer:
+    """Whether ordinary memory is gathered into hugepages behind the program's back."""
+    return judge_transparent(read_optional(TRANSPARENT_HUGEPAGES))
+
+
+CHECKS = (
+    Check(
+        "hugepages",
+        SUBJECT,
+        "A DMA buffer that is longer than a page, and in one piece, comes from a hugepage.",
+        box(look_at_hugepages),
+    ),
+    Check(
+        "memlock",
+        SUBJECT,
+        "Memory that is not locked (mlockall) can be swapped out or not be there yet, and a page fault in the handler "
+        "takes microseconds to milliseconds.",
+        box(look_at_locked_memory),
+    ),
+    Check(
+        "transparent_hugepages",
+        SUBJECT,
+        "khugepaged replaces a running process's pages by hugepages, and a thread that touches them meanwhile waits.",
+        box(look_at_transparent),
+    ),
+)
