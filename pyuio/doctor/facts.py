@@ -22,7 +22,7 @@ CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocks
 PREEMPT_DEBUG = Path("/sys/kernel/debug/sched/preempt")
 
 _HIGHEST_CPU = 0xFFFF  # far more than CONFIG_NR_CPUS allows
-_CPU_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_CPU_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _CONFIG_LINE = re.compile(r"(CONFIG_\w+)=(.*)")
 
 

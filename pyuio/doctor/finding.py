@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class Check:
         try:
             answer = self.look(device)
         except (PyuioError, OSError, ValueError, subprocess.SubprocessError) as error:
-            as_root = "run pyuio doctor as root" if isinstance(error, PermissionError) else ""
+            as_root = "run pyuio doctor as root" if isinstance(error, PermissionError) and os.geteuid() else ""
             answer = Answer("unknown", _told(error), as_root)
         if answer is None:
             return None
@@ -71,8 +72,8 @@ class Check:
 
 
 def _told(error: Exception) -> str:
-    if isinstance(error, OSError) and not isinstance(error, PyuioError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return str(error)
 
 
