@@ -58,15 +58,16 @@ def affinities() -> dict[int, tuple[int, ...]]:
     return found
 
 
-def judge_affinities(found: dict[int, tuple[int, ...]], isolated: tuple[int, ...]) -> Answer:
+def judge_affinities(found: dict[int, tuple[int, ...]], online: tuple[int, ...], isolated: tuple[int, ...]) -> Answer:
     """Return what it means that these interrupts go to these CPUs."""
     disturbing = sorted(irq for irq, cpus in found.items() if set(cpus) & set(isolated))
     if disturbing:
         names = counted([str(irq) for irq in disturbing])
+        rest = facts.format_cpus(set(online) - set(isolated))
         return advice(
             f"interrupts that go to isolated CPUs: {names}",
-            "as root, for each N but the device's own: echo HOUSEKEEPING > /proc/irq/N/smp_affinity_list; at boot: "
-            "irqaffinity=HOUSEKEEPING (the CPUs that are not isolated), and isolcpus=managed_irq,domain,...",
+            f"as root, for each N of them: echo {rest} > /proc/irq/N/smp_affinity_list; at boot, on the kernel's "
+            f"command line: irqaffinity={rest} isolcpus=managed_irq,domain,{facts.format_cpus(isolated)}",
         )
     numbers: dict[int, int] = {}
     for cpus in found.values():
@@ -80,7 +81,7 @@ def look_at_affinities(device: FoundDevice | None) -> Answer:
     """Where the interrupts go, but for the device's own, which may well go to an isolated CPU."""
     own = device_irq(device)
     others = {irq: cpus for irq, cpus in affinities().items() if irq != own}
-    return judge_affinities(others, facts.isolated_cpus() or ())
+    return judge_affinities(others, facts.online_cpus(), facts.isolated_cpus() or ())
 
 
 # -- irqbalance --
@@ -126,7 +127,7 @@ def judge_line(irq: int, handlers: list[str], own: str, cpus: tuple[int, ...] | 
     others = list(handlers)
     if own in others:
         others.remove(own)
-    where = f"interrupt {irq}, which goes to CPU {','.join(map(str, cpus))}" if cpus else f"interrupt {irq}"
+    where = f"interrupt {irq}, which goes to CPU {facts.format_cpus(cpus)}" if cpus else f"interrupt {irq}"
     if not others:
         return good(f"{where}, shared with nobody")
     return advice(
@@ -141,6 +142,8 @@ def look_at_line(device: FoundDevice | None) -> Answer | None:
     if device is None or device.address is None:
         return None
     if device.uio is None:
+        if read_optional(device.directory / "irq") in (None, "0"):
+            return None
         return unknown(f"the line is set up when a UIO driver is bound to {device.name}", "bind it, and ask again")
     irq = device_irq(device)
     if irq is None:

@@ -145,7 +145,7 @@ def look_at_idle() -> Answer:
 
 def example_cpu(online: tuple[int, ...], isolated: tuple[int, ...] | None) -> str:
     """Return the CPUs to name in a remedy: those that are isolated already, or else the last one."""
-    return ",".join(map(str, isolated or online[-1:]))
+    return facts.format_cpus(isolated or online[-1:])
 
 
 def judge_isolation(online: tuple[int, ...], isolated: tuple[int, ...] | None) -> Answer | None:
@@ -155,7 +155,7 @@ def judge_isolation(online: tuple[int, ...], isolated: tuple[int, ...] | None) -
     if isolated is None:
         return unknown(f"{CPUS}/isolated cannot be read")
     if isolated:
-        return good(f"isolated: {counted(list(map(str, isolated)))}")
+        return good(f"isolated: {facts.format_cpus(isolated)}")
     return advice(
         "none", f"isolcpus=managed_irq,domain,{online[-1]} on the kernel's command line, for CPU {online[-1]}"
     )
@@ -176,9 +176,9 @@ def judge_ticks(
     remedy = f"nohz_full={cpus} on the kernel's command line, the same CPUs as in isolcpus="
     if not tickless:
         return advice("every CPU keeps its tick", remedy)
-    found = f"without a tick while one thread runs: {counted(list(map(str, tickless)))}"
+    found = f"without a tick while one thread runs: {facts.format_cpus(tickless)}"
     if left:
-        return advice(f"{found}; isolated, but with a tick: {counted(list(map(str, left)))}", remedy)
+        return advice(f"{found}; isolated, but with a tick: {facts.format_cpus(left)}", remedy)
     return good(found)
 
 

@@ -318,7 +318,7 @@ def test_ticks() -> None:
         answer = processors.judge_ticks(four, (2, 3), tickless)
         assert answer is not None
         assert state(answer) == "advice"
-        assert "nohz_full=2,3" in answer.remedy
+        assert "nohz_full=2-3" in answer.remedy
 
 
 def test_callbacks() -> None:
@@ -358,14 +358,15 @@ def test_shared_lines() -> None:
 
 
 def test_interrupts_on_isolated_cpus() -> None:
-    found = {1: (0,), 16: (0, 3), 24: (3,)}
-    assert "CPU 0: 2, CPU 3: 2" in interrupts.judge_affinities(found, ()).found
-    assert state(interrupts.judge_affinities(found, ())) == "good"
-    assert state(interrupts.judge_affinities(found, (1, 2))) == "good"
-    answer = interrupts.judge_affinities(found, (2, 3))
+    found, four = {1: (0,), 16: (0, 3), 24: (3,)}, (0, 1, 2, 3)
+    assert "CPU 0: 2, CPU 3: 2" in interrupts.judge_affinities(found, four, ()).found
+    assert state(interrupts.judge_affinities(found, four, ())) == "good"
+    assert state(interrupts.judge_affinities(found, four, (1, 2))) == "good"
+    answer = interrupts.judge_affinities(found, four, (2, 3))
     assert state(answer) == "advice"
     assert answer.found.endswith("16, 24")
-    assert state(interrupts.judge_affinities({}, ())) == "good"
+    assert "irqaffinity=0-1 isolcpus=managed_irq,domain,2-3" in answer.remedy
+    assert state(interrupts.judge_affinities({}, four, ())) == "good"
 
 
 def test_interrupt_threads() -> None:

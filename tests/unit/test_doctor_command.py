@@ -15,6 +15,8 @@ from rich.console import Console
 from pyuio.cli.doctor import as_json, show
 from pyuio.doctor import Finding
 
+OURS = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS")
+
 GOOD = Finding("smt", "processors", "good", "no CPU shares its core", "Siblings share.")
 ADVICE = Finding("governor", "processors", "advice", "powersave", "Slow.", "cpupower frequency-set -g performance " * 9)
 BLOCKS = Finding("lockdown", "driver", "blocks", "integrity", "Refused.", "mokutil --disable-validation")
@@ -27,7 +29,7 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | environment,
+        env={name: value for name, value in os.environ.items() if name not in OURS} | environment,
         timeout=60,
     )
 

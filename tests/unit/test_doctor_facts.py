@@ -37,6 +37,12 @@ def test_lists_of_cpus_round_trip(ranges: set[tuple[int, int]]) -> None:
     text = ",".join(f"{first}-{first + more}" for first, more in ranges)
     expected = {cpu for first, more in ranges for cpu in range(first, first + more + 1)}
     assert facts.parse_cpus(text) == tuple(sorted(expected))
+    assert facts.parse_cpus(facts.format_cpus(expected)) == tuple(sorted(expected))
+
+
+def test_ranges_are_as_short_as_can_be() -> None:
+    assert facts.format_cpus([8, 0, 2, 1, 1]) == "0-2,8"
+    assert facts.format_cpus([]) == ""
 
 
 def test_parameters() -> None:
