@@ -11,7 +11,7 @@ import gzip
 import os
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from pyuio.errors import PyuioError
@@ -152,17 +152,6 @@ def parse_cpus(text: str) -> tuple[int, ...]:
             raise ValueError(f"not a list of CPUs: {text[:80]!r}")
         found.update(range(first, last + 1))
     return tuple(sorted(found))
-
-
-def format_cpus(cpus: Iterable[int]) -> str:
-    """Return CPUs as the list that `parse_cpus` reads, with ranges: "0-3,8"; "" for none."""
-    ranges: list[list[int]] = []
-    for cpu in sorted(set(cpus)):
-        if ranges and ranges[-1][1] == cpu - 1:
-            ranges[-1][1] = cpu
-        else:
-            ranges.append([cpu, cpu])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
 def _cpus(path: Path) -> tuple[int, ...] | None:

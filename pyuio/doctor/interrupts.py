@@ -7,14 +7,15 @@ Sources: Documentation/core-api/irq/irq-affinity.rst, Documentation/filesystems/
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pyuio import interrupt_line
 from pyuio.discovery import FoundDevice
 from pyuio.doctor import facts
 from pyuio.doctor.finding import Answer, Check, advice, box, counted, good, unknown
 from pyuio.doctor.scheduling import WANTED_PRIORITY
+from pyuio.processors import format_list
 from pyuio.sysfs import read_optional, read_text
 
 SUBJECT = "interrupts"
@@ -37,37 +38,28 @@ def parse_handlers(text: str, irq: int) -> list[str] | None:
     return None
 
 
-def affinity(irq: int) -> tuple[int, ...] | None:
-    """Return the CPUs that an interrupt goes to now, or may go to where the kernel does not say; None without it."""
-    for name in ("effective_affinity_list", "smp_affinity_list"):
-        text = read_optional(IRQS / str(irq) / name)
-        if text:
-            return facts.parse_cpus(text)
-    return None
-
-
-def affinities() -> dict[int, tuple[int, ...]]:
+def affinities() -> dict[int, frozenset[int]]:
     """Return the CPUs that each interrupt with a handler goes to."""
     found = {}
     for entry in IRQS.iterdir():
         # A handler has a directory below that of its interrupt.
         if entry.name.isdigit() and any(below.is_dir() for below in entry.iterdir()):
-            cpus = affinity(int(entry.name))
+            cpus = interrupt_line.effective_affinity(int(entry.name))
             if cpus:
                 found[int(entry.name)] = cpus
     return found
 
 
-def judge_affinities(found: dict[int, tuple[int, ...]], online: tuple[int, ...], isolated: tuple[int, ...]) -> Answer:
+def judge_affinities(found: dict[int, frozenset[int]], online: tuple[int, ...], isolated: tuple[int, ...]) -> Answer:
     """Return what it means that these interrupts go to these CPUs."""
     disturbing = sorted(irq for irq, cpus in found.items() if set(cpus) & set(isolated))
     if disturbing:
         names = counted([str(irq) for irq in disturbing])
-        rest = facts.format_cpus(set(online) - set(isolated))
+        rest = format_list(set(online) - set(isolated))
         return advice(
             f"interrupts that go to isolated CPUs: {names}",
             f"as root, for each N of them: echo {rest} > /proc/irq/N/smp_affinity_list; at boot, on the kernel's "
-            f"command line: irqaffinity={rest} isolcpus=managed_irq,domain,{facts.format_cpus(isolated)}",
+            f"command line: irqaffinity={rest} isolcpus=managed_irq,domain,{format_list(isolated)}",
         )
     numbers: dict[int, int] = {}
     for cpus in found.values():
@@ -122,12 +114,12 @@ def device_irq(device: FoundDevice | None) -> int | None:
     return int(read_text(device.directory / "irq")) or None
 
 
-def judge_line(irq: int, handlers: list[str], own: str, cpus: tuple[int, ...] | None) -> Answer:
+def judge_line(irq: int, handlers: list[str], own: str, cpus: frozenset[int]) -> Answer:
     """Return what it means that an interrupt has these handlers, one of them the device's `own`, and these CPUs."""
     others = list(handlers)
     if own in others:
         others.remove(own)
-    where = f"interrupt {irq}, which goes to CPU {facts.format_cpus(cpus)}" if cpus else f"interrupt {irq}"
+    where = f"interrupt {irq}, which goes to CPU {format_list(cpus)}" if cpus else f"interrupt {irq}"
     if not others:
         return good(f"{where}, shared with nobody")
     return advice(
@@ -151,7 +143,7 @@ def look_at_line(device: FoundDevice | None) -> Answer | None:
     handlers = parse_handlers(read_text(Path("/proc/interrupts")), irq)
     if not handlers:
         return unknown(f"interrupt {irq} has no handler in /proc/interrupts now; igb_uio has one while it is open")
-    return judge_line(irq, handlers, device.driver or "", affinity(irq))
+    return judge_line(irq, handlers, device.driver or "", interrupt_line.effective_affinity(irq))
 
 
 def judge_thread(name: str, number: int, priority: int) -> Answer:
@@ -167,14 +159,11 @@ def look_at_thread(device: FoundDevice | None) -> Answer | None:
     irq = device_irq(device)
     if irq is None:
         return None
-    own = re.compile(rf"irq/{irq}-")
-    threads = [
-        (os.sched_getparam(number).sched_priority, name, number) for number, name in processes() if own.match(name)
-    ]
+    threads = [(os.sched_getparam(thread.id).sched_priority, thread.id) for thread in interrupt_line.threads(irq)]
     if not threads:
         return None
-    priority, name, number = min(threads)
-    return judge_thread(name, number, priority)
+    priority, number = min(threads)
+    return judge_thread(read_text(Path(f"/proc/{number}/comm")), number, priority)
 
 
 CHECKS = (

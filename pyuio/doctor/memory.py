@@ -5,20 +5,16 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from pathlib import Path
 
-from pyuio.doctor import privileges
+from pyuio import privilege
 from pyuio.doctor.finding import Answer, Check, advice, box, good, unknown
 from pyuio.hugepages import HugepageSize, hugepages
 from pyuio.sysfs import read_optional, read_text
 
 SUBJECT = "memory"
 TRANSPARENT_HUGEPAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-
-LIMITS_REMEDY = (
-    "a line '@realtime - {item} {value}' in /etc/security/limits.d/realtime.conf, membership in the group "
-    "realtime (groupadd -r realtime; usermod -aG realtime USER), and a new login; for a systemd service: {setting}"
-)
 
 
 def judge_hugepages(sizes: dict[HugepageSize, tuple[int, int]], root: bool, command: str) -> Answer:
@@ -63,7 +59,7 @@ def judge_locked_memory(limit: int | None, unlimited: bool, mapped: int) -> Answ
     found = f"this user may lock {limit >> 10} KiB; this Python process alone has {mapped >> 10} KiB mapped"
     if limit >= 2 * mapped:
         return good(found)
-    return advice(found, LIMITS_REMEDY.format(item="memlock", value="unlimited", setting="LimitMEMLOCK=infinity"))
+    return advice(found, privilege.remedy(privilege.CAP_IPC_LOCK, "memlock", "unlimited"))
 
 
 def parse_mapped(text: str) -> int:
@@ -80,9 +76,10 @@ def parse_mapped(text: str) -> int:
 
 def look_at_locked_memory() -> Answer:
     """How much memory this user may lock."""
-    capable = privileges.has_capability(privileges.CAP_IPC_LOCK)
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     mapped = parse_mapped(read_text(Path("/proc/self/status")))
-    return judge_locked_memory(privileges.locked_memory_limit(), capable, mapped)
+    unlimited = privilege.has(privilege.CAP_IPC_LOCK)
+    return judge_locked_memory(None if limit == resource.RLIM_INFINITY else limit, unlimited, mapped)
 
 
 def judge_transparent(text: str | None) -> Answer:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pyuio.doctor import facts
 from pyuio.doctor.facts import CPUS
 from pyuio.doctor.finding import Answer, Check, advice, box, counted, good, unknown
+from pyuio.processors import format_list
 from pyuio.sysfs import read_optional, read_text
 
 SUBJECT = "processors"
@@ -145,7 +146,7 @@ def look_at_idle() -> Answer:
 
 def example_cpu(online: tuple[int, ...], isolated: tuple[int, ...] | None) -> str:
     """Return the CPUs to name in a remedy: those that are isolated already, or else the last one."""
-    return facts.format_cpus(isolated or online[-1:])
+    return format_list(isolated or online[-1:])
 
 
 def judge_isolation(online: tuple[int, ...], isolated: tuple[int, ...] | None) -> Answer | None:
@@ -155,7 +156,7 @@ def judge_isolation(online: tuple[int, ...], isolated: tuple[int, ...] | None) -
     if isolated is None:
         return unknown(f"{CPUS}/isolated cannot be read")
     if isolated:
-        return good(f"isolated: {facts.format_cpus(isolated)}")
+        return good(f"isolated: {format_list(isolated)}")
     return advice(
         "none", f"isolcpus=managed_irq,domain,{online[-1]} on the kernel's command line, for CPU {online[-1]}"
     )
@@ -176,9 +177,9 @@ def judge_ticks(
     remedy = f"nohz_full={cpus} on the kernel's command line, the same CPUs as in isolcpus="
     if not tickless:
         return advice("every CPU keeps its tick", remedy)
-    found = f"without a tick while one thread runs: {facts.format_cpus(tickless)}"
+    found = f"without a tick while one thread runs: {format_list(tickless)}"
     if left:
-        return advice(f"{found}; isolated, but with a tick: {facts.format_cpus(left)}", remedy)
+        return advice(f"{found}; isolated, but with a tick: {format_list(left)}", remedy)
     return good(found)
 
 

@@ -7,19 +7,25 @@ kernel-parameters.txt.
 
 from __future__ import annotations
 
+import os
 import re
+import resource
 from collections.abc import Iterable
 from pathlib import Path
 
-from pyuio.doctor import facts, privileges
+from pyuio import privilege
+from pyuio.doctor import facts
 from pyuio.doctor.finding import Answer, Check, advice, box, good, unknown
-from pyuio.doctor.memory import LIMITS_REMEDY
+from pyuio.scheduling import kernel_number
 from pyuio.sysfs import read_optional, read_text
 
 SUBJECT = "scheduling"
 RT_RUNTIME = Path("/proc/sys/kernel/sched_rt_runtime_us")
 RT_PERIOD = Path("/proc/sys/kernel/sched_rt_period_us")
 FAIR_SERVER = Path("/sys/kernel/debug/sched/fair_server")
+NO_BUDGETS = (
+    "sysctl -w kernel.sched_rt_runtime_us=-1, or, since Linux 6.16, rt_group_sched=0 on the kernel's command line"
+)
 # The highest priority, 99, less ten: what the recipe of the user-mode-driver patch asks for.
 WANTED_PRIORITY = 89
 
@@ -62,12 +68,15 @@ def judge_priority(limit: int, unlimited: bool) -> Answer:
     if limit >= WANTED_PRIORITY:
         return good(f"this user may take real-time priorities up to {limit}")
     found = f"this user may take real-time priorities up to {limit}" if limit else "this user may take none"
-    return advice(found, LIMITS_REMEDY.format(item="rtprio", value="98", setting="LimitRTPRIO=98"))
+    return advice(found, privilege.remedy(privilege.CAP_SYS_NICE, "rtprio", "98"))
 
 
 def look_at_priority() -> Answer:
     """Which real-time priority this user may take."""
-    return judge_priority(privileges.priority_limit(), privileges.has_capability(privileges.CAP_SYS_NICE))
+    limit = resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
+    highest = os.sched_get_priority_max(os.SCHED_FIFO)
+    may = highest if limit == resource.RLIM_INFINITY else min(limit, highest)
+    return judge_priority(may, privilege.has(privilege.CAP_SYS_NICE))
 
 
 # -- throttling --
@@ -166,8 +175,7 @@ def judge_runtime(runtime: str, where: Path) -> Answer:
         return good(f"{where}: {runtime} us")
     return advice(
         f"{where} is 0: this process's group gets no real-time scheduling (EPERM, to root, too)",
-        f"as root, the groups above it first: echo 100000 > {where}; or rt_group_sched=0 on the kernel's command line "
-        "(since Linux 6.16)",
+        f"as root, the groups above it first: echo 100000 > {where}; or, for all groups: {NO_BUDGETS}",
     )
 
 
@@ -185,13 +193,14 @@ def judge_unified(config: dict[str, str] | None, parameters: dict[str, str], gro
         return good("this kernel does not schedule real-time threads by group")
     return advice(
         f"CONFIG_RT_GROUP_SCHED, and {group} is a group of cgroup v2, which gets no real-time scheduling",
-        "rt_group_sched=0 on the kernel's command line (since Linux 6.16); or move the process to the root group, as "
-        "root: echo PID > /sys/fs/cgroup/cgroup.procs",
+        f"as root: {NO_BUDGETS}",
     )
 
 
 def look_at_group() -> Answer:
     """Whether this process's control group is allowed real-time scheduling."""
+    if (kernel_number("sched_rt_runtime_us") or 0) < 0:
+        return good("sched_rt_runtime_us is -1: no group has a budget")
     group = own_group("cpu")
     if group is not None and (runtime := read_optional(group / "cpu.rt_runtime_us")) is not None:
         return judge_runtime(runtime, group / "cpu.rt_runtime_us")

@@ -165,7 +165,7 @@ def test_locked_memory() -> None:
     answer = memory.judge_locked_memory(8 << 20, False, mapped)
     assert state(answer) == "advice"
     assert "8192 KiB" in answer.found
-    assert "LimitMEMLOCK=infinity" in answer.remedy
+    assert "memlock unlimited" in answer.remedy
     assert memory.parse_mapped("VmPeak:\t  9 kB\nVmSize:\t   48664 kB\n") == 48664 << 10
     for text in ("", "VmSize:", "VmSize:\t12 MB"):
         with pytest.raises(ValueError, match="VmSize"):
@@ -350,15 +350,17 @@ def test_handlers() -> None:
 
 
 def test_shared_lines() -> None:
-    assert state(interrupts.judge_line(16, ["uio_pci_generic"], "uio_pci_generic", (1,))) == "good"
-    answer = interrupts.judge_line(16, ["uio_pci_generic", "uio_pci_generic", "ahci"], "uio_pci_generic", (1,))
+    assert state(interrupts.judge_line(16, ["uio_pci_generic"], "uio_pci_generic", frozenset({1}))) == "good"
+    answer = interrupts.judge_line(
+        16, ["uio_pci_generic", "uio_pci_generic", "ahci"], "uio_pci_generic", frozenset({1})
+    )
     assert state(answer) == "advice"
     assert answer.found == "interrupt 16, which goes to CPU 1, shared with uio_pci_generic, ahci"
-    assert state(interrupts.judge_line(16, ["ahci"], "uio_pci_generic", None)) == "advice"
+    assert state(interrupts.judge_line(16, ["ahci"], "uio_pci_generic", frozenset())) == "advice"
 
 
 def test_interrupts_on_isolated_cpus() -> None:
-    found, four = {1: (0,), 16: (0, 3), 24: (3,)}, (0, 1, 2, 3)
+    found, four = {1: frozenset({0}), 16: frozenset({0, 3}), 24: frozenset({3})}, (0, 1, 2, 3)
     assert "CPU 0: 2, CPU 3: 2" in interrupts.judge_affinities(found, four, ()).found
     assert state(interrupts.judge_affinities(found, four, ())) == "good"
     assert state(interrupts.judge_affinities(found, four, (1, 2))) == "good"
