@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import math
 import os
 import re
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogWriter
@@ -26,6 +26,7 @@ from pyuio.latency.results import Run, Series
 
 _MICROSECOND = 1000  # ns
 _MILLISECOND = 1_000_000
+_TICKS = 5  # lines of a distribution for each halving of what is left to 100 %, as the library's default is
 
 
 class Output:
@@ -144,8 +145,7 @@ class Output:
         try:
             for series in measured:
                 path = self.directory / f"{self.kind}-{tag(series)}.hgrm"
-                with path.open("wb") as file:
-                    write_distribution(series, file)
+                path.write_text(distribution(series), encoding="ascii")
                 files.append(path)
             if measured and plot.available():
                 picture = self.directory / f"{self.kind}.png"
@@ -161,9 +161,30 @@ class Output:
             self._log.close()
 
 
-def write_distribution(series: Series, file: IO[bytes]) -> None:
-    """Write a series as HdrHistogram's ``.hgrm``: percentiles, in us, as its plotter takes them."""
-    series.histogram.output_percentile_distribution(file, _MICROSECOND)
+def distribution(series: Series) -> str:
+    """Return a series as HdrHistogram's ``.hgrm`` has it: percentiles, in us, as its plotter takes them.
+
+    The library's own writer leaves the standard deviation in ns, and goes through the histogram four times.
+    """
+    histogram = series.histogram
+    lines = [f"{'Value':>12} {'Percentile':>14} {'TotalCount':>10} {'1/(1-Percentile)':>14}", ""]
+    for item in histogram.get_percentile_iterator(_TICKS):
+        part = item.percentile_level_iterated_to / 100
+        line = f"{item.value_iterated_to / _MICROSECOND:12.3f} {part:2.12f} {item.total_count_to_this_value:10d}"
+        lines.append(line + (f" {1 / (1 - part):14.2f}" if part < 1 else ""))
+    steps = [
+        (item.value_iterated_to / _MICROSECOND, item.count_added_in_this_iter_step)
+        for item in histogram.get_recorded_iterator()
+    ]
+    mean = math.fsum(value * count for value, count in steps) / series.count
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 * count for value, count in steps) / series.count)
+    largest = histogram.get_max_value() / _MICROSECOND
+    lines += [
+        f"#[Mean    = {mean:12.3f}, StdDeviation   = {deviation:12.3f}]",
+        f"#[Max     = {largest:12.3f}, TotalCount     = {series.count:12d}]",
+        f"#[Buckets = {histogram.bucket_count:12d}, SubBuckets     = {histogram.sub_bucket_count:12d}]",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def tag(series: Series) -> str:

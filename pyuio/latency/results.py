@@ -53,6 +53,7 @@ class Series:
     late: int = 0  # of the samples: events that nobody was waiting for yet when they came
     seconds: float = 0.0  # measured in, without the warm-up
     reasons: list[str] = field(default_factory=list)  # what else makes it void
+    _figures: tuple[int, dict[str, int | None]] = field(default=(-1, {}), init=False, repr=False, compare=False)
 
     @property
     def count(self) -> int:
@@ -89,6 +90,12 @@ class Series:
 
     def figures(self) -> dict[str, int | None]:
         """Return each of `FIGURES` in ns; None where there are too few samples for it to mean anything."""
+        # Asked for again and again, and going through a histogram takes the library some ms.
+        if self._figures[0] != self.count:
+            self._figures = self.count, self._find_figures()
+        return dict(self._figures[1])
+
+    def _find_figures(self) -> dict[str, int | None]:
         if not self.count:
             return dict.fromkeys(FIGURES)
         values = self.histogram.get_percentile_to_value_dict(list(PERCENTILES.values()))

@@ -40,10 +40,10 @@ def close(value: int | None, expected: float) -> bool:
 
 
 def test_figures_of_known_data() -> None:
-    values = list(range(1, 1_000_001))
+    values = list(range(5, 1_000_001, 5))
     random.Random(1).shuffle(values)
     figures = series_of(values).figures()
-    expected = dict(zip(FIGURES, (1, 500_000, 900_000, 990_000, 999_000, 999_900, 1_000_000), strict=True))
+    expected = dict(zip(FIGURES, (5, 500_000, 900_000, 990_000, 999_000, 999_900, 1_000_000), strict=True))
     for name, value in expected.items():
         assert close(figures[name], value), (name, figures[name])
 
