@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pyuio.vm import kernels
 from pyuio.vm.errors import GuestError
-from tests.guest import igb_uio
+from tests.guest import igb_uio, rt_tests
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -62,6 +62,7 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
         kernel = os.environ.get("KERNEL", "debian")
         if kernel in kernels.DEBIAN:
             igb_uio.build(kernels.prepare(kernel, print).version, BUILD / "modules")
+            rt_tests.fetch(BUILD / "rt-tests")
         devices = [f"--device={device}" for device in GUEST_DEVICES]
         guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}"]
         command = [str(BIN / "pyuio"), "vm", "run", *guest, *devices, "--", *command]

@@ -71,9 +71,9 @@ def measure_timer(
         timer.check(nanoseconds, cpus, priority)
         under = load.named(loads)
         turns = len(timer.WAYS) * len(under)
-        how_much = plan.make(
-            nanoseconds, turns, duration=duration if (duration or count) is not None else DURATION, count=count
-        )
+        if duration is None and count is None:
+            duration = DURATION
+        how_much = plan.make(nanoseconds, turns, duration=duration, count=count)
     options = timer.Options(how_much, under, cpus, priority)
     with contextlib.ExitStack() as stack:
         # Before anything is measured: what cannot be written is found out now.
