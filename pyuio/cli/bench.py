@@ -38,6 +38,7 @@ Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where results are written, as they come: JSON, .hlog, .hgrm, PNG.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results that are in DIR.")]
+Picture = Annotated[bool, typer.Option(help="Draw one; an emulated processor takes a minute for it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Loads = Annotated[
     str, typer.Option(metavar="LIST", help="Of idle, python (a busy Python thread), cpu (all CPUs busy).")
@@ -59,6 +60,7 @@ def measure_timer(
     loads: Loads = ALL_LOADS,
     out: Out = None,
     overwrite: Overwrite = False,
+    picture: Picture = True,
     as_json: Json = False,
 ) -> None:
     """Measure how late a thread wakes up from a timer, as cyclictest does; needs no device.
@@ -80,7 +82,7 @@ def measure_timer(
         output = stack.enter_context(Output(out, "timer", overwrite=overwrite)) if out else None
         with stoppable(), Bar(how_much.rounds * turns) as bar:
             run = timer.Measurement(options, output, bar).measure()
-        finish(run, output, as_json)
+        finish(run, output, picture=picture, as_json=as_json)
 
 
 Device = Annotated[
@@ -192,18 +194,21 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def finish(run: Run, output: Output | None, as_json: bool) -> None:
-    """Write, show and judge a run: the exit status is 1 when it is void, 130 when Ctrl-C ended it."""
-    files = output.finish(run) if output else []
+def finish(run: Run, output: Output | None, *, picture: bool, as_json: bool) -> None:
+    """Save, show and judge a run: the exit status is 1 when it is void, 130 when Ctrl-C ended it."""
+    if output:
+        output.save(run)
     if as_json:
         print_json(run.as_dict())
     else:
         table.show(run, Console())
+    sys.stdout.flush()  # what follows may take its time
     if output:
+        files = output.finish(run, picture=picture)
         distributions = sum(path.suffix == ".hgrm" for path in files)
         names = [path.name for path in files if path.suffix != ".hgrm"] + [f"{distributions} distributions (.hgrm)"]
         print(f"pyuio: wrote {', '.join(names)} in {output.directory}", file=sys.stderr)
-        if not plot.available():
+        if picture and not plot.available():
             print(f"pyuio: no picture: {plot.MISSING}", file=sys.stderr)
     if run.interrupted:
         raise typer.Exit(130)

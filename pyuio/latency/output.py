@@ -131,7 +131,7 @@ class Output:
         except OSError as error:
             raise _failed(self.directory, error) from error
 
-    def finish(self, run: Run) -> list[Path]:
+    def finish(self, run: Run, *, picture: bool = True) -> list[Path]:
         """Write everything, the distributions and the picture too; return the files.
 
         Without matplotlib there is no picture: see `plot.available`.
@@ -147,10 +147,10 @@ class Output:
                 path = self.directory / f"{self.kind}-{tag(series)}.hgrm"
                 path.write_text(distribution(series), encoding="ascii")
                 files.append(path)
-            if measured and plot.available():
-                picture = self.directory / f"{self.kind}.png"
-                plot.draw(run, picture)
-                files.append(picture)
+            if picture and measured and plot.available():
+                path = self.directory / f"{self.kind}.png"
+                plot.draw(run, path)
+                files.append(path)
         except OSError as error:
             raise _failed(self.directory, error) from error
         return files
@@ -164,24 +164,26 @@ class Output:
 def distribution(series: Series) -> str:
     """Return a series as HdrHistogram's ``.hgrm`` has it: percentiles, in us, as its plotter takes them.
 
-    The library's own writer leaves the standard deviation in ns, and goes through the histogram four times.
+    The library's own writer leaves the standard deviation in ns, and takes a second for each series.
     """
-    histogram = series.histogram
+    histogram, total = series.histogram, series.count
+    steps = [(nanoseconds / _MICROSECOND, count) for nanoseconds, count in series.steps()]
     lines = [f"{'Value':>12} {'Percentile':>14} {'TotalCount':>10} {'1/(1-Percentile)':>14}", ""]
-    for item in histogram.get_percentile_iterator(_TICKS):
-        part = item.percentile_level_iterated_to / 100
-        line = f"{item.value_iterated_to / _MICROSECOND:12.3f} {part:2.12f} {item.total_count_to_this_value:10d}"
-        lines.append(line + (f" {1 / (1 - part):14.2f}" if part < 1 else ""))
-    steps = [
-        (item.value_iterated_to / _MICROSECOND, item.count_added_in_this_iter_step)
-        for item in histogram.get_recorded_iterator()
-    ]
-    mean = math.fsum(value * count for value, count in steps) / series.count
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 * count for value, count in steps) / series.count)
+    level, seen = 0.0, 0
+    for value, count in steps:
+        seen += count
+        while seen / total >= level:
+            lines.append(f"{value:12.3f} {level:2.12f} {seen:10d} {1 / (1 - level):14.2f}")
+            level += (1 - level) / (2 * _TICKS)
+            if seen == total:
+                break
+    lines.append(f"{steps[-1][0]:12.3f} {1:2.12f} {total:10d}")
+    mean = math.fsum(value * count for value, count in steps) / total
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 * count for value, count in steps) / total)
     largest = histogram.get_max_value() / _MICROSECOND
     lines += [
         f"#[Mean    = {mean:12.3f}, StdDeviation   = {deviation:12.3f}]",
-        f"#[Max     = {largest:12.3f}, TotalCount     = {series.count:12d}]",
+        f"#[Max     = {largest:12.3f}, TotalCount     = {total:12d}]",
         f"#[Buckets = {histogram.bucket_count:12d}, SubBuckets     = {histogram.sub_bucket_count:12d}]",
     ]
     return "\n".join(lines) + "\n"

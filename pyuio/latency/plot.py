@@ -34,13 +34,13 @@ def points(series: Series) -> tuple[list[float], list[float]]:
     microseconds: list[float] = []
     total = series.count
     seen = 0
-    for item in series.histogram.get_recorded_iterator():
+    for nanoseconds, count in series.steps():
         # A step begins where the values before it end; the last sample's own end is at infinity.
         above_by.append(total / (total - seen))
-        microseconds.append(item.value_iterated_to / 1000)
-        seen += item.count_added_in_this_iter_step
+        microseconds.append(nanoseconds / 1000)
+        seen += count
         above_by.append(total / max(total - seen, 0.5))
-        microseconds.append(item.value_iterated_to / 1000)
+        microseconds.append(nanoseconds / 1000)
     return above_by, microseconds
 
 

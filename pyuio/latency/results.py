@@ -106,6 +106,18 @@ class Series:
         least, most = int(self.histogram.get_min_value()), int(self.histogram.get_max_value())
         return {"min": least, **of_percentiles, "max": most}
 
+    def steps(self) -> list[tuple[int, int]]:
+        """Return each value in ns that there are samples of, ascending, and how many of them.
+
+        The library's iterators stop at each of the 28,000 counters, which takes 1000 times as long.
+        """
+        histogram = self.histogram
+        return [
+            (int(histogram.get_highest_equivalent_value(histogram.get_value_from_index(index))), count)
+            for index, count in enumerate(histogram.counts)
+            if count
+        ]
+
     def doubtful(self) -> list[str]:
         """Return the names of those percentiles that rest on fewer than `ENOUGH` samples above them."""
         return [name for name, percentile in PERCENTILES.items() if 1 <= self._above(percentile) < ENOUGH]

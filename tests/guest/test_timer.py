@@ -19,14 +19,15 @@ from pyuio.latency.results import Run
 RT_TESTS = Path(__file__).resolve().parents[2] / "build/rt-tests"
 PRIORITY = 80
 INTERVAL = 2_000_000  # ns
-SAMPLES = 300  # in each of the rounds
-ROUNDS = 5
+SAMPLES = 200  # in each of the rounds
+ROUNDS = 4
 # Both measure the same thing in turn. A mistake of unit, clock or grid is out by 1000, by half an interval, or more.
 AGREEMENT = 4.0
 
 
 def test_the_command_with_everything(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pyuio.cli", "bench", "timer", "--count=100", "--json", f"--out={tmp_path}"]
+    command = [sys.executable, "-m", "pyuio.cli", "bench", "timer", "--count=100", "--json"]
+    command += [f"--out={tmp_path}", "--no-picture"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert result.returncode == 0, result.stderr
     run = Run.load(tmp_path / "timer.json")
@@ -44,7 +45,7 @@ def test_the_command_with_everything(tmp_path: Path) -> None:
     assert not run.tuning["lock_memory"]["missing"]
     assert run.environment["kernel release"] == os.uname().release
     assert run.environment["clock source"]
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".hlog", ".hgrm", ".png"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".hlog", ".hgrm"}
 
 
 def test_refused_priority_is_said_with_the_remedy() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from hdrh.log import HistogramLogReader
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pyuio.errors import OutputDirectoryError, PlotUnavailableError, ResultExistsError
 from pyuio.latency import plot
@@ -98,13 +101,30 @@ def test_a_distribution_as_the_plotter_takes_it() -> None:
     rows = [[float(word) for word in line.split()] for line in lines[2:] if not line.startswith("#")]
     assert all(len(row) == 4 for row in rows[:-1])
     assert rows[-1][1:] == [1.0, 1000.0]
-    (median,) = [row for row in rows if abs(row[1] - 0.5) < 1e-9]
-    assert median[0] == pytest.approx(500, rel=0.002)
-    assert median[2:] == [500, 2]
+    for value, part, count, above_by in rows[:-1]:
+        assert value == pytest.approx(count, rel=0.002)
+        assert count - 1 <= part * 1000 <= count + 0.001
+        assert above_by == pytest.approx(1 / (1 - part), abs=0.01)
     assert lines[-3].startswith("#[Mean    =")
     mean, deviation = (float(part.split("=")[1].strip(" ]")) for part in lines[-3][2:].split(","))
     assert mean == pytest.approx(500.5, rel=0.001)
     assert deviation == pytest.approx(288.7, rel=0.001)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=200))
+def test_a_distribution_is_the_librarys(values: list[int]) -> None:
+    series = Series("C", "idle")
+    series.record(values)
+    file = io.BytesIO()
+    series.histogram.output_percentile_distribution(file, 1000)
+    theirs = file.getvalue().decode().splitlines()
+    ours = distribution(series).splitlines()
+    assert len(ours) == len(theirs)
+    assert ours[:2] == theirs[:2]
+    assert ours[-1] == theirs[-1]
+    for mine, other in zip(ours[2:-3], theirs[2:-3], strict=True):
+        assert [float(word) for word in mine.split()] == pytest.approx([float(word) for word in other.split()])
 
 
 @pytest.mark.parametrize("name", ["timer.json", "timer.hlog", "timer.png", "timer-C-idle.hgrm"])
