@@ -105,6 +105,7 @@ def measure_latency(
     loads: Loads = ALL_LOADS,
     out: Out = None,
     overwrite: Overwrite = False,
+    picture: Picture = True,
     as_json: Json = False,
 ) -> None:
     """Measure how long an interrupt of an edu card takes to its handler.
@@ -123,11 +124,12 @@ def measure_latency(
     options = interrupts.Options(how_much, under, reading, raising, priority)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(Output(out, "latency", overwrite=overwrite)) if out else None
-        card = stack.enter_context(Edu.open(device))
+        with _usage():
+            card = stack.enter_context(Edu.open(device))
         program = stack.enter_context(PatchLoop())
         with stoppable(), Bar(how_much.rounds * turns) as bar:
             run = interrupts.Measurement(card, program, options, output, bar).measure()
-        finish(run, output, as_json)
+        finish(run, output, picture=picture, as_json=as_json)
 
 
 @app.command("rate")
@@ -138,6 +140,7 @@ def measure_rate(
     priority: Priority = timer.DEFAULT_PRIORITY,
     out: Out = None,
     overwrite: Overwrite = False,
+    picture: Picture = True,
     as_json: Json = False,
 ) -> None:
     """Measure how many interrupts a second are raised, read and acknowledged in one thread.
@@ -149,12 +152,13 @@ def measure_rate(
     rounds = -(-count // rate.TURN)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(Output(out, "rate", overwrite=overwrite)) if out else None
-        card = stack.enter_context(Edu.open(device))
+        with _usage():
+            card = stack.enter_context(Edu.open(device))
         program = stack.enter_context(PatchLoop())
         on = timer.default_cpu() if cpu is None else cpu
         with stoppable(), Bar(rounds * len(interrupts.WAYS)) as bar:
             run = rate.RateMeasurement(card, program, on, priority, rounds, output, bar).measure()
-        finish(run, output, as_json)
+        finish(run, output, picture=picture, as_json=as_json)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
