@@ -34,7 +34,11 @@ def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def test_latency(edu: str, tmp_path: Path) -> None:
-    run = result(bench("latency", edu, "--count", "60", "--loads", "idle,python", "--json", "--out", str(tmp_path)))
+    run = result(
+        bench(
+            "latency", edu, "--count", "60", "--loads", "idle,python", "--json", "--no-picture", "--out", str(tmp_path)
+        )
+    )
     assert [(series["load"], series["way"]) for series in run["series"]] == [
         (load, way) for load in ("idle", "busy Python thread") for way in WAYS
     ]
@@ -59,7 +63,19 @@ def test_rate(edu: str) -> None:
 
 
 def test_ctrl_c_keeps_what_was_measured(edu: str, tmp_path: Path) -> None:
-    command = [*PYUIO, "bench", "latency", edu, "--count", "3000", "--loads", "idle", "--out", str(tmp_path)]
+    command = [
+        *PYUIO,
+        "bench",
+        "latency",
+        edu,
+        "--count",
+        "3000",
+        "--loads",
+        "idle",
+        "--no-picture",
+        "--out",
+        str(tmp_path),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         try:
             while not (tmp_path / "latency.json").exists() and running.poll() is None:
