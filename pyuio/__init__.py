@@ -5,6 +5,8 @@
 interrupt whose read returns how many came. `Driver` is the base of a driver, `realtime` makes a thread wake up in time.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from pyuio.device import Device, open
 from pyuio.discovery import FoundDevice, devices
 from pyuio.dma import DmaBuffer, dma_rmb, dma_wmb
@@ -38,10 +40,13 @@ from pyuio.errors import (
     ShortBufferError,
     WouldBlockError,
 )
-from pyuio.realtime import RealTime, realtime
+from pyuio.realtime import realtime
 from pyuio.ring import DescriptorRing
 from pyuio.service import Event, Service
 from pyuio.waiting import wait
+
+if _TYPE_CHECKING:
+    from pyuio.realtime_settings import RealTime
 
 __all__ = [
     "AmbiguousDeviceError",
@@ -86,3 +91,12 @@ __all__ = [
     "realtime",
     "wait",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return `RealTime`, which is loaded when it is needed."""
+    if name == "RealTime":
+        from pyuio.realtime_settings import RealTime
+
+        return RealTime
+    raise AttributeError(f"module 'pyuio' has no attribute {name!r}")

@@ -24,7 +24,8 @@ from pyuio.latency.output import Output
 from pyuio.latency.plan import Plan
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import Run, Series
-from pyuio.realtime import RealTime, realtime
+from pyuio.realtime import realtime
+from pyuio.realtime_settings import RealTime
 
 INTERVALS = 10_000, 1_000_000_000  # ns, the least and the most
 DEFAULT_PRIORITY = 89  # the highest less ten
