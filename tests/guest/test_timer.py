@@ -22,7 +22,7 @@ INTERVAL = 2_000_000  # ns
 SAMPLES = 200  # in each of the rounds
 ROUNDS = 4
 # Both measure the same thing in turn. A mistake of unit, clock or grid is out by 1000, by half an interval, or more.
-AGREEMENT = 4.0
+AGREEMENT = 3.0
 
 
 def test_the_command_with_everything(tmp_path: Path) -> None:
@@ -93,6 +93,7 @@ def test_cyclictest_agrees() -> None:
             ours.append((figures["min"], figures["p50"]))
             theirs.append(samples[0])
             medians.append(samples[len(samples) // 2])
+    print(f"us, least and medians: cyclictest {min(theirs)} {medians}, ours", *((a / 1000, b / 1000) for a, b in ours))
     # The best of several rounds: a noisy machine makes some of them slow, for either.
     assert 1 / AGREEMENT < min(least for least, _ in ours) / 1000 / min(theirs) < AGREEMENT
     assert 1 / AGREEMENT < min(median for _, median in ours) / 1000 / min(medians) < AGREEMENT
