@@ -203,6 +203,7 @@ class Service:
         self.name = interrupt.name
         self._interrupt = interrupt
         self._guard = threading.Lock()
+        self._capacity = 1 << (capacity - 1).bit_length()
         self._queue: deque[Event | int] = deque()  # an int is so many that were lost there
         self._reported = 0
         with ExitStack() as stack:
@@ -212,7 +213,7 @@ class Service:
             self._values = struct.Struct(f"={len(self._names)}Q")
             self._size = _EVENT.size + self._values.size
             self._buffer = _ffi.new("unsigned char[]", _AT_ONCE * self._size)
-            self._native = self._made(builder, handler, context, capacity)
+            self._native = self._made(builder, handler, context)
             with postponed_signals():
                 interrupt.begin_service()
                 serving = _Serving(interrupt, self._native, around)
@@ -224,7 +225,7 @@ class Service:
             self.close()
             raise serving.error
 
-    def _made(self, builder: _Builder, handler: Any, context: Any, capacity: int) -> Any:
+    def _made(self, builder: _Builder, handler: Any, context: Any) -> Any:
         native = _lib.pyuio_service_new(
             self._interrupt.native,
             builder.array,
@@ -233,12 +234,12 @@ class Service:
             _ffi.cast("void *", _pointer(context)),
             len(self._names),
             len(self._counters),
-            1 << (capacity - 1).bit_length(),
+            self._capacity,
         )
         if native != _ffi.NULL:
             return _ffi.gc(native, _lib.pyuio_service_free)
         number = _ffi.errno
-        reason = f"{self.name}: a ring of {capacity} events for its native service: {os.strerror(number)}"
+        reason = f"{self.name}: a ring of {self._capacity} events for its native service: {os.strerror(number)}"
         if number in (errno.EPERM, errno.ENOMEM, errno.EAGAIN):
             advice = "the ring is locked in memory; raise the limit (ulimit -l, in KiB) or take a smaller capacity"
             raise PermissionDeniedError(number, f"{reason}; {advice}")
@@ -282,8 +283,10 @@ class Service:
             poller.poll(None if left is None else min(left / 1e6, (1 << 31) - 1))
 
     def _fill(self, most: int | None) -> None:
-        """Move events from the ring to the queue."""
-        while most is None or len(self._queue) < most:
+        """Move events from the ring to the queue: at most one ring full, as more may come all the time."""
+        for _ in range(self._capacity // _AT_ONCE + 1):
+            if most is not None and len(self._queue) >= most:
+                break
             number = _lib.pyuio_service_take(self._native, self._buffer, _AT_ONCE)
             view = _ffi.buffer(self._buffer, number * self._size)
             for at in range(0, number * self._size, self._size):

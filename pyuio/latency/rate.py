@@ -96,7 +96,11 @@ class RateMeasurement:
 
     def _in_c(self, count: int) -> list[int]:
         with Records(count) as records:
-            self._program.rate(self._card, records, count, self._cpu, self._priority).wait(60)
+            running = self._program.rate(self._card, records, count, self._cpu, self._priority)
+            try:
+                running.wait(60)
+            finally:
+                running.end(0)
             return records.times()
 
     def _in_python(self, count: int) -> list[int]:

@@ -154,6 +154,23 @@ def test_more_events_than_are_taken_at_once(card: Edu) -> None:
     assert [event.values["status"] for event in events] == list(range(11, 601))
 
 
+def test_events_that_come_faster_than_they_are_taken(card: Edu) -> None:
+    """A program that raises the next interrupt itself: each read ends, and what did not fit is told."""
+    program = [*card.acknowledge_program(), Write(card.registers, registers.RAISE_INTERRUPT, 1)]
+    with pyuio.Service(card.device.interrupt, program, capacity=64) as service:
+        card.raise_interrupt()
+        taken = lost = 0
+        while lost == 0 or taken < 1000:
+            try:
+                events = service.read(5)
+            except pyuio.OverrunError as error:
+                lost += error.lost
+            else:
+                assert 1 <= len(events) <= 64 + 256
+                taken += len(events)
+    card.acknowledge()
+
+
 def test_it_can_be_waited_for_with_other_things(card: Edu) -> None:
     reading, writing = os.pipe()
     with pyuio.Service(card.device.interrupt, card.acknowledge_program()) as service:
