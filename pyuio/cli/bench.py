@@ -73,9 +73,7 @@ def measure_timer(
         timer.check(nanoseconds, cpus, priority)
         under = load.named(loads)
         turns = len(timer.WAYS) * len(under)
-        if duration is None and count is None:
-            duration = DURATION
-        how_much = plan.make(nanoseconds, turns, duration=duration, count=count)
+        how_much = plan.make(nanoseconds, turns, duration=_duration(duration, count), count=count)
     options = timer.Options(how_much, under, cpus, priority)
     with contextlib.ExitStack() as stack:
         # Before anything is measured: what cannot be written is found out now.
@@ -118,9 +116,7 @@ def measure_latency(
         timer.check(nanoseconds, (), priority)
         under = load.named(loads)
         turns = len(interrupts.WAYS) * len(under)
-        how_much = plan.make(
-            nanoseconds, turns, duration=duration if (duration or count) is not None else DURATION, count=count
-        )
+        how_much = plan.make(nanoseconds, turns, duration=_duration(duration, count), count=count)
     options = interrupts.Options(how_much, under, reading, raising, priority)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(Output(out, "latency", overwrite=overwrite)) if out else None
@@ -242,3 +238,7 @@ def _nanoseconds(microseconds: float) -> int:
     if not 0 < microseconds < 1e9:
         raise ValueError(f"--interval must be above 0 us, not {microseconds:g}")
     return round(microseconds * 1000)
+
+
+def _duration(duration: float | None, count: int | None) -> float | None:
+    return DURATION if duration is None and count is None else duration

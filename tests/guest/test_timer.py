@@ -80,20 +80,17 @@ def cyclictest(cpu: int) -> list[int]:
 def test_cyclictest_agrees() -> None:
     cpu = timer.default_cpu()
     options = timer.Options(plan.Plan(INTERVAL, 1, SAMPLES), load.named("idle"), [cpu], PRIORITY)
-    theirs: list[int] = []
-    ours: list[tuple[int, int]] = []
-    medians: list[float] = []
+    theirs: list[tuple[float, float]] = []
+    ours: list[tuple[float, float]] = []
     with Bar(1) as bar:
         for _ in range(ROUNDS):
             samples = sorted(cyclictest(cpu))
             assert len(samples) >= SAMPLES // 2  # the rest took longer than its histogram goes
-            figures = timer.Measurement(options, None, bar).measure().series[0].figures()
-            assert figures["min"] is not None
-            assert figures["p50"] is not None
-            ours.append((figures["min"], figures["p50"]))
-            theirs.append(samples[0])
-            medians.append(samples[len(samples) // 2])
-    print(f"us, least and medians: cyclictest {min(theirs)} {medians}, ours", *((a / 1000, b / 1000) for a, b in ours))
-    # The best of several rounds: a noisy machine makes some of them slow, for either.
-    assert 1 / AGREEMENT < min(least for least, _ in ours) / 1000 / min(theirs) < AGREEMENT
-    assert 1 / AGREEMENT < min(median for _, median in ours) / 1000 / min(medians) < AGREEMENT
+            theirs.append((samples[len(samples) // 10], samples[len(samples) // 2]))
+            histogram = timer.Measurement(options, None, bar).measure().series[0].histogram
+            ours.append((histogram.get_value_at_percentile(10) / 1000, histogram.get_value_at_percentile(50) / 1000))
+    print(f"us, p10 and median of each round: cyclictest {theirs}, ours {ours}")
+    # The best of several rounds: a noisy machine makes some of them slow, for either. Not the least of all: an event
+    # that came while the thread was still busy with others may have it, and cyclictest leaves such events out.
+    for mine, other in zip(map(min, zip(*ours, strict=True)), map(min, zip(*theirs, strict=True)), strict=True):
+        assert 1 / AGREEMENT < mine / other < AGREEMENT

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -251,3 +252,11 @@ def test_what_was_measured_when_a_signal_ends_it_is_saved_and_shown(tmp_path: Pa
     assert all(series.count for series in run.series)
     assert json.loads(output) == run.as_dict()
     assert (tmp_path / "timer-C-idle.hgrm").exists()
+
+
+def test_a_duration_of_0_is_no_default(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["pyuio", "bench", "latency", "--duration=0"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert re.search("--duration must be above 0 s", capsys.readouterr().err)
