@@ -26,6 +26,8 @@ from pyuio.service import Service
 
 TURN = 2000  # interrupts that one way has before it is the next one's turn
 WARM_UP = 20
+# Between two looks for a service's events, in seconds: whoever empties the ring has each further event wake it up.
+_PAUSE = 0.005
 
 
 class RateMeasurement:
@@ -127,5 +129,6 @@ class RateMeasurement:
         with Service(self._card.device.interrupt, program, capacity=1 << 16, around=around) as service:
             self._card.raise_interrupt()
             while len(times) < count:
+                time.sleep(_PAUSE)
                 times += [event.time for event in service.read(10)]
         return times[:count]

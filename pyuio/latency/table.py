@@ -56,7 +56,7 @@ def show(run: Run, console: Console) -> None:
     for condition in run.conditions:
         console.print()
         console.print(_table(run, condition))
-        for line in _notes(run.under(condition)):
+        for line in _notes(run.kind, run.under(condition)):
             console.print(Text("  " + line, style="dim"))
     console.print()
     for reason in run.void:
@@ -81,10 +81,12 @@ def _table(run: Run, condition: str) -> Table:
     return table
 
 
-def _notes(several: list[Series]) -> list[str]:
+def _notes(kind: str, several: list[Series]) -> list[str]:
     notes = []
     for series in several:
         parts = [f"{series.count:,} samples", f"{series.lost:,} lost", f"{series.warm_up:,} warm-up left out"]
+        if kind == "rate" and series.rate is not None:
+            parts.insert(0, f"{series.rate:,.0f} a second")
         if series.late:
             parts.append(f"{series.late:,} late")
         notes.append((series.way, ", ".join(parts)))
