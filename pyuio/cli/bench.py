@@ -15,7 +15,7 @@ import typer
 from pyuio_drivers.edu import Edu
 from rich.console import Console
 
-from pyuio.errors import PyuioError
+from pyuio.errors import MeasurementError, PyuioError
 from pyuio.latency import interrupts, load, plan, plot, rate, table, timer
 from pyuio.latency.comparison import Comparison
 from pyuio.latency.output import Output
@@ -160,8 +160,10 @@ def measure_rate(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def registers(context: typer.Context) -> None:
     """Measure what a register access costs: ``benchmarks/registers.py``, which takes --rounds, --json and --check."""
-    from pyuio_benchmarks import registers as benchmark
-
+    try:
+        from pyuio_benchmarks import registers as benchmark
+    except ImportError as error:
+        raise MeasurementError(f"{error}; this benchmark needs numpy: pip install numpy") from error
     sys.argv = ["pyuio bench registers", *context.args]
     raise typer.Exit(benchmark.main())
 

@@ -343,3 +343,11 @@ def test_programs_that_are_none(card: Edu) -> None:
     card.raise_interrupt()
     assert interrupt.read(5) == 1  # none of them has it
     card.acknowledge()
+
+
+def test_the_example_prints_what_it_says(edu: str) -> None:
+    example = Path(__file__).resolve().parents[2] / "examples/native_service.py"
+    done = subprocess.run([sys.executable, example, edu], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    promised = example.read_text().split("::\n\n")[1].split('"""')[0]
+    assert [line.strip() for line in promised.splitlines() if line] == done.stdout.splitlines()

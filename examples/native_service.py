@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""A native service: interrupts are acknowledged in C, at once; Python looks at what there was when it gets to it.
+
+``python examples/native_service.py [ADDRESS]`` on QEMU's edu card. It prints, in the guest
+(``pyuio vm run -- python examples/native_service.py``)::
+
+    100 interrupts raised, and acknowledged without Python; 0 events lost
+    status of the first three: 0x1, 0x2, 0x3
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pyuio_drivers.edu import INTERRUPT_STATUS, Edu
+
+import pyuio
+
+INTERRUPTS = 100
+
+
+def main(address: str | None = None) -> None:
+    """Raise interrupts, wait until each is acknowledged, and only then look at the events."""
+    # Edu.acknowledge_program: read the status, keep it, write it back.
+    with Edu.open(address) as card, pyuio.Service(card.device.interrupt, card.acknowledge_program()) as service:
+        for number in range(INTERRUPTS):
+            card.raise_interrupt(number + 1)
+            card.registers.poll32(INTERRUPT_STATUS, 0xFFFFFFFF, 0, timeout=1.0)
+        events: list[pyuio.Event] = []
+        while len(events) < INTERRUPTS:
+            events += service.read(timeout=1.0)
+        print(f"{len(events)} interrupts raised, and acknowledged without Python; {service.lost} events lost")
+    print("status of the first three:", ", ".join(hex(event.values["status"]) for event in events[:3]))
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:2])
+    except (pyuio.PyuioError, ValueError) as error:
+        sys.exit(f"native_service: {error}")
