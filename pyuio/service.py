@@ -217,7 +217,11 @@ class Service:
             with postponed_signals():
                 interrupt.begin_service()
                 serving = _Serving(interrupt, self._native, around)
-                serving.thread.start()
+                try:
+                    serving.thread.start()
+                except BaseException:  # no more threads to be had
+                    _lib.pyuio_serve_end(interrupt.native)
+                    raise
                 # Also at the end of the interpreter, before the thread loses what it runs on.
                 self._end = weakref.finalize(self, _finish, serving, stack.pop_all())
         serving.entered.wait()

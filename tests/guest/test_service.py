@@ -307,6 +307,19 @@ def test_what_around_raises_is_raised_and_nothing_is_left(card: Edu) -> None:
     card.acknowledge()
 
 
+def test_no_thread_to_be_had_leaves_the_interrupt_free(card: Edu, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            pyuio.Service(card.device.interrupt, card.acknowledge_program())
+    card.raise_interrupt()
+    assert card.device.interrupt.read(5) == 1
+    card.acknowledge()
+
+
 def test_a_bar_that_is_closed_meanwhile_stays_mapped_for_it(card: Edu) -> None:
     with pyuio.Service(card.device.interrupt, card.acknowledge_program()) as service:
         card.registers.close()
