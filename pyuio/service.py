@@ -262,6 +262,7 @@ class Service:
             DeviceTimeoutError: none came in time.
             ClosedError: the service or its device is closed, before or meanwhile.
             DeviceRemovedError: the device was removed or unbound; what came before has been returned.
+            PermissionDeniedError: this process may have no more timers, or has handlers for all real-time signals.
             TypeError, ValueError: an argument is none, or out of range.
         """
         nanoseconds = timeout_nanoseconds(timeout)
@@ -279,6 +280,10 @@ class Service:
             if events:
                 return events
             if ended:
+                if ended == -errno.EAGAIN:
+                    reason = f"{self.name}: its native service takes a timer and a real-time signal without a handler"
+                    advice = "raise the limit (ulimit -i), or leave it a signal"
+                    raise PermissionDeniedError(errno.EAGAIN, f"{reason}, and one could not be had; {advice}")
                 self._interrupt.checked(ended, "serving its interrupt")
             left = None if deadline is None else max(0, deadline - time.monotonic_ns())
             if left == 0:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Builds `pyuio._native._waiting`: waiting for an interrupt, and serving it, without the GIL (cffi, API mode).
 
-The C is in ``waiting.c``, ``command.c`` and ``service.c``, what of it Python sees in ``waiting.h`` and ``service.h``.
+The C is in ``waiting.c``, ``command.c``, ``serving.c``, ``kick.c`` and ``service.c``, what of it Python sees in
+``waiting.h`` and ``service.h``.
 """
 
 from pathlib import Path
@@ -18,13 +19,10 @@ ffi.set_source(
     "pyuio._native._waiting",
     '#include "service.h"',
     # Relative: setuptools accepts no absolute path, and builds from the project's root.
-    sources=["pyuio/_native/waiting.c", "pyuio/_native/command.c", "pyuio/_native/service.c"],
+    sources=[f"pyuio/_native/{name}.c" for name in ("waiting", "command", "serving", "kick", "service")],
     include_dirs=["pyuio/_native"],
     depends=[
-        "pyuio/_native/waiting.h",
-        "pyuio/_native/command.h",
-        "pyuio/_native/service.h",
-        "pyuio/_native/access_bus.h",
+        f"pyuio/_native/{name}.h" for name in ("waiting", "command", "interrupt", "kick", "service", "access_bus")
     ],
     extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
 )

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -20,7 +21,9 @@ struct pyuio_command {
     int config; // the configuration space's file, a descriptor of its own
     pthread_mutex_t lock;
     uint16_t enabled; // the register with the interrupt enabled
-    int masked;       // Interrupt Disable as it was last written or read here; the kernel's handler sets it, too
+    // Interrupt Disable as it was last written or read here. Changed with the lock held, but for its being set because
+    // the kernel's handler has set the bit, which is true in whatever order.
+    _Atomic int masked;
 };
 
 static uint16_t from_little_endian(const uint8_t *bytes)
@@ -116,15 +119,10 @@ int pyuio_command_mask(pyuio_command *self, int masked, int only_if_masked)
 // An interrupt was read: the kernel's handler has masked it.
 void pyuio_command_note_masked(pyuio_command *self)
 {
-    pthread_mutex_lock(&self->lock);
-    self->masked = 1;
-    pthread_mutex_unlock(&self->lock);
+    atomic_store(&self->masked, 1);
 }
 
 int pyuio_command_is_masked(pyuio_command *self)
 {
-    pthread_mutex_lock(&self->lock);
-    int result = self->masked;
-    pthread_mutex_unlock(&self->lock);
-    return result;
+    return atomic_load(&self->masked);
 }

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "access_bus.h"
+#include "interrupt.h"
 
 struct pyuio_service {
     pyuio_interrupt *interrupt;
@@ -207,20 +208,29 @@ static int serve(pyuio_service *self, uint32_t count, int64_t time)
 // Serves, after pyuio_serve_begin, until pyuio_service_stop, the interrupt's end, or an error, which is returned.
 int64_t pyuio_service_run(pyuio_service *self)
 {
-    // Signals are left to other threads, as Python's handlers run in the main one; but not those for this one's faults.
+    // Signals are left to other threads, as Python's handlers run in the main one; but not those for this one's faults,
+    // and not its kicks.
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
     sigset_t others, before;
+    pyuio_kick kick;
     sigfillset(&others);
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
         sigdelset(&others, faults[i]);
     pthread_sigmask(SIG_SETMASK, &others, &before);
-    int64_t result, time = 0;
-    do {
+    int64_t time = 0, result = pyuio_kick_prepare(&kick);
+    int prepared = result == 0;
+    if (prepared) {
+        pthread_sigmask(SIG_UNBLOCK, &kick.signals, NULL);
+        pyuio_serve_enter(self->interrupt, &kick);
+    }
+    while (result >= 0 || result == PYUIO_SIGNAL) {
         result = pyuio_serve_next(self->interrupt, &time);
         if (result > 0)
             result = serve(self, (uint32_t)result, time);
-    } while (result >= 0 || result == PYUIO_SIGNAL);
+    }
     pyuio_serve_end(self->interrupt);
+    if (prepared)
+        pyuio_kick_dismiss(&kick);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     atomic_store(&self->ended, result);
     say_ready(self);

@@ -10,7 +10,6 @@
 // Functions that can fail return a negative errno, or PYUIO_CLOSED.
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -19,26 +18,9 @@
 #include <unistd.h>
 
 #include "command.h"
+#include "interrupt.h"
 
 #define NANOSECONDS 1000000000LL
-
-enum masking { NO_MASKING, MASK_BY_WRITE, MASK_BY_COMMAND };
-
-struct pyuio_interrupt {
-    int device; // /dev/uioN, non-blocking
-    int wake;   // eventfd: readable from pyuio_close on
-    enum masking masking;
-    pyuio_command *command; // where it masks by that
-    pid_t owner;            // the process that made it: a forked one must not touch the device
-    pthread_mutex_t state;  // guards what follows; never held while waiting, and taken before a command's lock
-    int users;              // threads between pyuio_hold and pyuio_release
-    int sleepers;           // those of them that wait
-    int closed;
-    int served;     // a service reads it, and nobody else may
-    int stopping;   // that service is to end
-    int masked;     // where it masks otherwise
-    uint32_t total; // the kernel's running total at the last read
-};
 
 static void note_masked(pyuio_interrupt *self)
 {
@@ -106,7 +88,8 @@ void pyuio_mask_by_command(pyuio_interrupt *self, pyuio_command *command)
     self->command = command;
 }
 
-static int write_mask(pyuio_interrupt *self, int masked, int only_if_masked)
+// State locked. Masks or unmasks; with `only_if_masked` not unless it is thought to be masked.
+int pyuio_write_mask(pyuio_interrupt *self, int masked, int only_if_masked)
 {
     if (self->masking == MASK_BY_COMMAND)
         return pyuio_command_mask(self->command, masked, only_if_masked);
@@ -128,10 +111,12 @@ void pyuio_close(pyuio_interrupt *self)
     if (!self->closed) {
         self->closed = 1;
         if (getpid() == self->owner) {
-            write_mask(self, 1, 0); // a device that is gone needs no masking
+            pyuio_write_mask(self, 1, 0); // a device that is gone needs no masking
             // An eventfd at 0 takes a 1: this cannot fail.
             ssize_t ignored = write(self->wake, &one, sizeof one);
             (void)ignored;
+            if (self->kick != NULL)
+                pyuio_kick_arm(self->kick);
         }
         if (self->users == 0)
             close_descriptors(self);
@@ -154,7 +139,7 @@ static int change_mask(pyuio_interrupt *self, int masked, int only_if_masked)
     if (self->closed)
         result = PYUIO_CLOSED;
     else
-        result = write_mask(self, masked, only_if_masked);
+        result = pyuio_write_mask(self, masked, only_if_masked);
     pthread_mutex_unlock(&self->state);
     return result;
 }
@@ -189,35 +174,31 @@ uint32_t pyuio_total(pyuio_interrupt *self)
     return result;
 }
 
-static int64_t now(void)
+// State locked. Notes the total that the kernel's read gave.
+void pyuio_note_total(pyuio_interrupt *self, uint32_t total)
 {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * NANOSECONDS + time.tv_nsec;
-}
-
-// State locked. Takes what is pending: the count, PYUIO_NONE, or an error. `time`: gets when it was there, unless NULL.
-static int64_t take_locked(pyuio_interrupt *self, int64_t *time)
-{
-    uint32_t total;
-    if (read(self->device, &total, sizeof total) != (ssize_t)sizeof total)
-        return errno == EAGAIN ? PYUIO_NONE : -errno;
-    if (time != NULL)
-        *time = now();
-    int64_t result = (uint32_t)(total - self->total); // unsigned: right across the wrap at 2^32
     self->total = total;
     note_masked(self); // the kernel's handler masked it
-    // Others still wait, who were not woken or found nothing left: for them it is unmasked again, as each would
-    // have done by itself. What is not acknowledged by then fires once more, for one of them.
-    if (self->sleepers > 0)
-        write_mask(self, 0, 1);
-    return result;
 }
 
+// Takes what is pending: the count, PYUIO_NONE, or an error.
 static int64_t take(pyuio_interrupt *self)
 {
+    uint32_t total;
+    int64_t result = -EBUSY;
     pthread_mutex_lock(&self->state);
-    int64_t result = take_locked(self, NULL);
+    if (!self->served) { // or this read would block
+        if (read(self->device, &total, sizeof total) != (ssize_t)sizeof total) {
+            result = errno == EAGAIN ? PYUIO_NONE : -errno;
+        } else {
+            result = (uint32_t)(total - self->total); // unsigned: right across the wrap at 2^32
+            pyuio_note_total(self, total);
+            // Others still wait, who were not woken or found nothing left: for them it is unmasked again, as each would
+            // have done by itself. What is not acknowledged by then fires once more, for one of them.
+            if (self->sleepers > 0)
+                pyuio_write_mask(self, 0, 1);
+        }
+    }
     pthread_mutex_unlock(&self->state);
     return result;
 }
@@ -238,7 +219,7 @@ static int sleep_until_ready(pyuio_interrupt *self, int64_t timeout)
     int ready = ppoll(files, 2, timeout < 0 ? NULL : &limit, NULL);
     if (ready < 0)
         return errno == EINTR ? PYUIO_SIGNAL : -errno;
-    if (files[1].revents) // by a service's end, too
+    if (files[1].revents)
         return PYUIO_CLOSED;
     if (files[0].revents & (POLLERR | POLLHUP)) // removed or unbound
         return -EIO;
@@ -329,79 +310,4 @@ int64_t pyuio_read(pyuio_interrupt *self, int64_t timeout)
     }
     pyuio_release(self);
     return result;
-}
-
-// Begins a service, which alone reads the interrupt until pyuio_serve_end: 0, -EBUSY when another reads or waits, or an
-// error.
-int pyuio_serve_begin(pyuio_interrupt *self)
-{
-    int result = 0;
-    pthread_mutex_lock(&self->state);
-    if (self->closed)
-        result = PYUIO_CLOSED;
-    else if (self->served || self->sleepers > 0)
-        result = -EBUSY;
-    if (result == 0) {
-        self->served = 1;
-        self->users++;
-    }
-    pthread_mutex_unlock(&self->state);
-    return result;
-}
-
-// Makes pyuio_serve_next return PYUIO_CLOSED, now and later. Waits for nobody.
-void pyuio_serve_stop(pyuio_interrupt *self)
-{
-    uint64_t one = 1;
-    pthread_mutex_lock(&self->state);
-    if (self->served && !self->stopping && !self->closed) {
-        self->stopping = 1;
-        ssize_t ignored = write(self->wake, &one, sizeof one);
-        (void)ignored;
-    }
-    pthread_mutex_unlock(&self->state);
-}
-
-// Masks, and lets others read the interrupt again.
-void pyuio_serve_end(pyuio_interrupt *self)
-{
-    uint64_t ignored;
-    pthread_mutex_lock(&self->state);
-    if (!self->closed) {
-        write_mask(self, 1, 0); // a device that is gone needs no masking
-        if (self->stopping) {
-            ssize_t done = read(self->wake, &ignored, sizeof ignored);
-            (void)done;
-        }
-    }
-    self->served = self->stopping = 0;
-    pthread_mutex_unlock(&self->state);
-    pyuio_release(self);
-}
-
-// State locked, for a service.
-static int64_t serve_take(pyuio_interrupt *self, int64_t *time)
-{
-    return self->closed || self->stopping ? PYUIO_CLOSED : take_locked(self, time);
-}
-
-// Waits for the next interrupts of a service: the count, PYUIO_SIGNAL, PYUIO_CLOSED when it was closed or stopped, or an
-// error. `time` gets when they were there: right after the kernel's read, the one system call after waking.
-int64_t pyuio_serve_next(pyuio_interrupt *self, int64_t *time)
-{
-    // Unmasked first: what was raised meanwhile fires at once, and needs no sleep.
-    pthread_mutex_lock(&self->state);
-    int64_t result = write_mask(self, 0, 1);
-    if (result == 0)
-        result = serve_take(self, time);
-    pthread_mutex_unlock(&self->state);
-    if (result != PYUIO_NONE)
-        return result;
-    result = sleep_until_ready(self, -1);
-    if (result != PYUIO_READY)
-        return result;
-    pthread_mutex_lock(&self->state);
-    result = serve_take(self, time);
-    pthread_mutex_unlock(&self->state);
-    return result == PYUIO_NONE ? PYUIO_SIGNAL : result;
 }

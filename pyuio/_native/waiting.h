@@ -36,7 +36,6 @@ uint32_t pyuio_total(pyuio_interrupt *interrupt);
 int pyuio_serve_begin(pyuio_interrupt *interrupt);
 void pyuio_serve_stop(pyuio_interrupt *interrupt);
 void pyuio_serve_end(pyuio_interrupt *interrupt);
-int64_t pyuio_serve_next(pyuio_interrupt *interrupt, int64_t *time);
 
 pyuio_command *pyuio_command_new(int config);
 void pyuio_command_free(pyuio_command *command);

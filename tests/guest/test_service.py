@@ -7,9 +7,11 @@ import contextlib
 import gc
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -364,3 +366,34 @@ def test_the_example_prints_what_it_says(edu: str) -> None:
     assert done.returncode == 0, done.stderr
     promised = example.read_text().split("::\n\n")[1].split('"""')[0]
     assert [line.strip() for line in promised.splitlines() if line] == done.stdout.splitlines()
+
+
+def test_no_timer_left_to_end_it_with(device: pyuio.Device) -> None:
+    pending = 11  # RLIMIT_SIGPENDING, which the module resource has no name for
+    before = resource.getrlimit(pending)
+    resource.setrlimit(pending, (0, before[1]))
+    try:
+        with pyuio.Service(device.interrupt) as service, pytest.raises(pyuio.PermissionDeniedError, match="ulimit -i"):
+            service.read(5)
+    finally:
+        resource.setrlimit(pending, before)
+    with pyuio.Service(device.interrupt) as service:
+        Edu(device).raise_interrupt()
+        assert service.read(5)[0].count == 1
+
+
+def test_the_signal_that_ends_it_is_nobody_elses(edu: str) -> None:
+    """It is the highest real-time signal without a handler, and the process outlives it."""
+    program = textwrap.dedent("""
+        import signal, sys
+        import pyuio
+
+        signal.signal(signal.SIGRTMAX, lambda *_: sys.exit("somebody else's signal"))
+        with pyuio.open(sys.argv[1], bind=True) as device:
+            for _ in range(50):
+                pyuio.Service(device.interrupt).close()
+        signal.raise_signal(signal.SIGRTMAX - 1)
+        print("done")
+    """)
+    done = subprocess.run([sys.executable, "-c", program, edu], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

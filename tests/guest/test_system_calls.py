@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,18 +15,19 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
+from pyuio.program import Write
 
 TRACING = Path("/sys/kernel/tracing")
 # arch/x86/entry/syscalls/syscall_64.tbl
 NAMES = {0: "read", 1: "write", 7: "poll", 17: "pread64", 18: "pwrite64", 271: "ppoll"}
 
 
-def system_calls(work: Callable[[], object]) -> list[str]:
-    """The system calls that `work` makes in this thread, by name or number."""
+def system_calls(work: Callable[[], object], thread: int | None = None) -> list[str]:
+    """The system calls made while `work` runs in this thread, or made by another thread, by name or number."""
     if not (TRACING / "events").exists():
         subprocess.run(["mount", "-t", "tracefs", "none", TRACING], check=True)
     event = TRACING / "events/raw_syscalls/sys_enter"
-    thread = threading.get_native_id()
+    thread = thread or threading.get_native_id()
     (TRACING / "trace").write_text("")
     (event / "filter").write_text(f"common_pid == {thread}")
     (event / "enable").write_text("1")
@@ -81,3 +84,20 @@ def test_one_call_for_what_is_pending(device: pyuio.Device, control: list[str]) 
     assert device.interrupt.poll(5)
     assert between(system_calls(device.interrupt.read), control) == ["read"]
     card.acknowledge()
+
+
+def test_a_service_reads_as_the_patch_does(device: pyuio.Device) -> None:
+    """One write to unmask, one read, and nothing after waking."""
+    card = Edu(device)
+    program = [*card.acknowledge_program(), Write(card.registers, Edu.raise_offset, 1)]
+    with pyuio.Service(device.interrupt, program, capacity=1 << 16) as service:
+        thread = next(thread for thread in threading.enumerate() if thread.name == f"service of {device.name}")
+        card.raise_interrupt()
+        service.read()
+        calls = system_calls(lambda: time.sleep(0.2), thread.native_id)
+    ready = calls.count("write")  # tells Python, when it has taken everything
+    calls = [call for call in calls if call != "write"]
+    assert len(calls) > 100
+    assert ready <= 1
+    assert set(calls) == {"pwrite64", "read"}
+    assert all(one != other for one, other in itertools.pairwise(calls))
