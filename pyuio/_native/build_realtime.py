@@ -20,7 +20,7 @@ ffi.set_source(
     sources=["pyuio/_native/realtime.c", "pyuio/_native/watch.c"],
     include_dirs=["pyuio/_native"],
     depends=["pyuio/_native/realtime.h"],
-    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
+    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
 )
 
 if __name__ == "__main__":

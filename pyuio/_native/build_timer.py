@@ -19,7 +19,7 @@ ffi.set_source(
     sources=["pyuio/_native/timer.c"],
     include_dirs=["pyuio/_native"],
     depends=["pyuio/_native/timer.h"],
-    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
+    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
 )
 
 if __name__ == "__main__":

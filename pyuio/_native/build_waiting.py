@@ -24,7 +24,7 @@ ffi.set_source(
     depends=[
         f"pyuio/_native/{name}.h" for name in ("waiting", "command", "interrupt", "kick", "service", "access_bus")
     ],
-    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
+    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
 )
 
 if __name__ == "__main__":

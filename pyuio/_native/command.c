@@ -98,20 +98,33 @@ int pyuio_command_change(pyuio_command *self, int set, int clear)
     return result;
 }
 
+// Lock held.
+static int set_masked(pyuio_command *self, int masked)
+{
+    // Both bytes: older QEMU (7.2) looks again at a pending interrupt only when the write covers offset 4.
+    uint16_t command = masked ? self->enabled | INTERRUPT_DISABLE : self->enabled;
+    uint8_t bytes[2] = {(uint8_t)command, (uint8_t)(command >> 8)};
+    if (pwrite(self->config, bytes, sizeof bytes, COMMAND_OFFSET) < 0)
+        return -errno;
+    self->masked = masked;
+    return 0;
+}
+
 // Masks or unmasks; with `only_if_masked` not unless it is thought to be masked.
 int pyuio_command_mask(pyuio_command *self, int masked, int only_if_masked)
 {
-    int result = 0;
     pthread_mutex_lock(&self->lock);
-    if (!only_if_masked || self->masked) {
-        // Both bytes: older QEMU (7.2) looks again at a pending interrupt only when the write covers offset 4.
-        uint16_t command = masked ? self->enabled | INTERRUPT_DISABLE : self->enabled;
-        uint8_t bytes[2] = {(uint8_t)command, (uint8_t)(command >> 8)};
-        if (pwrite(self->config, bytes, sizeof bytes, COMMAND_OFFSET) < 0)
-            result = -errno;
-        else
-            self->masked = masked;
-    }
+    int result = !only_if_masked || self->masked ? set_masked(self, masked) : 0;
+    pthread_mutex_unlock(&self->lock);
+    return result;
+}
+
+// Unmasks if it is thought to be masked; PYUIO_CLOSED once `ending` is set. Whoever sets that, and masks then, has the
+// last word.
+int pyuio_command_unmask_unless(pyuio_command *self, const _Atomic int *ending)
+{
+    pthread_mutex_lock(&self->lock);
+    int result = *ending ? PYUIO_CLOSED : self->masked ? set_masked(self, 0) : 0;
     pthread_mutex_unlock(&self->lock);
     return result;
 }
@@ -119,7 +132,7 @@ int pyuio_command_mask(pyuio_command *self, int masked, int only_if_masked)
 // An interrupt was read: the kernel's handler has masked it.
 void pyuio_command_note_masked(pyuio_command *self)
 {
-    atomic_store(&self->masked, 1);
+    atomic_store_explicit(&self->masked, 1, memory_order_release);
 }
 
 int pyuio_command_is_masked(pyuio_command *self)

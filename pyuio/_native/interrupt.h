@@ -22,10 +22,10 @@ struct pyuio_interrupt {
     int sleepers;           // those of them that wait
     int closed;
     int served;     // a service reads it, and nobody else may; the descriptor blocks meanwhile
-    int stopping;   // that service is to end
+    _Atomic int ending; // that service is to end; set before the interrupt is masked for good
     pyuio_kick *kick; // ends the service's read; NULL until its thread runs
-    int masked;     // where it masks otherwise
-    uint32_t total; // the kernel's running total at the last read
+    _Atomic int masked;     // where it masks otherwise
+    _Atomic uint32_t total; // the kernel's running total at the last read
 };
 
 void pyuio_note_total(pyuio_interrupt *interrupt, uint32_t total);

@@ -33,6 +33,7 @@ int pyuio_serve_begin(pyuio_interrupt *self)
         result = set_blocking(self, 1);
     if (result == 0) {
         self->served = 1;
+        self->ending = 0;
         self->users++;
     }
     pthread_mutex_unlock(&self->state);
@@ -52,7 +53,7 @@ void pyuio_serve_stop(pyuio_interrupt *self)
 {
     pthread_mutex_lock(&self->state);
     if (self->served) {
-        self->stopping = 1;
+        self->ending = 1;
         if (self->kick != NULL)
             pyuio_kick_arm(self->kick);
     }
@@ -67,33 +68,37 @@ void pyuio_serve_end(pyuio_interrupt *self)
         pyuio_write_mask(self, 1, 0); // a device that is gone needs no masking
         set_blocking(self, 0);
     }
-    self->served = self->stopping = 0;
+    self->served = 0;
     self->kick = NULL;
     pthread_mutex_unlock(&self->state);
     pyuio_release(self);
+}
+
+// Unmasks, by one lock. 0, PYUIO_CLOSED when it is to end, or an error.
+static int unmask(pyuio_interrupt *self)
+{
+    if (self->masking == MASK_BY_COMMAND)
+        return pyuio_command_unmask_unless(self->command, &self->ending);
+    pthread_mutex_lock(&self->state);
+    int result = self->ending ? PYUIO_CLOSED : pyuio_write_mask(self, 0, 1);
+    pthread_mutex_unlock(&self->state);
+    return result;
 }
 
 // Waits for the next interrupts: the count, PYUIO_SIGNAL, PYUIO_CLOSED when it was closed or stopped, or an error. `time`
 // gets CLOCK_MONOTONIC, in ns, right after the kernel's read.
 int64_t pyuio_serve_next(pyuio_interrupt *self, int64_t *time)
 {
-    pthread_mutex_lock(&self->state);
-    int64_t result = self->closed || self->stopping ? PYUIO_CLOSED : pyuio_write_mask(self, 0, 1);
-    pthread_mutex_unlock(&self->state);
+    int result = unmask(self);
     if (result < 0)
         return result;
-
-    uint32_t total;
+    uint32_t total, before = self->total;
     struct timespec returned;
     ssize_t done = read(self->device, &total, sizeof total);
     clock_gettime(CLOCK_MONOTONIC, &returned);
     if (done != (ssize_t)sizeof total)
         return done < 0 && errno != EINTR ? -errno : PYUIO_SIGNAL;
     *time = returned.tv_sec * 1000000000LL + returned.tv_nsec;
-
-    pthread_mutex_lock(&self->state);
-    result = (uint32_t)(total - self->total);
     pyuio_note_total(self, total);
-    pthread_mutex_unlock(&self->state);
-    return result;
+    return (uint32_t)(total - before);
 }

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -27,7 +28,7 @@ static void note_masked(pyuio_interrupt *self)
     if (self->masking == MASK_BY_COMMAND) {
         pyuio_command_note_masked(self->command);
     } else {
-        self->masked = self->masking == MASK_BY_WRITE;
+        atomic_store_explicit(&self->masked, self->masking == MASK_BY_WRITE, memory_order_release);
     }
 }
 
@@ -109,7 +110,7 @@ void pyuio_close(pyuio_interrupt *self)
     uint64_t one = 1;
     pthread_mutex_lock(&self->state);
     if (!self->closed) {
-        self->closed = 1;
+        self->closed = self->ending = 1;
         if (getpid() == self->owner) {
             pyuio_write_mask(self, 1, 0); // a device that is gone needs no masking
             // An eventfd at 0 takes a 1: this cannot fail.
@@ -159,25 +160,19 @@ int pyuio_unmask(pyuio_interrupt *self)
 // Whether it is masked, as far as is known here: an interrupt that was not read yet has masked it, too.
 int pyuio_is_masked(pyuio_interrupt *self)
 {
-    pthread_mutex_lock(&self->state);
-    int result = self->masking == MASK_BY_COMMAND ? pyuio_command_is_masked(self->command) : self->masked;
-    pthread_mutex_unlock(&self->state);
-    return result;
+    return self->masking == MASK_BY_COMMAND ? pyuio_command_is_masked(self->command) : self->masked;
 }
 
 // The kernel's running total at the last read, modulo 2^32.
 uint32_t pyuio_total(pyuio_interrupt *self)
 {
-    pthread_mutex_lock(&self->state);
-    uint32_t result = self->total;
-    pthread_mutex_unlock(&self->state);
-    return result;
+    return self->total;
 }
 
-// State locked. Notes the total that the kernel's read gave.
+// By the one who reads: state locked, or a service. Notes the total that the kernel's read gave.
 void pyuio_note_total(pyuio_interrupt *self, uint32_t total)
 {
-    self->total = total;
+    atomic_store_explicit(&self->total, total, memory_order_release);
     note_masked(self); // the kernel's handler masked it
 }
 

@@ -130,5 +130,5 @@ class RateMeasurement:
             self._card.raise_interrupt()
             while len(times) < count:
                 time.sleep(_PAUSE)
-                times += [event.time for event in service.read(10)]
-        return times[:count]
+                times += [event.time for event in service.read(10, count - len(times))]
+        return times
