@@ -165,11 +165,15 @@ class Interrupt:
         """Call a waiting function until it has a result other than a signal, and return that."""
         remaining = timeout_nanoseconds(timeout)
         deadline = None if remaining <= 0 else time.monotonic_ns() + remaining
-        while (result := function(self._native, remaining)) == _lib.PYUIO_SIGNAL:
+        while True:
+            result: int = function(self._native, remaining)
+            if result > 0:  # first, as the caller has an interrupt to handle
+                return result
+            if result != _lib.PYUIO_SIGNAL:
+                return self.checked(result, "waiting for an interrupt")
             # Python's signal handlers run here, between two bytecodes.
             if deadline is not None:
                 remaining = max(0, deadline - time.monotonic_ns())
-        return self.checked(result, "waiting for an interrupt")
 
     def read(self, timeout: float | None = None) -> int:
         """Return how many interrupts came since the last read, waiting for one if there is none.
