@@ -12,6 +12,12 @@ setup(
             extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
         ),
         Extension(
+            "pyuio._native._registers",
+            sources=["pyuio/_native/_registers.c"],
+            depends=["pyuio/_native/access_bus.h", "pyuio/_native/access_check.h"],
+            extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
+        ),
+        Extension(
             "pyuio._native._memory",
             sources=["pyuio/_native/_memory.c"],
             extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],

@@ -2,7 +2,8 @@
 """Write PCI drivers in Python, in user space, on Linux UIO.
 
 `devices` lists what there is, `open` opens one device; a `Device` has configuration space, BARs, memory for DMA, and an
-interrupt whose read returns how many came. `Driver` is the base of a driver, `realtime` makes a thread wake up in time.
+interrupt whose read returns how many came. `Driver` is the base of a driver, `RegisterMap` names registers, `realtime`
+makes a thread wake up in time.
 """
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
@@ -35,12 +36,16 @@ from pyuio.errors import (
     PyuioError,
     RealTimeDeniedError,
     RealTimeError,
+    RegisterAccessError,
+    RegisterNotFoundError,
     ResultExistsError,
     ResultFileError,
     ShortBufferError,
+    UnknownValueError,
     WouldBlockError,
 )
 from pyuio.realtime import realtime
+from pyuio.registers import Array, Field, Register, RegisterMap
 from pyuio.ring import DescriptorRing
 from pyuio.service import Event, Service
 from pyuio.waiting import wait
@@ -50,6 +55,7 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "AmbiguousDeviceError",
+    "Array",
     "BindingError",
     "ClosedError",
     "DescriptorRing",
@@ -65,6 +71,7 @@ __all__ = [
     "Driver",
     "DriverNotBoundError",
     "Event",
+    "Field",
     "FoundDevice",
     "InterruptUnavailableError",
     "KernelSupportError",
@@ -79,10 +86,15 @@ __all__ = [
     "RealTime",
     "RealTimeDeniedError",
     "RealTimeError",
+    "Register",
+    "RegisterAccessError",
+    "RegisterMap",
+    "RegisterNotFoundError",
     "ResultExistsError",
     "ResultFileError",
     "Service",
     "ShortBufferError",
+    "UnknownValueError",
     "WouldBlockError",
     "devices",
     "dma_rmb",

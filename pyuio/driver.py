@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from types import TracebackType
 from typing import ClassVar, TypeVar
 
 from pyuio.device import Device
 from pyuio.discovery import FoundDevice, devices, find
 from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError
+from pyuio.registers import RegisterMap
 
 _Driver = TypeVar("_Driver", bound="Driver")
 
@@ -31,6 +33,8 @@ class Driver:
     """The id pairs it serves, as in ``("1234:11e8",)``."""
     dma_mask: ClassVar[int | None] = None
     """The highest bus address that its cards can use, 2^n - 1; None for all of 64 bits."""
+    register_maps: ClassVar[Mapping[int, type[RegisterMap]]] = {}
+    """The registers by name, by number of the BAR, as in ``{0: Registers}``; ``pyuio read`` and its like use them."""
 
     def __init__(self, device: Device) -> None:
         if device.ids not in self.ids:

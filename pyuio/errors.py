@@ -118,3 +118,18 @@ class LoadError(PyuioError, RuntimeError):
 
 class MeasurementError(PyuioError, RuntimeError):
     """What is measured, or compared with, cannot be run; the message says why."""
+
+
+class RegisterAccessError(PyuioError, AttributeError):
+    """A register, or a field, does not allow what was tried: it is read-only, write-only, or reading it has an effect.
+
+    The hardware was not touched.
+    """
+
+
+class RegisterNotFoundError(PyuioError, LookupError):
+    """A register map has no register or field of this name; the message lists those with similar names."""
+
+
+class UnknownValueError(PyuioError, ValueError):
+    """A field reads as a value that its enumeration has no name for."""

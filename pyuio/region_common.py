@@ -46,6 +46,41 @@ class _Readable(Protocol):
 _Self = TypeVar("_Self", bound=_Readable)
 
 
+class Pace:
+    """When to look at a register again, with the pauses of `Common.poll32`.
+
+    Args:
+        timeout: in seconds, from 0, or None for ever.
+
+    Raises:
+        ValueError: it is negative or not a number.
+        TypeError: it is of a wrong type.
+    """
+
+    __slots__ = ("_pause", "_start", "_timeout", "elapsed")
+
+    def __init__(self, timeout: float | None) -> None:
+        if timeout is not None and not isinstance(timeout, Real):
+            raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be a number of seconds from 0, not {timeout}")
+        self._timeout = timeout
+        self._pause = _FIRST_PAUSE
+        self._start = time.monotonic()
+        self.elapsed = 0.0
+        """Seconds from the start to before the last look."""
+
+    def goes_on(self) -> bool:
+        """After a look: return whether there is another, having slept if it is time to."""
+        if self._timeout is not None and self.elapsed >= self._timeout:
+            return False
+        if self.elapsed >= _SPIN:
+            time.sleep(self._pause if self._timeout is None else min(self._pause, self._timeout - self.elapsed))
+            self._pause = min(2 * self._pause, _LAST_PAUSE)
+        self.elapsed = time.monotonic() - self._start  # before the look, so that one look comes after the deadline
+        return True
+
+
 class Common:
     """What the two kinds of region share. It has no state, so that it costs `Region` nothing."""
 
@@ -88,27 +123,17 @@ class Common:
             raise ValueError(
                 f"{self.name}: a value of {value:#x} under mask {mask:#x} cannot be found in a 32-bit register"
             )
-        if timeout is not None and not isinstance(timeout, Real):
-            raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout must be a number of seconds from 0, not {timeout}")
-        start = time.monotonic()
-        pause = _FIRST_PAUSE
+        pace = Pace(timeout)
         while True:
-            elapsed = time.monotonic() - start  # before the look, so that one look comes after the deadline
             last = self.read32(offset, endian=endian)
             if last & mask == value:
                 return last
-            if timeout is not None and elapsed >= timeout:
-                break
-            if elapsed >= _SPIN:
-                time.sleep(pause if timeout is None else min(pause, timeout - elapsed))
-                pause = min(2 * pause, _LAST_PAUSE)
-        raise DeviceTimeoutError(
-            errno.ETIMEDOUT,
-            f"{self.name}: the register at offset {operator.index(offset):#x} was still {last:#010x} after "
-            f"{elapsed:.6f} s; waited for {value:#x} under mask {mask:#x}",
-        )
+            if not pace.goes_on():
+                raise DeviceTimeoutError(
+                    errno.ETIMEDOUT,
+                    f"{self.name}: the register at offset {operator.index(offset):#x} was still {last:#010x} after "
+                    f"{pace.elapsed:.6f} s; waited for {value:#x} under mask {mask:#x}",
+                )
 
     def __enter__(self: _Self) -> _Self:
         if self.closed:

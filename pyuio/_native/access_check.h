@@ -12,7 +12,7 @@
 
 #include "access_bus.h"
 
-#define COLD __attribute__((cold, noinline))
+#define COLD __attribute__((cold, noinline, unused)) /* not every file uses all of this */
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
 typedef struct {

@@ -36,6 +36,9 @@ BUILT_IN = {
     "OutputDirectoryError": OSError,
     "PlotUnavailableError": ImportError,
     "LoadError": RuntimeError,
+    "RegisterAccessError": AttributeError,
+    "RegisterNotFoundError": LookupError,
+    "UnknownValueError": ValueError,
 }
 
 

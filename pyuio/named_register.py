@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: MIT
+"""One register by name. `pyuio.registers` is where to import from."""
+
+from __future__ import annotations
+
+import errno
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MethodDescriptorType
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, SupportsIndex
+
+from pyuio._native import _registers
+from pyuio._native._access import Window
+from pyuio.errors import DeviceTimeoutError, RegisterAccessError
+from pyuio.region_common import Pace
+from pyuio.register_fields import Access, Bits, Field, Layout, checked_access
+from pyuio.register_location import Accesses, Location, Names, checked_name
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+WIDTHS = (8, 16, 32, 64)
+
+
+class _Held:
+    """A register's value that is not in the hardware: read from it, or to be written to it."""
+
+    __slots__ = ("assigned", "ones", "over", "value")
+
+    def __init__(self, value: int, ones: int = 0, over: str = "") -> None:
+        self.value = value
+        self.ones = ones  # what to write to the bits in which only 1 means anything
+        self.over = over  # why no field of it may be set
+        self.assigned = False
+
+
+class RegisterType(type):
+    """The type of `Register` and its kinds, which collects the fields."""
+
+    _fields: Mapping[str, Bits]
+    _kind_width: int
+    _kind_access: Access
+    _kind_layout: Layout
+
+    @classmethod
+    def __prepare__(cls, name: str, bases: tuple[type, ...], /, **keywords: object) -> Names:
+        """Return where the names in the body go."""
+        return Names()
+
+    def __new__(
+        cls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        width: int | None = None,
+        access: Access | None = None,
+    ) -> RegisterType:
+        """Make a kind of register. ValueError: its fields, width or access cannot be."""
+        namespace.setdefault("__slots__", ())
+        own = {key: value for key, value in namespace.items() if isinstance(value, Field)}
+        for key in own:
+            checked_name(key, bases, name)
+        made = super().__new__(cls, name, bases, dict(namespace))
+        made._fields = {**getattr(made, "_fields", {}), **own}
+        made._kind_width = getattr(made, "_kind_width", 32) if width is None else checked_width(width, name)
+        made._kind_access = getattr(made, "_kind_access", "rw") if access is None else checked_access(access, name)
+        made._kind_layout = Layout.of(name, made._kind_width, made._kind_access, made._fields)
+        return made
+
+
+def checked_width(width: int, what: str) -> int:
+    """Return the width, or raise ValueError."""
+    if width not in WIDTHS:
+        raise ValueError(f"{what}: the width is 8, 16, 32 or 64 bits, not {width!r}")
+    return width
+
+
+class Register(_registers.Register, metaclass=RegisterType):
+    """A register: declared in a `RegisterMap`, and used as an attribute of the map made on a region.
+
+    A register with fields is a class that derives from this one, with a `Field` for each; ``class Control(Register,
+    width=16, access="ro")`` says what holds for all of its kind, and the sentence below the name becomes its `doc`.
+
+    `read` and `write` are one access each; so is reading a field, as in ``regs.status.computing``. Setting one, as in
+    ``regs.control.enable = 1``, is one read and one write, or the write alone if no other bit has to be kept. What is
+    not allowed raises before the hardware is touched.
+
+    Args:
+        offset: in bytes from the start of the map, a multiple of the width.
+        width: 8, 16, 32 (the default) or 64 bits.
+        access: what may be done with it; with its fields, unless they say otherwise; and with the bits outside of
+            them. See `pyuio.registers.Access`.
+        doc: a sentence of the data sheet.
+
+    Raises:
+        ValueError: no such width or access, a misaligned offset, a field outside of the width.
+    """
+
+    _fields: ClassVar[Mapping[str, Bits]]
+    __slots__ = ("_access", "_doc", "_held", "_layout", "_offset", "_path", "_region")
+    __declares__: ClassVar[bool] = True
+
+    def __init__(
+        self, offset: int, *, width: int | None = None, access: Access | None = None, doc: str | None = None
+    ) -> None:
+        kind = type(self)
+        self._path = kind.__name__
+        self._offset = operator.index(offset)
+        self._access: Access = kind._kind_access if access is None else checked_access(access, self._path)
+        self._layout = kind._kind_layout
+        if width is not None or access is not None:
+            width = kind._kind_width if width is None else checked_width(width, self._path)
+            self._layout = Layout.of(self._path, width, self._access, kind._fields)
+        if self._offset < 0 or self._offset % (self._layout.width // 8):
+            raise ValueError(
+                f"{self._path} at {self._offset:#x}: the offset of a register of {self._layout.width} bits is a "
+                f"multiple of {self._layout.width // 8} from 0"
+            )
+        own = kind.__dict__.get("__doc__") or ""
+        self._doc = doc if doc is not None else own if kind is not Register else ""
+        self._region: Accesses | None = None
+        self._held: _Held | None = None
+
+    @property
+    def info(self) -> Location:
+        """Its name, offset in the region, width, access, fields and documentation. No access."""
+        return Location(self._path, self._offset, self)
+
+    # ---- Made from the declaration ----
+
+    def _copy(self, region: Accesses | None, offset: int, path: str, held: _Held | None = None) -> Self:
+        made = type(self).__new__(type(self))
+        made._path, made._offset, made._region, made._held = path, offset, region, held
+        made._access, made._doc, made._layout = self._access, self._doc, self._layout
+        return made
+
+    def _bound(self, region: Accesses, offset: int, path: str) -> Self:
+        """Return the register in a region, at this offset from its start."""
+        made, layout = self._copy(region, offset, path), self._layout
+        methods = [getattr(type(region), f"{verb}{layout.width}", None) for verb in ("read", "write", "update")]
+        # Accesses that somebody has overridden are not left out.
+        if isinstance(region, Window) and all(isinstance(method, MethodDescriptorType) for method in methods):
+            made._attach(
+                region,
+                offset,
+                layout.width,
+                bool(layout.readable),
+                bool(layout.writable),
+                layout.readable if not layout.read_effect else 0,
+                layout.writable if layout.updatable else 0,
+                layout.unkept,
+                layout.needed,
+                layout.ones,
+            )
+        return made
+
+    def _locations(self, offset: int, path: str) -> Iterator[Location]:
+        yield Location(path, offset + self._offset, self)
+
+    @property
+    def _span(self) -> int:
+        return self._layout.width // 8
+
+    _alignment = _span
+
+    # ---- Several fields at once ----
+
+    @classmethod
+    def of(cls, value: int) -> Self:
+        """Return a register that holds `value`, and is in no region, to take its fields apart. No access.
+
+        Raises:
+            ValueError: it does not fit the width.
+        """
+        register = cls(0)
+        register._held = _Held(register._checked(value), over="a value by itself")
+        return register
+
+    def snapshot(self) -> Self:
+        """Read the register once, and return what holds its value: fields of it are read without another access.
+
+        This is how a register is read whose reading has an effect (access ``rc``, ``special``).
+        """
+        return self._copy(None, self._offset, self._path, _Held(self.read(), over="a value that was read"))
+
+    @contextmanager
+    def change(self, value: int | None = None) -> Iterator[Self]:
+        """Make several changes by one read and one write: ``with regs.control.change() as control: ...``.
+
+        The register is read when the block starts. Fields that are set, and read, in the block are those of the value
+        that is held meanwhile; it is written when the block ends. Nothing is written if the block raises, or sets no
+        field. Where 1 clears (``w1c``), only what the block sets to 1 is written as 1. Unlike a single field's change
+        the block is not whole as seen from other threads.
+
+        Args:
+            value: the whole value to start from, instead of reading it; it is written even if the block sets nothing.
+                A register that is write-only, or does something when it is read, needs it.
+
+        Raises:
+            RegisterAccessError: it is read-only; or cannot be read without an effect, and no value was given.
+            ValueError: the value does not fit.
+        """
+        layout = self._layout
+        if not layout.writable:
+            raise RegisterAccessError(f"{self._path} is read-only")
+        if self._held is not None:
+            raise RegisterAccessError(f"{self._path} is {self._held.over}; change the register itself")
+        if value is None:
+            self._require_updatable(self._path)
+            held = _Held(self.read() & (layout.readable | ~layout.writable))
+        else:
+            whole = self._checked(value)
+            held = _Held(whole, whole & layout.ones)
+        try:
+            yield self._copy(None, self._offset, self._path, held)
+        finally:
+            held.over = "the value of a change that is over"
+        if held.assigned or value is not None:
+            self.write(held.value & ~layout.ones | held.ones)
+
+    def poll(self, condition: Callable[[Self], object], timeout: float | None) -> Self:
+        """Read the register until a condition holds: ``regs.status.poll(lambda status: not status.computing, 1.0)``.
+
+        The pauses between looks are those of `Region.poll32`.
+
+        Args:
+            condition: called with a `snapshot`.
+            timeout: in seconds, from 0; 0 looks once, None waits for ever.
+
+        Returns:
+            The snapshot for which the condition held.
+
+        Raises:
+            DeviceTimeoutError: it did not hold in time.
+            RegisterAccessError: the register is write-only.
+        """
+        pace = Pace(timeout)
+        while True:
+            last = self.snapshot()
+            if condition(last):
+                return last
+            if not pace.goes_on():
+                raise DeviceTimeoutError(
+                    errno.ETIMEDOUT, f"what was waited for did not come in {pace.elapsed:.6f} s; last read: {last!r}"
+                )
+
+    # ---- What the compiled part leaves to be done here ----
+
+    def _checked(self, value: SupportsIndex) -> int:
+        number = operator.index(value)
+        if not 0 <= number <= self._layout.full:
+            raise ValueError(f"{self._path}: {number:#x} does not fit its {self._layout.width} bits")
+        return number
+
+    def _require_region(self) -> Accesses:
+        if self._region is None:
+            raise TypeError(f"{self._path} is a declaration; make its map on a region: Registers(device.bar(0))")
+        return self._region
+
+    def _require_updatable(self, name: str) -> None:
+        if not self._layout.updatable:
+            why = "write-only" if not self._layout.readable else "not to be read, or written back, without an effect"
+            raise RegisterAccessError(
+                f"{name} cannot be changed by itself, as {self._path} is {why}; give the whole value: "
+                "with ...change(value) as register, or write(value)"
+            )
+
+    def _read_slowly(self) -> int:
+        if not self._layout.readable:
+            raise RegisterAccessError(f"{self._path} is write-only")
+        if self._held is not None:
+            return self._held.value
+        value: int = getattr(self._require_region(), f"read{self._layout.width}")(self._offset)
+        return value
+
+    def _write_slowly(self, value: SupportsIndex) -> None:
+        if not self._layout.writable:
+            raise RegisterAccessError(f"{self._path} is read-only")
+        number = self._checked(value)
+        if self._held is not None:
+            raise RegisterAccessError(
+                f"{self._path} is {self._held.over or 'being changed'}; write the register itself"
+            )
+        getattr(self._require_region(), f"write{self._layout.width}")(self._offset, number)
+
+    def _value_for(self, field: Bits) -> int:
+        """Return the register's value, to take a field from it."""
+        if field.mask & ~self._layout.readable:
+            raise RegisterAccessError(f"{self._path}.{field.name} is write-only")
+        if self._held is None and self._layout.read_effect:
+            raise RegisterAccessError(
+                f"reading {self._path} has an effect, so that none of its fields is read by itself; "
+                f"take a snapshot() of it, and {field.name} from that"
+            )
+        return self._read_slowly()
+
+    def _set_field(self, mask: int, bits: int, ones: bool, name: str) -> None:
+        """Set bits that are writable and fit."""
+        layout, held = self._layout, self._held
+        if held is not None:
+            if held.over:
+                raise RegisterAccessError(f"{name}: this is {held.over}, and cannot be changed")
+            held.assigned = True
+            if ones:
+                held.ones = held.ones & ~mask | bits
+            else:
+                held.value = held.value & ~mask | bits
+            return
+        region, width = self._require_region(), layout.width
+        # Bits that are only written, of a register that is not read at all, have no value that is safe to write.
+        blind = layout.writable & ~mask if not layout.readable else 0
+        if blind or layout.special & ~mask or (layout.needed & ~mask and not layout.updatable):
+            self._require_updatable(name)
+        if not layout.needed & ~mask:
+            getattr(region, f"write{width}")(self._offset, bits)
+            return
+        mask |= layout.unkept
+        update = getattr(region, f"update{width}", None)
+        if update is not None:
+            update(self._offset, mask, bits)
+        else:
+            old = getattr(region, f"read{width}")(self._offset)
+            getattr(region, f"write{width}")(self._offset, old & ~mask | bits)
+
+    # ---- For people ----
+
+    def __bool__(self) -> NoReturn:
+        """Raise TypeError, as a register that is always true is a trap."""
+        raise TypeError(f"{self._path} is a register, neither true nor false; read it, or a field of it")
+
+    def __str__(self) -> str:
+        """Return name, value and fields, after one read; without any where a read has an effect or is not allowed."""
+        if self._held is None and self._region is None:
+            return repr(self)
+        if not self._layout.readable:
+            return f"{self._path} is write-only"
+        if self._held is None and self._layout.read_effect:
+            return f"{self._path} was not read, as that has an effect; print(...snapshot())"
+        value, info = self.read(), self.info
+        shown = [one for one in info.fields.values() if one.mask & self._layout.readable]
+        names = [f"{one.name}{one.bits}" for one in shown]
+        longest = max(map(len, names), default=0)
+        lines = [f"{self._path} = {value:#0{self._layout.width // 4 + 2}x}"]
+        lines += [f"  {name:{longest}} = {one.text(value)}" for name, one in zip(names, shown, strict=True)]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        """Return what is known without an access."""
+        kind, layout = type(self).__name__, self._layout
+        if self._held is not None and layout.readable:
+            value = self._held.value
+            return f"<{kind} {self._path} = {value:#0{layout.width // 4 + 2}x} {self.info.text(value)}".rstrip() + ">"
+        fields = "".join(f" {one.name}{one.bits}" for one in type(self)._fields.values())
+        place = f"{self._path} at {self._offset:#x}"
+        return f"<{kind} {place}, {layout.width} bits, {self._access}{':' * bool(fields)}{fields}>"

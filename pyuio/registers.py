@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: MIT
+"""Registers by name: declared once, as a data sheet lists them, and used through any region.
+
+.. code-block:: python
+
+    class Status(Register):
+        computing = Field(0, access="ro", doc="a factorial is being computed")
+        interrupt = Field(7, doc="raise an interrupt when it is done")
+
+    class Registers(RegisterMap):
+        identification = Register(0x00, access="ro")
+        status = Status(0x20)
+
+    registers = Registers(device.bar(0))
+    registers.identification.read()      # one 32-bit load
+    registers.status.interrupt = 1       # one load, one store
+    if registers.status.computing: ...   # one load
+    print(registers.status)              # its value and fields
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, TypeVar
+
+from pyuio.errors import RegisterNotFoundError
+from pyuio.named_register import Register
+from pyuio.register_fields import Access, Field
+from pyuio.register_location import Accesses, Location, Names, checked_name, is_declaration
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Access", "Accesses", "Array", "Field", "Location", "Register", "RegisterMap"]
+
+_Element = TypeVar("_Element", bound="Declared")
+
+
+class RegisterMapType(type):
+    """The type of `RegisterMap` and its kinds, which collects and checks the declarations."""
+
+    @classmethod
+    def __prepare__(cls, name: str, bases: tuple[type, ...], /, **keywords: object) -> Names:
+        """Return where the names in the body go."""
+        return Names()
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> RegisterMapType:
+        """Make a map. ValueError: registers overlap, are misaligned, or have names that they may not have."""
+        own = {key: value for key, value in namespace.items() if is_declaration(value)}
+        for key, value in own.items():
+            checked_name(key, bases, name)
+            if isinstance(value, Field):
+                raise ValueError(f"{name}: {key} is a field; declare it in a class that derives from Register")
+            if value._region is not None:
+                raise ValueError(f"{name}: {key} is in a region already; declare it with at(offset)")
+        # A slot for each, which Python finds faster than an attribute of the class.
+        rest = {key: value for key, value in namespace.items() if key not in own}
+        slots = (*rest.get("__slots__", ()), *own)
+        made: Any = super().__new__(cls, name, bases, {**rest, "__slots__": slots})
+        made._declared = {**getattr(made, "_declared", {}), **own}
+        placed = list(made.locations())
+        _check_overlaps(name, placed)
+        made._size = max((location.offset + location.width // 8 for location in placed), default=0)
+        made._alignment = max((location.width // 8 for location in placed), default=1)
+        kind: RegisterMapType = made
+        return kind
+
+
+def _check_overlaps(name: str, placed: list[Location]) -> None:
+    """Raise ValueError if two registers overlap, unless one is only read and the other only written."""
+    before: list[Location] = []
+    for one in placed:
+        before = [other for other in before if other.offset + other.width // 8 > one.offset]
+        for other in before:
+            if not (one.readable ^ other.readable and one.writable ^ other.writable):
+                raise ValueError(
+                    f"{name}: {one.path} at {one.offset:#x} overlaps {other.path} at {other.offset:#x}, "
+                    f"{other.width // 8} bytes; only one that is read-only and one that is write-only may"
+                )
+        before.append(one)
+
+
+class RegisterMap(metaclass=RegisterMapType):
+    """The registers of a region: a class with a `Register`, an `Array` or another map for each name.
+
+    Args:
+        region: a `Region`, a `PortRegion`, or what else has their ``read8`` to ``write64``.
+        offset: where the map starts in it, in bytes.
+
+    Raises:
+        ValueError: an offset that is negative or misaligned for one of its registers. When the class is made: registers
+            that overlap (but one that is read-only and one that is write-only may), are misaligned, or have the same
+            name.
+    """
+
+    __slots__ = ("_doc", "_offset", "_path", "_region")
+    __declares__: ClassVar[bool] = True
+    _declared: ClassVar[Mapping[str, Declared]]
+    _size: ClassVar[int]
+    _alignment: ClassVar[int]
+    _region: Accesses | None
+    _offset: int
+    _path: str
+    _doc: str
+
+    def __init__(self, region: Accesses, *, offset: int = 0) -> None:
+        self._place(region, offset, "", self.__doc__ or "")
+
+    @classmethod
+    def at(cls, offset: int, *, doc: str = "") -> Self:
+        """Declare this map as a part of another one, that many bytes from its start.
+
+        Raises:
+            ValueError: an offset that is negative or misaligned for one of its registers.
+        """
+        made = cls.__new__(cls)
+        made._place(None, offset, cls.__name__, doc or cls.__doc__ or "")
+        return made
+
+    @classmethod
+    def find(cls, path: str) -> Location:
+        """Return where a register or field is: ``status``, ``status.computing``, ``dma.channel[2].count``.
+
+        Raises:
+            RegisterNotFoundError: there is no such register or field; the message lists names like it.
+        """
+        at: Register | RegisterMap | Array[Any] = cls.at(0)
+        offset, done = 0, ""
+        for word in re.findall(r"\[[^\]]*\]?|[^.\[]+", path):
+            if isinstance(at, Array):
+                index = at._index(word, f"{cls.__name__}: {path!r}", done)
+                offset, done = offset + index * at._stride, f"{done}[{index}]"
+                at = at._element
+                continue
+            names: Mapping[str, Any] = at._declared if isinstance(at, RegisterMap) else at._fields
+            if word not in names:
+                what = "register" if isinstance(at, RegisterMap) else "field"
+                raise RegisterNotFoundError(
+                    f"{cls.__name__}: {path!r}: {done or 'the map'} has no {what} {word}{_similar(word, names)}"
+                )
+            done = f"{done}.{word}" if done else word
+            if isinstance(at, Register):
+                if done != path:
+                    raise RegisterNotFoundError(f"{cls.__name__}: there is no {path!r}; {done} is a field")
+                return Location(done, offset, at, names[word])
+            at = names[word]
+            offset += at._offset
+        if not isinstance(at, Register):
+            inside = ", ".join(at._declared) if isinstance(at, RegisterMap) else f"[0] to [{at._count - 1}]"
+            raise RegisterNotFoundError(f"{cls.__name__}: {path!r} is no register; {done or 'the map'} has {inside}")
+        return Location(done, offset, at)
+
+    @classmethod
+    def locations(cls) -> Iterator[Location]:
+        """Yield all registers, those in arrays one by one, in the order of their offsets."""
+        yield from sorted(cls._walk(0, ""), key=lambda location: location.offset)
+
+    # ---- Made from the declaration ----
+
+    def _place(self, region: Accesses | None, offset: int, path: str, doc: str) -> None:
+        kind, offset = type(self), operator.index(offset)
+        if offset < 0 or offset % kind._alignment:
+            raise ValueError(f"{kind.__name__} at {offset:#x}: the offset is a multiple of {kind._alignment} from 0")
+        values: dict[str, object] = {"_region": region, "_offset": offset, "_path": path, "_doc": doc}
+        if region is not None:
+            prefix = f"{path}." if path else ""
+            for name, one in kind._declared.items():
+                values[name] = one._bound(region, offset + one._offset, prefix + name)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _bound(self, region: Accesses, offset: int, path: str) -> Self:
+        made = type(self).__new__(type(self))
+        made._place(region, offset, path, self._doc)
+        return made
+
+    @classmethod
+    def _walk(cls, offset: int, prefix: str) -> Iterator[Location]:
+        for name, declared in cls._declared.items():
+            yield from declared._locations(offset, prefix + name)
+
+    def _locations(self, offset: int, path: str) -> Iterator[Location]:
+        return type(self)._walk(offset + self._offset, f"{path}.")
+
+    @property
+    def _span(self) -> int:
+        return type(self)._size
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        """Raise AttributeError."""
+        if name in type(self)._declared:
+            raise AttributeError(f"{name} is a register; write to it with {name}.write(value), or set a field of it")
+        raise AttributeError(f"{type(self).__name__} has no register {name}{_similar(name, type(self)._declared)}")
+
+    def __str__(self) -> str:
+        """Return a line for each register: those that can be read without an effect are, once each."""
+        if self._region is None:
+            return repr(self)
+        lines = []
+        for location in sorted(type(self)._walk(self._offset, ""), key=lambda location: location.offset):
+            if not location.readable:
+                value = "write-only"
+            elif location.read_effect:
+                value = "not read, as that has an effect"
+            else:
+                number = location.register._bound(self._region, location.offset, location.path).read()
+                value = f"{number:#0{location.width // 4 + 2}x} {location.text(number)}".rstrip()
+            lines.append(f"{location.offset:#06x} {location.path} = {value}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        """Return what is known without an access."""
+        where = "declared" if self._region is None else f"in {self._region!r}"
+        return f"<{type(self).__name__} {where} at {self._offset:#x}, {type(self)._size:#x} bytes>"
+
+
+class Array(tuple[_Element, ...]):
+    """Registers, or maps, that repeat: ``channel = Array(Channel.at(0x100), 4, stride=0x20)``.
+
+    Of a map made on a region it is a tuple of them: ``regs.channel[2].count.read()``, ``for one in regs.channel``. They
+    are made when the map is.
+
+    Args:
+        element: the first one, at its offset: a register, a map or another array.
+        count: how many, at least 1.
+        stride: bytes from the start of one to the start of the next; what one takes up if None.
+        doc: a sentence of the data sheet.
+
+    Raises:
+        ValueError: no element, or a stride that is less than an element or misaligned for it.
+    """
+
+    __declares__ = True
+    _region: Accesses | None
+    _element: Declared
+    _count: int
+    _stride: int
+    _doc: str
+    _path: str
+
+    def __new__(cls, element: _Element, count: int, *, stride: int | None = None, doc: str = "") -> Self:
+        """Declare the array."""
+        made = tuple.__new__(cls)
+        made._region = None
+        made._element = element
+        made._count = operator.index(count)
+        made._stride = element._span if stride is None else operator.index(stride)
+        made._doc = doc or element._doc
+        made._path = ""
+        if made._count < 1:
+            raise ValueError(f"an array of registers has at least 1, not {count}")
+        if made._stride < element._span or made._stride % element._alignment:
+            raise ValueError(
+                f"the stride of {element!r} is a multiple of {element._alignment}, and at least {element._span}, not "
+                f"{made._stride}"
+            )
+        return made
+
+    @property
+    def _offset(self) -> int:
+        return self._element._offset
+
+    @property
+    def _span(self) -> int:
+        return (self._count - 1) * self._stride + self._element._span
+
+    @property
+    def _alignment(self) -> int:
+        return self._element._alignment
+
+    def _bound(self, region: Accesses, offset: int, path: str) -> Self:
+        elements = (
+            self._element._bound(region, offset + index * self._stride, f"{path}[{index}]")
+            for index in range(self._count)
+        )
+        made = tuple.__new__(type(self), elements)
+        vars(made).update(vars(self), _region=region, _path=path)
+        return made
+
+    def _locations(self, offset: int, path: str) -> Iterator[Location]:
+        for index in range(self._count):
+            yield from self._element._locations(offset + index * self._stride, f"{path}[{index}]")
+
+    def _index(self, word: str, wanted: str, done: str) -> int:
+        number = re.fullmatch(r"\[(\d+|0x[0-9a-fA-F]+)\]", word)
+        if number is None or int(number[1], 0) >= self._count:
+            raise RegisterNotFoundError(
+                f"{wanted} does not exist; {done} is an array, of {done}[0] to {done}[{self._count - 1}]"
+            )
+        return int(number[1], 0)
+
+    def __repr__(self) -> str:
+        """Return what is known without an access."""
+        return f"<Array {self._path}[{self._count}] of {self._element!r}, {self._stride:#x} bytes apart>"
+
+
+Declared: TypeAlias = "Register | RegisterMap | Array[Any]"
+
+
+def _similar(name: str, names: Mapping[str, object]) -> str:
+    """Return the end of a message: the names like this one, or some of all."""
+    by_case = {one.casefold(): one for one in names}
+    like = [by_case[one] for one in difflib.get_close_matches(name.casefold(), by_case)]
+    if like:
+        return f"; there is {', '.join(like)}"
+    shown = list(names)[:8]
+    return f"; there is {', '.join(shown)}{' and more' * (len(names) > 8)}" if names else ", and none at all"
