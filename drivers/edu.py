@@ -7,38 +7,90 @@ for a card of your own: the registers by name, one method for each thing that th
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Iterator
+from typing import ClassVar
 
-from pyuio import Device, DeviceTimeoutError, DmaBuffer, Driver
+from pyuio import Device, DeviceTimeoutError, DmaBuffer, Driver, Field, Register, RegisterMap
 from pyuio.program import Operation, Read, WriteBack
 
-# Registers of BAR 0, section "MMIO area spec". All take 32-bit accesses; those of DMA take 64-bit ones, too.
-IDENTIFICATION = 0x00  # read only: 0xRRrr00ed, version RR.rr
-LIVENESS = 0x04  # reads as the inverse of what was written
-FACTORIAL = 0x08  # write n, read n! (modulo 2^32) when STATUS_COMPUTING is clear
+# Offsets in BAR 0, section "MMIO area spec". All take 32-bit accesses; those of DMA take 64-bit ones, too.
+IDENTIFICATION = 0x00
+LIVENESS = 0x04
+FACTORIAL = 0x08
 STATUS = 0x20
-INTERRUPT_STATUS = 0x24  # read only: the bits of the interrupts raised and not acknowledged
-RAISE_INTERRUPT = 0x60  # write only: bits to set in INTERRUPT_STATUS
-ACKNOWLEDGE_INTERRUPT = 0x64  # write only: bits to clear in INTERRUPT_STATUS
+INTERRUPT_STATUS = 0x24
+RAISE_INTERRUPT = 0x60
+ACKNOWLEDGE_INTERRUPT = 0x64
 DMA_SOURCE = 0x80
 DMA_DESTINATION = 0x88
 DMA_COUNT = 0x90
 DMA_COMMAND = 0x98
 
-# Bits of STATUS.
-STATUS_COMPUTING = 0x01  # read only
-STATUS_INTERRUPT_AFTER_FACTORIAL = 0x80
 
-# Bits of INTERRUPT_STATUS that the card sets by itself.
-INTERRUPT_FACTORIAL = 0x001
-INTERRUPT_DMA = 0x100
+class Identification(Register, access="ro"):
+    """0xRRrr00ed, version RR.rr."""
+
+    major = Field(31, 24)
+    minor = Field(23, 16)
+    card = Field(15, 0, doc="0x00ed")
+
+
+class Status(Register):
+    """What the factorial unit does."""
+
+    computing = Field(0, access="ro", doc="a factorial is being computed")
+    interrupt_after_factorial = Field(7, doc="raise an interrupt when it is done")
+
+
+class Interrupts(Register):
+    """One bit for each interrupt. Software may raise any; the card raises these two by itself."""
+
+    factorial = Field(0, doc="a factorial is done")
+    dma = Field(8, doc="a transfer is done")
+
+
+class Direction(enum.IntEnum):
+    """Where a transfer goes."""
+
+    FROM_MEMORY = 0
+    TO_MEMORY = 1
+
+
+class DmaCommand(Register, width=64):
+    """Section "DMA controller". The card ignores what is written while it transfers."""
+
+    start = Field(0, doc="write 1 to start; reads as 1 until the transfer is done")
+    direction = Field(1, enum=Direction)
+    raise_interrupt = Field(2, doc="raise an interrupt when it is done")
+
+
+class EduRegisters(RegisterMap):
+    """BAR 0, section "MMIO area spec"."""
+
+    identification = Identification(IDENTIFICATION)
+    liveness = Register(LIVENESS, doc="reads as the inverse of what was written")
+    factorial = Register(FACTORIAL, doc="write n, read n! (modulo 2^32) when status.computing is clear")
+    status = Status(STATUS)
+    interrupt_status = Interrupts(INTERRUPT_STATUS, access="ro", doc="interrupts raised and not acknowledged")
+    raise_interrupt = Interrupts(RAISE_INTERRUPT, access="wo", doc="bits to set in interrupt_status")
+    acknowledge_interrupt = Interrupts(ACKNOWLEDGE_INTERRUPT, access="wo", doc="bits to clear in interrupt_status")
+    dma_source = Register(DMA_SOURCE, width=64, doc="address to read from, on the bus or in the card's memory")
+    dma_destination = Register(DMA_DESTINATION, width=64, doc="address to write to")
+    dma_count = Register(DMA_COUNT, width=64, doc="bytes to transfer")
+    dma_command = DmaCommand(DMA_COMMAND)
+
+
+# The same bits as numbers, for programs of a `pyuio.Service`.
+STATUS_COMPUTING = Status.computing.mask
+STATUS_INTERRUPT_AFTER_FACTORIAL = Status.interrupt_after_factorial.mask
+INTERRUPT_FACTORIAL = Interrupts.factorial.mask
+INTERRUPT_DMA = Interrupts.dma.mask
 ALL_INTERRUPTS = 0xFFFFFFFF
-
-# Bits of DMA_COMMAND, section "DMA controller".
-DMA_START = 0x1
-DMA_TO_MEMORY = 0x2  # clear: from memory to the card
-DMA_RAISE_INTERRUPT = 0x4
+DMA_START = DmaCommand.start.mask
+DMA_TO_MEMORY = DmaCommand.direction.mask  # clear: from memory to the card
+DMA_RAISE_INTERRUPT = DmaCommand.raise_interrupt.mask
 
 # The card's own memory, section "DMA controller": 4096 bytes at this address, as the card sees it.
 DMA_BUFFER = 0x40000
@@ -57,6 +109,7 @@ class Edu(Driver):
     """
 
     ids = ("1234:11e8",)
+    register_maps: ClassVar = {0: EduRegisters}
     # What measures interrupt latency with the card needs to know of it: offsets in BAR 0.
     raise_offset = RAISE_INTERRUPT
     status_offset = INTERRUPT_STATUS
@@ -66,18 +119,20 @@ class Edu(Driver):
     def __init__(self, device: Device) -> None:
         super().__init__(device)
         self.registers = device.bar(0)
-        identification = self.registers.read32(IDENTIFICATION)
-        if identification & 0xFFFF != 0x00ED:
-            raise ValueError(f"{device.name} identifies itself as {identification:#010x}, which is not 0xRRrr00ed")
-        self.version = (identification >> 24, identification >> 16 & 0xFF)
+        self.named = EduRegisters(self.registers)
+        """The same registers by name."""
+        identification = self.named.identification.snapshot()
+        if identification.card != 0x00ED:
+            raise ValueError(f"{device.name} identifies itself as {identification.read():#010x}, not 0xRRrr00ed")
+        self.version = (identification.major, identification.minor)
         """Major and minor version of the card, section "MMIO area spec", 0x00."""
         self._staging: DmaBuffer | None = None
         self.quiet()
 
     def liveness(self, value: int) -> int:
         """Write a 32-bit value to the liveness check and return what comes back: its inverse, if the card is alive."""
-        self.registers.write32(LIVENESS, value)
-        return self.registers.read32(LIVENESS)
+        self.named.liveness.write(value)
+        return self.named.liveness.read()
 
     def factorial(self, n: int, timeout: float = 1.0) -> int:
         """Return n! as the card computes it, asking until it is ready.
@@ -92,8 +147,8 @@ class Edu(Driver):
         """
         self._check_factorial(n)
         self._start_factorial(n, timeout)
-        self.registers.poll32(STATUS, STATUS_COMPUTING, 0, timeout)
-        return self.registers.read32(FACTORIAL)
+        self.named.status.poll(lambda status: not status.computing, timeout)
+        return self.named.factorial.read()
 
     def factorial_by_interrupt(self, n: int, timeout: float = 1.0) -> int:
         """Return n! as the card computes it, sleeping until its interrupt says that it is ready.
@@ -103,16 +158,16 @@ class Edu(Driver):
         self._check_factorial(n)
         deadline = time.monotonic() + timeout
         self.acknowledge(INTERRUPT_FACTORIAL)  # one that was left over is not this one's
-        self.registers.set32(STATUS, STATUS_INTERRUPT_AFTER_FACTORIAL)
+        self.named.status.interrupt_after_factorial = True
         try:
             self._start_factorial(n, timeout)
             done = False
             while not done:  # an interrupt may be another's
                 bits = self.wait_for_interrupt(max(0.0, deadline - time.monotonic()))
-                done = bool(bits & INTERRUPT_FACTORIAL) and not self.registers.read32(STATUS) & STATUS_COMPUTING
+                done = bool(bits & INTERRUPT_FACTORIAL) and not self.named.status.computing
         finally:
-            self.registers.clear32(STATUS, STATUS_INTERRUPT_AFTER_FACTORIAL)
-        return self.registers.read32(FACTORIAL)
+            self.named.status.interrupt_after_factorial = False
+        return self.named.factorial.read()
 
     @staticmethod
     def _check_factorial(n: int) -> None:
@@ -121,20 +176,20 @@ class Edu(Driver):
 
     def _start_factorial(self, n: int, timeout: float) -> None:
         # It takes no new number while it computes.
-        self.registers.poll32(STATUS, STATUS_COMPUTING, 0, timeout)
-        self.registers.write32(FACTORIAL, n)
+        self.named.status.poll(lambda status: not status.computing, timeout)
+        self.named.factorial.write(n)
 
     def raise_interrupt(self, bits: int = 1) -> None:
         """Make the card raise its interrupt with these bits, 1 to 0xffffffff, set in its interrupt status."""
-        self.registers.write32(RAISE_INTERRUPT, bits)
+        self.named.raise_interrupt.write(bits)
 
     def interrupt_status(self) -> int:
         """Return the bits of the interrupts raised and not yet acknowledged."""
-        return self.registers.read32(INTERRUPT_STATUS)
+        return self.named.interrupt_status.read()
 
     def acknowledge(self, bits: int = ALL_INTERRUPTS) -> None:
         """Clear these bits of the interrupt status; the card lowers its line when none is left."""
-        self.registers.write32(ACKNOWLEDGE_INTERRUPT, bits)
+        self.named.acknowledge_interrupt.write(bits)
 
     def acknowledge_program(self) -> list[Operation]:
         """Return what a `pyuio.Service` does at once: acknowledge what was raised, and keep it as ``status``."""
@@ -197,7 +252,7 @@ class Edu(Driver):
                 staging = self._stage()
                 staging[:length] = view[start : start + length]
                 address = staging.address
-            self._transfer(address, DMA_BUFFER + offset, length, DMA_START, by_interrupt, timeout)
+            self._transfer(Direction.FROM_MEMORY, address, DMA_BUFFER + offset, length, by_interrupt, timeout)
 
     def from_device(
         self, length: int, offset: int = 0, *, by_interrupt: bool = False, timeout: float = 1.0
@@ -215,8 +270,7 @@ class Edu(Driver):
         result = bytearray(length)
         for start, size in _pieces(length, offset):
             staging = self._stage()
-            command = DMA_START | DMA_TO_MEMORY
-            self._transfer(DMA_BUFFER + offset, staging.address, size, command, by_interrupt, timeout)
+            self._transfer(Direction.TO_MEMORY, DMA_BUFFER + offset, staging.address, size, by_interrupt, timeout)
             result[start : start + size] = memoryview(staging)[:size]
         return result
 
@@ -226,20 +280,23 @@ class Edu(Driver):
         return self._staging
 
     def _transfer(
-        self, source: int, destination: int, count: int, command: int, by_interrupt: bool, timeout: float
+        self, direction: Direction, source: int, destination: int, count: int, by_interrupt: bool, timeout: float
     ) -> None:
         """Run one transfer. Addresses are of 64 bits; section "DMA controller"."""
         deadline = time.monotonic() + timeout
         # The card ignores what is written to these registers while it transfers.
-        self.registers.poll32(DMA_COMMAND, DMA_START, 0, timeout)
-        self.registers.write64(DMA_SOURCE, source)
-        self.registers.write64(DMA_DESTINATION, destination)
-        self.registers.write64(DMA_COUNT, count)
-        self.registers.write64(DMA_COMMAND, command | (DMA_RAISE_INTERRUPT if by_interrupt else 0))
+        self.named.dma_command.poll(lambda command: not command.start, timeout)
+        self.named.dma_source.write(source)
+        self.named.dma_destination.write(destination)
+        self.named.dma_count.write(count)
+        with self.named.dma_command.change(0) as command:
+            command.start = True
+            command.direction = direction
+            command.raise_interrupt = by_interrupt
         if by_interrupt:
             while not self.wait_for_interrupt(max(0.0, deadline - time.monotonic())) & INTERRUPT_DMA:
                 pass  # an interrupt that something else raised
-        self.registers.poll32(DMA_COMMAND, DMA_START, 0, max(0.0, deadline - time.monotonic()))
+        self.named.dma_command.poll(lambda command: not command.start, max(0.0, deadline - time.monotonic()))
 
     def quiet(self) -> None:
         """Wait for a transfer that still runs, turn the interrupt after a factorial off, acknowledge what was raised.
@@ -247,8 +304,8 @@ class Edu(Driver):
         The card cannot be told to stop. A transfer that a driver left which was killed goes nowhere, as long as nobody
         switches bus mastering on.
         """
-        self.registers.poll32(DMA_COMMAND, DMA_START, 0, 1.0)
-        self.registers.clear32(STATUS, STATUS_INTERRUPT_AFTER_FACTORIAL)
+        self.named.dma_command.poll(lambda command: not command.start, 1.0)
+        self.named.status.interrupt_after_factorial = False
         self.acknowledge()
 
 

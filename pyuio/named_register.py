@@ -15,7 +15,7 @@ from pyuio._native._access import Window
 from pyuio.errors import DeviceTimeoutError, RegisterAccessError
 from pyuio.region_common import Pace
 from pyuio.register_fields import Access, Bits, Field, Layout, checked_access
-from pyuio.register_location import Accesses, Location, Names, checked_name
+from pyuio.register_info import Accesses, Names, RegisterInfo, checked_name
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -124,9 +124,9 @@ class Register(_registers.Register, metaclass=RegisterType):
         self._held: _Held | None = None
 
     @property
-    def info(self) -> Location:
+    def info(self) -> RegisterInfo:
         """Its name, offset in the region, width, access, fields and documentation. No access."""
-        return Location(self._path, self._offset, self)
+        return RegisterInfo(self._path, self._offset, self)
 
     # ---- Made from the declaration ----
 
@@ -156,8 +156,8 @@ class Register(_registers.Register, metaclass=RegisterType):
             )
         return made
 
-    def _locations(self, offset: int, path: str) -> Iterator[Location]:
-        yield Location(path, offset + self._offset, self)
+    def _infos(self, offset: int, path: str) -> Iterator[RegisterInfo]:
+        yield RegisterInfo(path, offset + self._offset, self)
 
     @property
     def _span(self) -> int:

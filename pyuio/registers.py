@@ -29,12 +29,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, TypeVar
 from pyuio.errors import RegisterNotFoundError
 from pyuio.named_register import Register
 from pyuio.register_fields import Access, Field
-from pyuio.register_location import Accesses, Location, Names, checked_name, is_declaration
+from pyuio.register_info import Accesses, Names, RegisterInfo, checked_name, is_declaration
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Access", "Accesses", "Array", "Field", "Location", "Register", "RegisterMap"]
+__all__ = ["Access", "Accesses", "Array", "Field", "Register", "RegisterInfo", "RegisterMap"]
 
 _Element = TypeVar("_Element", bound="Declared")
 
@@ -61,17 +61,17 @@ class RegisterMapType(type):
         slots = (*rest.get("__slots__", ()), *own)
         made: Any = super().__new__(cls, name, bases, {**rest, "__slots__": slots})
         made._declared = {**getattr(made, "_declared", {}), **own}
-        placed = list(made.locations())
+        placed = list(made.walk())
         _check_overlaps(name, placed)
-        made._size = max((location.offset + location.width // 8 for location in placed), default=0)
-        made._alignment = max((location.width // 8 for location in placed), default=1)
+        made._size = max((info.offset + info.width // 8 for info in placed), default=0)
+        made._alignment = max((info.width // 8 for info in placed), default=1)
         kind: RegisterMapType = made
         return kind
 
 
-def _check_overlaps(name: str, placed: list[Location]) -> None:
+def _check_overlaps(name: str, placed: list[RegisterInfo]) -> None:
     """Raise ValueError if two registers overlap, unless one is only read and the other only written."""
-    before: list[Location] = []
+    before: list[RegisterInfo] = []
     for one in placed:
         before = [other for other in before if other.offset + other.width // 8 > one.offset]
         for other in before:
@@ -121,7 +121,7 @@ class RegisterMap(metaclass=RegisterMapType):
         return made
 
     @classmethod
-    def find(cls, path: str) -> Location:
+    def find(cls, path: str) -> RegisterInfo:
         """Return where a register or field is: ``status``, ``status.computing``, ``dma.channel[2].count``.
 
         Raises:
@@ -145,18 +145,18 @@ class RegisterMap(metaclass=RegisterMapType):
             if isinstance(at, Register):
                 if done != path:
                     raise RegisterNotFoundError(f"{cls.__name__}: there is no {path!r}; {done} is a field")
-                return Location(done, offset, at, names[word])
+                return RegisterInfo(done, offset, at, names[word])
             at = names[word]
             offset += at._offset
         if not isinstance(at, Register):
             inside = ", ".join(at._declared) if isinstance(at, RegisterMap) else f"[0] to [{at._count - 1}]"
             raise RegisterNotFoundError(f"{cls.__name__}: {path!r} is no register; {done or 'the map'} has {inside}")
-        return Location(done, offset, at)
+        return RegisterInfo(done, offset, at)
 
     @classmethod
-    def locations(cls) -> Iterator[Location]:
+    def walk(cls) -> Iterator[RegisterInfo]:
         """Yield all registers, those in arrays one by one, in the order of their offsets."""
-        yield from sorted(cls._walk(0, ""), key=lambda location: location.offset)
+        yield from sorted(cls._walk(0, ""), key=lambda info: info.offset)
 
     # ---- Made from the declaration ----
 
@@ -178,11 +178,11 @@ class RegisterMap(metaclass=RegisterMapType):
         return made
 
     @classmethod
-    def _walk(cls, offset: int, prefix: str) -> Iterator[Location]:
+    def _walk(cls, offset: int, prefix: str) -> Iterator[RegisterInfo]:
         for name, declared in cls._declared.items():
-            yield from declared._locations(offset, prefix + name)
+            yield from declared._infos(offset, prefix + name)
 
-    def _locations(self, offset: int, path: str) -> Iterator[Location]:
+    def _infos(self, offset: int, path: str) -> Iterator[RegisterInfo]:
         return type(self)._walk(offset + self._offset, f"{path}.")
 
     @property
@@ -200,15 +200,15 @@ class RegisterMap(metaclass=RegisterMapType):
         if self._region is None:
             return repr(self)
         lines = []
-        for location in sorted(type(self)._walk(self._offset, ""), key=lambda location: location.offset):
-            if not location.readable:
+        for info in sorted(type(self)._walk(self._offset, ""), key=lambda info: info.offset):
+            if not info.readable:
                 value = "write-only"
-            elif location.read_effect:
+            elif info.read_effect:
                 value = "not read, as that has an effect"
             else:
-                number = location.register._bound(self._region, location.offset, location.path).read()
-                value = f"{number:#0{location.width // 4 + 2}x} {location.text(number)}".rstrip()
-            lines.append(f"{location.offset:#06x} {location.path} = {value}")
+                number = info.register._bound(self._region, info.offset, info.path).read()
+                value = f"{number:#0{info.width // 4 + 2}x} {info.text(number)}".rstrip()
+            lines.append(f"{info.offset:#06x} {info.path} = {value}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -280,9 +280,9 @@ class Array(tuple[_Element, ...]):
         vars(made).update(vars(self), _region=region, _path=path)
         return made
 
-    def _locations(self, offset: int, path: str) -> Iterator[Location]:
+    def _infos(self, offset: int, path: str) -> Iterator[RegisterInfo]:
         for index in range(self._count):
-            yield from self._element._locations(offset + index * self._stride, f"{path}[{index}]")
+            yield from self._element._infos(offset + index * self._stride, f"{path}[{index}]")
 
     def _index(self, word: str, wanted: str, done: str) -> int:
         number = re.fullmatch(r"\[(\d+|0x[0-9a-fA-F]+)\]", word)

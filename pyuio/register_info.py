@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a declaration of registers needs around it: `Accesses`, `Location`, and what its names may be.
+"""What a declaration of registers needs around it: `Accesses`, `RegisterInfo`, and what its names may be.
 
 `pyuio.registers` is where to import from.
 """
@@ -56,7 +56,7 @@ def checked_name(name: str, bases: tuple[type, ...], what: str) -> None:
 
 
 @dataclass(frozen=True)
-class Location:
+class RegisterInfo:
     """Where a register, or one field of it, is: what `RegisterMap.find` returns, and ``info`` of a register."""
 
     path: str
