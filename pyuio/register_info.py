@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, SupportsIndex
 
+from pyuio.errors import RegisterAccessError
 from pyuio.register_fields import Access, Bits, Layout
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ class RegisterInfo:
             RegisterAccessError: it is write-only.
             UnknownValueError: the field's enumeration has no name for its value.
         """
+        if not self.readable:
+            raise RegisterAccessError(f"{self.path} is write-only")
         if self.field is None:
             return self.bind(region).read()
         value: int = getattr(self.bind(region).snapshot(), self.field.name)

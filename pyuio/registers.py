@@ -129,7 +129,12 @@ class RegisterMap(metaclass=RegisterMapType):
         """
         at: Register | RegisterMap | Array[Any] = cls.at(0)
         offset, done = 0, ""
-        for word in re.findall(r"\[[^\]]*\]?|[^.\[]+", path):
+        words = re.findall(r"\[[^\]]*\]?|\.?[^.\[]+", path)
+        if "".join(words) != path or path.startswith("."):
+            raise RegisterNotFoundError(
+                f"{cls.__name__}: {path!r} is no name of a register, as in dma.channel[2].count"
+            )
+        for word in (word.removeprefix(".") for word in words):
             if isinstance(at, Array):
                 index = at._index(word, f"{cls.__name__}: {path!r}", done)
                 offset, done = offset + index * at._stride, f"{done}[{index}]"

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""Counts accesses to a page by having the processor trap each of them; access_trap.c beside this file does it."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import capstone
+import pytest
+from capstone import x86
+
+needs_trap = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="the access trap is for x86-64 Linux only"
+)
+PAGE = mmap.PAGESIZE
+
+
+class Access(NamedTuple):
+    """One access to the page: "read" or "write", where, and how wide by the operand of the instruction."""
+
+    kind: str
+    offset: int
+    bits: int
+
+
+class Event(ctypes.Structure):
+    _fields_ = (("offset", ctypes.c_uint64), ("write", ctypes.c_uint64), ("instruction", ctypes.c_uint8 * 16))
+
+
+class Trap:
+    """A page, the first of a mapping, on which every access is recorded while a call runs."""
+
+    def __init__(self, memory: mmap.mmap, library: ctypes.CDLL) -> None:
+        self.memory = memory
+        self._library = library
+        self._start = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        self._events = (Event * 4096)()
+        self._disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        self._disassembler.detail = True
+
+    def record(self, call: Callable[..., object], *arguments: object) -> list[Access]:
+        start, size = ctypes.c_void_p(self._start), ctypes.c_size_t(PAGE)
+        assert self._library.trap_arm(start, size) == 0
+        try:
+            call(*arguments)
+        finally:
+            count = self._library.trap_disarm(self._events, len(self._events))
+        assert count <= len(self._events)
+        return [access for event in self._events[:count] for access in self._decode(event)]
+
+    def _decode(self, event: Event) -> list[Access]:
+        instruction = next(self._disassembler.disasm(bytes(event.instruction), 0))
+        flag = capstone.CS_AC_WRITE if event.write else capstone.CS_AC_READ
+        operands = [operand for operand in instruction.operands if operand.type == x86.X86_OP_MEM]
+        # A string instruction has two; and the fault knows better than capstone, which takes a masked store for a read.
+        operand = next((one for one in operands if one.access & flag), operands[0])
+        if operand.access == capstone.CS_AC_READ | capstone.CS_AC_WRITE:  # changes memory in place
+            kinds = ["read", "write"]
+        else:
+            kinds = ["write" if event.write else "read"]
+        return [Access(kind, event.offset, operand.size * 8) for kind in kinds]
+
+
+def build(directory: Path) -> ctypes.CDLL:
+    """Compile the trap into a directory and load it."""
+    library = directory / "access_trap.so"
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()
+    source = Path(__file__).with_name("access_trap.c")
+    subprocess.run([*compiler, "-shared", "-fPIC", "-O1", "-Wall", "-o", library, source], check=True, timeout=60)
+    return ctypes.CDLL(str(library))
