@@ -55,6 +55,7 @@ class Command(Register, access="wo"):
 class Cleared(Register, access="rc"):
     errors = Field(7, 0)
     threshold = Field(15, 8, access="rw")
+    limit = Field(31, 24, access="rw")
 
 
 class Channel(RegisterMap):
