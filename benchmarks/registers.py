@@ -10,7 +10,7 @@ change of its clock decides. One statement is repeated many times in the loop, s
 
 CPython 3.10 misses the targets of read and write: it is from 3.11 on that it calls a C method without a detour.
 
-"by name" is the same through `pyuio.registers`: ``card.status.read()``, and for an update ``card.status.mode = 0x12``. Its
+"by name" is the same through `pyuio.registers`: ``card.status.read()``, and for an update ``card.status.mode = 3``. Its
 ratio to the Region is a target, too.
 
 The second table has another Python thread busy, and times single accesses, with what reading the clock takes and what

@@ -41,6 +41,8 @@ from pyuio.errors import (
     ResultExistsError,
     ResultFileError,
     ShortBufferError,
+    SystemRdlError,
+    SystemRdlUnavailableError,
     UnknownValueError,
     WouldBlockError,
 )
@@ -94,6 +96,8 @@ __all__ = [
     "ResultFileError",
     "Service",
     "ShortBufferError",
+    "SystemRdlError",
+    "SystemRdlUnavailableError",
     "UnknownValueError",
     "WouldBlockError",
     "devices",

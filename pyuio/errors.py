@@ -133,3 +133,11 @@ class RegisterNotFoundError(PyuioError, LookupError):
 
 class UnknownValueError(PyuioError, ValueError):
     """A field reads as a value that its enumeration has no name for."""
+
+
+class SystemRdlError(PyuioError, ValueError):
+    """A SystemRDL file cannot be read, or has what pyuio cannot access; the message names file and line."""
+
+
+class SystemRdlUnavailableError(PyuioError, ImportError):
+    """SystemRDL cannot be read, as systemrdl-compiler is not installed; the message says how to install it."""

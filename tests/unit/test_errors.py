@@ -39,6 +39,8 @@ BUILT_IN = {
     "RegisterAccessError": AttributeError,
     "RegisterNotFoundError": LookupError,
     "UnknownValueError": ValueError,
+    "SystemRdlError": ValueError,
+    "SystemRdlUnavailableError": ImportError,
 }
 
 
