@@ -60,8 +60,13 @@ class RegisterType(type):
         """Make a kind of register. ValueError: its fields, width or access cannot be."""
         namespace.setdefault("__slots__", ())
         own = {key: value for key, value in namespace.items() if isinstance(value, Field)}
-        for key in own:
+        for key, field in own.items():
             checked_name(key, bases, name)
+            if field.name:
+                raise ValueError(
+                    f"{name}: {key} is field {field.name} by another name; declare each with its own Field()"
+                )
+            field.name = key
         made = super().__new__(cls, name, bases, dict(namespace))
         made._fields = {**getattr(made, "_fields", {}), **own}
         made._kind_width = getattr(made, "_kind_width", 32) if width is None else checked_width(width, name)

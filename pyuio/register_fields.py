@@ -167,11 +167,6 @@ class Field(_registers.Field[_Value, _Given], Bits):
         members = {int(member): member for member in self.enum}
         return tuple(members.get(value) for value in range(min(self.largest + 1, 1 << _LARGEST_TABLE)))
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        if self.name:
-            raise ValueError(f"field {self.name} has a second name, {name}; declare it twice")
-        self.name = name
-
     # ---- What the compiled part leaves to be done here ----
 
     def _get_slowly(self, register: Register) -> object:

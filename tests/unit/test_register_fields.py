@@ -174,6 +174,10 @@ def test_a_name_is_declared_once() -> None:
             enable = Field(0)
             enable = Field(1)  # noqa: PIE794
 
+    shared: Any = Field(0)
+    with pytest.raises(ValueError, match="second is field first by another name"):
+        kind(32, {"first": shared, "second": shared})
+
     class Base(Register):
         enable = Field(0)
 
