@@ -301,14 +301,14 @@ class Register(_registers.Register, metaclass=RegisterType):
             )
         return self._read_slowly()
 
-    def _set_field(self, mask: int, bits: int, ones: bool, name: str) -> None:
-        """Set bits that are writable and fit."""
-        layout, held = self._layout, self._held
+    def _set_field(self, field: Bits, bits: int) -> None:
+        """Set bits, in place, that are writable and fit."""
+        layout, held, mask = self._layout, self._held, field.mask
         if held is not None:
             if held.over:
-                raise RegisterAccessError(f"{name}: this is {held.over}, and cannot be changed")
+                raise RegisterAccessError(f"{self._path}.{field.name}: this is {held.over}, and cannot be changed")
             held.assigned = True
-            if ones:
+            if mask & layout.ones:
                 held.ones = held.ones & ~mask | bits
             else:
                 held.value = held.value & ~mask | bits
@@ -317,7 +317,7 @@ class Register(_registers.Register, metaclass=RegisterType):
         # Bits that are only written, of a register that is not read at all, have no value that is safe to write.
         blind = layout.writable & ~mask if not layout.readable else 0
         if blind or layout.special & ~mask or (layout.needed & ~mask and not layout.updatable):
-            self._require_updatable(name)
+            self._require_updatable(f"{self._path}.{field.name}")
         if not layout.needed & ~mask:
             getattr(region, f"write{width}")(self._offset, bits)
             return

@@ -184,18 +184,20 @@ class Field(_registers.Field[_Value, _Given], Bits):
             ) from None
 
     def _set_slowly(self, register: Register, given: SupportsIndex) -> None:
-        part = operator.index(given)
-        layout, name = register.info.layout, f"{register._path}.{self.name}"
+        part, layout = operator.index(given), register._layout
         if self.mask & ~layout.writable:
-            raise RegisterAccessError(f"{name} is read-only")
+            raise RegisterAccessError(f"{register._path}.{self.name} is read-only")
         if not 0 <= part <= self.largest:
-            raise ValueError(f"{name}: {part:#x} does not fit bits {self.bits}, which take 0 to {self.largest:#x}")
-        ones = bool(self.mask & layout.ones)
-        if ones and not part and register._held is None:
             raise ValueError(
-                f"{name}: writing 0 does nothing here; write 1 to what is to change ({self.access or 'w1c'})"
+                f"{register._path}.{self.name}: {part:#x} does not fit bits {self.bits}, which take 0 to "
+                f"{self.largest:#x}"
             )
-        register._set_field(self.mask, part << self.low, ones, name)
+        if not part and self.mask & layout.ones and register._held is None:
+            access = self.access or register._access
+            raise ValueError(
+                f"{register._path}.{self.name}: writing 0 does nothing here; write 1 to what is to change ({access})"
+            )
+        register._set_field(self, part << self.low)
 
 
 @dataclass(frozen=True)
