@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from mypy import api
 
 DECLARED = """
 import enum
@@ -90,10 +91,19 @@ def complaints(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[str]]
     program = tmp_path_factory.mktemp("typing") / "program.py"
     program.write_text(DECLARED + GOOD + "".join(f"    {line}\n" for line in BAD))
     root = Path(__file__).resolve().parents[2]
-    output, errors, _ = api.run(["--strict", "--config-file", str(root / "pyproject.toml"), str(program)])
-    assert not errors
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file",
+        root / "pyproject.toml",
+        program,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, cwd=root)
+    assert not done.stderr
     found: dict[int, list[str]] = {}
-    for line in re.finditer(r"program\.py:(\d+): error: (.*)", output):
+    for line in re.finditer(r"program\.py:(\d+): error: (.*)", done.stdout):
         found.setdefault(int(line[1]), []).append(line[2])
     return found
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mypy import api
 
 from pyuio import RegisterAccessError, SystemRdlError, SystemRdlUnavailableError, systemrdl
 from tests.unit.register_support import Plain
@@ -148,11 +147,20 @@ def test_the_module_declares_the_same_and_is_typed(card: Path, tmp_path: Path) -
         "def misuse(region: Region) -> int:\n"
         "    return Card(region).contrl  # type: ignore[no-any-return]\n"
     )
-    config = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    files = [str(tmp_path / "card_registers.py"), str(tmp_path / "program.py")]
-    output, _, _ = api.run(["--strict", "--config-file", str(config), *files])
-    errors = [line for line in output.splitlines() if "error" in line and not line.startswith("Found")]
-    assert len(errors) == 1, output
+    root = Path(__file__).resolve().parents[2]
+    files = [tmp_path / "card_registers.py", tmp_path / "program.py"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file",
+        root / "pyproject.toml",
+        *files,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, cwd=root)
+    errors = [line for line in done.stdout.splitlines() if " error: " in line]
+    assert len(errors) == 1, done.stdout
     assert "program.py:9" in errors[0]
     assert '"Card" has no attribute "contrl"' in errors[0]
 
