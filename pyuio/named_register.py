@@ -7,6 +7,7 @@ import errno
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import cleandoc
 from types import MethodDescriptorType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, SupportsIndex
 
@@ -42,6 +43,7 @@ class RegisterType(type):
     _kind_width: int
     _kind_access: Access
     _kind_layout: Layout
+    _kind_doc: str
 
     @classmethod
     def __prepare__(cls, name: str, bases: tuple[type, ...], /, **keywords: object) -> Names:
@@ -71,6 +73,7 @@ class RegisterType(type):
         made._fields = {**getattr(made, "_fields", {}), **own}
         made._kind_width = getattr(made, "_kind_width", 32) if width is None else checked_width(width, name)
         made._kind_access = getattr(made, "_kind_access", "rw") if access is None else checked_access(access, name)
+        made._kind_doc = cleandoc(namespace.get("__doc__") or "") if bases != (_registers.Register,) else ""
         made._kind_layout = Layout.of(name, made._kind_width, made._kind_access, made._fields)
         return made
 
@@ -123,8 +126,7 @@ class Register(_registers.Register, metaclass=RegisterType):
                 f"{self._path} at {self._offset:#x}: the offset of a register of {self._layout.width} bits is a "
                 f"multiple of {self._layout.width // 8} from 0"
             )
-        own = kind.__dict__.get("__doc__") or ""
-        self._doc = doc if doc is not None else own if kind is not Register else ""
+        self._doc = kind._kind_doc if doc is None else doc
         self._region: Accesses | None = None
         self._held: _Held | None = None
 
@@ -141,7 +143,7 @@ class Register(_registers.Register, metaclass=RegisterType):
         made._access, made._doc, made._layout = self._access, self._doc, self._layout
         return made
 
-    def _bound(self, region: Accesses, offset: int, path: str) -> Self:
+    def _bound(self, region: Accesses | None, offset: int, path: str) -> Self:
         """Return the register in a region, at this offset from its start."""
         made, layout = self._copy(region, offset, path), self._layout
         methods = [getattr(type(region), f"{verb}{layout.width}", None) for verb in ("read", "write", "update")]

@@ -24,6 +24,7 @@ import difflib
 import operator
 import re
 from collections.abc import Iterator, Mapping
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, TypeVar
 
 from pyuio.errors import RegisterNotFoundError
@@ -49,13 +50,16 @@ class RegisterMapType(type):
 
     def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> RegisterMapType:
         """Make a map. ValueError: registers overlap, are misaligned, or have names that they may not have."""
-        own = {key: value for key, value in namespace.items() if is_declaration(value)}
-        for key, value in own.items():
+        own = {}
+        for key, value in namespace.items():
+            if not is_declaration(value):
+                continue
             checked_name(key, bases, name)
             if isinstance(value, Field):
                 raise ValueError(f"{name}: {key} is a field; declare it in a class that derives from Register")
             if value._region is not None:
                 raise ValueError(f"{name}: {key} is in a region already; declare it with at(offset)")
+            own[key] = value._bound(None, value._offset, key)  # what it is called is known now
         # A slot for each, which Python finds faster than an attribute of the class.
         rest = {key: value for key, value in namespace.items() if key not in own}
         slots = (*rest.get("__slots__", ()), *own)
@@ -67,6 +71,11 @@ class RegisterMapType(type):
         made._alignment = max((info.width // 8 for info in placed), default=1)
         kind: RegisterMapType = made
         return kind
+
+    def __getattribute__(cls, name: str) -> Any:
+        """Return the declaration of a register, where Python would return what an instance keeps it in."""
+        found = super().__getattribute__(name)
+        return super().__getattribute__("_declared")[name] if isinstance(found, MemberDescriptorType) else found
 
 
 def _check_overlaps(name: str, placed: list[RegisterInfo]) -> None:
@@ -96,7 +105,7 @@ class RegisterMap(metaclass=RegisterMapType):
             name.
     """
 
-    __slots__ = ("_doc", "_offset", "_path", "_region")
+    __slots__ = ("_offset", "_path", "_region")
     __declares__: ClassVar[bool] = True
     _declared: ClassVar[Mapping[str, Declared]]
     _size: ClassVar[int]
@@ -104,20 +113,19 @@ class RegisterMap(metaclass=RegisterMapType):
     _region: Accesses | None
     _offset: int
     _path: str
-    _doc: str
 
     def __init__(self, region: Accesses, *, offset: int = 0) -> None:
-        self._place(region, offset, "", self.__doc__ or "")
+        self._place(region, offset, "")
 
     @classmethod
-    def at(cls, offset: int, *, doc: str = "") -> Self:
+    def at(cls, offset: int) -> Self:
         """Declare this map as a part of another one, that many bytes from its start.
 
         Raises:
             ValueError: an offset that is negative or misaligned for one of its registers.
         """
         made = cls.__new__(cls)
-        made._place(None, offset, cls.__name__, doc or cls.__doc__ or "")
+        made._place(None, offset, cls.__name__)
         return made
 
     @classmethod
@@ -127,7 +135,7 @@ class RegisterMap(metaclass=RegisterMapType):
         Raises:
             RegisterNotFoundError: there is no such register or field; the message lists names like it.
         """
-        at: Register | RegisterMap | Array[Any] = cls.at(0)
+        at: Register | RegisterMap | Array[Any] | None = None
         offset, done = 0, ""
         words = re.findall(r"\[[^\]]*\]?|\.?[^.\[]+", path)
         if "".join(words) != path or path.startswith("."):
@@ -140,9 +148,9 @@ class RegisterMap(metaclass=RegisterMapType):
                 offset, done = offset + index * at._stride, f"{done}[{index}]"
                 at = at._element
                 continue
-            names: Mapping[str, Any] = at._declared if isinstance(at, RegisterMap) else at._fields
+            names: Mapping[str, Any] = at._fields if isinstance(at, Register) else (at or cls)._declared
             if word not in names:
-                what = "register" if isinstance(at, RegisterMap) else "field"
+                what = "field" if isinstance(at, Register) else "register"
                 raise RegisterNotFoundError(
                     f"{cls.__name__}: {path!r}: {done or 'the map'} has no {what} {word}{_similar(word, names)}"
                 )
@@ -154,7 +162,7 @@ class RegisterMap(metaclass=RegisterMapType):
             at = names[word]
             offset += at._offset
         if not isinstance(at, Register):
-            inside = ", ".join(at._declared) if isinstance(at, RegisterMap) else f"[0] to [{at._count - 1}]"
+            inside = f"[0] to [{at._count - 1}]" if isinstance(at, Array) else ", ".join((at or cls)._declared)
             raise RegisterNotFoundError(f"{cls.__name__}: {path!r} is no register; {done or 'the map'} has {inside}")
         return RegisterInfo(done, offset, at)
 
@@ -165,21 +173,20 @@ class RegisterMap(metaclass=RegisterMapType):
 
     # ---- Made from the declaration ----
 
-    def _place(self, region: Accesses | None, offset: int, path: str, doc: str) -> None:
+    def _place(self, region: Accesses | None, offset: int, path: str) -> None:
         kind, offset = type(self), operator.index(offset)
         if offset < 0 or offset % kind._alignment:
             raise ValueError(f"{kind.__name__} at {offset:#x}: the offset is a multiple of {kind._alignment} from 0")
-        values: dict[str, object] = {"_region": region, "_offset": offset, "_path": path, "_doc": doc}
-        if region is not None:
-            prefix = f"{path}." if path else ""
-            for name, one in kind._declared.items():
-                values[name] = one._bound(region, offset + one._offset, prefix + name)
+        values: dict[str, object] = {"_region": region, "_offset": offset, "_path": path}
+        prefix = f"{path}." if path else ""
+        for name, one in kind._declared.items():
+            values[name] = one._bound(region, offset + one._offset, prefix + name)
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def _bound(self, region: Accesses, offset: int, path: str) -> Self:
+    def _bound(self, region: Accesses | None, offset: int, path: str) -> Self:
         made = type(self).__new__(type(self))
-        made._place(region, offset, path, self._doc)
+        made._place(region, offset, path)
         return made
 
     @classmethod
@@ -232,7 +239,6 @@ class Array(tuple[_Element, ...]):
         element: the first one, at its offset: a register, a map or another array.
         count: how many, at least 1.
         stride: bytes from the start of one to the start of the next; what one takes up if None.
-        doc: a sentence of the data sheet.
 
     Raises:
         ValueError: no element, or a stride that is less than an element or misaligned for it.
@@ -243,17 +249,15 @@ class Array(tuple[_Element, ...]):
     _element: Declared
     _count: int
     _stride: int
-    _doc: str
     _path: str
 
-    def __new__(cls, element: _Element, count: int, *, stride: int | None = None, doc: str = "") -> Self:
+    def __new__(cls, element: _Element, count: int, *, stride: int | None = None) -> Self:
         """Declare the array."""
         made = tuple.__new__(cls)
         made._region = None
         made._element = element
         made._count = operator.index(count)
         made._stride = element._span if stride is None else operator.index(stride)
-        made._doc = doc or element._doc
         made._path = ""
         if made._count < 1:
             raise ValueError(f"an array of registers has at least 1, not {count}")
@@ -276,7 +280,7 @@ class Array(tuple[_Element, ...]):
     def _alignment(self) -> int:
         return self._element._alignment
 
-    def _bound(self, region: Accesses, offset: int, path: str) -> Self:
+    def _bound(self, region: Accesses | None, offset: int, path: str) -> Self:
         elements = (
             self._element._bound(region, offset + index * self._stride, f"{path}[{index}]")
             for index in range(self._count)

@@ -67,7 +67,7 @@ class Channel(RegisterMap):
 
 
 class Block(RegisterMap):
-    channel = Array(Channel.at(0x10), 2, stride=0x10, doc="two of them")
+    channel = Array(Channel.at(0x10), 2, stride=0x10)
 
 
 class Card(RegisterMap):
@@ -414,6 +414,21 @@ def test_a_map_may_extend_another(bar: Any) -> None:
     assert Newer.find("more").offset == 0x80
 
 
+def test_the_class_has_the_declarations() -> None:
+    """So that an offset is known without a region, and mypy checks the name."""
+    assert Card.control.info == Card.find("control")
+    assert (Card.control.info.path, Card.control.info.offset) == ("control", 4)
+    nested = Card.block.channel[1].control.info
+    assert (nested.path, nested.offset, nested.width) == ("block.channel[1].control", 0x64, 32)
+    assert (Card.grid[1][2].info.path, Card.grid[1][2].info.offset) == ("grid[1][2]", 0x2C)
+    with pytest.raises(TypeError, match="control is a declaration"):
+        Card.control.read()
+    with pytest.raises(TypeError, match=r"block\.channel\[0\]\.count is a declaration"):
+        Card.block.channel[0].count.write(1)
+    with pytest.raises(TypeError, match="is a declaration"):
+        Card.control.enable = True
+
+
 # ---- By text ----
 
 
@@ -510,7 +525,7 @@ def test_printing() -> None:
     assert repr(card.control) == "<Control control at 0x4, 32 bits, rw: enable[0] speed[5:4] busy[6] level[15:8]>"
     assert repr(card.block.channel[1].count) == "<Register block.channel[1].count at 0x60, 16 bits, rw>"
     assert str(card.command) == "command is write-only"
-    assert repr(Card.control) != ""
+    assert repr(Card.control) == repr(card.control)
     assert "at 0x40" in repr(card.block)
     assert "block.channel[2] of <Channel" in repr(card.block.channel)
     assert str(Control(4)) == repr(Control(4))
