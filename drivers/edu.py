@@ -15,19 +15,6 @@ from typing import ClassVar
 from pyuio import Device, DeviceTimeoutError, DmaBuffer, Driver, Field, Register, RegisterMap
 from pyuio.program import Operation, Read, WriteBack
 
-# Offsets in BAR 0, section "MMIO area spec". All take 32-bit accesses; those of DMA take 64-bit ones, too.
-IDENTIFICATION = 0x00
-LIVENESS = 0x04
-FACTORIAL = 0x08
-STATUS = 0x20
-INTERRUPT_STATUS = 0x24
-RAISE_INTERRUPT = 0x60
-ACKNOWLEDGE_INTERRUPT = 0x64
-DMA_SOURCE = 0x80
-DMA_DESTINATION = 0x88
-DMA_COUNT = 0x90
-DMA_COMMAND = 0x98
-
 
 class Identification(Register, access="ro"):
     """0xRRrr00ed, version RR.rr."""
@@ -67,22 +54,32 @@ class DmaCommand(Register, width=64):
 
 
 class EduRegisters(RegisterMap):
-    """BAR 0, section "MMIO area spec"."""
+    """BAR 0, section "MMIO area spec". All take 32-bit accesses; those of DMA take 64-bit ones, too."""
 
-    identification = Identification(IDENTIFICATION)
-    liveness = Register(LIVENESS, doc="reads as the inverse of what was written")
-    factorial = Register(FACTORIAL, doc="write n, read n! (modulo 2^32) when status.computing is clear")
-    status = Status(STATUS)
-    interrupt_status = Interrupts(INTERRUPT_STATUS, access="ro", doc="interrupts raised and not acknowledged")
-    raise_interrupt = Interrupts(RAISE_INTERRUPT, access="wo", doc="bits to set in interrupt_status")
-    acknowledge_interrupt = Interrupts(ACKNOWLEDGE_INTERRUPT, access="wo", doc="bits to clear in interrupt_status")
-    dma_source = Register(DMA_SOURCE, width=64, doc="address to read from, on the bus or in the card's memory")
-    dma_destination = Register(DMA_DESTINATION, width=64, doc="address to write to")
-    dma_count = Register(DMA_COUNT, width=64, doc="bytes to transfer")
-    dma_command = DmaCommand(DMA_COMMAND)
+    identification = Identification(0x00)
+    liveness = Register(0x04, doc="reads as the inverse of what was written")
+    factorial = Register(0x08, doc="write n, read n! (modulo 2^32) when status.computing is clear")
+    status = Status(0x20)
+    interrupt_status = Interrupts(0x24, access="ro", doc="interrupts raised and not acknowledged")
+    raise_interrupt = Interrupts(0x60, access="wo", doc="bits to set in interrupt_status")
+    acknowledge_interrupt = Interrupts(0x64, access="wo", doc="bits to clear in interrupt_status")
+    dma_source = Register(0x80, width=64, doc="address to read from, on the bus or in the card's memory")
+    dma_destination = Register(0x88, width=64, doc="address to write to")
+    dma_count = Register(0x90, width=64, doc="bytes to transfer")
+    dma_command = DmaCommand(0x98)
 
 
-# The same bits as numbers, for programs of a `pyuio.Service`.
+# The same as numbers, for programs of a `pyuio.Service` and whoever counts accesses: offsets, and bits.
+LIVENESS = EduRegisters.liveness.info.offset
+FACTORIAL = EduRegisters.factorial.info.offset
+STATUS = EduRegisters.status.info.offset
+INTERRUPT_STATUS = EduRegisters.interrupt_status.info.offset
+RAISE_INTERRUPT = EduRegisters.raise_interrupt.info.offset
+ACKNOWLEDGE_INTERRUPT = EduRegisters.acknowledge_interrupt.info.offset
+DMA_SOURCE = EduRegisters.dma_source.info.offset
+DMA_DESTINATION = EduRegisters.dma_destination.info.offset
+DMA_COUNT = EduRegisters.dma_count.info.offset
+DMA_COMMAND = EduRegisters.dma_command.info.offset
 STATUS_COMPUTING = Status.computing.mask
 STATUS_INTERRUPT_AFTER_FACTORIAL = Status.interrupt_after_factorial.mask
 INTERRUPT_FACTORIAL = Interrupts.factorial.mask
