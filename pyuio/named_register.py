@@ -361,4 +361,4 @@ class Register(_registers.Register, metaclass=RegisterType):
             return f"<{kind} {self._path} = {value:#0{layout.width // 4 + 2}x} {self.info.text(value)}".rstrip() + ">"
         fields = "".join(f" {one.name}{one.bits}" for one in type(self)._fields.values())
         place = f"{self._path} at {self._offset:#x}"
-        return f"<{kind} {place}, {layout.width} bits, {self._access}{':' * bool(fields)}{fields}>"
+        return f"<{kind} {place}, {layout.width} bits, {self.info.access}{':' * bool(fields)}{fields}>"

@@ -231,6 +231,13 @@ class Layout:
         """What a change of another field must read, to write it back as it was."""
         return self.writable & self.readable & ~self.ones
 
+    def whole(self, declared: Access) -> Access:
+        """Return what may be done with the register: what was declared, unless its fields allow something else."""
+        readable, writable = bool(self.readable), bool(self.writable)
+        if (declared in _READABLE, declared in _WRITABLE) == (readable, writable):
+            return declared
+        return "rw" if readable and writable else "ro" if readable else "wo"
+
     @property
     def updatable(self) -> bool:
         """Whether it can be read and written back without an effect but the wanted one."""

@@ -81,8 +81,10 @@ class RegisterInfo:
 
     @property
     def access(self) -> Access:
-        """What may be done with the register, or the field."""
-        return (self.field and self.field.access) or self.register._access
+        """What may be done with the field, or the register; one whose fields differ is ``rw`` if any can be written."""
+        if self.field is not None and self.field.access is not None:
+            return self.field.access
+        return self.layout.whole(self.register._access) if self.field is None else self.register._access
 
     @property
     def doc(self) -> str:

@@ -439,6 +439,8 @@ def test_the_class_has_the_declarations() -> None:
         ("control.busy", 4, 32, "ro", "busy"),
         ("events.overflow", 8, 16, "w1c", "overflow"),
         ("command.go", 0xC, 32, "wo", "go"),
+        ("cleared", 0x10, 32, "rw", None),
+        ("cleared.errors", 0x10, 32, "rc", "errors"),
         ("wide", 0x18, 64, "rw", None),
         ("grid[1][2]", 0x2C, 16, "rw", None),
         ("block.channel[1].control.level", 0x64, 32, "rw", "level"),
