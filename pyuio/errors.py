@@ -30,6 +30,18 @@ class DriverNotBoundError(PyuioError, OSError):
     """No UIO driver is bound to the device, and binding one was not asked for (errno ENODEV)."""
 
 
+class DriverNotFoundError(PyuioError, LookupError):
+    """No installed package publishes a driver for the device; the message lists those that there are."""
+
+
+class AmbiguousDriverError(PyuioError, LookupError):
+    """Several installed packages publish a driver for the same device; the message lists them."""
+
+
+class DriverLoadError(PyuioError, ImportError):
+    """A driver that an installed package publishes cannot be loaded; the message names the package."""
+
+
 class BindingError(PyuioError, OSError):
     """The kernel refused to bind a driver to a device, or to release it."""
 

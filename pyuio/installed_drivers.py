@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""The drivers that installed packages publish, in the entry-point group ``pyuio.drivers``.
+
+A package's pyproject.toml names its driver's class there, as in ``edu = "pyuio_drivers.edu:Edu"``. The class is loaded
+when it is asked for; one that does not load harms no other.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+
+from pyuio.driver import Driver
+from pyuio.errors import AmbiguousDriverError, DriverLoadError, DriverNotFoundError
+
+GROUP = "pyuio.drivers"
+
+_IDS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
+
+
+@dataclass(frozen=True)
+class InstalledDriver:
+    """A driver that an installed package publishes.
+
+    Attributes:
+        name: of the entry point, as in ``edu``.
+        distribution: the package that publishes it, as in ``pyuio-framework``; "" where its metadata does not say.
+        entry_point: where its class is.
+    """
+
+    name: str
+    distribution: str
+    entry_point: EntryPoint = field(repr=False)
+
+    @functools.cached_property
+    def driver(self) -> type[Driver]:
+        """The class, loaded at the first use. DriverLoadError: it cannot be loaded, or is no driver."""
+        where = f"the driver {self.name} ({self.entry_point.value}, of {self.distribution or 'an unknown package'})"
+        remedy = "mend that package or remove it (pip uninstall)"
+        try:
+            loaded = self.entry_point.load()
+        except (Exception, SystemExit) as error:  # somebody else's module: anything may come of it
+            raise DriverLoadError(f"{where} cannot be loaded: {type(error).__name__}: {error}; {remedy}") from error
+        if not (isinstance(loaded, type) and issubclass(loaded, Driver)):
+            raise DriverLoadError(f"{where} is not a class derived from pyuio.Driver; {remedy}")
+        if not (
+            isinstance(loaded.ids, tuple) and all(isinstance(ids, str) and _IDS.fullmatch(ids) for ids in loaded.ids)
+        ):
+            raise DriverLoadError(f"{where}: its ids are {loaded.ids!r}, not as in ('1234:11e8',); {remedy}")
+        return loaded
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The id pairs it serves. DriverLoadError: as for `driver`."""
+        return self.driver.ids
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.distribution})" if self.distribution else self.name
+
+
+def installed_drivers() -> list[InstalledDriver]:
+    """Return the drivers of all installed packages, by name; none is loaded yet."""
+    found = {
+        InstalledDriver(point.name, point.dist.name if point.dist else "", point): None
+        for point in entry_points(group=GROUP)
+    }
+    return sorted(found, key=lambda driver: (driver.name, driver.distribution))
+
+
+def drivers_for(ids: str | None) -> tuple[list[InstalledDriver], list[DriverLoadError]]:
+    """Return the drivers that serve these ids, and why others could not be asked.
+
+    Args:
+        ids: as in ``1234:11e8``; None, which no driver serves, for what is not a PCI function.
+    """
+    serving, failures = [], []
+    for installed in installed_drivers():
+        try:
+            if ids is not None and ids.lower() in installed.ids:
+                serving.append(installed)
+        except DriverLoadError as error:
+            failures.append(error)
+    return serving, failures
+
+
+def driver_for(ids: str | None) -> type[Driver]:
+    """Return the class of the driver that serves these ids.
+
+    Args:
+        ids: as in ``1234:11e8``; None, which no driver serves, for what is not a PCI function.
+
+    Raises:
+        DriverNotFoundError: no installed driver does; the message lists what there is, and what did not load.
+        AmbiguousDriverError: several do.
+    """
+    serving, failures = drivers_for(ids)
+    if len({installed.driver for installed in serving}) > 1:
+        listing = ", ".join(map(str, serving))
+        raise AmbiguousDriverError(f"{len(serving)} installed drivers serve {ids}: {listing}; uninstall all but one")
+    if serving:
+        return serving[0].driver
+    names = ", ".join(map(str, installed_drivers())) or "none"
+    unloaded = "".join(f"\n  {error}" for error in failures)
+    reason = f"no installed driver serves {ids or 'what is not a PCI function'}; there are: {names}"
+    raise DriverNotFoundError(f"{reason}; a package publishes one in the entry-point group {GROUP}{unloaded}")
