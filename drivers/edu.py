@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from pyuio import Device, DeviceTimeoutError, DmaBuffer, Driver, Field, Register, RegisterMap
-from pyuio.program import Operation, Read, WriteBack
+from pyuio.program import Operation, Read, Write, WriteBack
 
 
 class Identification(Register, access="ro"):
@@ -179,6 +179,14 @@ class Edu(Driver):
     def raise_interrupt(self, bits: int = 1) -> None:
         """Make the card raise its interrupt with these bits, 1 to 0xffffffff, set in its interrupt status."""
         self.named.raise_interrupt.write(bits)
+
+    def trigger(self) -> None:
+        """Make the card raise its interrupt once."""
+        self.raise_interrupt()
+
+    def trigger_program(self) -> list[Operation]:
+        """Return what a `pyuio.Service` does to raise the interrupt."""
+        return [Write(self.registers, RAISE_INTERRUPT, 1)]
 
     def interrupt_status(self) -> int:
         """Return the bits of the interrupts raised and not yet acknowledged."""

@@ -10,7 +10,8 @@ from typing import ClassVar, TypeVar
 
 from pyuio.device import Device
 from pyuio.discovery import FoundDevice, devices, find
-from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError
+from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError, UnsupportedByDriverError
+from pyuio.program import Operation
 from pyuio.registers import RegisterMap
 
 _Driver = TypeVar("_Driver", bound="Driver")
@@ -21,6 +22,9 @@ class Driver:
 
     A driver names the ids it serves, sets its card up in ``__init__`` and leaves it quiet in `quiet`. It is a context
     manager, and closes the device.
+
+    Where the card can be made to raise its interrupt, `trigger`, `acknowledge`, `acknowledge_program` and perhaps
+    `trigger_program` let ``pyuio bench`` measure on it. They are used on a card that is quiet, and on nothing else.
 
     Args:
         device: an open device of one of these ids.
@@ -83,6 +87,35 @@ class Driver:
 
     def quiet(self) -> None:
         """Make the card stop what it does: no interrupt, no transfer. Called by `close` on a device that is open."""
+
+    def trigger(self) -> None:
+        """Make the card raise its interrupt once. May be called in a forked process, on another CPU.
+
+        Raises:
+            UnsupportedByDriverError: this driver does not supply it; so do the three below.
+        """
+        raise self._unsupported("trigger()")
+
+    def acknowledge(self) -> None:
+        """Make the card lower the interrupt that `trigger` raised; harmless when there is none."""
+        raise self._unsupported("acknowledge()")
+
+    def acknowledge_program(self) -> list[Operation]:
+        """Return what a `pyuio.Service` does to acknowledge the interrupt that `trigger` raised."""
+        raise self._unsupported("acknowledge_program()")
+
+    def trigger_program(self) -> list[Operation]:
+        """Return what a `pyuio.Service` does to raise the card's interrupt, as `trigger` does."""
+        raise self._unsupported("trigger_program()")
+
+    @classmethod
+    def supplies(cls, *names: str) -> bool:
+        """Return whether this driver has methods of its own in place of all of these, which are optional."""
+        return all(getattr(cls, name) is not getattr(Driver, name) for name in names)
+
+    def _unsupported(self, what: str) -> UnsupportedByDriverError:
+        reason = f"{type(self).__name__} supplies no {what}, and only a card's driver knows how it does that"
+        return UnsupportedByDriverError(reason)
 
     def close(self) -> None:
         """Leave the card quiet and close the device; again is harmless."""

@@ -42,6 +42,10 @@ class DriverLoadError(PyuioError, ImportError):
     """A driver that an installed package publishes cannot be loaded; the message names the package."""
 
 
+class UnsupportedByDriverError(PyuioError, NotImplementedError):
+    """A driver was asked for something optional that it does not supply."""
+
+
 class BindingError(PyuioError, OSError):
     """The kernel refused to bind a driver to a device, or to release it."""
 

@@ -7,7 +7,7 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +15,11 @@ import typer
 from pyuio_drivers.edu import Edu
 from rich.console import Console
 
+from pyuio.discovery import FoundDevice, find
+from pyuio.driver import Driver
 from pyuio.errors import MeasurementError, PyuioError
-from pyuio.latency import interrupts, load, plan, plot, rate, table, timer
+from pyuio.installed_drivers import driver_for
+from pyuio.latency import closed_loop, interrupts, load, open_loop, plan, plot, rate, table, timer
 from pyuio.latency.comparison import Comparison
 from pyuio.latency.output import Output
 from pyuio.latency.patch_loop import PatchLoop
@@ -26,6 +29,7 @@ from pyuio.latency.results import Run
 app = typer.Typer(help="Measure latency, and compare results.", no_args_is_help=True)
 
 ALL_LOADS = ",".join(load.LOADS)
+INTERVAL = 1000.0  # us
 DURATION = 30.0  # seconds, where neither that nor a count is asked for
 
 Duration = Annotated[
@@ -33,6 +37,9 @@ Duration = Annotated[
 ]
 Count = Annotated[
     int | None, typer.Option(metavar="N", help="Samples of each way under each load, instead of --duration.")
+]
+Interval = Annotated[
+    float, typer.Option(metavar="MICROSECONDS", help="From one event to the next; of interrupts on average.")
 ]
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where results are written, as they come: JSON, .hlog, .hgrm, PNG.")
@@ -52,7 +59,7 @@ Priority = Annotated[
 def measure_timer(
     duration: Duration = None,
     count: Count = None,
-    interval: Annotated[float, typer.Option(metavar="MICROSECONDS", help="From one wake-up to the next.")] = 1000,
+    interval: Interval = INTERVAL,
     cpu: Annotated[
         list[int] | None, typer.Option(metavar="N", help="Measure on this CPU; repeatable. Default: the last one.")
     ] = None,
@@ -69,24 +76,22 @@ def measure_timer(
     """
     with _usage():
         cpus = list(dict.fromkeys(cpu or [timer.default_cpu()]))
-        nanoseconds = _nanoseconds(interval)
-        timer.check(nanoseconds, cpus, priority)
-        under = load.named(loads)
-        turns = len(timer.WAYS) * len(under)
-        how_much = plan.make(nanoseconds, turns, duration=_duration(duration, count), count=count)
+        how_much, under = _planned(tuple(timer.WAYS), duration, count, interval, loads, priority, cpus)
     options = timer.Options(how_much, under, cpus, priority)
     with contextlib.ExitStack() as stack:
         # Before anything is measured: what cannot be written is found out now.
         output = stack.enter_context(Output(out, "timer", overwrite=overwrite)) if out else None
-        with stoppable(), Bar(how_much.rounds * turns) as bar:
+        with stoppable(), Bar(how_much.rounds * len(timer.WAYS) * len(under)) as bar:
             run = timer.Measurement(options, output, bar).measure()
         finish(run, output, picture=picture, as_json=as_json)
 
 
 Device = Annotated[
-    str | None, typer.Argument(metavar="[DEVICE]", help="An edu card; needed only if there are several.")
+    str | None,
+    typer.Argument(metavar="[DEVICE]", help="As for pyuio.open, with an installed driver. Default: the only edu card."),
 ]
 Cpu = Annotated[int | None, typer.Option(metavar="N", help="Where the interrupt is handled. Default: the last one.")]
+RaisingCpu = Annotated[int | None, typer.Option(metavar="N", help="Where it is raised. Default: another one.")]
 
 
 @app.command("latency")
@@ -94,11 +99,9 @@ def measure_latency(
     device: Device = None,
     duration: Duration = None,
     count: Count = None,
-    interval: Annotated[float, typer.Option(metavar="MICROSECONDS", help="Between interrupts, on average.")] = 1000,
+    interval: Interval = INTERVAL,
     cpu: Cpu = None,
-    raising_cpu: Annotated[
-        int | None, typer.Option(metavar="N", help="Where it is raised. Default: another one.")
-    ] = None,
+    raising_cpu: RaisingCpu = None,
     priority: Priority = timer.DEFAULT_PRIORITY,
     loads: Loads = ALL_LOADS,
     out: Out = None,
@@ -106,25 +109,28 @@ def measure_latency(
     picture: Picture = True,
     as_json: Json = False,
 ) -> None:
-    """Measure how long an interrupt of an edu card takes to its handler.
+    """Measure how long a card's interrupt takes to its handler.
 
-    Three ways in turn: the loop of the patch in C, a read loop in Python, a native service.
+    On QEMU's edu card in three ways in turn: the loop of the patch in C, a read loop in Python, a native service. On
+    any other card whose driver can trigger its interrupt in the latter two.
     """
     with _usage():
         reading, raising = interrupts.choose_cpus(cpu, raising_cpu)
-        nanoseconds = _nanoseconds(interval)
-        timer.check(nanoseconds, (), priority)
-        under = load.named(loads)
-        turns = len(interrupts.WAYS) * len(under)
-        how_much = plan.make(nanoseconds, turns, duration=_duration(duration, count), count=count)
+        found, driver = _chosen(device)
+        ways = open_loop.WAYS if issubclass(driver, Edu) else closed_loop.WAYS
+        how_much, under = _planned(ways, duration, count, interval, loads, priority)
     options = interrupts.Options(how_much, under, reading, raising, priority)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(Output(out, "latency", overwrite=overwrite)) if out else None
         with _usage():
-            card = stack.enter_context(Edu.open(device))
-        program = stack.enter_context(PatchLoop())
-        with stoppable(), Bar(how_much.rounds * turns) as bar:
-            run = interrupts.Measurement(card, program, options, output, bar).measure()
+            card = stack.enter_context(driver.open(found))
+        method: interrupts.Method
+        if isinstance(card, Edu):
+            method = open_loop.OpenLoop(card, stack.enter_context(PatchLoop()), options)
+        else:
+            method = stack.enter_context(closed_loop.ClosedLoop(card, options))
+        with stoppable(), Bar(how_much.rounds * len(ways) * len(under)) as bar:
+            run = interrupts.Measurement(method, options, output, bar).measure()
         finish(run, output, picture=picture, as_json=as_json)
 
 
@@ -141,20 +147,31 @@ def measure_rate(
 ) -> None:
     """Measure how many interrupts a second are raised, read and acknowledged in one thread.
 
-    The same three ways as in `latency`; a sample is the time from one interrupt to the next.
+    The same ways as in `latency`; a sample is the time from one interrupt to the next.
     """
     with _usage():
         timer.check(timer.INTERVALS[0], [] if cpu is None else [cpu], priority)
+        found, driver = _chosen(device)
     rounds = -(-count // rate.TURN)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(Output(out, "rate", overwrite=overwrite)) if out else None
         with _usage():
-            card = stack.enter_context(Edu.open(device))
-        program = stack.enter_context(PatchLoop())
+            card = stack.enter_context(driver.open(found))
+        program = stack.enter_context(PatchLoop()) if isinstance(card, Edu) else None
         on = timer.default_cpu() if cpu is None else cpu
-        with stoppable(), Bar(rounds * len(interrupts.WAYS)) as bar:
+        with stoppable(), Bar(rounds * len(rate.ways(driver))) as bar:
             run = rate.RateMeasurement(card, program, on, priority, rounds, output, bar).measure()
         finish(run, output, picture=picture, as_json=as_json)
+
+
+def _chosen(device: str | None) -> tuple[FoundDevice | None, type[Driver]]:
+    """Return the card that is meant, None for the only one that its driver serves, and that driver."""
+    if device is None:
+        return None, Edu
+    found = find(device)
+    driver = driver_for(found.ids)
+    closed_loop.check(driver)
+    return found, driver
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
@@ -236,11 +253,21 @@ def _usage() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
-def _nanoseconds(microseconds: float) -> int:
-    if not 0 < microseconds < 1e9:
-        raise ValueError(f"--interval must be above 0 us, not {microseconds:g}")
-    return round(microseconds * 1000)
-
-
-def _duration(duration: float | None, count: int | None) -> float | None:
-    return DURATION if duration is None and count is None else duration
+def _planned(
+    ways: Sequence[str],
+    duration: float | None,
+    count: int | None,
+    interval: float,
+    loads: str,
+    priority: int,
+    cpus: Sequence[int] = (),
+) -> tuple[plan.Plan, list[type[load.Load]]]:
+    """Return how much is measured, and under which loads. ValueError: what was asked for is out of range."""
+    if not 0 < interval < 1e9:
+        raise ValueError(f"--interval must be above 0 us, not {interval:g}")
+    nanoseconds = round(interval * 1000)
+    timer.check(nanoseconds, cpus, priority)
+    under = load.named(loads)
+    if duration is None and count is None:
+        duration = DURATION
+    return plan.make(nanoseconds, len(ways) * len(under), duration=duration, count=count), under

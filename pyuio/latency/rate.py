@@ -14,14 +14,14 @@ from functools import partial
 
 from pyuio_drivers.edu import Edu
 
-from pyuio.latency import environment
-from pyuio.latency.interrupts import NATIVE, PYTHON, WAYS, common_tuning, drain, recipe
+from pyuio.driver import Driver
+from pyuio.latency import closed_loop, environment, open_loop
+from pyuio.latency.interrupts import NATIVE, PYTHON, common_tuning, describe, drain, recipe
 from pyuio.latency.load import Load
 from pyuio.latency.output import Output
 from pyuio.latency.patch_loop import PatchLoop, Records
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import REFERENCE, Run, Series
-from pyuio.program import Write
 from pyuio.service import Service
 
 TURN = 2000  # interrupts that one way has before it is the next one's turn
@@ -30,12 +30,19 @@ WARM_UP = 20
 _PAUSE = 0.005
 
 
+def ways(driver: type[Driver]) -> tuple[str, ...]:
+    """Return the ways of handling that there are for a driver's card."""
+    if issubclass(driver, Edu):
+        return open_loop.WAYS
+    return (PYTHON, NATIVE) if driver.supplies("trigger_program") else (PYTHON,)
+
+
 class RateMeasurement:
     """One run of ``pyuio bench rate``.
 
     Args:
-        card: the edu card, open.
-        program: the C program.
+        card: an open card, whose driver supplies what `closed_loop.check` looks for; made quiet.
+        program: the C program, which knows the edu card only; None for any other.
         cpu: where all of it happens.
         priority: SCHED_FIFO's, 1 to 99; 0 for ordinary scheduling.
         rounds: turns of each way, of `TURN` interrupts each.
@@ -44,8 +51,16 @@ class RateMeasurement:
     """
 
     def __init__(
-        self, card: Edu, program: PatchLoop, cpu: int, priority: int, rounds: int, output: Output | None, bar: Bar
+        self,
+        card: Driver,
+        program: PatchLoop | None,
+        cpu: int,
+        priority: int,
+        rounds: int,
+        output: Output | None,
+        bar: Bar,
     ) -> None:
+        closed_loop.check(type(card))
         self._card = card
         self._program = program
         self._cpu = cpu
@@ -53,23 +68,24 @@ class RateMeasurement:
         self._rounds = rounds
         self._output = output
         self._bar = bar
-        self._ways: dict[str, Callable[[int], list[int]]] = {
+        all_ways: dict[str, Callable[[int], list[int]]] = {
             REFERENCE: self._in_c,
             PYTHON: self._in_python,
             NATIVE: self._in_service,
         }
+        self._ways = {way: all_ways[way] for way in ways(type(card))}
         settings = {"count": TURN * rounds, "rounds": rounds, "warm_up": WARM_UP, "cpu": cpu, "priority": priority}
-        device = f"{card.device.ids} at {card.device.name}, {card.device.uio.driver_name}"
-        self.run = Run("rate", device=device, environment=environment.read(), settings=settings)
-        self._series = {way: self.run.add(way, Load.name) for way in WAYS}
+        self.run = Run("rate", device=describe(card), environment=environment.read(), settings=settings)
+        self._series = {way: self.run.add(way, Load.name) for way in self._ways}
 
     def measure(self) -> Run:
         """Measure; Ctrl-C ends it early, with what there is by then. Raises what `interrupts.Measurement` does."""
         with common_tuning(self._card, self._cpu, self._priority, self.run):
             try:
                 for number in range(self._rounds):
-                    shift = number % len(WAYS)
-                    for way in WAYS[shift:] + WAYS[:shift]:
+                    shift = number % len(self._ways)
+                    names = list(self._ways)
+                    for way in names[shift:] + names[:shift]:
                         self._bar.next(way)
                         self._turn(way)
                         self._bar.done()
@@ -81,6 +97,7 @@ class RateMeasurement:
 
     def _turn(self, way: str) -> None:
         began = time.time()
+        self._card.quiet()
         drain(self._card)
         times = self._ways[way](WARM_UP + TURN + 1)
         drain(self._card)
@@ -97,6 +114,8 @@ class RateMeasurement:
             self._output.add_round(series, histogram, began, time.time())
 
     def _in_c(self, count: int) -> list[int]:
+        assert self._program is not None
+        assert isinstance(self._card, Edu)
         with Records(count) as records:
             running = self._program.rate(self._card, records, count, self._cpu, self._priority)
             try:
@@ -106,10 +125,12 @@ class RateMeasurement:
             return records.times()
 
     def _in_python(self, count: int) -> list[int]:
+        loop = self._loop_of_edu if isinstance(self._card, Edu) else self._loop
         with ThreadPoolExecutor(1, PYTHON) as executor:
-            return executor.submit(self._loop, count).result()
+            return executor.submit(loop, count).result()
 
-    def _loop(self, count: int) -> list[int]:
+    def _loop_of_edu(self, count: int) -> list[int]:
+        assert isinstance(self._card, Edu)
         read, registers, now = self._card.device.interrupt.read, self._card.registers, time.monotonic_ns
         status, acknowledge, raising = Edu.status_offset, Edu.acknowledge_offset, Edu.raise_offset
         times = []
@@ -121,13 +142,24 @@ class RateMeasurement:
                 registers.write32(acknowledge, registers.read32(status))
         return times
 
+    def _loop(self, count: int) -> list[int]:
+        card, read, now = self._card, self._card.device.interrupt.read, time.monotonic_ns
+        times = []
+        with recipe(self._cpu, self._priority):
+            for _ in range(count):
+                card.trigger()
+                read(10)
+                times.append(now())
+                card.acknowledge()
+        return times
+
     def _in_service(self, count: int) -> list[int]:
-        program = [*self._card.acknowledge_program(), Write(self._card.registers, Edu.raise_offset, 1)]
+        program = [*self._card.acknowledge_program(), *self._card.trigger_program()]
         around = partial(recipe, self._cpu, self._priority)
         times: list[int] = []
         # It goes on until it is closed, and so may fill its ring up when it has given what is wanted.
         with Service(self._card.device.interrupt, program, capacity=1 << 16, around=around) as service:
-            self._card.raise_interrupt()
+            self._card.trigger()
             while len(times) < count:
                 time.sleep(_PAUSE)
                 times += [event.time for event in service.read(10, count - len(times))]

@@ -25,6 +25,7 @@ VERSION = 1
 KINDS = ("latency", "timer", "rate")
 
 REFERENCE = "C"  # the way that the others are compared with
+TRIGGER_TAKES = "trigger() takes, us"  # a setting: the part of each latency that is the driver's raising of it
 
 LOWEST, HIGHEST, DIGITS = 1, 100_000_000_000, 3  # of a histogram: 1 ns to 100 s, to 0.1 %
 

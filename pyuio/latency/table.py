@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pyuio.latency import environment, tuning
-from pyuio.latency.results import FIGURES, REFERENCE, Run, Series
+from pyuio.latency.results import FIGURES, REFERENCE, TRIGGER_TAKES, Run, Series
 
 RATIOS = ("p50", "p99")
 VOID_STYLE = "bold red"
@@ -63,7 +63,8 @@ def show(run: Run, console: Console) -> None:
         console.print(Text(f"VOID: {reason}", style=VOID_STYLE))
     for text in tuning.missing(run.tuning):
         console.print(Text(f"without {text}", style="yellow"))
-    console.print(Text(_legend(run), style="dim"))
+    for line in _legend(run):
+        console.print(Text(line, style="dim"))
 
 
 def _table(run: Run, condition: str) -> Table:
@@ -95,12 +96,22 @@ def _notes(kind: str, several: list[Series]) -> list[str]:
     return [f"{way}: {text}" for way, text in notes]
 
 
-def _legend(run: Run) -> str:
-    text = f"p50/{REFERENCE}: as a multiple of {REFERENCE}'s under the same load."
+def _legend(run: Run) -> list[str]:
+    compared = any(series.way == REFERENCE for series in run.series)
+    texts = []
+    if compared:
+        texts.append(f"p50/{REFERENCE}: as a multiple of {REFERENCE}'s under the same load.")
     if any(series.late for series in run.series):
-        text += " late: came before anyone waited for it."
+        texts.append("late: came before anyone waited for it.")
     if any(series.doubtful() for series in run.series):
-        text += " ~: rests on fewer than 10 samples."
+        texts.append("~: rests on fewer than 10 samples.")
     if any(None in series.figures().values() for series in run.series):
-        text += " -: too few samples."
-    return text
+        texts.append("-: too few samples.")
+    lines = [" ".join(texts)] if texts else []
+    if not compared:
+        lines.append(
+            f"No ratios: there is no {REFERENCE} program that knows how this card's interrupt is acknowledged."
+        )
+    if (took := run.settings.get(TRIGGER_TAKES)) is not None:
+        lines.append(f"Each latency includes what the driver's trigger() takes: {took:.3g} us (median).")
+    return lines

@@ -16,7 +16,8 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from tests.guest.support import EDU, Cards, Later, current_drivers
+from pyuio import binding
+from tests.guest.support import EDU, PCI_SERIAL, Cards, Later, current_drivers
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,6 +61,14 @@ def device(edu: str) -> Iterator[pyuio.Device]:
 def card(device: pyuio.Device) -> Edu:
     """The edu driver on an open card."""
     return Edu(device)
+
+
+@pytest.fixture
+def serial(cards: Cards) -> Iterator[str]:
+    """The address of a serial port, taken from the kernel's driver until the test ends."""
+    bound = binding.bind(cards(PCI_SERIAL)[0])
+    yield bound.address
+    bound.undo()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from pyuio import binding
 from pyuio.latency.results import Run
-from tests.guest.support import PCI_SERIAL, Cards
+from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, Cards
 
 PYUIO = [sys.executable, "-m", "pyuio.cli"]
 WAYS = ["C", "Python read loop", "native service"]
@@ -100,7 +100,10 @@ def test_bad_input(edu: str, cards: Cards, tmp_path: Path) -> None:
         (["latency", edu, "--priority", "100"], 2, "--priority"),
         (["latency", edu, "--cpu", "99"], 2, "--cpu 99"),
         (["latency", "00:1e.7"], 1, "there is no device"),
-        (["latency", cards(PCI_SERIAL)[0]], 2, "Edu serves 1234:11e8"),
+        (["latency", cards(PCI_SERIAL)[0]], 1, "held by the kernel driver serial"),
+        (["latency", cards(PCI_TESTDEV)[0]], 1, "no installed driver serves 1b36:0005; there are: edu"),
+        (["rate", cards(PCI_TESTDEV)[0]], 1, "no installed driver serves 1b36:0005"),
+        (["latency", "edu"], 2, "'edu' does not name a device"),
         (["latency", edu, "--out", str(tmp_path / "file/below")], 1, "file"),
         (["rate", edu, "--cpu", "99"], 2, "--cpu 99"),
     ):

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyuio.latency import interrupts
-from pyuio.latency.interrupts import Handled, choose_cpus, latencies
+from pyuio.latency.interrupts import choose_cpus
+from pyuio.latency.open_loop import Handled, latencies
 
 
 def test_each_bit_is_a_sample() -> None:

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""Any card for ``pyuio bench latency``: its driver's ``trigger()``, called in a process on another CPU.
+
+The loop is closed: as nothing is known of the card but how its interrupt is raised and acknowledged, one is raised only
+when the one before has been handled. What comes due meanwhile, at times that no handler has a say in, is a sample all
+the same, from when it was due (no coordinated omission).
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from types import TracebackType
+from typing import Protocol
+
+from pyuio.driver import Driver
+from pyuio.errors import UnsupportedByDriverError
+from pyuio.latency.interrupts import NATIVE, PYTHON, Options, Turn, drain, recipe
+from pyuio.latency.results import TRIGGER_TAKES
+from pyuio.latency.trigger_process import Triggered, TriggerProcess
+from pyuio.program import Write
+from pyuio.region import Region
+from pyuio.service import Service
+
+WAYS = (PYTHON, NATIVE)
+NEEDED = ("trigger", "acknowledge", "acknowledge_program")
+
+_MEMORY = "/dev/shm"
+_LOOK = 0.1  # seconds between two looks of the Python loop for whether it is to end
+
+
+def check(driver: type[Driver]) -> None:
+    """See whether a driver supplies what is needed. UnsupportedByDriverError: it does not."""
+    if missing := [f"{name}()" for name in NEEDED if not driver.supplies(name)]:
+        reason = f"interrupt latency cannot be measured with {driver.__name__}, which does not supply"
+        raise UnsupportedByDriverError(f"{reason} {', '.join(missing)}; pyuio.Driver says what they are to do")
+
+
+def latencies(triggered: Triggered, handled: Sequence[int]) -> tuple[dict[int, int], int]:
+    """Match what came due with what was handled: each waits for the first read that returns after it.
+
+    Args:
+        triggered: what came due, and what was raised.
+        handled: when each read returned, ns, ascending.
+
+    Returns:
+        The latency of each that was handled, and how many reads returned for which nothing had been raised.
+    """
+    impossible = max(0, len(handled) - len(triggered.raised))
+    impossible += sum(returned < raised for raised, returned in zip(triggered.raised, handled, strict=False))
+    found = {}
+    for number, due in enumerate(triggered.due):
+        index = bisect.bisect_left(handled, due)
+        if index < len(handled):
+            found[number] = handled[index] - due
+    return found, impossible
+
+
+class _Reader(Protocol):
+    """One way of reading the interrupt, which runs from its construction on."""
+
+    def finish(self) -> list[int]:
+        """End it, and return when each of its reads returned."""
+
+
+class _InPython:
+    """A read loop in a thread of this process."""
+
+    def __init__(self, card: Driver, done: Region, options: Options, count: int) -> None:
+        self._card = card
+        self._done = done
+        self._around = partial(recipe, options.cpu, options.priority)
+        self._handled: list[int] = []
+        self._stop = False
+        self._error: BaseException | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=PYTHON, daemon=True)
+        self._thread.start()
+        self._ready.wait()
+
+    def _run(self) -> None:
+        try:
+            with self._around():
+                self._ready.set()
+                self._loop()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ready.set()
+
+    def _loop(self) -> None:
+        read, acknowledge, done = self._card.device.interrupt.read, self._card.acknowledge, self._done
+        while not self._stop:
+            try:
+                read(_LOOK)
+            except TimeoutError:
+                continue
+            now = time.monotonic_ns()
+            acknowledge()
+            done.write32(0, 1)
+            self._handled.append(now)
+
+    def finish(self) -> list[int]:
+        self._stop = True
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._handled
+
+
+class _InService:
+    """The native service; what tells the other process that it is done is an operation of its program, too."""
+
+    def __init__(self, card: Driver, done: Region, options: Options, count: int) -> None:
+        program = [*card.acknowledge_program(), Write(done, 0, 1)]
+        around = partial(recipe, options.cpu, options.priority)
+        self._service = Service(card.device.interrupt, program, capacity=2 * count, around=around)
+
+    def finish(self) -> list[int]:
+        with self._service:
+            handled: list[int] = []
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    handled += [event.time for event in self._service.read(_LOOK)]
+            return handled
+
+
+class ClosedLoop:
+    """The Python loop and the service on any card; a context manager, which ends the process that triggers.
+
+    There is no C program for it: only the driver knows how its card's interrupt is acknowledged.
+
+    Args:
+        card: whose driver supplies what `check` looks for; made quiet.
+        options: what is measured.
+
+    Raises:
+        UnsupportedByDriverError: the driver does not supply it.
+    """
+
+    ways = WAYS
+
+    def __init__(self, card: Driver, options: Options) -> None:
+        check(type(card))
+        self.card = card
+        self._options = options
+        self._triggers: list[int] = []
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(tempfile.NamedTemporaryFile(dir=_MEMORY, prefix="pyuio-"))
+            file.truncate(4)
+            self._done = stack.enter_context(Region(file.name, 4, name="what both processes share"))
+            # Before anything else runs here: a forked process has only the thread that forked it.
+            self._process = TriggerProcess(card, self._done, options.raising_cpu, options.priority)
+            stack.callback(self._process.close)
+            self._resources = stack.pop_all()
+
+    def settings(self) -> dict[str, object]:
+        """Return that the loop is closed, and what a call of the driver's trigger() takes."""
+        took = statistics.median(self._triggers) / 1000 if self._triggers else None
+        return {"loop": "closed", TRIGGER_TAKES: took}
+
+    def turn(self, way: str) -> Turn:
+        """Trigger and handle one turn's interrupts. MeasurementError: the process that triggers failed."""
+        plan = self._options.plan
+        count = plan.warm_up + plan.count
+        self.card.quiet()
+        drain(self.card)
+        reader = (_InPython if way == PYTHON else _InService)(self.card, self._done, self._options, count)
+        try:
+            triggered = self._process.trigger(count, plan.interval, 2 * count * plan.interval / 1e9 + 30)
+        finally:
+            handled = reader.finish()
+            self.card.quiet()
+        self._triggers += triggered.took
+        return Turn(triggered.due, *latencies(triggered, handled))
+
+    def __enter__(self) -> ClosedLoop:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._resources.close()

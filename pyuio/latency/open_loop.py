@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""QEMU's edu card for ``pyuio bench latency``: interrupts raised whoever waits, and handled in three ways.
+
+A program in C raises the interrupts from another CPU, at irregular times of its own: a handler that is slow does not
+put the next one off, and each that came meanwhile is a sample with all the time it waited (no coordinated omission).
+Each interrupt sets a bit of the card's status by which it is told from the 31 before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Protocol
+
+from pyuio_drivers.edu import Edu
+
+from pyuio.latency.interrupts import GRACE, NATIVE, PYTHON, Options, Turn, drain, recipe
+from pyuio.latency.patch_loop import PatchLoop, Records
+from pyuio.latency.results import REFERENCE
+from pyuio.program import Stamp
+from pyuio.service import Service
+
+WAYS = (REFERENCE, PYTHON, NATIVE)
+
+Handled = list[tuple[int, int, int]]
+"""When the read returned, when the status had been read, and the bits that were found in it."""
+
+
+def latencies(raised: Sequence[int], handled: Handled) -> tuple[dict[int, int], int]:
+    """Match what was raised with what was handled.
+
+    Args:
+        raised: the time of each interrupt; number K has bit K modulo 32, which was clear when it was raised.
+        handled: times, ascending, and bits.
+
+    Returns:
+        The latency of each number that was handled, and how many bits were found that nobody had raised. It ends when
+        the read returned; or, for one that was raised later and still found, when the status had been read.
+    """
+    numbers: dict[int, Iterator[int]] = {bit: iter(range(bit, len(raised), 32)) for bit in range(32)}
+    found: dict[int, int] = {}
+    impossible = 0
+    for returned, found_at, bits in handled:
+        for bit in range(32):
+            if bits >> bit & 1:
+                number = next(numbers[bit], None)
+                if number is None:
+                    impossible += 1
+                else:
+                    found[number] = (returned if returned >= raised[number] else found_at) - raised[number]
+    return found, impossible
+
+
+class _Reader(Protocol):
+    """One way of reading the interrupt, which runs from its construction on."""
+
+    def finish(self) -> Handled:
+        """End it, and return what it handled."""
+
+
+class _InC:
+    """The patch's loop, in a process of its own."""
+
+    def __init__(self, card: Edu, program: PatchLoop, options: Options, count: int) -> None:
+        self._records = Records(count)
+        self._process = program.read(card, self._records, count, options.cpu, options.priority)
+
+    def finish(self) -> Handled:
+        self._process.end(GRACE)
+        with self._records:
+            return self._records.triples()
+
+
+class _InPython:
+    """The same loop in Python, in a thread of this process."""
+
+    def __init__(self, card: Edu, options: Options, count: int) -> None:
+        self._card = card
+        self._options = options
+        self._count = count
+        self._handled: Handled = []
+        self._stop = False
+        self._error: BaseException | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=PYTHON, daemon=True)
+        self._thread.start()
+        self._ready.wait()
+
+    def _run(self) -> None:
+        try:
+            with recipe(self._options.cpu, self._options.priority):
+                self._ready.set()
+                self._loop()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ready.set()
+
+    def _loop(self) -> None:
+        read, registers = self._card.device.interrupt.read, self._card.registers
+        status, acknowledge = Edu.status_offset, Edu.acknowledge_offset
+        seen = 0
+        while seen < self._count and not self._stop:
+            try:
+                read(GRACE)
+            except TimeoutError:
+                continue
+            now = time.monotonic_ns()
+            bits = registers.read32(status)
+            then = time.monotonic_ns()
+            registers.write32(acknowledge, bits)
+            if bits:
+                self._handled.append((now, then, bits))
+                seen += bits.bit_count()
+
+    def finish(self) -> Handled:
+        self._thread.join(GRACE)
+        self._stop = True
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._handled
+
+
+class _InService:
+    """The native service."""
+
+    def __init__(self, card: Edu, options: Options, count: int) -> None:
+        status, acknowledge = card.acknowledge_program()
+        program = (status, Stamp("found"), acknowledge)
+        around = partial(recipe, options.cpu, options.priority)
+        self._service = Service(card.device.interrupt, program, capacity=2 * count, around=around)
+
+    def finish(self) -> Handled:
+        with self._service:
+            handled: Handled = []
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    for event in self._service.read(0.1):
+                        values = event.values
+                        handled.append((event.time, values["found"], values["status"]))
+            return [one for one in handled if one[2]]
+
+
+class OpenLoop:
+    """The C program, the Python loop and the service on an edu card.
+
+    Args:
+        card: the edu card, open.
+        program: the C program.
+        options: what is measured.
+    """
+
+    ways = WAYS
+
+    def __init__(self, card: Edu, program: PatchLoop, options: Options) -> None:
+        self.card = card
+        self._program = program
+        self._options = options
+
+    def settings(self) -> dict[str, object]:
+        """Return nothing to add to the run's settings."""
+        return {}
+
+    def turn(self, way: str) -> Turn:
+        """Raise and handle one turn's interrupts. MeasurementError: the C program failed."""
+        plan = self._options.plan
+        count = plan.warm_up + plan.count
+        drain(self.card)
+        with Records(count) as records:
+            raising = self._program.raise_interrupts(
+                self.card, records, count, plan.interval, self._options.raising_cpu, self._options.priority
+            )
+            try:
+                reader = self._reader(way, count)
+                try:
+                    raising.go()
+                    raising.wait(2 * count * plan.interval / 1e9 + 30)
+                finally:
+                    handled = reader.finish()
+            finally:
+                raising.end(0)
+            raised = records.times()
+        return Turn(raised, *latencies(raised, handled))
+
+    def _reader(self, way: str, count: int) -> _Reader:
+        if way == REFERENCE:
+            return _InC(self.card, self._program, self._options, count)
+        return (_InPython if way == PYTHON else _InService)(self.card, self._options, count)
