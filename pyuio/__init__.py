@@ -14,6 +14,7 @@ from pyuio.dma import DmaBuffer, dma_rmb, dma_wmb
 from pyuio.driver import Driver
 from pyuio.errors import (
     AmbiguousDeviceError,
+    AmbiguousDriverError,
     BindingError,
     ClosedError,
     DeviceBusyError,
@@ -23,7 +24,9 @@ from pyuio.errors import (
     DmaMemoryError,
     DmaMovedError,
     DmaUnavailableError,
+    DriverLoadError,
     DriverNotBoundError,
+    DriverNotFoundError,
     InterruptUnavailableError,
     KernelSupportError,
     LoadError,
@@ -44,6 +47,7 @@ from pyuio.errors import (
     SystemRdlError,
     SystemRdlUnavailableError,
     UnknownValueError,
+    UnsupportedByDriverError,
     WouldBlockError,
 )
 from pyuio.realtime import realtime
@@ -57,6 +61,7 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "AmbiguousDeviceError",
+    "AmbiguousDriverError",
     "Array",
     "BindingError",
     "ClosedError",
@@ -71,7 +76,9 @@ __all__ = [
     "DmaMovedError",
     "DmaUnavailableError",
     "Driver",
+    "DriverLoadError",
     "DriverNotBoundError",
+    "DriverNotFoundError",
     "Event",
     "Field",
     "FoundDevice",
@@ -99,6 +106,7 @@ __all__ = [
     "SystemRdlError",
     "SystemRdlUnavailableError",
     "UnknownValueError",
+    "UnsupportedByDriverError",
     "WouldBlockError",
     "devices",
     "dma_rmb",

@@ -101,14 +101,15 @@ class Forgetful(Serial16550):
 
     def trigger(self) -> None:
         self.calls += 1
-        if self.calls != 40:
+        if self.calls != 3:
             super().trigger()
 
 
 def test_an_interrupt_that_never_came_voids_the_run(serial: str) -> None:
     with Forgetful.open(serial) as card:
         run = measure(card)
-    assert [series.lost for series in run.series] == [11, 0]  # the fortieth, and those of the turn that came after it
+    assert run.series[0].lost > 0  # what was to come after it, too: the turn ends there
+    assert run.series[1].lost == 0
     assert "lost" in run.void[0]
 
 

@@ -10,6 +10,10 @@ from pyuio import errors
 from pyuio.sysfs import translated
 
 BUILT_IN = {
+    "DriverNotFoundError": LookupError,
+    "AmbiguousDriverError": LookupError,
+    "DriverLoadError": ImportError,
+    "UnsupportedByDriverError": NotImplementedError,
     "DeviceNotFoundError": LookupError,
     "AmbiguousDeviceError": LookupError,
     "DeviceBusyError": OSError,
