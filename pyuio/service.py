@@ -153,8 +153,8 @@ class _Serving:
             self.entered.set()
 
     def end(self) -> None:
-        """End the thread; nothing in a forked child, which does not have it."""
-        if os.getpid() == self._owner:
+        """End the thread; nothing if it has ended, nor in a forked child, which does not have it."""
+        if os.getpid() == self._owner and self.thread.is_alive():
             _lib.pyuio_service_stop(self._native)
             self.thread.join()
 
@@ -206,6 +206,7 @@ class Service:
         self._capacity = 1 << (capacity - 1).bit_length()
         self._queue: deque[Event | int] = deque()  # an int is so many that were lost there
         self._reported = 0
+        self._stopped = False
         with ExitStack() as stack:
             builder = _Builder(program, stack)
             self._names = builder.names if handler is None else list(names)
@@ -224,6 +225,7 @@ class Service:
                     raise
                 # Also at the end of the interpreter, before the thread loses what it runs on.
                 self._end = weakref.finalize(self, _finish, serving, stack.pop_all())
+                self._serving = serving
         serving.entered.wait()
         if serving.error is not None:
             self.close()
@@ -279,6 +281,8 @@ class Service:
                 events = self._next_events(most)
             if events:
                 return events
+            if ended and self._stopped:
+                raise ClosedError(f"{self.name}: its native service was stopped, and all its events were read")
             if ended:
                 if ended == -errno.EAGAIN:
                     reason = f"{self.name}: its native service takes a timer and a real-time signal without a handler"
@@ -357,6 +361,15 @@ class Service:
     def _require_open(self) -> None:
         if self.closed:
             raise ClosedError(f"{self.name}: its native service is closed")
+
+    def stop(self) -> None:
+        """End the thread, and let others read the interrupt, which is masked; again is harmless.
+
+        Unlike after `close`, the events that came can still be read; a `read` after the last one raises `ClosedError`.
+        """
+        with postponed_signals():
+            self._stopped = True
+            self._serving.end()
 
     def close(self) -> None:
         """End the thread, and let others read the interrupt, which is masked; again is harmless."""

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""A console on a serial port: lines typed here go out, what comes in is shown. Ctrl-D, or Ctrl-C, ends it.
+
+In a guest, with a shell of the host's at the other end (`make` first; the shell has no terminal and shows no prompt):
+
+    mkfifo line.in line.out
+    sh < line.out > line.in 2>&1 &
+    .venv/bin/pyuio vm run --qemu '-chardev pipe,id=line,path=line' --device pci-serial,chardev=line -- \\
+        .venv/bin/python examples/serial_console.py
+"""
+
+import sys
+import threading
+
+from pyuio_drivers.serial16550 import LineError, Serial16550
+
+import pyuio
+
+
+def show(port: Serial16550) -> None:
+    """Show what comes in until the port is closed."""
+    while True:
+        try:
+            data = port.read(max(1, port.in_waiting))
+        except LineError as error:
+            data = f"\n[{error}]\n".encode()
+        except pyuio.ClosedError:
+            return
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def main(which: str = "1b36:0002") -> None:
+    """Send lines, and show what comes in beside it and for a second after the last one."""
+    # The kernel's own driver has the port from the start, and gets it back.
+    with Serial16550(pyuio.open(which, bind=True)) as port:
+        port.baudrate = 115200
+        shower = threading.Thread(target=show, args=[port])
+        shower.start()
+        try:
+            for line in sys.stdin.buffer:
+                port.write(line)
+            port.flush()
+            shower.join(1)
+        except KeyboardInterrupt:
+            pass
+    shower.join()
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:2])
+    except (pyuio.PyuioError, ValueError) as error:
+        sys.exit(f"serial_console: {error}")

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: MIT
+"""The serial port's driver on QEMU's pci-serial, which receives what it sends where it has nobody at the other end."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from pyuio_drivers import serial16550
+from pyuio_drivers import serial16550_registers as uart
+from pyuio_drivers.serial16550 import Serial16550, WriteTimeoutError
+from pyuio_drivers.serial_received import LineError
+
+import pyuio
+from tests.guest.support import Later
+
+
+@pytest.fixture
+def port(serial: str) -> Iterator[Serial16550]:
+    """An open port that receives what it sends."""
+    with Serial16550.open(serial) as opened:
+        opened.loopback = True
+        opened.timeout = opened.write_timeout = 10
+        yield opened
+
+
+def test_all_that_is_written_is_read(port: Serial16550) -> None:
+    data = random.randbytes(10_000)
+    assert port.write(data) == len(data)
+    assert port.read(len(data)) == data
+    port.timeout = 0
+    assert port.read(1) == b""
+
+
+def test_both_at_once_from_two_threads(port: Serial16550, later: Later) -> None:
+    data = random.randbytes(20_000)
+    writer = later(lambda: port.write(data))
+    assert port.read(len(data)) == data
+    writer.join()
+
+
+def test_timeouts(port: Serial16550) -> None:
+    port.timeout = 0.05
+    start = time.monotonic()
+    assert port.read(4) == b""
+    assert time.monotonic() - start >= 0.05
+    port.write(b"ab")
+    assert port.read(4) == b"ab"
+    port.timeout = 0
+    assert port.read(4) == b""
+    assert port.read(0) == b""
+    with pytest.raises(ValueError, match="not -1"):
+        port.read(-1)
+
+
+def test_what_waits(port: Serial16550) -> None:
+    port.write(b"one\ntwo\nthree")
+    port.flush()
+    assert port.out_waiting == 0
+    deadline = time.monotonic() + 10
+    while port.in_waiting < 13:
+        assert time.monotonic() < deadline
+    assert port.readline() == b"one\n"
+    assert port.in_waiting == 9
+    buffer = bytearray(3)
+    assert port.readinto(buffer) == 3
+    assert buffer == b"two"
+    assert port.read_all() == b"\nthree"
+    assert port.in_waiting == 0
+    port.timeout = 0.05
+    assert port.readline() == b""
+
+
+def test_as_a_file(port: Serial16550) -> None:
+    port.write(b"a\nb\n")
+    port.timeout = 0.5
+    assert list(port) == [b"a\n", b"b\n"]
+    assert port.readable()
+    assert port.writable()
+    assert not port.seekable()
+    assert port.is_open
+    with pytest.raises(TypeError):
+        port.write("text")  # type: ignore[arg-type]
+
+
+def test_settings(port: Serial16550) -> None:
+    assert (port.baudrate, port.bytesize, port.parity, port.stopbits) == (9600, 8, "N", 1)
+    for baudrate in (115200, 50, 300):
+        port.baudrate = baudrate
+        assert port.baudrate == baudrate
+        port.registers.set8(uart.LINE_CONTROL, uart.LINE_DIVISOR_ACCESS)
+        low, high = port.registers.read8(uart.DIVISOR_LOW), port.registers.read8(uart.DIVISOR_HIGH)
+        port.registers.clear8(uart.LINE_CONTROL, uart.LINE_DIVISOR_ACCESS)
+        assert low + (high << 8) == 115200 // baudrate
+    for parity in "EOMSN":
+        port.parity = parity
+        assert port.parity == parity
+    for bytesize, stopbits in ((5, 1.5), (6, 2), (7, 1), (8, 2), (8, 1)):
+        port.bytesize = bytesize
+        port.stopbits = stopbits
+        assert (port.bytesize, port.stopbits) == (bytesize, stopbits)
+    assert port.registers.read8(uart.LINE_CONTROL) == 3
+    for name, value in (("baudrate", 230400), ("baudrate", 0), ("bytesize", 9), ("parity", "X"), ("stopbits", 1.5)):
+        before = getattr(port, name)
+        with pytest.raises(ValueError, match=str(value)):
+            setattr(port, name, value)
+        assert getattr(port, name) == before
+    port.write(b"still there")
+    assert port.read(11) == b"still there"
+
+
+def test_what_came_before_a_change_of_speed_is_not_lost(port: Serial16550) -> None:
+    port.write(b"before")
+    port.baudrate = 115200
+    port.write(b"after")
+    assert port.read(11) == b"beforeafter"
+
+
+def test_wires(port: Serial16550) -> None:
+    """In loopback the outputs are the inputs, section 8.8."""
+    assert (port.rts, port.dtr, port.cts, port.dsr, port.cd, port.ri) == (True, True, True, True, True, False)
+    port.rts = False
+    assert (port.rts, port.cts, port.dsr) == (False, False, True)
+    port.dtr = False
+    assert (port.dtr, port.dsr) == (False, False)
+    port.loopback = False
+    assert not port.loopback
+
+
+def test_break_on_the_line(port: Serial16550) -> None:
+    assert not port.break_condition
+    port.break_condition = True
+    assert port.registers.read8(uart.LINE_CONTROL) & uart.LINE_BREAK
+    port.send_break(0.01)
+    assert not port.break_condition
+
+
+def test_nobody_is_ready_at_the_other_end(port: Serial16550) -> None:
+    port.rtscts = True
+    port.rts = False  # and so is CTS
+    port.write_timeout = 0.1
+    with pytest.raises(WriteTimeoutError, match="0 of 3 bytes written in 0.1 s: CTS is off") as info:
+        port.write(b"abc")
+    assert info.value.written == 0
+    assert isinstance(info.value, TimeoutError)
+    port.rts = True
+    assert port.write(b"abc") == 3
+    assert port.read(3) == b"abc"
+
+
+def overrun(port: Serial16550) -> None:
+    """Send more than the receiver's FIFO holds, while nobody takes anything out of it."""
+    port.registers.write8(uart.INTERRUPT_ENABLE, 0)
+    for byte in range(20):
+        port.registers.write8(uart.TRANSMITTER_HOLDING, byte)
+    port.registers.write8(uart.INTERRUPT_ENABLE, uart.ENABLE_ALL)
+
+
+def test_an_overrun_is_an_error_after_what_came_before_it(port: Serial16550) -> None:
+    overrun(port)
+    assert port.read(1) == b"\0"
+    deadline = time.monotonic() + 10
+    rest = b""
+    while True:
+        try:
+            rest += port.read(1)
+        except LineError as error:
+            assert "overrun" in str(error)
+            assert error.status == uart.OVERRUN
+            break
+        assert time.monotonic() < deadline
+    # Where in them the error is depends on when the port said so: at the first byte that is read after it.
+    port.timeout = 0.2
+    rest += port.read(20)
+    assert rest == bytes(range(1, 16))
+    port.write(b"goes on")
+    port.timeout = 10
+    assert port.read(7) == b"goes on"
+
+
+def test_reset_drops_what_was_received_and_its_errors(port: Serial16550) -> None:
+    overrun(port)
+    port.write(b"more")
+    port.flush()
+    port.reset_input_buffer()
+    port.timeout = 0.1
+    assert port.in_waiting == 0
+    assert port.read(1) == b""
+    port.reset_output_buffer()
+    port.write(b"new")
+    assert port.read(3) == b"new"
+
+
+def test_bytes_that_python_never_took(port: Serial16550, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serial16550, "RECEIVED_INTERRUPTS", 4)
+    port.reset_input_buffer()  # begins another service
+    for byte in range(30):
+        port.registers.write8(uart.TRANSMITTER_HOLDING, byte)
+        time.sleep(0.01)  # an interrupt of its own
+    port.timeout = 1
+    assert port.read(100).startswith(b"\0\1\2")
+    with pytest.raises(LineError, match="lost: the ring was full"):
+        port.read(1)
+    port.timeout = 0.2
+    port.read(100)
+    port.write(b"goes on")
+    assert port.read(7) == b"goes on"
+
+
+@pytest.mark.parametrize("end", [Serial16550.close, Serial16550.quiet, lambda port: port.device.close()])
+def test_a_blocked_read_ends(port: Serial16550, later: Later, end: Callable[[Serial16550], object]) -> None:
+    port.timeout = None
+    errors: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            port.read(1)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = later(read)
+    time.sleep(0.1)
+    end(port)
+    thread.join(10)
+    assert [type(error) for error in errors] == [pyuio.ClosedError]
+
+
+def test_closed(serial: str) -> None:
+    port = Serial16550.open(serial)
+    port.close()
+    port.close()
+    assert port.closed
+    assert not port.is_open
+    for use in (
+        lambda: port.read(1),
+        lambda: port.write(b"x"),
+        port.flush,
+        port.reset_input_buffer,
+        lambda: port.in_waiting,
+    ):
+        with pytest.raises(pyuio.ClosedError):
+            use()
+    with Serial16550.open(serial) as again:
+        assert again.registers.read8(uart.MODEM_CONTROL) & uart.MODEM_RTS
+        again.quiet()
+        assert again.registers.read8(uart.INTERRUPT_ENABLE) == 0
+        assert again.registers.read8(uart.MODEM_CONTROL) == 0
+
+
+def test_a_signal_handler_may_close(port: Serial16550) -> None:
+    port.timeout = None
+    before = signal.signal(signal.SIGUSR1, lambda *_: port.close())
+    timer = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGUSR1])
+    timer.start()
+    try:
+        with pytest.raises(pyuio.ClosedError):
+            port.read(1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        timer.join()
+
+
+ENDLESS = """
+import sys
+from pyuio_drivers.serial16550 import Serial16550
+port = Serial16550.open(sys.argv[1])
+port.loopback = True
+port.baudrate = 115200
+print("ready", flush=True)
+while True:
+    port.write(bytes(range(256)))
+"""
+
+
+def test_the_next_one_takes_over_from_one_that_was_killed(serial: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", ENDLESS, serial], stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+        time.sleep(0.3)
+        running.kill()
+    with Serial16550.open(serial) as port:
+        port.loopback = True
+        port.timeout = 10
+        port.write(b"mine")
+        assert port.read(4) == b"mine"
+        port.timeout = 0.1
+        assert port.read(1) == b""
+
+
+def test_another_card(edu: str) -> None:
+    with pyuio.open(edu, bind=True) as device, pytest.raises(ValueError, match="Serial16550 serves 1b36:0002"):
+        Serial16550(device)
+
+
+def test_a_port_that_is_forgotten_gives_the_card_back(serial: str) -> None:
+    port: Serial16550 | None = Serial16550.open(serial)
+    del port
+    with Serial16550.open(serial) as again:
+        assert again.is_open
