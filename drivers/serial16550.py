@@ -80,10 +80,10 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
         """What C does at each interrupt: acknowledge it, and take what was received with the status of each byte."""
         operations: list[Operation] = []
         for status_name, byte_name in reversed(_NAMES):
-            byte = Read(byte_name, self.registers, uart.RECEIVER_BUFFER, 8)
-            status = Read(status_name, self.registers, uart.LINE_STATUS, 8)
             # The status of a byte is there until the byte is read, section 8.4.
-            operations = [status, When(status.name, uart.DATA_READY, uart.DATA_READY, [byte, *operations])]
+            status = Read(status_name, self.registers, uart.LINE_STATUS, 8)
+            byte = Read(byte_name, self.registers, uart.RECEIVER_BUFFER, 8)
+            operations = [status, When(status_name, uart.DATA_READY, uart.DATA_READY, [byte, *operations])]
         identification = Read("identification", self.registers, uart.INTERRUPT_IDENTIFICATION, 8)
         modem = Read("modem", self.registers, uart.MODEM_STATUS, 8)
         changed = When("identification", uart.IDENTIFIED, uart.IDENTIFIED_MODEM_STATUS, [modem])
@@ -164,13 +164,10 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
             self._received.lost(str(events))
             return
         for event in events:
-            if event.values["identification"] & uart.IDENTIFIED == uart.IDENTIFIED_TRANSMITTER_EMPTY:
+            values = event.values
+            if values["identification"] & uart.IDENTIFIED == uart.IDENTIFIED_TRANSMITTER_EMPTY:
                 self._filled = 0
-            for status_name, byte_name in _NAMES:
-                status = event.values[status_name]
-                self._received.add(status, event.values[byte_name])
-                if not status & uart.DATA_READY:
-                    break
+            self._received.add((values[status], values[byte]) for status, byte in _NAMES)
 
     # ---- Reading ----
 

@@ -213,7 +213,5 @@ def divisor_for(baudrate: int) -> int:
     """Return the divisor for a baud rate, section 8.3. ValueError: there is none that comes within 2 %."""
     divisor = round(CLOCK / 16 / baudrate) if baudrate > 0 else 0
     if not 1 <= divisor <= 0xFFFF or abs(CLOCK / 16 / divisor / baudrate - 1) > BAUD_TOLERANCE:
-        raise ValueError(
-            f"the port makes 2 to 115200 baud, by dividing its clock by a whole number, and not {baudrate}"
-        )
+        raise ValueError(f"the port divides its clock to 2 to 115200 baud, by a whole number: not to {baudrate}")
     return divisor

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
+from collections.abc import Iterable
 
 from pyuio_drivers import serial16550_registers as uart
 
@@ -35,11 +36,17 @@ class Received:
         self._items: deque[bytearray | LineError] = deque()
         self._break_to_come = False
 
-    def add(self, status: int, byte: int) -> None:
-        """Add what one reading of the line status tells of, section 8.4: a byte or none, and errors."""
-        if not status & uart.DATA_READY:
-            self._add_error(status & uart.OVERRUN)
-            return
+    def add(self, readings: Iterable[tuple[int, int]]) -> None:
+        """Add what was taken from the port's FIFO in one go: each byte, with the line status before it, section 8.4."""
+        overrun = 0
+        for status, byte in readings:
+            overrun |= status & uart.OVERRUN
+            if status & uart.DATA_READY:
+                self._add_byte(status, byte)
+        # What found no room came after all that was in the FIFO.
+        self._add_error(overrun)
+
+    def _add_byte(self, status: int, byte: int) -> None:
         # A break is a byte of 0. QEMU tells of it too early, with a byte that came before.
         if status & uart.BREAK and byte:
             self._break_to_come = True
@@ -48,17 +55,15 @@ class Received:
             self._break_to_come = False
             status |= uart.BREAK
         if status & uart.BREAK:  # which is no byte, and has no stop bit
-            self._add_error(status & (uart.BREAK | uart.OVERRUN))
-        elif status & (uart.PARITY_ERROR | uart.FRAMING_ERROR):
-            errors = uart.PARITY_ERROR | uart.FRAMING_ERROR | uart.OVERRUN
-            self._add_error(status & errors, bytes([byte]))
+            self._add_error(uart.BREAK)
+        elif errors := status & (uart.PARITY_ERROR | uart.FRAMING_ERROR):
+            self._add_error(errors, bytes([byte]))
         else:
             if not self._items or isinstance(self._items[-1], LineError):
                 self._items.append(bytearray())
             last = self._items[-1]
             assert isinstance(last, bytearray)
             last.append(byte)
-            self._add_error(status & uart.OVERRUN)
 
     def lost(self, reason: str) -> None:
         """Add that bytes were lost after they had been taken from the port."""

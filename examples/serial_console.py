@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""A console on a serial port: lines typed here go out, what comes in is shown. Ctrl-D, or Ctrl-C, ends it.
+r"""A console on a serial port: lines typed here go out, what comes in is shown. Ctrl-D, or Ctrl-C, ends it.
 
 In a guest, with a shell of the host's at the other end (`make` first; the shell has no terminal and shows no prompt):
 
     mkfifo line.in line.out
     sh < line.out > line.in 2>&1 &
-    .venv/bin/pyuio vm run --qemu '-chardev pipe,id=line,path=line' --device pci-serial,chardev=line -- \\
+    .venv/bin/pyuio vm run --qemu '-chardev pipe,id=line,path=line' --device pci-serial,chardev=line -- \
         .venv/bin/python examples/serial_console.py
 """
 
 import sys
 import threading
 
-from pyuio_drivers.serial16550 import LineError, Serial16550
+from pyuio_drivers.serial16550 import Serial16550
+from pyuio_drivers.serial_received import LineError
 
 import pyuio
 
