@@ -234,7 +234,8 @@ def test_closed(serial: str) -> None:
     assert port.closed
     assert not port.is_open
     uses: list[Callable[[], object]] = [port.flush, port.reset_input_buffer, lambda: port.read(1)]
-    for use in [*uses, lambda: port.write(b"x"), lambda: port.in_waiting]:
+    uses += [lambda: port.write(b"x"), lambda: port.in_waiting]
+    for use in uses:
         with pytest.raises(pyuio.ClosedError):
             use()
     with Serial16550.open(serial) as again:
