@@ -397,3 +397,43 @@ def test_the_signal_that_ends_it_is_nobody_elses(edu: str) -> None:
     """)
     done = subprocess.run([sys.executable, "-c", program, edu], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_one_that_was_stopped_still_has_its_events(card: Edu) -> None:
+    with pyuio.Service(card.device.interrupt, card.acknowledge_program()) as service:
+        for bits in (1, 2, 4):
+            raise_interrupt(card, bits)
+        service.stop()
+        service.stop()
+        assert service_threads() == 0
+        assert card.device.interrupt.masked
+        assert [event.values["status"] for event in service.read(0)] == [1, 2, 4]
+        with pytest.raises(pyuio.ClosedError, match="was stopped"):
+            service.read()
+        with pytest.raises(BlockingIOError):
+            card.device.interrupt.read(0)
+
+
+def test_the_end_of_a_stopped_one_leaves_the_next_one_alone(card: Edu) -> None:
+    first = pyuio.Service(card.device.interrupt, card.acknowledge_program())
+    first.stop()
+    with pyuio.Service(card.device.interrupt, card.acknowledge_program()) as second:
+        first.close()
+        raise_interrupt(card, 8)
+        assert [event.values["status"] for event in second.read(5)] == [8]
+
+
+def test_stopping_ends_a_read(card: Edu, later: Callable[[Callable[[], object]], threading.Thread]) -> None:
+    with pyuio.Service(card.device.interrupt, card.acknowledge_program()) as service:
+        errors: list[BaseException] = []
+
+        def read() -> None:
+            try:
+                service.read()
+            except BaseException as error:
+                errors.append(error)
+
+        thread = later(read)
+        service.stop()
+        thread.join(10)
+        assert [type(error) for error in errors] == [pyuio.ClosedError]
