@@ -63,6 +63,7 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
         self._service: Service | None = None
         self._changed = threading.Condition()
         self._reader: int | None = None  # the thread that reads the events, for all
+        self._stopping = False
         self._received = Received(device.name)
         self._filled = 0  # bytes last put into the transmitter's FIFO, if it has not been empty since
         self.quiet()
@@ -99,14 +100,16 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
         service = self._service
         if service is None:
             return
-        service.stop()
-        while self._reader not in (None, threading.get_ident()):  # not for itself, as in a signal handler
-            self._changed.wait()
+        self._stopping = True
         try:
+            service.stop()
+            while self._reader not in (None, threading.get_ident()):  # not for itself, as in a signal handler
+                self._changed.wait()
             with contextlib.suppress(ClosedError):
                 while True:
-                    self._read_events(service, 0)
+                    self._read_events(service)
         finally:
+            self._stopping = False
             self._service = None
             service.close()
             self._changed.notify_all()
@@ -132,7 +135,7 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
         """Wait for something to happen, with the condition held; return whether it did before the deadline."""
         service = self._require_service()
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if self._reader is not None:
+        if self._reader is not None or self._stopping:
             return self._changed.wait(left)
         self._reader = threading.get_ident()
         self._changed.release()
@@ -153,9 +156,9 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
         self._note(events)
         return True
 
-    def _read_events(self, service: Service, timeout: float) -> None:
+    def _read_events(self, service: Service) -> None:
         try:
-            self._note(service.read(timeout))
+            self._note(service.read(0))
         except OverrunError as error:
             self._note(error)
 

@@ -148,6 +148,7 @@ class ClosedLoop:
 
     def __init__(self, card: Driver, options: Options) -> None:
         check(type(card))
+        card.quiet()  # whatever the driver runs by itself must not have the interrupt
         self.card = card
         self._options = options
         self._triggers: list[int] = []
@@ -155,7 +156,7 @@ class ClosedLoop:
             file = stack.enter_context(tempfile.NamedTemporaryFile(dir=_MEMORY, prefix="pyuio-"))
             file.truncate(4)
             self._done = stack.enter_context(Region(file.name, 4, name="what both processes share"))
-            # Before anything else runs here: a forked process has only the thread that forked it.
+            # Before any other thread runs here: a forked process has only the one that forked it.
             self._process = TriggerProcess(card, self._done, options.raising_cpu, options.priority)
             stack.callback(self._process.close)
             self._resources = stack.pop_all()
