@@ -34,29 +34,27 @@ def busy(stop: threading.Event) -> None:
 
 
 def echo() -> None:
-    """All of it there and back, idle and with a busy Python thread."""
+    """All of it there and back."""
     data = random.randbytes(SIZE)
-    for load in ("idle", "busy"):
-        stop = threading.Event()
-        if load == "busy":
-            threading.Thread(target=busy, args=[stop], daemon=True).start()
-        with opened() as port:
-            start = time.monotonic()
-            writer = threading.Thread(target=port.write, args=[data])
-            writer.start()
-            received = port.read(SIZE)
-            writer.join()
-            seconds = time.monotonic() - start
-            port.timeout = 0.2
-            print(f"{load}: same {received == data}, more {len(port.read(1))}, {seconds:.1f} s", flush=True)
-        stop.set()
+    with opened() as port:
+        start = time.monotonic()
+        writer = threading.Thread(target=port.write, args=[data])
+        writer.start()
+        received = port.read(SIZE)
+        writer.join()
+        seconds = time.monotonic() - start
+        port.timeout = 0.2
+        print(f"same {received == data}, more {len(port.read(1))}, {seconds:.1f} s", flush=True)
 
 
 def receive() -> None:
-    """What the host sends all at once, with nobody in `read` for a while."""
+    """What the host sends all at once, while Python is busy and does not read."""
+    stop = threading.Event()
     with opened() as port:
         port.write(b"go\n")
-        time.sleep(2)
+        threading.Thread(target=busy, args=[stop], daemon=True).start()
+        time.sleep(3)
+        stop.set()
         digest = hashlib.sha256(port.read(SIZE)).hexdigest()
         print(f"received {digest}", flush=True)
         port.write(digest.encode() + b"\n")

@@ -69,11 +69,10 @@ def test_115200_bytes_there_and_back(vm: Vm, tmp_path: Path) -> None:
 
     output = guest(vm, tmp_path, echo, sys.executable, str(GUEST), "echo")
     print(output)
-    for load in ("idle", "busy"):
-        assert re.search(rf"^{load}: same True, more 0, ", output, re.MULTILINE), output
+    assert output.startswith("same True, more 0, ")
 
 
-def test_what_comes_while_nobody_reads(vm: Vm, tmp_path: Path) -> None:
+def test_what_comes_while_python_is_busy(vm: Vm, tmp_path: Path) -> None:
     data = os.urandom(SIZE)
     answers: list[bytes] = []
 
