@@ -63,7 +63,7 @@ def receive() -> None:
 
 def nobody_reads() -> None:
     """The host reads nothing until the write has failed."""
-    data = bytes(range(256)) * 4096
+    data = bytes(range(256)) * 64  # the host's socket has no room for as many pieces of one byte
     with opened() as port:
         port.write_timeout = 2
         try:
