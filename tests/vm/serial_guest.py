@@ -1,27 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""Runs in the guest of test_serial.py, as ``serial_guest.py CASE``, with that case's other end on the host."""
+"""Runs in the guest of test_serial.py: each case on a port of its own, whose other end is on the host; prints JSON."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import random
+import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 from pyuio_drivers.serial16550 import Serial16550, WriteTimeoutError
+from pyuio_drivers.serial16550_registers import BREAK
 from pyuio_drivers.serial_received import LineError
 
 import pyuio
 
 SIZE = 115_200
+FIRST_SLOT = 0x10  # on the bus, of the first case's port
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples/serial_console.py"
 
 
 @contextlib.contextmanager
-def opened() -> Iterator[Serial16550]:
-    with Serial16550(pyuio.open("1b36:0002", bind=True)) as port:
+def opened(address: str) -> Iterator[Serial16550]:
+    with Serial16550(pyuio.open(address, bind=True)) as port:
         port.baudrate = 115200
         port.timeout = port.write_timeout = 60
         yield port
@@ -33,10 +40,10 @@ def busy(stop: threading.Event) -> None:
         sum(range(1000))
 
 
-def echo() -> None:
+def echo(address: str) -> dict[str, object]:
     """All of it there and back."""
     data = random.randbytes(SIZE)
-    with opened() as port:
+    with opened(address) as port:
         start = time.monotonic()
         writer = threading.Thread(target=port.write, args=[data])
         writer.start()
@@ -44,55 +51,69 @@ def echo() -> None:
         writer.join()
         seconds = time.monotonic() - start
         port.timeout = 0.2
-        print(f"same {received == data}, more {len(port.read(1))}, {seconds:.1f} s", flush=True)
+        return {"same": received == data, "more": len(port.read(1)), "seconds": seconds}
 
 
-def receive() -> None:
+def receive(address: str) -> dict[str, object]:
     """What the host sends all at once, while Python is busy and does not read."""
     stop = threading.Event()
-    with opened() as port:
+    with opened(address) as port:
         port.write(b"go\n")
         threading.Thread(target=busy, args=[stop], daemon=True).start()
         time.sleep(3)
         stop.set()
         digest = hashlib.sha256(port.read(SIZE)).hexdigest()
-        print(f"received {digest}", flush=True)
         port.write(digest.encode() + b"\n")
         port.flush()
+        return {"digest": digest}
 
 
-def nobody_reads() -> None:
+def late(address: str) -> dict[str, object]:
     """The host reads nothing until the write has failed."""
     data = bytes(range(256)) * 64  # the host's socket has no room for as many pieces of one byte
-    with opened() as port:
+    with opened(address) as port:
         port.write_timeout = 2
         try:
             port.write(data)
         except WriteTimeoutError as error:
-            print(f"{error.written} written: {error}", flush=True)
-            print(f"waiting {port.out_waiting}", flush=True)
+            waiting = port.out_waiting
             port.write_timeout = 60
             port.write(data[error.written :])
             port.flush()
-            print("all written", flush=True)
+            return {"written": error.written, "error": str(error), "waiting": waiting}
+    return {}
 
 
-def breaks() -> None:
-    """The host sends ab, a break, cd, one more break, and a zero."""
-    with opened() as port:
+def breaks(address: str) -> dict[str, object]:
+    """The host sends ab, a break, cd, one more break, a zero and e."""
+    with opened(address) as port:
         port.write(b"go\n")
         found: list[str] = []
-        while "e" not in "".join(found):
+        reason = ""
+        while "e" not in found:
             try:
                 found.append(port.read(1).decode())
             except LineError as error:
-                found.append(f"[{error.status:#x}]")
+                found.append("break" if error.status == BREAK else str(error))
                 reason = str(error)
-        print("".join(found).encode(), flush=True)
-        print(reason, flush=True)
         port.write(b"after\n")
         port.flush()
+        return {"found": found, "reason": reason}
+
+
+def console(address: str) -> dict[str, object]:
+    """The example, with a shell of the host's at the other end."""
+    command = [sys.executable, str(EXAMPLE), address]
+    lines = "echo $((6 * 7))\nuname -n >/dev/null; echo done\nexit\n"
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=60, check=False)
+    return {"output": done.stdout, "errors": done.stderr}
 
 
 if __name__ == "__main__":
-    {"echo": echo, "receive": receive, "nobody_reads": nobody_reads, "breaks": breaks}[sys.argv[1]]()
+    results: dict[str, object] = {}
+    for number, case in enumerate((echo, receive, late, breaks, console), FIRST_SLOT):
+        try:
+            results[case.__name__] = case(f"0000:00:{number:02x}.0")
+        except Exception:
+            results[case.__name__] = {"failed": traceback.format_exc()}
+    print(json.dumps(results))

@@ -1,140 +1,154 @@
 # SPDX-License-Identifier: MIT
-"""The serial port's driver in a guest, with something at the other end of the line: QEMU's character device is a socket
-of the host's, and a thread, or a shell, is at its other end."""
+"""The serial port's driver in a guest, with something at the other end of the line: the character device of each port
+is a socket of the host's, and a thread, or a shell, is at its other end."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
-import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from .conftest import Vm
 
 GUEST = Path(__file__).with_name("serial_guest.py")
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/serial_console.py"
+FIRST_SLOT = 0x10
 BREAK = b"\xff\xf3"  # of telnet, RFC 854
-SIZE = 115_200
+DATA = os.urandom(115_200)
+LATE = bytes(range(256)) * 64
 
-Other = Callable[[socket.socket], None]
-
-
-def guest(vm: Vm, directory: Path, other: Other, *command: str, telnet: bool = False, stdin: bytes = b"") -> str:
-    """Run a command in a guest that has a serial port, `other` with the socket at its other end; return its output."""
-    path = directory / "line"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        listener.settimeout(60)
-        errors: list[BaseException] = []
-
-        def serve() -> None:
-            try:
-                connection, _ = listener.accept()
-                with connection:
-                    connection.settimeout(60)
-                    other(connection)
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        telnet_option = ",telnet=on" if telnet else ""
-        words = [f"--qemu=-chardev socket,id=line,path={path}{telnet_option}", "--device=pci-serial,chardev=line"]
-        result = vm.run(*words, "--", *command, stdin=stdin)
-        thread.join()
-    assert result.returncode == 0, result.stderr.decode()
-    assert not errors, errors
-    return result.stdout.decode()
+received: dict[str, bytes] = {}
+"""What the other ends received, by name."""
 
 
-def read_line(connection: socket.socket) -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
+def read_until(connection: socket.socket, end: bytes) -> bytes:
+    data = b""
+    while not data.endswith(end):
         byte = connection.recv(1)
-        assert byte
-        line += byte
-    return line
+        assert byte, f"the guest closed the line after {data!r}"
+        data += byte
+    return data
 
 
-def test_115200_bytes_there_and_back(vm: Vm, tmp_path: Path) -> None:
-    def echo(connection: socket.socket) -> None:
-        while data := connection.recv(4096):
-            connection.sendall(data)
-
-    output = guest(vm, tmp_path, echo, sys.executable, str(GUEST), "echo")
-    print(output)
-    assert output.startswith("same True, more 0, ")
-
-
-def test_what_comes_while_python_is_busy(vm: Vm, tmp_path: Path) -> None:
-    data = os.urandom(SIZE)
-    answers: list[bytes] = []
-
-    def send(connection: socket.socket) -> None:
-        assert read_line(connection) == b"go\n"
+def echo(connection: socket.socket) -> None:
+    while data := connection.recv(4096):
         connection.sendall(data)
-        answers.append(read_line(connection))
-
-    output = guest(vm, tmp_path, send, sys.executable, str(GUEST), "receive")
-    digest = hashlib.sha256(data).hexdigest()
-    assert output == f"received {digest}\n"
-    assert answers == [digest.encode() + b"\n"]
 
 
-def test_nobody_reads_at_the_other_end(vm: Vm, tmp_path: Path) -> None:
-    total = 256 * 64
-    received: list[bytes] = []
-
-    def read_late(connection: socket.socket) -> None:
-        # QEMU's process is the only one that knows when the guest gave up; 2 s after its last byte it has.
-        waiting = -1
-        while waiting != (waiting := len(connection.recv(1 << 22, socket.MSG_PEEK))):
-            threading.Event().wait(6)
-        data = b""
-        while len(data) < total and (piece := connection.recv(1 << 16)):
-            data += piece
-        received.append(data)
-
-    output = guest(vm, tmp_path, read_late, sys.executable, str(GUEST), "nobody_reads")
-    written = re.match(r"(\d+) written: .* bytes written in 2 s: the port has not sent the last ones yet", output)
-    assert written is not None, output
-    assert 0 < int(written[1]) < total
-    assert re.search(r"^waiting 16$", output, re.MULTILINE)
-    assert output.endswith("all written\n")
-    assert received == [bytes(range(256)) * 64]
+def receive(connection: socket.socket) -> None:
+    read_until(connection, b"go\n")
+    connection.sendall(DATA)
+    received["receive"] = read_until(connection, b"\n")
 
 
-def test_a_break_is_an_error_between_the_bytes(vm: Vm, tmp_path: Path) -> None:
-    def send(connection: socket.socket) -> None:
-        opening = b""
-        while not opening.endswith(b"go\n"):  # telnet's options are before it
-            opening += connection.recv(1)
-        connection.sendall(b"ab" + BREAK + b"cd")
-        connection.sendall(BREAK + b"\0e")
-        while not opening.endswith(b"after\n"):
-            opening += connection.recv(1)
-
-    output = guest(vm, tmp_path, send, sys.executable, str(GUEST), "breaks", telnet=True)
-    line, reason = output.splitlines()
-    assert line == "b'ab[0x10]cd[0x10]\\x00e'"
-    assert "break: the line was held at 0" in reason
+def late(connection: socket.socket) -> None:
+    # Only the guest knows when its write has failed. It has 2 s after the last byte came.
+    before, waiting = 0, 0
+    while not waiting or waiting != before:
+        before = waiting
+        time.sleep(6)
+        with contextlib.suppress(TimeoutError):
+            waiting = len(connection.recv(1 << 20, socket.MSG_PEEK))
+    data = b""
+    while len(data) < len(LATE) and (piece := connection.recv(1 << 16)):
+        data += piece
+    received["late"] = data
 
 
-def test_the_console_has_a_shell_at_the_other_end(vm: Vm, tmp_path: Path) -> None:
-    def shell(connection: socket.socket) -> None:
-        connection.settimeout(None)  # or reading it would not block, for the shell either
-        line = connection.fileno()
-        subprocess.run(["sh"], stdin=line, stdout=line, stderr=line, timeout=60, check=False)
+def breaks(connection: socket.socket) -> None:
+    read_until(connection, b"go\n")  # telnet's options are before it
+    connection.sendall(b"ab" + BREAK + b"cd")
+    connection.sendall(BREAK + b"\0e")
+    read_until(connection, b"after\n")
 
-    command = [sys.executable, str(EXAMPLE)]
-    output = guest(vm, tmp_path, shell, *command, stdin=b"echo $((6 * 7))\nuname -n >/dev/null; echo done\nexit\n")
-    assert output == "42\ndone\n"
+
+def console(connection: socket.socket) -> None:
+    connection.settimeout(None)  # or the shell's reads would not block
+    line = connection.fileno()
+    subprocess.run(["sh"], stdin=line, stdout=line, stderr=line, timeout=200, check=False)
+
+
+OTHERS: list[Callable[[socket.socket], None]] = [echo, receive, late, breaks, console]
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What each case found in the guest."""
+    directory = tmp_path_factory.mktemp("lines")
+    vm = Vm()
+    words = []
+    errors: list[str] = []
+
+    def serve(listener: socket.socket, other: Callable[[socket.socket], None]) -> None:
+        try:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(200)
+                other(connection)
+        except ConnectionError:  # QEMU has ended
+            pass
+        except (OSError, AssertionError, subprocess.SubprocessError) as error:
+            errors.append(f"{other.__name__}: {error}")
+
+    with contextlib.ExitStack() as stack:
+        for number, other in enumerate(OTHERS, FIRST_SLOT):
+            name, path = other.__name__, directory / other.__name__
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(path))
+            listener.listen()
+            listener.settimeout(60)
+            telnet = ",telnet=on" if other is breaks else ""
+            words += [f"--qemu=-chardev socket,id={name},path={path}{telnet}"]
+            words += [f"--device=pci-serial,chardev={name},addr={number:02x}"]
+            thread = threading.Thread(target=serve, args=[listener, other], daemon=True)
+            thread.start()
+            stack.callback(thread.join, 10)
+        command = [*vm.command(*words), "--", sys.executable, str(GUEST)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert not vm.left()
+    found: dict[str, Any] = json.loads(done.stdout)
+    print(found, errors)
+    assert not errors
+    return found
+
+
+def test_115200_bytes_there_and_back(guest: dict[str, Any]) -> None:
+    assert (guest["echo"].get("same"), guest["echo"].get("more")) == (True, 0), guest["echo"]
+
+
+def test_what_comes_while_python_is_busy(guest: dict[str, Any]) -> None:
+    digest = hashlib.sha256(DATA).hexdigest()
+    assert guest["receive"] == {"digest": digest}
+    assert received["receive"] == digest.encode() + b"\n"
+
+
+def test_nobody_reads_at_the_other_end(guest: dict[str, Any]) -> None:
+    found = guest["late"]
+    assert 0 < found["written"] < len(LATE)
+    assert f"{found['written']} of {len(LATE)} bytes written in 2 s: the port has not sent the last" in found["error"]
+    assert found["waiting"] == 16
+    assert received["late"] == LATE  # it carried on, and lost nothing
+
+
+def test_a_break_is_an_error_between_the_bytes(guest: dict[str, Any]) -> None:
+    assert guest["breaks"].get("found") == ["a", "b", "break", "c", "d", "break", "\0", "e"], guest["breaks"]
+    assert "break: the line was held at 0" in guest["breaks"]["reason"]
+
+
+def test_the_console_has_a_shell_at_the_other_end(guest: dict[str, Any]) -> None:
+    assert guest["console"] == {"output": "42\ndone\n", "errors": ""}
 
 
 def test_the_console_without_a_port() -> None:
