@@ -37,12 +37,16 @@ class Received:
         self._break_to_come = False
 
     def add(self, readings: Iterable[tuple[int, int]]) -> None:
-        """Add what was taken from the port's FIFO in one go: each byte, with the line status before it, section 8.4."""
+        """Add what was taken from the port's FIFO in one go: each byte, with the line status before it, section 8.4.
+
+        It ends with the first status that tells of no byte.
+        """
         overrun = 0
         for status, byte in readings:
             overrun |= status & uart.OVERRUN
-            if status & uart.DATA_READY:
-                self._add_byte(status, byte)
+            if not status & uart.DATA_READY:
+                break
+            self._add_byte(status, byte)
         # What found no room came after all that was in the FIFO.
         self._add_error(overrun)
 
