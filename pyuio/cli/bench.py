@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pyuio_drivers.edu import Edu
-from rich.console import Console
 
+from pyuio.cli.arguments import Json, complete_device, usage
+from pyuio.cli.output import console, print_json
 from pyuio.discovery import FoundDevice, find
 from pyuio.driver import Driver
 from pyuio.errors import MeasurementError, PyuioError
@@ -46,7 +46,6 @@ Out = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results that are in DIR.")]
 Picture = Annotated[bool, typer.Option(help="Draw one; an emulated processor takes a minute for it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Loads = Annotated[
     str, typer.Option(metavar="LIST", help="Of idle, python (a busy Python thread), cpu (all CPUs busy).")
 ]
@@ -74,7 +73,7 @@ def measure_timer(
 
     Three ways in turn: a loop in C, a call from Python that takes the time in C, and a loop in Python.
     """
-    with _usage():
+    with usage():
         cpus = list(dict.fromkeys(cpu or [timer.default_cpu()]))
         how_much, under = _planned(tuple(timer.WAYS), duration, count, interval, loads, priority, cpus)
     options = timer.Options(how_much, under, cpus, priority)
@@ -88,7 +87,11 @@ def measure_timer(
 
 Device = Annotated[
     str | None,
-    typer.Argument(metavar="[DEVICE]", help="As for pyuio.open, with an installed driver. Default: the only edu card."),
+    typer.Argument(
+        metavar="[DEVICE]",
+        help="As for pyuio.open, with an installed driver. Default: the only edu card.",
+        autocompletion=complete_device,
+    ),
 ]
 Cpu = Annotated[int | None, typer.Option(metavar="N", help="Where the interrupt is handled. Default: the last one.")]
 RaisingCpu = Annotated[int | None, typer.Option(metavar="N", help="Where it is raised. Default: another one.")]
@@ -114,7 +117,7 @@ def measure_latency(
     On QEMU's edu card in three ways in turn: the loop of the patch in C, a read loop in Python, a native service. On
     any other card whose driver can trigger its interrupt in the latter two.
     """
-    with _usage():
+    with usage():
         reading, raising = interrupts.choose_cpus(cpu, raising_cpu)
         found, driver = _chosen(device)
         ways = open_loop.WAYS if issubclass(driver, Edu) else closed_loop.WAYS
@@ -122,7 +125,7 @@ def measure_latency(
     options = interrupts.Options(how_much, under, reading, raising, priority)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(Output(out, "latency", overwrite=overwrite)) if out else None
-        with _usage():
+        with usage():
             card = stack.enter_context(driver.open(found))
         method: interrupts.Method
         if isinstance(card, Edu):
@@ -149,13 +152,13 @@ def measure_rate(
 
     The same ways as in `latency`; a sample is the time from one interrupt to the next.
     """
-    with _usage():
+    with usage():
         timer.check(timer.INTERVALS[0], [] if cpu is None else [cpu], priority)
         found, driver = _chosen(device)
     rounds = -(-count // rate.TURN)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(Output(out, "rate", overwrite=overwrite)) if out else None
-        with _usage():
+        with usage():
             card = stack.enter_context(driver.open(found))
         program = stack.enter_context(PatchLoop()) if isinstance(card, Edu) else None
         on = timer.default_cpu() if cpu is None else cpu
@@ -191,14 +194,14 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Put results side by side: figures, ratios to the first, and what is different about the boxes."""
-    with _usage():
+    with usage():
         if len(results) < 2:
             raise ValueError("comparing needs two results or more")
     comparison = Comparison(results)
     if as_json:
         print_json(comparison.as_dict())
     else:
-        comparison.show(Console())
+        comparison.show(console())
 
 
 @contextlib.contextmanager
@@ -220,7 +223,7 @@ def finish(run: Run, output: Output | None, *, picture: bool, as_json: bool) -> 
     if as_json:
         print_json(run.as_dict())
     else:
-        table.show(run, Console())
+        table.show(run, console())
     sys.stdout.flush()  # what follows may take its time
     if output:
         files = output.finish(run, picture=picture)
@@ -234,23 +237,6 @@ def finish(run: Run, output: Output | None, *, picture: bool, as_json: bool) -> 
     if run.void:
         print("pyuio: the run is void, see above", file=sys.stderr)
         raise typer.Exit(1)
-
-
-def print_json(data: dict[str, Any]) -> None:
-    """Print JSON to standard output."""
-    print(json.dumps(data, indent=1))
-
-
-@contextlib.contextmanager
-def _usage() -> Iterator[None]:
-    """Makes wrong usage, one line and status 2, of a ValueError that is no trouble of a file or a device."""
-    try:
-        yield
-    except ValueError as error:
-        if isinstance(error, PyuioError):
-            raise
-        print(f"pyuio: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
 
 
 def _planned(

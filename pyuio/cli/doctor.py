@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from typing import Annotated, Any
 
@@ -13,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pyuio.cli.arguments import FORMS, Json, complete_device
+from pyuio.cli.output import console, print_json
 from pyuio.discovery import find
 from pyuio.doctor import Finding, examine, facts, something_blocks
 from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError
@@ -92,11 +93,9 @@ def show(findings: list[Finding], title: str, console: Console) -> None:
 def doctor(
     device: Annotated[
         str | None,
-        typer.Argument(
-            metavar="DEVICE", help="A PCI address, an id pair (1234:11e8), or a node (uio0), to examine, too."
-        ),
+        typer.Argument(metavar="DEVICE", help=f"To examine, too. {FORMS}", autocompletion=complete_device),
     ] = None,
-    json_wanted: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    json_wanted: Json = False,
 ) -> None:
     """Tell what stands between this box and low latency, or a working driver, with reasons and remedies.
 
@@ -110,7 +109,7 @@ def doctor(
         raise typer.Exit(2) from error
     name = None if found is None else found.name
     if json_wanted:
-        print(json.dumps(as_json(findings, name), indent=2))
+        print_json(as_json(findings, name))
     else:
-        show(findings, f"{name or 'this box'}, Linux {facts.kernel_release()}", Console(highlight=False))
+        show(findings, f"{name or 'this box'}, Linux {facts.kernel_release()}", console())
     raise typer.Exit(int(something_blocks(findings)))
