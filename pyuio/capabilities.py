@@ -2,7 +2,8 @@
 """The capability lists of a configuration space.
 
 Sources: PCI Local Bus Specification 3.0, section 6.7 (the standard list); PCI Express Base Specification 5.0, section
-7.6.3 (the extended list); PCI Code and ID Assignment Specification 1.11, sections 2 and 3 (the names).
+7.6.3 (the extended list); PCI Code and ID Assignment Specification 1.11, sections 2 and 3 (the IDs). The names are
+those that lspci prints, for whoever reads both.
 """
 
 from __future__ import annotations
@@ -15,65 +16,67 @@ _FIRST_STANDARD = 0x40
 _FIRST_EXTENDED = 0x100
 
 CAPABILITY_NAMES = {
+    0x00: "Null",
     0x01: "Power Management",
     0x02: "AGP",
     0x03: "Vital Product Data",
-    0x04: "Slot Identification",
+    0x04: "Slot ID",
     0x05: "MSI",
-    0x06: "CompactPCI Hot Swap",
+    0x06: "CompactPCI hot-swap",
     0x07: "PCI-X",
     0x08: "HyperTransport",
-    0x09: "Vendor Specific",
-    0x0A: "Debug Port",
-    0x0B: "CompactPCI Central Resource Control",
-    0x0C: "PCI Hot-Plug",
-    0x0D: "PCI Bridge Subsystem Vendor ID",
-    0x0E: "AGP 8x",
-    0x0F: "Secure Device",
-    0x10: "PCI Express",
+    0x09: "Vendor Specific Information",
+    0x0A: "Debug port",
+    0x0B: "CompactPCI central resource control",
+    0x0C: "Hot-plug capable",
+    0x0D: "Subsystem",
+    0x0E: "AGP3",
+    0x0F: "Secure device",
+    0x10: "Express",
     0x11: "MSI-X",
-    0x12: "Serial ATA Configuration",
-    0x13: "Advanced Features",
-    0x14: "Enhanced Allocation",
+    0x12: "SATA HBA",
+    0x13: "PCI Advanced Features",
+    0x14: "Enhanced Allocation (EA)",
     0x15: "Flattening Portal Bridge",
 }
 
 EXTENDED_CAPABILITY_NAMES = {
+    0x0000: "Null",
     0x0001: "Advanced Error Reporting",
     0x0002: "Virtual Channel",
     0x0003: "Device Serial Number",
     0x0004: "Power Budgeting",
-    0x0005: "Root Complex Link Declaration",
-    0x0006: "Root Complex Internal Link Control",
+    0x0005: "Root Complex Link",
+    0x0006: "Root Complex Internal Link",
     0x0007: "Root Complex Event Collector Endpoint Association",
     0x0008: "Multi-Function Virtual Channel",
-    0x0009: "Virtual Channel (with Multi-Function Virtual Channel)",
+    0x0009: "Virtual Channel",
     0x000A: "Root Complex Register Block",
-    0x000B: "Vendor Specific",
+    0x000B: "Vendor Specific Information",
     0x000C: "Configuration Access Correlation",
     0x000D: "Access Control Services",
-    0x000E: "Alternative Routing-ID Interpretation",
-    0x000F: "Address Translation Services",
-    0x0010: "Single Root I/O Virtualization",
+    0x000E: "Alternative Routing-ID Interpretation (ARI)",
+    0x000F: "Address Translation Service (ATS)",
+    0x0010: "Single Root I/O Virtualization (SR-IOV)",
     0x0011: "Multi-Root I/O Virtualization",
     0x0012: "Multicast",
-    0x0013: "Page Request Interface",
-    0x0015: "Resizable BAR",
+    0x0013: "Page Request Interface (PRI)",
+    0x0015: "Physical Resizable BAR",
     0x0016: "Dynamic Power Allocation",
-    0x0017: "TPH Requester",
+    0x0017: "Transaction Processing Hints",
     0x0018: "Latency Tolerance Reporting",
     0x0019: "Secondary PCI Express",
     0x001A: "Protocol Multiplexing",
-    0x001B: "Process Address Space ID",
+    0x001B: "Process Address Space ID (PASID)",
     0x001C: "LN Requester",
     0x001D: "Downstream Port Containment",
     0x001E: "L1 PM Substates",
     0x001F: "Precision Time Measurement",
-    0x0020: "PCI Express over M-PHY",
+    0x0020: "PCI Express over M_PHY",
     0x0021: "FRS Queueing",
     0x0022: "Readiness Time Reporting",
     0x0023: "Designated Vendor-Specific",
-    0x0024: "VF Resizable BAR",
+    0x0024: "Virtual Resizable BAR",
     0x0025: "Data Link Feature",
     0x0026: "Physical Layer 16.0 GT/s",
     0x0027: "Lane Margining at the Receiver",
@@ -93,7 +96,7 @@ class Capability:
 
     Attributes:
         id: 8 bits, or 16 bits for an extended capability.
-        name: the specification's, or "unknown".
+        name: what lspci calls it, or "unknown".
         offset: of its first byte in configuration space.
         version: of an extended capability; None for a standard one.
     """

@@ -3,30 +3,50 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 
 import typer
 
-from pyuio.cli import bench, vm
+from pyuio.cli import completion, info, listing, probe
 from pyuio.cli.doctor import EPILOG, doctor
+from pyuio.cli.groups import Commands, later
 from pyuio.errors import PyuioError
+
+LOOK, MEASURE = "Look", "Measure and develop"  # the groups in which --help lists the commands
 
 app = typer.Typer(
     name="pyuio",
+    cls=Commands,
     help="PCI drivers in Python, in user space, on Linux UIO.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(bench.app, name="bench")
-app.add_typer(vm.app, name="vm")
-app.command(name="doctor", epilog=EPILOG)(doctor)
+app.command("list", rich_help_panel=LOOK, epilog=listing.EPILOG)(listing.list_devices)
+app.command("info", rich_help_panel=LOOK, epilog=info.EPILOG)(info.info)
+app.command("probe", rich_help_panel=LOOK, epilog=probe.EPILOG)(probe.probe)
+app.command(
+    "doctor", rich_help_panel=MEASURE, epilog=EPILOG, short_help="Tell what blocks a driver, or costs latency."
+)(doctor)
+app.add_typer(later("pyuio.cli.bench"), name="bench", rich_help_panel=MEASURE, help="Measure latency, compare results.")
+app.add_typer(
+    later("pyuio.cli.vm"), name="vm", rich_help_panel=MEASURE, help="Run commands in a guest with any PCI device."
+)
+
+OUTPUT_CLOSED = 141  # as of a filter that SIGPIPE ends
 
 
 def main() -> None:
     """Runs the command line; errors that pyuio raises on purpose become one line and an exit status."""
     try:
-        app()
+        try:
+            if os.environ.get(completion.VARIABLE) == completion.BASH:
+                completion.run(app)
+            else:
+                app()
+        finally:
+            sys.stdout.flush()  # while a reader that went away can still be told from a failure
     except PyuioError as error:
         # Without the number that Python puts before it; what the kernel answered is in the text.
         text = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -34,6 +54,11 @@ def main() -> None:
         sys.exit(getattr(error, "status", 1))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # Quietly, as every filter; and the interpreter must not find the broken pipe again when it flushes.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(OUTPUT_CLOSED)
 
 
 if __name__ == "__main__":

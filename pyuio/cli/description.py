@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""What `list` and `info` say of a device, in the form that docs/command-line.md describes for ``--json``.
+
+Numbers are numbers, ids are text, and what there is not is null.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from pyuio.assigned_interrupt import assigned_interrupt
+from pyuio.bars import parse_resources
+from pyuio.capability_details import details
+from pyuio.discovery import FoundDevice
+from pyuio.errors import DriverLoadError, PermissionDeniedError, PyuioError
+from pyuio.hardware_names import names
+from pyuio.installed_drivers import drivers_for
+from pyuio.kernel_modules import generic_drivers, matching_modules
+from pyuio.link import read_link
+from pyuio.pci import ConfigImage, ConfigSpace
+from pyuio.sysfs import link_name, read_optional, read_text
+from pyuio.uio import UioNode
+
+_DEVSEL = ("fast", "medium", "slow", "reserved")
+_CONFIGURATION_LENGTHS = (64, 256, 4096)
+
+
+def configuration(directory: Path) -> ConfigImage | PermissionDeniedError:
+    """Return what this user may see of a function's configuration space, read once, or why nothing.
+
+    Raises:
+        DeviceRemovedError: there is no such function any more.
+    """
+    try:
+        with closing(ConfigSpace(directory)) as config:
+            size = max(length for length in _CONFIGURATION_LENGTHS if length <= config.size)
+            return ConfigImage(config.read(0, size), config.name)
+    except PermissionDeniedError as error:
+        return error
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return read_optional(path)
+    except PyuioError:  # not for this user
+        return None
+
+
+def summary(found: FoundDevice, config: ConfigImage | PermissionDeniedError | None = None) -> dict[str, Any]:
+    """Return what `list` says of a device.
+
+    Args:
+        found: the device.
+        config: its configuration space, where the caller has read it; otherwise it is read.
+
+    Raises:
+        DeviceRemovedError: it is gone.
+    """
+    directory, interrupt = found.directory, None
+    if found.address is not None:
+        config = config or configuration(directory)
+        pin = config.interrupt_pin if isinstance(config, ConfigImage) else 0
+        assigned = assigned_interrupt(directory, pin)
+        interrupt = {
+            "kind": assigned.kind,
+            "pin": assigned.pin,
+            "numbers": list(assigned.numbers),
+            "text": str(assigned),
+        }
+    called = names(directory) if found.address is not None else None
+    return {
+        "name": found.name,
+        "address": found.address,
+        "ids": found.ids,
+        "class_code": found.class_code,
+        "class": called.kind if called else None,
+        "vendor": called.vendor if called else None,
+        "device": called.device if called else None,
+        "driver": found.driver,
+        "uio": found.uio,
+        "interrupt": interrupt,
+        "iommu_group": link_name(directory / "iommu_group"),
+    }
+
+
+def description(found: FoundDevice) -> dict[str, Any]:
+    """Return what `info` says of a device. DeviceRemovedError: it is gone."""
+    config = None if found.address is None else configuration(found.directory)
+    serving, failures = drivers_for(found.ids)
+    node = int(_text(found.directory / "numa_node") or "-1")
+    link = read_link(found.directory)
+    is_pci = found.address is not None
+    described = {
+        **summary(found, config),
+        "iommu_group_type": _text(found.directory / "iommu_group/type"),
+        "numa_node": None if node < 0 else node,
+        "power_state": _text(found.directory / "power_state"),
+        "link": link and {**vars(link), "text": str(link)},
+        "could_drive": {
+            "kernel": list(matching_modules(found.directory)) if is_pci else [],
+            "generic": list(generic_drivers()) if is_pci else [],
+            "pyuio": [str(driver) for driver in serving],
+        },
+        "node": _node(found),
+        "bars": [],
+        "configuration": None,
+        "capabilities": [],
+        "missing": [_driver_missing(error) for error in failures],
+    }
+    if config is not None:
+        described["bars"] = [vars(bar) for bar in parse_resources(read_text(found.directory / "resource"))]
+        if isinstance(config, ConfigImage):
+            described["configuration"] = _header(config)
+            described["capabilities"] = _capabilities(config)
+        described["missing"] += _missing(found, config)
+    return described
+
+
+def _driver_missing(error: DriverLoadError) -> str:
+    return f"whether another driver serves it: {error}"
+
+
+def _missing(found: FoundDevice, config: ConfigImage | PermissionDeniedError) -> list[str]:
+    """Return what could not be read, and why."""
+    if isinstance(config, PermissionDeniedError):
+        return [f"the configuration space: {config.strerror}"]
+    size = (found.directory / "config").stat().st_size
+    if config.size >= size:
+        return []
+    what = f"{size - config.size} of the {size} bytes of the configuration space, and with them the capabilities"
+    return [f"{what}: the kernel shows them to root only (CAP_SYS_ADMIN)"]
+
+
+def _node(found: FoundDevice) -> dict[str, Any] | None:
+    if found.uio is None:
+        return None
+    node = UioNode(found.uio)
+    return {
+        "path": str(node.path),
+        "driver_name": node.driver_name,
+        "event_count": node.event_count,
+        "maps": [vars(item) for item in node.maps],
+    }
+
+
+def _header(config: ConfigImage) -> dict[str, Any]:
+    return {
+        "size": config.size,
+        "bytes": config.read(0, config.size).hex(),
+        "command": {"value": config.read16(0x04), "bits": _words(str(config.command))},
+        "status": {
+            "value": config.read16(0x06),
+            "bits": _words(str(config.status)),
+            "devsel": _DEVSEL[config.devsel_timing],
+        },
+        "revision": config.revision_id,
+        "header_type": config.header_type,
+        "multi_function": config.multi_function,
+        "cache_line_size": config.cache_line_size,
+        "latency_timer": config.latency_timer,
+        "interrupt_line": config.interrupt_line,
+        "interrupt_pin": config.interrupt_pin,
+        "subsystem_ids": None
+        if config.subsystem_vendor_id is None
+        else f"{config.subsystem_vendor_id:04x}:{config.subsystem_id:04x}",
+    }
+
+
+def _words(bits: str) -> list[str]:
+    return [] if bits == "0" else bits.split("|")
+
+
+def _capabilities(config: ConfigImage) -> list[dict[str, Any]]:
+    return [
+        {
+            "offset": capability.offset,
+            "id": capability.id,
+            "name": capability.name,
+            "extended": capability.version is not None,
+            "version": capability.version,
+            "details": details(config, capability),
+        }
+        for capability in (*config.capabilities(), *config.extended_capabilities())
+    ]

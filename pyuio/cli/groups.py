@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""Groups of commands whose module is imported when one of them is called for.
+
+Measuring and guests need much that no other command does, and ``pyuio --help`` and the shell's completion must be
+quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_group
+
+SHORT_HELP = {
+    "install_completion": "Set up completion for this shell.",
+    "show_completion": "Print completion for this shell.",
+}
+
+
+class Commands(TyperGroup):
+    """The commands of ``pyuio``, whose help has a line for each option, so that all of it fits a screen."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, those of typer with a short text."""
+        parameters: list[Any] = list(super().get_params(ctx))
+        for parameter in parameters:
+            if parameter.name in SHORT_HELP:
+                parameter.help = SHORT_HELP[parameter.name]
+        return parameters
+
+
+def later(module: str) -> typer.Typer:
+    """Return a group that has the commands of the `app` in `module`, which is imported at the first use."""
+
+    class Later(TyperGroup):
+        def _commands(self) -> Any:
+            return get_group(importlib.import_module(module).app)
+
+        def list_commands(self, ctx: Any) -> list[str]:
+            return list(self._commands().list_commands(ctx))
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            return self._commands().get_command(ctx, cmd_name)
+
+    return typer.Typer(cls=Later, no_args_is_help=True)

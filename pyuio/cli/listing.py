@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""``pyuio list``: which devices there are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from pyuio.cli.arguments import Json
+from pyuio.cli.output import console, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pyuio.discovery import FoundDevice
+
+HEADINGS = ("address", "ids", "driver", "node", "interrupt", "group", "device")
+JSON_FORMAT = 1
+
+# Parts of the machine, which nobody drives from a program of his own, by the first digits of their class code
+# (PCI Code and ID Assignment Specification 1.11, section 1).
+MACHINE = {
+    "05": "memory controllers",
+    "06": "bridges",
+    "08": "system peripherals",
+    "0b": "processors",
+    "0c05": "SMBus controllers",
+    "1101": "performance counters",
+}
+# Such as have been programmed into an FPGA, or are cards, all the same: other memory controllers, SD hosts.
+CARDS = ("0580", "0805")
+
+EPILOG = (
+    "What has a UIO node is shown always. Without --all, what belongs to the machine is left out: bridges, memory "
+    "controllers, timers, IOMMUs and such. Ends with 0, also when there is nothing to show."
+)
+
+
+def part_of_the_machine(device: FoundDevice) -> str | None:
+    """Return what kind of part of the machine a device is, as in "bridges"; None for what somebody might drive."""
+    if device.class_code is None or device.uio is not None:
+        return None
+    digits = f"{device.class_code:06x}"
+    if digits.startswith(CARDS):
+        return None
+    return next((kind for prefix, kind in MACHINE.items() if digits.startswith(prefix)), None)
+
+
+def in_words(summary: dict[str, Any]) -> str:
+    """Return class and names of a device in one line, in the manner of lspci."""
+    if summary["class_code"] is None:
+        return "platform device"
+    kind = f"{summary['class'] or 'class'} [{summary['class_code']:06x}]"
+    called = " ".join(name for name in (summary["vendor"], summary["device"]) if name)
+    return f"{kind}: {called}" if called else kind
+
+
+def list_devices(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show bridges and other parts of the machine, too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List PCI functions and UIO nodes."""
+    from pyuio.cli.description import summary
+    from pyuio.discovery import devices
+    from pyuio.errors import DeviceRemovedError
+
+    left_out: Counter[str] = Counter()
+    shown = []
+    for device in devices():
+        kind = None if everything else part_of_the_machine(device)
+        if kind is not None:
+            left_out[kind] += 1
+            continue
+        try:
+            shown.append(summary(device))
+        except DeviceRemovedError:  # a moment ago
+            continue
+    if as_json:
+        print_json({"format": JSON_FORMAT, "left_out": left_out.total(), "devices": shown})
+        return
+    output = console()
+    show(shown, output)
+    if left_out:
+        kinds = ", ".join(f"{kind}: {count}" for kind, count in left_out.most_common())
+        output.print(Text(f"left out: {left_out.total()} ({kinds}); --all shows them", style="dim"), soft_wrap=True)
+    elif not shown:
+        output.print("there is no PCI function and no UIO node here")
+
+
+def show(summaries: list[dict[str, Any]], output: Console) -> None:
+    """Print a line for each device; where the terminal is too narrow for that, what it is goes to a second line."""
+    if not summaries:
+        return
+    rows: list[tuple[str, ...]] = [HEADINGS]
+    for one in summaries:
+        interrupt = one["interrupt"]["text"] if one["interrupt"] else None
+        columns = (one["name"], one["ids"], one["driver"], one["uio"], interrupt, one["iommu_group"], in_words(one))
+        rows.append(tuple(column or "-" for column in columns))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    between = "  " if sum(widths) + 2 * len(widths) <= output.width else "\n    "
+    for number, (*cells, device) in enumerate(rows):
+        start = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=False))
+        line = f"{start}{between}{device}" if number or between == "  " else start
+        output.print(Text(line, style="" if number else "bold"), soft_wrap=True)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""``pyuio probe``: which installed drivers serve which devices."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from pyuio.cli.arguments import FORMS, Json, complete_device, usage
+from pyuio.cli.output import columns, console, print_json
+
+if TYPE_CHECKING:
+    from pyuio.discovery import FoundDevice
+    from pyuio.installed_drivers import InstalledDriver
+
+JSON_FORMAT = 1
+EPILOG = (
+    "A package publishes its drivers in the entry-point group pyuio.drivers. One that cannot be loaded is reported, "
+    "and harms no other. Ends with 0; with 1 when no driver serves the DEVICE that was named, or it is not there."
+)
+
+
+def probe(
+    device: Annotated[
+        str | None,
+        typer.Argument(metavar="DEVICE", help=f"Only this one. {FORMS}", autocompletion=complete_device),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show which installed drivers serve which devices."""
+    from pyuio.discovery import devices, find
+    from pyuio.installed_drivers import installed_drivers
+
+    with usage():
+        present = devices() if device is None else [find(device)]
+    drivers = [_matched(driver, present) for driver in installed_drivers()]
+    if device is not None:
+        drivers = [driver for driver in drivers if driver["devices"] or driver["error"]]
+    served = any(driver["devices"] for driver in drivers)
+    if as_json:
+        print_json({"format": JSON_FORMAT, "drivers": drivers})
+    else:
+        _show(drivers)
+    if device is not None and not served:
+        name, ids = present[0].name, present[0].ids
+        print(f"pyuio: no installed driver serves {name}{f' ({ids})' if ids else ''}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _matched(driver: InstalledDriver, present: list[FoundDevice]) -> dict[str, Any]:
+    from pyuio.errors import DriverLoadError
+
+    error: str | None = None
+    ids: tuple[str, ...] = ()
+    try:
+        ids = driver.ids
+    except DriverLoadError as failure:
+        error = str(failure)
+    return {
+        "name": driver.name,
+        "distribution": driver.distribution,
+        "class": driver.entry_point.value,
+        "ids": list(ids),
+        "error": error,
+        "devices": [
+            {"name": found.name, "ids": found.ids, "driver": found.driver, "uio": found.uio}
+            for found in present
+            if found.ids in ids
+        ],
+    }
+
+
+def _show(drivers: list[dict[str, Any]]) -> None:
+    output = console()
+    if not drivers:
+        return
+    table = columns("driver", "package", "device", "ids", "kernel driver", "node")
+    for driver in drivers:
+        who = driver["name"], driver["distribution"] or "-"
+        if driver["error"]:
+            table.add_row(*map(Text, who), Text("cannot be loaded", style="red"))
+        elif not driver["devices"]:
+            table.add_row(*map(Text, who), Text("none here", style="dim"), Text(" ".join(driver["ids"])))
+        for found in driver["devices"]:
+            cells = (*who, found["name"], found["ids"], found["driver"] or "-", found["uio"] or "-")
+            table.add_row(*map(Text, cells))
+    output.print(table)
+    for driver in drivers:
+        if driver["error"]:
+            print(f"pyuio: {driver['error']}", file=sys.stderr)
