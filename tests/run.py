@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pyuio.vm import kernels
 from pyuio.vm.errors import GuestError
-from tests.guest import igb_uio, rt_tests
+from tests.guest import igb_uio, pciutils, rt_tests
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -39,6 +39,8 @@ GUEST_DEVICES = (
     "sdhci-pci",
     "pci-serial",  # port BAR, and a kernel driver that has it from the start
     "qemu-xhci",  # PCI Express, 64-bit BAR
+    "pcie-root-port,id=slot1,chassis=1",  # a bridge, and a link to
+    "e1000e,bus=slot1",  # every kind of BAR but a 64-bit one, MSI-X, extended capabilities
 )
 
 
@@ -63,6 +65,7 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
         if kernel in kernels.DEBIAN:
             igb_uio.build(kernels.prepare(kernel, print).version, BUILD / "modules")
             rt_tests.fetch(BUILD / "rt-tests")
+            pciutils.fetch(BUILD / "pciutils")
         devices = [f"--device={device}" for device in GUEST_DEVICES]
         guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}"]
         command = [str(BIN / "pyuio"), "vm", "run", *guest, *devices, "--", *command]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 
@@ -34,8 +33,6 @@ app.add_typer(
     later("pyuio.cli.vm"), name="vm", rich_help_panel=MEASURE, help="Run commands in a guest with any PCI device."
 )
 
-OUTPUT_CLOSED = 141  # as of a filter that SIGPIPE ends
-
 
 def main() -> None:
     """Runs the command line; errors that pyuio raises on purpose become one line and an exit status."""
@@ -55,10 +52,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        # Quietly, as every filter; and the interpreter must not find the broken pipe again when it flushes.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(OUTPUT_CLOSED)
+        # Quietly, as typer and rich do where they notice it; the interpreter must not find it again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

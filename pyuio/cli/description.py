@@ -96,7 +96,7 @@ def description(found: FoundDevice) -> dict[str, Any]:
         **summary(found, config),
         "iommu_group_type": _text(found.directory / "iommu_group/type"),
         "numa_node": None if node < 0 else node,
-        "power_state": _text(found.directory / "power_state"),
+        "power_state": None,
         "link": link and {**vars(link), "text": str(link)},
         "could_drive": {
             "kernel": list(matching_modules(found.directory)) if is_pci else [],
@@ -114,8 +114,18 @@ def description(found: FoundDevice) -> dict[str, Any]:
         if isinstance(config, ConfigImage):
             described["configuration"] = _header(config)
             described["capabilities"] = _capabilities(config)
+        described["power_state"] = _power_state(found.directory, described["capabilities"])
         described["missing"] += _missing(found, config)
     return described
+
+
+def _power_state(directory: Path, capabilities: list[dict[str, Any]]) -> str | None:
+    """Return "D0" to "D3cold"; None where neither the kernel nor the function tells."""
+    state = _text(directory / "power_state")
+    if state not in (None, "unknown"):  # that is what the kernel says until a driver has enabled the function
+        return state
+    states = (capability["details"].get("state") for capability in capabilities)
+    return next((str(state) for state in states if state), None)
 
 
 def _driver_missing(error: DriverLoadError) -> str:

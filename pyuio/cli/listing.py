@@ -105,5 +105,4 @@ def show(summaries: list[dict[str, Any]], output: Console) -> None:
     between = "  " if sum(widths) + 2 * len(widths) <= output.width else "\n    "
     for number, (*cells, device) in enumerate(rows):
         start = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=False))
-        line = f"{start}{between}{device}" if number or between == "  " else start
-        output.print(Text(line, style="" if number else "bold"), soft_wrap=True)
+        output.print(Text(f"{start}{between}{device}", style="" if number else "bold"), soft_wrap=True)

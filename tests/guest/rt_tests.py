@@ -8,30 +8,14 @@ guest.
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
-from pyuio.vm import apt, cache
-
-PACKAGES = ("rt-tests", "libnuma1")
+from tests.guest import packages
 
 
 def fetch(directory: Path) -> Path:
     """Return the program, fetching it if it is not there."""
-    program = directory / "usr/bin/cyclictest"
-    if program.exists():
-        return program
-    directory.mkdir(parents=True, exist_ok=True)
-    archive = apt.Archive(cache.root() / "kernels/apt")
-    with tempfile.TemporaryDirectory(dir=directory.parent) as name:
-        tree = Path(name) / "tree"
-        for package in PACKAGES:
-            place = Path(name) / package
-            place.mkdir()
-            apt.extract(archive.download(archive.package(package), place), tree)
-        directory.rmdir()
-        tree.rename(directory)  # all of it, at once
-    return program
+    return packages.fetch(("rt-tests", "libnuma1"), directory, "usr/bin/cyclictest")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: MIT
+"""What all of pyuio's commands have in common: how they print, end, and are completed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyuio.cli.completion import joined
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES")
+PYUIO = [sys.executable, "-m", "pyuio.cli"]
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]")
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in OURS} | more
+
+
+def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PYUIO, *words], capture_output=True, text=True, check=False, env=environment(**more), timeout=60
+    )
+
+
+def on_a_terminal(*words: str, **more: str) -> str:
+    """What the command writes to a terminal of 80 columns."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(PYUIO[0], [*PYUIO, *words], environment(TERM="xterm-256color", COLUMNS="80", **more))
+    output = b""
+    while True:
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:  # the other side is closed
+            break
+        if not data:
+            break
+        output += data
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, output
+    return output.decode()
+
+
+def test_help_fits_a_screen() -> None:
+    lines = run("--help", COLUMNS="80").stdout.splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 80
+    commands = re.findall(r"^│ ([a-z]+) ", "\n".join(lines), re.MULTILINE)
+    assert {"list", "info", "probe", "doctor", "bench", "vm"} <= set(commands)
+
+
+@pytest.mark.parametrize("group", ["bench", "vm"])
+def test_a_group_that_is_loaded_late_has_its_commands(group: str) -> None:
+    shown = run(group, "--help").stdout
+    assert {"bench": "latency", "vm": "fetch"}[group] in shown
+    assert run(group, "nonsense").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["info", "ffff:fffe"], 1, "pyuio: there is no device ffff:fffe; there is:"),
+        (["info", "nonsense"], 2, "pyuio: 'nonsense' does not name a device; give a PCI address"),
+        (["info"], 2, "DEVICE"),
+        (["probe", "ffff:fffe"], 1, "pyuio: there is no device ffff:fffe; there is:"),
+        (["probe", "nonsense"], 2, "pyuio: 'nonsense' does not name a device"),
+        (["list", "--nonsense"], 2, "--nonsense"),
+    ],
+)
+def test_what_is_wrong_is_said_and_is_no_success(words: list[str], status: int, message: str) -> None:
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["list", "--all"], ["doctor"], ["probe"]])
+def test_a_pipe_gets_whole_lines_without_colour(words: list[str]) -> None:
+    narrow, wide = run(*words, COLUMNS="40", TERM="xterm-256color"), run(*words, COLUMNS="400")
+    assert narrow.stdout == wide.stdout
+    assert "\x1b" not in narrow.stdout
+    assert "…" not in narrow.stdout
+
+
+@pytest.mark.parametrize("words", [["list", "--all"], ["probe"], ["--help"]])
+def test_no_color_is_heeded_on_a_terminal(words: list[str]) -> None:
+    assert not COLOUR.search(on_a_terminal(*words, NO_COLOR="1"))
+
+
+def test_a_terminal_is_not_overrun() -> None:
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal("--help"))
+    assert max(len(line.rstrip("\r")) for line in plain.split("\n")) <= 80
+
+
+@pytest.mark.parametrize("words", [["list", "--all"], ["list", "--json"], ["doctor"], ["probe"], ["--help"]])
+def test_a_reader_that_goes_away_gets_no_traceback(words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*PYUIO, *words], stdout=writer, stderr=subprocess.PIPE, text=True, env=environment(), timeout=60
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_every_command_has_its_section_in_the_documentation() -> None:
+    """Neither a command nor an option of these is left out."""
+    page = (ROOT / "docs/command-line.md").read_text()
+    for command in ("list", "info", "probe"):
+        assert f"\n## pyuio {command}" in page
+        for option in re.findall(r"│ (?:\* )?\s*(--[a-z-]+)", run(command, "--help", COLUMNS="100").stdout):
+            assert option == "--help" or f"`{option}`" in page or f" {option}" in page
+
+
+# -- completion --
+
+
+def apart(word: str) -> list[str]:
+    """What bash makes of a word: it ends at colons, and runs of them are words."""
+    return [piece for piece in re.split(r"(:+)", word) if piece]
+
+
+@pytest.mark.parametrize(
+    ("words", "position", "expected"),
+    [
+        (["pyuio", "info", ""], 2, (["pyuio", "info", ""], 2, "")),
+        (["pyuio", "info", "0000", ":", "00"], 4, (["pyuio", "info", "0000:00"], 2, "0000:")),
+        (["pyuio", "info", "0000", ":"], 3, (["pyuio", "info", "0000:"], 2, "0000:")),
+        (["pyuio", "info", "0000", ":", "00", ":", "04.0"], 6, (["pyuio", "info", "0000:00:04.0"], 2, "0000:00:")),
+        (["pyuio", "info", "1234", ":", "11e8", "--js"], 5, (["pyuio", "info", "1234:11e8", "--js"], 3, "")),
+        (["pyuio", "info"], 2, (["pyuio", "info", ""], 2, "")),
+    ],
+)
+def test_what_bash_took_apart_is_joined(words: list[str], position: int, expected: object) -> None:
+    assert joined(words, position) == expected
+
+
+@given(st.lists(st.from_regex(r"[a-z0-9.]+(:{1,2}[a-z0-9.]+)*:?", fullmatch=True), min_size=1, max_size=5))
+def test_any_line_is_joined_again(line: list[str]) -> None:
+    # A word that ends in a colon runs into the next one: only the last may.
+    line = [word.rstrip(":") for word in line[:-1]] + line[-1:]
+    words = [piece for word in line for piece in apart(word)]
+    whole, cursor, kept = joined(words, len(words) - 1)
+    assert (whole, cursor) == (line, len(line) - 1)
+    assert line[-1].startswith(kept)
+    assert ":" not in line[-1][len(kept) :]
+
+
+@pytest.fixture
+def bash(tmp_path: Path) -> Path:
+    """A file for bash to source: typer's own script for a ``pyuio`` that is this one."""
+    if shutil.which("bash") is None:
+        pytest.skip("no bash here")
+    program = tmp_path / "pyuio"
+    program.write_text(f"#!{sys.executable}\nfrom pyuio.cli import main\n\nmain()\n")
+    program.chmod(0o755)
+    shown = subprocess.run(
+        [program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(_PYUIO_COMPLETE="source_bash", PATH=f"{tmp_path}:{os.environ['PATH']}"),
+    )
+    script = tmp_path / "complete.sh"
+    script.write_text(f"PATH={tmp_path}:$PATH\n{shown.stdout}\n")
+    return script
+
+
+def completed(bash: Path, *words: str) -> list[str]:
+    """What bash is told for a line whose last word is to be completed."""
+    line = " ".join(f"'{word}'" for word in words)
+    ask = f"source {bash}; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _pyuio_completion pyuio"
+    done = subprocess.run(
+        ["bash", "--norc", "-c", f'{ask}; printf "%s\\n" "${{COMPREPLY[@]}}"'],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(),
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_and_options(bash: Path) -> None:
+    assert completed(bash, "pyuio", "pro") == ["probe"]
+    assert completed(bash, "pyuio", "bench", "lat") == ["latency"]
+    assert completed(bash, "pyuio", "list", "--a") == ["--all"]
+
+
+def test_bash_completes_devices(bash: Path) -> None:
+    """Only what follows the last colon: that is the word that bash replaces."""
+    from pyuio.discovery import devices
+
+    addresses = [device.address for device in devices() if device.address and device.address.startswith("0000:00:")]
+    if not addresses:
+        pytest.skip("no PCI function here")
+    expected = [address.removeprefix("0000:00:") for address in addresses]
+    assert completed(bash, "pyuio", "info", "0000", ":", "00", ":") == expected
+    assert set(addresses) <= set(completed(bash, "pyuio", "info", ""))
+    (first, *_) = expected
+    assert completed(bash, "pyuio", "doctor", "00", ":", first[:4]) == [first]
