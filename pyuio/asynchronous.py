@@ -7,11 +7,14 @@ and those that find nothing wait on. The reader is there only while a task waits
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class _LoopWaiters:
@@ -56,6 +59,8 @@ class Waiters:
 
         Raises what the duplicating raises.
         """
+        import asyncio  # at the top it would be a quarter of the time that `import pyuio` takes
+
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
         with self._guard:
