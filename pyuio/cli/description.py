@@ -6,6 +6,7 @@ Numbers are numbers, ids are text, and what there is not is null.
 
 from __future__ import annotations
 
+import errno
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pyuio.assigned_interrupt import assigned_interrupt
 from pyuio.bars import parse_resources
 from pyuio.capability_details import details
 from pyuio.discovery import FoundDevice
-from pyuio.errors import DriverLoadError, PermissionDeniedError, PyuioError
+from pyuio.errors import DeviceRemovedError, DriverLoadError, PermissionDeniedError, PyuioError
 from pyuio.hardware_names import names
 from pyuio.installed_drivers import drivers_for
 from pyuio.kernel_modules import generic_drivers, matching_modules
@@ -35,8 +36,10 @@ def configuration(directory: Path) -> ConfigImage | PermissionDeniedError:
     """
     try:
         with closing(ConfigSpace(directory)) as config:
-            size = max(length for length in _CONFIGURATION_LENGTHS if length <= config.size)
-            return ConfigImage(config.read(0, size), config.name)
+            lengths = [length for length in _CONFIGURATION_LENGTHS if length <= config.size]
+            if not lengths:
+                raise DeviceRemovedError(errno.ENODEV, f"the {config.name} has {config.size} bytes: it is gone")
+            return ConfigImage(config.read(0, lengths[-1]), config.name)
     except PermissionDeniedError as error:
         return error
 
@@ -87,6 +90,13 @@ def summary(found: FoundDevice, config: ConfigImage | PermissionDeniedError | No
 
 def description(found: FoundDevice) -> dict[str, Any]:
     """Return what `info` says of a device. DeviceRemovedError: it is gone."""
+    try:
+        return _description(found)
+    except FileNotFoundError as error:
+        raise DeviceRemovedError(errno.ENODEV, f"{found.name} is gone: it was removed") from error
+
+
+def _description(found: FoundDevice) -> dict[str, Any]:
     config = None if found.address is None else configuration(found.directory)
     serving, failures = drivers_for(found.ids)
     node = int(_text(found.directory / "numa_node") or "-1")

@@ -17,7 +17,7 @@ import pyuio
 from pyuio.cli import app
 from pyuio.sysfs import PCI_DEVICES
 from tests.guest import pciutils
-from tests.guest.support import EDU, PCI_SERIAL, Cards, attribute
+from tests.guest.support import EDU, PCI_SERIAL, PCI_TESTDEV, Cards, attribute
 
 PCIUTILS = Path(__file__).resolve().parents[2] / "build/pciutils"
 E1000E = "8086:10d3"
@@ -302,6 +302,6 @@ def test_probe(cards: Cards) -> None:
     first = cards(EDU)[0]
     assert re.search(rf"^edu +pyuio-framework +{first} +{EDU} ", run("probe"), re.MULTILINE)
     assert first in run("probe", first)
-    result = CliRunner().invoke(app, ["probe", cards(PCI_SERIAL)[0]])
+    result = CliRunner().invoke(app, ["probe", cards(PCI_TESTDEV)[0]])
     assert result.exit_code == 1
     assert "no installed driver serves" in result.output
