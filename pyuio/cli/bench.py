@@ -17,7 +17,7 @@ from pyuio.cli.arguments import Json, complete_device, usage
 from pyuio.cli.output import console, print_json
 from pyuio.discovery import FoundDevice, find
 from pyuio.driver import Driver
-from pyuio.errors import MeasurementError, PyuioError
+from pyuio.errors import MeasurementError
 from pyuio.installed_drivers import driver_for
 from pyuio.latency import closed_loop, interrupts, load, open_loop, plan, plot, rate, table, timer
 from pyuio.latency.comparison import Comparison
