@@ -23,6 +23,10 @@ SHORT_HELP = {
 class Commands(TyperGroup):
     """The commands of ``pyuio``, whose help has a line for each option, so that all of it fits a screen."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands in the order in which they were added, as newer typers do by themselves."""
+        return list(self.commands)
+
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, those of typer with a short text."""
         parameters: list[Any] = list(super().get_params(ctx))
