@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -123,6 +124,22 @@ def test_every_command_has_its_section_in_the_documentation() -> None:
         assert f"\n## pyuio {command}" in page
         for option in re.findall(r"│ (?:\* )?\s*(--[a-z-]+)", run(command, "--help", COLUMNS="100").stdout):
             assert option == "--help" or f"`{option}`" in page or f" {option}" in page
+
+
+def test_a_driver_that_cannot_be_loaded_is_reported_and_harms_no_other(tmp_path: Path) -> None:
+    metadata = tmp_path / "broken-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[pyuio.drivers]\nbad = no_such_module:Bad\n")
+    done = run("probe", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0
+    assert re.search(r"^bad +broken +cannot be loaded", done.stdout, re.MULTILINE)
+    assert "pyuio: the driver bad (no_such_module:Bad, of broken) cannot be loaded" in done.stderr
+    assert re.search(r"^edu +pyuio-framework ", done.stdout, re.MULTILINE)
+    found = {one["name"]: one for one in json.loads(run("probe", "--json", PYTHONPATH=str(tmp_path)).stdout)["drivers"]}
+    assert "ModuleNotFoundError" in found["bad"]["error"]
+    assert (found["bad"]["ids"], found["bad"]["devices"]) == ([], [])
+    assert (found["edu"]["error"], found["edu"]["ids"]) == (None, ["1234:11e8"])
 
 
 # -- completion --
