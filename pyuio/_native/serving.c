@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "command.h"
 #include "interrupt.h"
 
 static int set_blocking(pyuio_interrupt *self, int blocking)
