@@ -2,23 +2,32 @@
 """Binding a kernel driver to a PCI function, and giving the function back to the driver it had.
 
 Through ``driver_override`` and ``drivers_probe``, which concern one function only; an id written to ``new_id`` would
-take every card of the kind (Documentation/ABI/testing/sysfs-bus-pci).
+take every card of the kind (Documentation/ABI/testing/sysfs-bus-pci). What a function had is remembered for other
+processes, too: `unbind` gives it back after whoever bound it was killed.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pyuio.errors import BindingError, DeviceRemovedError, KernelSupportError
+from pyuio import binding_record
+from pyuio.binding_record import BindingRecord
+from pyuio.errors import BindingError, DeviceRemovedError, KernelSupportError, PermissionDeniedError
 from pyuio.signals import postponed_signals
 from pyuio.sysfs import PCI_DEVICES, PCI_DRIVERS, link_name, read_text, translated
+from pyuio.uio import UioNode
 
 UIO_PCI_GENERIC = "uio_pci_generic"
 MODPROBE_SECONDS = 30
+_HANDING_ON = ("vfio-pci", "pci-stub")
+
+_log = logging.getLogger(__name__)
 
 
 def bound_driver(address: str) -> str | None:
@@ -40,11 +49,30 @@ def find_modprobe() -> str | None:
     return shutil.which("modprobe") or shutil.which("modprobe", path="/usr/sbin:/sbin")
 
 
+# What modprobe prints (kmod's, which words the kernel's errno), and what to do then.
+_MODPROBE_REMEDIES = (
+    (
+        "not found",
+        "it is not among this kernel's modules: uio_pci_generic needs CONFIG_UIO and CONFIG_UIO_PCI_GENERIC, on Ubuntu "
+        "in the package linux-modules-extra, on Fedora in kernel-modules-extra; one that was built apart: insmod it",
+    ),
+    (
+        "ey was rejected",
+        "Secure Boot wants it signed: sign it and enrol the key (mokutil --import), or switch Secure Boot off",
+    ),
+    ("equired key not available", "Secure Boot wants it signed: sign it and enrol the key (mokutil --import)"),
+    ("not permitted", "loading modules was switched off until the next boot: see pyuio doctor"),
+    ("Unknown symbol", "it was built for another kernel: build it for this one (uname -r)"),
+    ("Exec format error", "it was built for another kernel: build it for this one (uname -r)"),
+)
+
+
 def load_driver(driver: str) -> None:
     """Load the kernel module of a PCI driver, unless the driver is there already.
 
     Raises:
-        KernelSupportError: this kernel does not have it.
+        KernelSupportError: this kernel does not have it; the message says why, and what to do.
+        PermissionDeniedError: it is not there, and only root may load it.
     """
     if (PCI_DRIVERS / driver).exists():
         return
@@ -53,16 +81,20 @@ def load_driver(driver: str) -> None:
         reason = f"the kernel driver {driver} is not loaded, and there is no modprobe (Debian: package kmod) to load it"
         raise KernelSupportError(errno.ENOSYS, reason)
     try:
-        done = subprocess.run([modprobe, driver], capture_output=True, text=True, timeout=MODPROBE_SECONDS, check=False)
+        command = [modprobe, "--", driver]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=MODPROBE_SECONDS, check=False)
         answer = done.stderr.strip() or "done, but it is not there"
     except subprocess.TimeoutExpired:
         answer = f"not done after {MODPROBE_SECONDS} s"
-    if not (PCI_DRIVERS / driver).exists():
-        reason = (
-            f"this kernel has no driver {driver} (modprobe: {answer}); it "
-            f"needs CONFIG_UIO and CONFIG_UIO_PCI_GENERIC, on Ubuntu in the package linux-modules-extra"
+    if (PCI_DRIVERS / driver).exists():
+        return
+    remedies = [remedy for words, remedy in _MODPROBE_REMEDIES if words in answer]
+    if "not found" not in answer and os.geteuid() != 0:
+        raise PermissionDeniedError(
+            errno.EPERM, f"loading the kernel driver {driver} (modprobe: {answer}): only root may"
         )
-        raise KernelSupportError(errno.ENOSYS, reason)
+    remedy = remedies[0] if remedies else "the kernel log (dmesg) may say more, and so may pyuio doctor"
+    raise KernelSupportError(errno.ENOSYS, f"this kernel has no driver {driver} (modprobe: {answer}); {remedy}")
 
 
 def _write(address: str, target: Path, text: str) -> None:
@@ -83,12 +115,14 @@ class Binding:
         driver: the kernel driver that was bound.
         previous: the driver that had the function before, or None.
         previous_override: ``driver_override`` before, "" for none.
+        earlier: what was remembered of the function before.
     """
 
     address: str
     driver: str
     previous: str | None
     previous_override: str
+    earlier: BindingRecord | None = None
 
     def undo(self) -> None:
         """Release the function and give it back to the driver it had, if any; nothing when the function is gone.
@@ -98,6 +132,7 @@ class Binding:
         """
         with postponed_signals():
             self._undo()
+            _remember(self.address, self.earlier)
 
     def _undo(self) -> None:
         device = PCI_DEVICES / self.address
@@ -109,9 +144,23 @@ class Binding:
             _write(self.address, device / "driver/unbind", self.address)
         if self.previous is not None and bound_driver(self.address) != self.previous:
             if not (PCI_DRIVERS / self.previous).exists():
-                reason = f"{self.address} cannot be given back: its driver {self.previous} is not loaded any more"
+                reason = (
+                    f"{self.address} cannot be given back: its driver {self.previous} is not loaded any more; load its "
+                    f"module, which takes the device by itself"
+                )
                 raise BindingError(errno.ENODEV, reason)
             _write(self.address, PCI_DRIVERS / self.previous / "bind", self.address)
+
+
+def _remember(address: str, record: BindingRecord | None) -> None:
+    """Keep what a function had for other processes, or forget it; it is logged when that is not possible."""
+    try:
+        if record is None:
+            binding_record.forget(address)
+        else:
+            binding_record.save(record)
+    except OSError as error:
+        _log.warning("%s: what driver it had is not remembered: %s", address, error)
 
 
 def bind(address: str, driver: str = UIO_PCI_GENERIC) -> Binding:
@@ -135,12 +184,24 @@ def bind(address: str, driver: str = UIO_PCI_GENERIC) -> Binding:
 def _bind(address: str, driver: str) -> Binding:
     device = PCI_DEVICES / address
     try:
-        override = read_text(device / "driver_override")
+        text = read_text(device / "driver_override")
+        override = "" if text == "(null)" else text
+        previous = bound_driver(address)
+        earlier = binding_record.load(address)
+        ids, boot = binding_record.ids_of(address), binding_record.boot_id()
     except FileNotFoundError as error:
         raise DeviceRemovedError(errno.ENODEV, f"binding {driver}: there is no device {address}") from error
-    binding = Binding(address, driver, bound_driver(address), "" if override == "(null)" else override)
+    record = BindingRecord(address, ids, driver, previous, override, boot)
+    if earlier is not None and earlier.driver == previous:
+        # That driver is pyuio's own doing: what counts is who had the function before it.
+        record = replace(earlier, driver=driver)
+    else:
+        earlier = None
+    binding = Binding(address, driver, previous, override, earlier)
     _write(address, device / "driver_override", driver)
     try:
+        # Before the change: whoever is killed in its middle leaves it to be undone.
+        _remember(address, record)
         if binding.previous is not None:
             _write(address, device / "driver/unbind", address)
         _write(address, PCI_DRIVERS.parent / "drivers_probe", address)
@@ -150,3 +211,56 @@ def _bind(address: str, driver: str) -> Binding:
         binding.undo()
         raise
     return binding
+
+
+@dataclass(frozen=True)
+class Unbinding:
+    """What `unbind` did.
+
+    Attributes:
+        released: the driver that the function was taken from, or None.
+        driver: the kernel driver that has the function now, or None.
+        given_back: whether that driver got it just now.
+        known: whether it was known what driver the function had before it was bound.
+    """
+
+    released: str | None
+    driver: str | None
+    given_back: bool = False
+    known: bool = True
+
+
+def is_for_user_space(address: str) -> bool:
+    """Return whether the kernel driver that has a function does nothing but hand it on to user space."""
+    return UioNode.of_device(PCI_DEVICES / address) is not None or bound_driver(address) in _HANDING_ON
+
+
+def unbind(address: str) -> Unbinding:
+    """Give a function back to the kernel driver it had before pyuio, in this process or another, bound one.
+
+    Of one that was bound by something else it is not known who had it: it is left without a driver. A function that an
+    ordinary kernel driver has, or none, is left alone.
+
+    Args:
+        address: in the kernel's form, ``0000:00:04.0``.
+
+    Raises:
+        BindingError: the kernel refused, or the previous driver did not take the function back.
+        DeviceRemovedError: there is no such function.
+        PermissionDeniedError: not root.
+    """
+    with postponed_signals():
+        device = PCI_DEVICES / address
+        if not device.exists():
+            raise DeviceRemovedError(errno.ENODEV, f"unbinding {address}: there is no such device")
+        driver = bound_driver(address)
+        record = binding_record.load(address)
+        if record is not None and driver in (None, record.driver, record.previous):
+            Binding(address, record.driver, record.previous, record.previous_override).undo()
+            now = bound_driver(address)
+            return Unbinding(None if driver == now else driver, now, given_back=now not in (None, driver))
+        _remember(address, None)  # something else bound it since
+        if driver is None or not is_for_user_space(address):
+            return Unbinding(None, driver)
+        Binding(address, driver, None, "").undo()
+        return Unbinding(driver, bound_driver(address), known=False)
