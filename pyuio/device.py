@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 import threading
 import warnings
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyuio import binding
-from pyuio.bars import Bar
+from pyuio.bar_mapping import checked_index, find_bar, map_bar
 from pyuio.discovery import FoundDevice, find
 from pyuio.dma import Dma
 from pyuio.errors import (
@@ -24,7 +23,6 @@ from pyuio.errors import (
     DeviceBusyError,
     DriverNotBoundError,
     InterruptUnavailableError,
-    MappingError,
     PermissionDeniedError,
     PyuioError,
 )
@@ -205,52 +203,21 @@ class Device:
             PermissionDeniedError: this user may not map it.
             ValueError: the index is not 0 to 5, or the BAR is not prefetchable memory and `write_combining` is set.
         """
-        if not isinstance(index, int):
-            raise TypeError(f"a BAR's index is an int, not {type(index).__name__}")
-        if not 0 <= index <= 5:
-            raise ValueError(f"a BAR's index is 0 to 5, not {index}")
+        checked_index(index)
         with self._guard:
             self._require_open()
             key = (index, write_combining, endian)
             region = self._regions.get(key)
             if region is None or region.closed:
-                region = self._map(self._find_bar(index), write_combining, endian)
+                bar = find_bar(self._config.bars() if self._config else (), index, self.name)
+                region = map_bar(
+                    bar, self._directory, self.name, node=self.uio, write_combining=write_combining, endian=endian
+                )
                 if self._closed:  # by a signal handler, meanwhile
                     region.close()
                     self._require_open()
                 self._regions[key] = region
             return region
-
-    def _find_bar(self, index: int) -> Bar:
-        present = self._config.bars() if self._config else ()
-        for bar in present:
-            if bar.index == index and bar.address:
-                return bar
-        has = "; ".join(str(bar) for bar in present) or "none"
-        raise MappingError(errno.ENXIO, f"{self.name} has no BAR {index} with an address; it has: {has}")
-
-    def _map(self, bar: Bar, write_combining: bool, endian: Endian) -> Region | PortRegion:
-        name = f"BAR {bar.index} of {self.name}"
-        path = str(self._directory / f"resource{bar.index}")
-        if write_combining:
-            if bar.kind != "memory" or not bar.prefetchable:
-                raise ValueError(
-                    f"{name} is not prefetchable memory: write combining would change what the device sees"
-                )
-            path += "_wc"
-        if bar.kind == "io":
-            return PortRegion(path, bar.size, address=bar.address, name=name, endian=endian)
-        # mmap gives whole pages, and a BAR smaller than one may start in its middle.
-        page_offset = bar.address % mmap.PAGESIZE
-        place = partial(Region, page_offset=page_offset, address=bar.address, name=name, endian=endian)
-        try:
-            return place(path, bar.size)
-        except MappingError:
-            # A kernel driver that keeps the BAR for itself may offer it by its own node.
-            for offered in () if write_combining else self.uio.maps:
-                if offered.address == bar.address and offered.size >= bar.size:
-                    return place(self.uio.path, bar.size, file_offset=offered.index * mmap.PAGESIZE)
-            raise
 
     def _close_dma(self) -> None:
         if self._dma is not None:
