@@ -35,3 +35,8 @@ def columns(*headings: str) -> Table:
 def print_json(data: Any) -> None:
     """Print JSON to standard output, as a program reads it: never coloured, never wrapped."""
     print(json.dumps(data, indent=2))
+
+
+def print_line(text: str) -> None:
+    """Print a line to standard output at once, for who watches."""
+    print(text, flush=True)

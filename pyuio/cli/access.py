@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+"""``pyuio read`` and ``pyuio write``: registers by place, beside whatever drives the device."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pyuio.cli.arguments import Device, Json, usage
+from pyuio.cli.output import print_json, print_line
+from pyuio.errors import DeviceBusyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyuio.inspection import Inspection
+    from pyuio.register_cells import Cell
+
+PLACE_HELP = "bar0+0x24, config+4, or a name as in bar0.status, if an installed driver knows the device's registers."
+Place = Annotated[str, typer.Argument(metavar="PLACE", help=PLACE_HELP)]
+Width = Annotated[int | None, typer.Option(metavar="8|16|32|64", help="Bits of each access; 32 without it.")]
+
+JSON_FORMAT = 1
+STATUS = "Ends with 0 when it was done, with 1 when the device or the kernel refuses, with 2 for wrong usage"
+EPILOG = f"{STATUS}."
+WATCH_EPILOG = f"{STATUS}, with 130 when Ctrl-C ended --watch."
+
+
+def inspect(device: str) -> Inspection:
+    """Return what reads and writes the registers of the DEVICE named, whoever has it."""
+    from pyuio.discovery import find
+    from pyuio.inspection import Inspection
+
+    with usage():
+        found = find(device)
+    return Inspection(found)
+
+
+def _warn(text: str) -> None:
+    print(f"pyuio: warning: {text}", file=sys.stderr)
+
+
+def warn_of_others(device: Inspection, doing: str) -> None:
+    """Say who else drives the device, and may not expect what is done."""
+    if (driver := device.kernel_driver) is not None:
+        _warn(f"the kernel driver {driver} has {device.name}, and does not expect {doing}")
+    for process in device.processes():
+        _warn(f"{process}, and may not expect {doing}")
+
+
+def doubt(device: Inspection, read: Sequence[tuple[Cell, int]]) -> None:
+    """Say why values may be none; an error if the device is gone."""
+    if read and all(value == cell.ones for cell, value in read) and (reason := device.doubt_of_ones()):
+        _warn(f"every bit reads as 1: {reason}")
+
+
+def _cells(device: Inspection, text: str, width: int | None, count: int) -> list[Cell]:
+    from pyuio.location import parse_location
+    from pyuio.register_cells import cells, named_cell, register_map
+
+    with usage():
+        place = parse_location(text)
+        if not place.name:
+            return cells(device, place, 32 if width is None else width, count)
+        if width is not None or count != 1:
+            raise ValueError(f"{text!r} has its own width, and is one register: neither --width nor --count go with it")
+        assert place.bar is not None  # only BARs have names
+        info = register_map(device.name, device.ids, place.bar).find(place.name)
+        return [named_cell(device.bar(place.bar), place.bar, info)]
+
+
+def read(
+    device: Device,
+    place: Place,
+    width: Width = None,
+    count: Annotated[int, typer.Option(metavar="N", help="How many registers, one after the other.")] = 1,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, and print what changes, until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(metavar="SECONDS", help="How often --watch looks.")] = 0.1,
+    json_wanted: Json = False,
+) -> None:
+    """Read registers, each by one access of its width.
+
+    Reading can have side effects: some registers are cleared by it. DEVICE need not be bound to anything.
+    """
+    if not 0 <= interval < 1e9:  # also what is no number
+        raise typer.BadParameter(f"{interval} is not a number of seconds from 0", param_hint="--interval")
+    with inspect(device) as inspection:
+        wanted = _cells(inspection, place, width, count)
+        if wanted[0].place.bar is not None:
+            warn_of_others(inspection, "reads, which can have side effects")
+        if watch:
+            _watch(inspection, wanted, interval, json_wanted)
+        values = [(cell, cell.read()) for cell in wanted]
+        doubt(inspection, values)
+    if json_wanted:
+        print_json(
+            {
+                "format": JSON_FORMAT,
+                "device": inspection.name,
+                "registers": [cell.data(value) for cell, value in values],
+            }
+        )
+        return
+    for cell, value in values:
+        print_line(cell.text(value) if count == 1 else f"{cell.place}  {cell.text(value)}")
+
+
+def _watch(device: Inspection, wanted: list[Cell], interval: float, json_wanted: bool) -> None:
+    """Print the registers, and then whatever changes, for ever."""
+    last: list[int | None] = [None] * len(wanted)
+    while True:
+        for number, cell in enumerate(wanted):
+            value = cell.read()
+            if value == last[number]:
+                continue
+            now = datetime.datetime.now().astimezone()
+            doubt(device, [(cell, value)])
+            last[number] = value
+            if json_wanted:
+                print_line(json.dumps({"time": now.timestamp(), **cell.data(value)}))
+            else:
+                print_line(f"{now:%H:%M:%S.%f}  {cell.place}  {cell.text(value)}")
+        time.sleep(interval)
+
+
+def write(
+    device: Device,
+    place: Place,
+    value: Annotated[
+        str, typer.Argument(metavar="VALUE", help="A number, in decimal or as in 0x80, or the name of a field's value.")
+    ],
+    width: Width = None,
+    force: Annotated[bool, typer.Option("--force", help="Write even if a kernel driver has the device.")] = False,
+) -> None:
+    """Write a register, by one access of its width.
+
+    Nothing is read, unless PLACE is a field by name: the rest of its register is then written as it was. Refused where
+    a kernel driver has DEVICE, which need not be bound to anything.
+    """
+    with inspect(device) as inspection:
+        (cell,) = _cells(inspection, place, width, 1)
+        with usage():
+            number = cell.parse(value)
+            if number > cell.ones:
+                raise ValueError(f"the value {number:#x} does not fit the {cell.width} bits of {cell.place}")
+        driver = inspection.kernel_driver
+        if driver is not None and not force:
+            reason = (
+                f"{inspection.name} is held by the kernel driver {driver}, which a write can confuse, up to a machine "
+                f"that stops; take it from there (pyuio bind {inspection.name}), or insist with --force"
+            )
+            raise DeviceBusyError(errno.EBUSY, reason)
+        warn_of_others(inspection, "writes")
+        cell.write(number)
