@@ -8,12 +8,12 @@ import sys
 
 import typer
 
-from pyuio.cli import completion, info, listing, probe
+from pyuio.cli import access, binding, completion, dump, info, irq, listing, probe
 from pyuio.cli.doctor import EPILOG, doctor
 from pyuio.cli.groups import Commands, later
 from pyuio.errors import PyuioError
 
-LOOK, MEASURE = "Look", "Measure and develop"  # the groups in which --help lists the commands
+LOOK, DRIVE, MEASURE = "Look", "Drive", "Measure and develop"  # the groups in which --help lists the commands
 
 app = typer.Typer(
     name="pyuio",
@@ -25,6 +25,12 @@ app = typer.Typer(
 app.command("list", rich_help_panel=LOOK, epilog=listing.EPILOG)(listing.list_devices)
 app.command("info", rich_help_panel=LOOK, epilog=info.EPILOG)(info.info)
 app.command("probe", rich_help_panel=LOOK, epilog=probe.EPILOG)(probe.probe)
+app.command("bind", rich_help_panel=DRIVE, epilog=binding.BIND_EPILOG)(binding.bind)
+app.command("unbind", rich_help_panel=DRIVE, epilog=binding.UNBIND_EPILOG)(binding.unbind)
+app.command("read", rich_help_panel=DRIVE, epilog=access.WATCH_EPILOG)(access.read)
+app.command("write", rich_help_panel=DRIVE, epilog=access.EPILOG)(access.write)
+app.command("dump", rich_help_panel=DRIVE, epilog=access.EPILOG)(dump.dump)
+app.command("irq", rich_help_panel=DRIVE, epilog=irq.EPILOG)(irq.irq)
 app.command(
     "doctor", rich_help_panel=MEASURE, epilog=EPILOG, short_help="Tell what blocks a driver, or costs latency."
 )(doctor)
