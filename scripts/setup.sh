@@ -37,6 +37,9 @@ busybox=$(command -v busybox || true)
 python_has 'import ctypes; ctypes.CDLL("libudev.so.1")' || missing libudev1 systemd-libs systemd-libs
 # The kernel's build tools, which make test builds a module with, are linked with this.
 python_has 'import ctypes; ctypes.CDLL("libelf.so.1")' || missing libelf1 elfutils-libelf libelf
+# make test mounts disks and sets up networks in a guest.
+{ have ip && have mkfs.ext4 && have dmsetup; } ||
+    missing "iproute2 e2fsprogs dmsetup" "iproute e2fsprogs device-mapper" "iproute2 e2fsprogs device-mapper"
 
 if [ -n "$debian" ]; then
     as_root=

@@ -3,15 +3,23 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+import subprocess
+import sys
+import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from pyuio_drivers import edu
 from pyuio_drivers.edu import Edu
 
+import pyuio.register_cells  # noqa: F401 - what commands load when they need it, and forked ones would each time
+from pyuio import cli, device_use  # noqa: F401
 from pyuio.sysfs import PCI_DEVICES, link_name
 
 EDU = "1234:11e8"
@@ -22,8 +30,38 @@ XHCI = "1b36:000d"  # PCI Express, a 64-bit BAR
 
 INTERRUPT_DISABLE = 1 << 10  # in the command register
 
+PYUIO = [sys.executable, "-m", "pyuio.cli"]
+
 Cards = Callable[[str], list[str]]
 Later = Callable[[Callable[[], object]], threading.Thread]
+
+
+def pyuio_command(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command ``pyuio`` with these words, run to its end, forked: emulated, Python takes 5 s to start."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.dup2(output.fileno(), 1)
+                os.dup2(errors.fileno(), 2)
+                sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+                logging.getLogger().handlers.clear()  # pytest's
+                sys.argv = ["pyuio", *words]
+                cli.main()
+                status = 0
+            except SystemExit as end:
+                status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(["pyuio", *words], status, output.read(), errors.read())
 
 
 def current_drivers() -> dict[str, str | None]:

@@ -28,10 +28,15 @@ class Vm:
         return [*PYUIO, "vm", "run", "--append", self.mark, *words]
 
     def run(
-        self, *words: str, stdin: bytes = b"", cwd: Path | None = None, env: dict[str, str] | None = None
+        self,
+        *words: str,
+        stdin: bytes = b"",
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+        limit: float = LIMIT,
     ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            self.command(*words), input=stdin, capture_output=True, cwd=cwd, env=env, timeout=LIMIT, check=False
+            self.command(*words), input=stdin, capture_output=True, cwd=cwd, env=env, timeout=limit, check=False
         )
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: MIT
+"""``pyuio read``, ``pyuio write`` and ``pyuio dump`` on real devices."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pyuio import binding
+from pyuio.discovery import find
+from pyuio.inspection import Inspection
+from tests.guest.support import PCI_SERIAL, PYUIO, Cards, pyuio_command
+
+SCRATCH = "bar0+7"  # of a 16550: keeps what is written, and does nothing with it
+
+
+def output(*words: str) -> str:
+    """What a command that succeeds prints, without a warning."""
+    done = pyuio_command(*words)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+def failure(status: int, *words: str) -> str:
+    """What a command that fails says."""
+    done = pyuio_command(*words)
+    assert (done.returncode, done.stdout) == (status, ""), done
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def config_bytes(address: str) -> bytes:
+    return Path("/sys/bus/pci/devices", address, "config").read_bytes()
+
+
+def test_a_device_that_is_bound_to_nothing(edu: str) -> None:
+    assert output("write", edu, "bar0+0x04", "7") == ""
+    assert output("read", edu, "bar0+0x04") == "0xfffffff8\n"
+    assert output("read", edu, "bar0", "--count", "2") == "bar0+0x00  0x010000ed\nbar0+0x04  0xfffffff8\n"
+    assert json.loads(output("read", edu, "BAR0+4", "--json")) == {
+        "format": 1,
+        "device": edu,
+        "registers": [{"place": "bar0+0x04", "width": 32, "value": 0xFFFFFFF8}],
+    }
+    assert output("write", edu, "bar0+0x80", "0x123456789a", "--width", "64") == ""
+    assert output("read", edu, "bar0+0x80", "--width", "64") == "0x000000123456789a\n"
+    assert binding.bound_driver(edu) is None
+
+
+def test_a_device_that_a_driver_in_user_space_has(edu: str) -> None:
+    undo = binding.bind(edu)
+    try:
+        assert output("read", edu, "bar0") == "0x010000ed\n"
+        assert output("write", edu, "bar0+4", "0b1010") == ""
+        node = Path("/sys/bus/pci/devices", edu, "uio")
+        with Path("/dev", next(node.iterdir()).name).open("rb"):
+            done = pyuio_command("write", edu, "bar0+4", "5")
+            assert done.returncode == 0
+            assert "has /dev/uio0 open, and may not expect writes" in done.stderr
+    finally:
+        undo.undo()
+
+
+def test_configuration_space(edu: str) -> None:
+    assert output("read", edu, "config", "--width", "16") == "0x1234\n"
+    assert output("read", edu, "config+0") == "0x11e81234\n"
+    assert output("read", edu, "config+2", "--width", "8", "--count", "2") == "config+0x02  0xe8\nconfig+0x03  0x11\n"
+    before = config_bytes(edu)[0x3C]
+    assert output("write", edu, "config+0x3c", str(before ^ 1), "--width", "8") == ""
+    assert config_bytes(edu)[0x3C] == before ^ 1
+    assert output("write", edu, "config+0x3c", str(before), "--width", "8") == ""
+
+
+def test_names(edu: str) -> None:
+    assert output("read", edu, "bar0.liveness").split()[0].startswith("0x")
+    assert output("write", edu, "bar0.liveness", "7") == ""
+    assert output("read", edu, "bar0.liveness").split()[0] == "0xfffffff8"
+    register = output("read", edu, "bar0.status")
+    assert register.startswith("0x00000000  ")
+    assert "computing=0" in register
+    assert output("read", edu, "bar0.status.computing") == "0\n"
+    answer = json.loads(output("read", edu, "bar0.status", "--json"))["registers"][0]
+    assert (answer["place"], answer["width"], answer["value"], answer["fields"]["computing"]) == (
+        "bar0.status",
+        32,
+        0,
+        0,
+    )
+    assert "there is status" in failure(1, "read", edu, "bar0.stauts")
+    assert "read-only" in failure(1, "write", edu, "bar0.status.computing", "1")
+    assert "its own width" in failure(2, "read", edu, "bar0.status", "--width", "32")
+
+
+def test_a_field_is_written_and_the_rest_kept(edu: str) -> None:
+    assert output("write", edu, "bar0.status.interrupt_after_factorial", "1") == ""
+    assert output("read", edu, "bar0+0x20") == "0x00000080\n"
+    assert output("write", edu, "bar0.status.interrupt_after_factorial", "0") == ""
+    assert output("read", edu, "bar0+0x20") == "0x00000000\n"
+    assert "does not fit the 1 bits" in failure(2, "write", edu, "bar0.status.interrupt_after_factorial", "2")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("bar0+0x100000",), "and bar0 at 0x100000"),
+        (("bar0+0xffffc", "--count", "2"), "2 of 32 bits end at 0x100004, and bar0 at 0x100000"),
+        (("bar0+2",), "not a multiple of 4; give --width 16"),
+        (("config+0", "--width", "64"), "has no 64-bit access"),
+        (("bar0", "--interval", "nan"), "--interval"),
+    ],
+)
+def test_wrong_places(edu: str, words: tuple[str, ...], why: str) -> None:
+    assert why in " ".join(failure(2, "read", edu, *words).replace("│", " ").split())
+
+
+def test_wrong_values(edu: str) -> None:
+    assert "does not fit the 8 bits" in failure(2, "write", edu, "bar0+4", "0x100", "--width", "8")
+    assert "a number from 0" in failure(2, "write", edu, "bar0+4", "seven")
+    assert "a number from 0" in failure(2, "write", edu, "bar0+4", "--", "-1")
+    assert "has no BAR 1 with an address; it has: BAR 0" in failure(1, "read", edu, "bar1")
+
+
+def test_memory_that_is_switched_off(edu: str) -> None:
+    command = int(output("read", edu, "config+4", "--width", "16"), 16)
+    output("write", edu, "config+4", hex(command & ~2), "--width", "16")
+    try:
+        for words in (("read", edu, "bar0"), ("write", edu, "bar0+4", "1"), ("dump", edu, "bar0")):
+            said = failure(1, *words)
+            assert "has no MEMORY_SPACE), and every bit would read as 1" in said
+        subprocess.run(["sh", "-c", said.split("as root: ")[1]], check=True)
+        assert output("read", edu, "bar0") == "0x010000ed\n"
+        Path("/sys/bus/pci/devices", edu, "enable").write_text("0")
+    finally:
+        output("write", edu, "config+4", hex(command), "--width", "16")
+
+
+def test_a_device_that_a_kernel_driver_has(cards: Cards) -> None:
+    (serial,) = cards(PCI_SERIAL)
+    with Inspection(find(serial)) as device:
+        ports = device.bar(0)
+        ports.write8(7, 0x21)
+        said = failure(1, "write", serial, SCRATCH, "0x5a", "--width", "8")
+        assert "is held by the kernel driver serial" in said
+        assert "--force" in said
+        assert ports.read8(7) == 0x21
+        done = pyuio_command("read", serial, SCRATCH, "--width", "8")
+        assert (done.returncode, done.stdout) == (0, "0x21\n")
+        assert f"warning: the kernel driver serial has {serial}" in done.stderr
+        done = pyuio_command("write", serial, SCRATCH, "0x5a", "--width", "8", "--force")
+        assert (done.returncode, ports.read8(7)) == (0, 0x5A)
+        assert "warning" in done.stderr
+        assert output("read", serial, "config", "--width", "16") == "0x1b36\n"
+        assert "I/O ports have no 64-bit access" in failure(2, "read", serial, "bar0", "--width", "64")
+    assert binding.bound_driver(serial) == "serial"
+
+
+def test_dumps(edu: str) -> None:
+    lines = output("dump", edu).splitlines()
+    expected = config_bytes(edu)
+    assert lines[0].startswith("00000000  " + " ".join(f"{byte:02x}" for byte in expected[:16]))
+    assert json.loads(output("dump", edu, "config", "--json"))["values"] == list(expected)
+    words = json.loads(output("dump", edu, "config", "--width", "32", "--offset", "0x10", "--length", "8", "--json"))
+    assert words["values"] == [int.from_bytes(expected[start : start + 4], "little") for start in (0x10, 0x14)]
+    assert (words["device"], words["space"], words["offset"], words["width"]) == (edu, "config", 0x10, 32)
+    output("write", edu, "bar0+4", "7")
+    assert output("dump", edu, "bar0", "--length", "8") == "00000000  010000ed fffffff8\n"
+    done = pyuio_command("dump", edu, "bar0")
+    assert (done.returncode, done.stderr) == (0, "pyuio: 0x100 of 0x100000 bytes; --length and --offset give others\n")
+    assert done.stdout.startswith("00000000  010000ed fffffff8 ")
+    assert output("dump", edu, "bar0+0x80", "--width", "64", "--length", "8").startswith("00000080  00000")
+    for words_, why in (
+        (("bar0", "--length", "6"), "not one or more accesses of 32 bits"),
+        (("bar0", "--length", "0x100004"), "end at 0x100004"),
+        (("config", "--names"), "--names goes with a BAR"),
+    ):
+        assert why in failure(2, "dump", edu, *words_)
+
+
+def test_a_dump_by_name(edu: str) -> None:
+    output("write", edu, "bar0+4", "7")
+    lines = output("dump", edu, "bar0", "--names").splitlines()
+    assert "0x0004  liveness = 0xfffffff8" in [line.split("  (")[0].rstrip() for line in lines]
+    assert any(line.endswith("raise_interrupt = write-only") for line in lines)
+    registers = {
+        entry["place"]: entry for entry in json.loads(output("dump", edu, "bar0", "--names", "--json"))["registers"]
+    }
+    assert registers["bar0.liveness"]["value"] == 0xFFFFFFF8
+    assert registers["bar0.raise_interrupt"]["value"] is None
+    assert registers["bar0.status"]["offset"] == 0x20
+
+
+def test_watching(edu: str) -> None:
+    output("write", edu, "bar0+4", "0")
+    command = [*PYUIO, "read", edu, "bar0+4", "--watch", "--interval", "0.01"]
+    with (
+        Inspection(find(edu)) as device,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watcher,
+        subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as other,
+    ):
+        assert watcher.stdout is not None
+        assert other.stdout is not None
+        for value in (0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF):
+            device.bar(0).write32(4, value ^ 0xFFFFFFFF)
+            words = watcher.stdout.readline().split()
+            assert words[1:] == ["bar0+0x04", f"{value:#010x}"]
+            answer = json.loads(other.stdout.readline())
+            assert (answer["place"], answer["value"]) == ("bar0+0x04", value)
+            assert answer["time"] > 1e9
+        watcher.send_signal(signal.SIGINT)
+        assert (watcher.wait(10), watcher.stdout.read()) == (130, "")
+        # A reader that goes away ends it, too.
+        other.stdout.close()
+        device.bar(0).write32(4, 2)
+        assert other.wait(10) == 1

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""``pyuio bind`` and ``pyuio unbind``; what the machine uses is in tests/vm/test_device_use.py."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyuio import binding, binding_record
+from tests.guest.support import PCI_SERIAL, Cards, attribute, pyuio_command
+
+
+@pytest.fixture
+def serial(cards: Cards) -> Iterator[str]:
+    """The address of a serial port, given back to its kernel driver afterwards, whatever the test left."""
+    (address,) = cards(PCI_SERIAL)
+    yield address
+    if binding.bound_driver(address) != "serial":
+        override = Path("/sys/bus/pci/devices", address, "driver_override")
+        override.write_text("\n")
+        if binding.bound_driver(address) is not None:
+            override.with_name("driver").joinpath("unbind").write_text(address)
+        Path("/sys/bus/pci/drivers/serial/bind").write_text(address)
+    binding_record.forget(address)
+
+
+def record_of(address: str) -> Path:
+    return binding_record.DIRECTORY / f"{address}.json"
+
+
+def test_what_had_no_driver(edu: str) -> None:
+    done = pyuio_command("bind", edu)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{edu} is bound to uio_pci_generic as /dev/uio")
+    assert "leaves it without a driver" in done.stdout
+    assert binding.bound_driver(edu) == "uio_pci_generic"
+    again = pyuio_command("bind", edu.removeprefix("0000:"))
+    assert (again.returncode, "bound to uio_pci_generic already as /dev/uio" in again.stdout) == (0, True)
+    node = again.stdout.split(" as ")[1].split(":")[0]
+    done = pyuio_command("unbind", node)
+    assert done.stdout == f"{edu} is released from uio_pci_generic, and has no driver\n"
+    assert (done.returncode, binding.bound_driver(edu), attribute(edu, "driver_override")) == (0, None, "(null)")
+    again = pyuio_command("unbind", edu)
+    assert (again.returncode, again.stdout) == (0, f"{edu} has no driver: nothing to undo\n")
+    assert not record_of(edu).exists()
+
+
+def test_what_had_a_driver(serial: str) -> None:
+    done = pyuio_command("bind", serial)
+    assert (done.returncode, f"pyuio unbind {serial} gives it back to serial\n" in done.stdout) == (0, True)
+    # By way of another driver: what counts is the first.
+    assert pyuio_command("bind", serial, "--driver", "pci-stub").returncode == 0
+    assert binding.bound_driver(serial) == "pci-stub"
+    done = pyuio_command("unbind", serial)
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"{serial} is released from pci-stub, and has its kernel driver serial\n",
+    )
+    assert (binding.bound_driver(serial), attribute(serial, "driver_override")) == ("serial", "(null)")
+    again = pyuio_command("unbind", serial)
+    assert (again.returncode, again.stdout) == (0, f"{serial} has its kernel driver serial: nothing to undo\n")
+
+
+def test_what_was_released_by_hand_is_given_back(serial: str) -> None:
+    assert pyuio_command("bind", serial).returncode == 0
+    Path("/sys/bus/pci/devices", serial, "driver/unbind").write_text(serial)
+    done = pyuio_command("unbind", serial)
+    assert (done.returncode, done.stdout) == (0, f"{serial} has its kernel driver serial again\n")
+
+
+OPEN_AND_WAIT = "import pyuio, sys, time; pyuio.open(sys.argv[1], bind=True); print('open', flush=True); time.sleep(60)"
+
+
+def test_what_a_killed_driver_had_is_given_back(serial: str) -> None:
+    command = [sys.executable, "-c", f"{OPEN_AND_WAIT}"]
+    with subprocess.Popen([*command, serial], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "open\n"
+        refused = pyuio_command("unbind", serial)
+        assert refused.returncode == 1
+        assert f"process {driver.pid} (python" in refused.stderr
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    assert binding.bound_driver(serial) == "uio_pci_generic"
+    assert pyuio_command("unbind", serial).returncode == 0
+    assert binding.bound_driver(serial) == "serial"
+
+
+def test_opening_what_is_bound_forgets_nothing(serial: str) -> None:
+    assert pyuio_command("bind", serial).returncode == 0
+    before = record_of(serial).read_text()
+    undo = binding.bind(serial, "pci-stub")
+    assert json.loads(record_of(serial).read_text())["driver"] == "pci-stub"
+    undo.undo()
+    assert binding.bound_driver(serial) == "uio_pci_generic"
+    assert record_of(serial).read_text() == before
+    assert pyuio_command("unbind", serial).returncode == 0
+    assert binding.bound_driver(serial) == "serial"
+
+
+@pytest.mark.parametrize("spoil", ["boot", "text", "writable"])
+def test_a_record_that_is_not_to_be_believed(serial: str, spoil: str) -> None:
+    assert pyuio_command("bind", serial).returncode == 0
+    path = record_of(serial)
+    if spoil == "boot":
+        path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "another"}))
+    elif spoil == "text":
+        path.write_text("{")
+    else:
+        path.chmod(0o666)
+    done = pyuio_command("unbind", serial)
+    assert done.returncode == 0
+    assert "what it had before is not known" in done.stdout
+    assert (str(path) in done.stderr) == (spoil != "boot")
+    assert binding.bound_driver(serial) is None
+    subprocess.run(["sh", "-c", done.stdout.split("choose: ")[1]], check=True)
+    assert binding.bound_driver(serial) == "serial"
+
+
+def test_a_driver_that_is_not_there(serial: str) -> None:
+    done = pyuio_command("bind", serial, "--driver", "no_such_driver")
+    assert done.returncode == 1
+    assert "this kernel has no driver no_such_driver (modprobe: " in done.stderr
+    assert "it is not among this kernel's modules" in done.stderr
+    done = pyuio_command("bind", serial, "--driver", "../../devices")
+    assert (done.returncode, "cannot be a kernel driver's name" in done.stderr) == (2, True)
+    assert binding.bound_driver(serial) == "serial"
+
+
+def test_a_driver_that_does_not_take_the_device(serial: str) -> None:
+    done = pyuio_command("bind", serial, "--driver", "shpchp", "--force")
+    assert done.returncode == 1
+    assert "no driver shpchp" in done.stderr or f"shpchp did not take {serial}" in done.stderr
+    assert (binding.bound_driver(serial), attribute(serial, "driver_override")) == ("serial", "(null)")
+    assert not record_of(serial).exists()
+
+
+def test_wrong_usage(edu: str) -> None:
+    for command, words, status in (
+        ("bind", [], 2),
+        ("bind", ["card"], 2),
+        ("unbind", ["dead:beef"], 1),
+        ("bind", [edu, "--driver"], 2),
+    ):
+        done = pyuio_command(command, *words)
+        assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""``pyuio irq`` on the edu card."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from pyuio_drivers import edu as edu_driver
+
+from pyuio import binding
+from pyuio.discovery import find
+from pyuio.inspection import Inspection
+from pyuio.pci import Status
+from tests.guest.support import (
+    INTERRUPT_DISABLE,
+    PCI_TESTDEV,
+    PYUIO,
+    Cards,
+    command_register,
+    pyuio_command,
+    wait_until,
+)
+
+RAISE, ACKNOWLEDGE = edu_driver.Edu.raise_offset, edu_driver.Edu.acknowledge_offset
+
+
+@pytest.fixture
+def bound(edu: str) -> Iterator[str]:
+    """An edu card that uio_pci_generic has, with nothing raised."""
+    undo = binding.bind(edu)
+    yield edu
+    undo.undo()
+
+
+@pytest.fixture
+def card(bound: str) -> Iterator[Inspection]:
+    """Its registers, beside whoever has it open."""
+    with Inspection(find(bound)) as device:
+        device.bar(0).write32(ACKNOWLEDGE, 0xFFFFFFFF)
+        yield device
+        device.bar(0).write32(ACKNOWLEDGE, 0xFFFFFFFF)
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([*PYUIO, "irq", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def is_raised(card: Inspection) -> bool:
+    return Status.INTERRUPT_STATUS in card.config.status
+
+
+def test_a_known_driver_acknowledges(card: Inspection) -> None:
+    with start(card.name, "--count", "3") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().split()[:2] == ["total", "count"]
+        for number in (1, 2, 3):
+            card.bar(0).write32(RAISE, 1)
+            total, count, since = process.stdout.readline().split()
+            assert (total, count) == (str(number), "1")
+            assert (since == "-") == (number == 1)
+            wait_until(lambda: not is_raised(card))
+        output, errors = process.communicate(timeout=10)
+        assert (process.returncode, output, errors) == (0, "", "")
+    assert command_register(card.name) & INTERRUPT_DISABLE
+
+
+def test_without_a_driver_it_waits_to_be_acknowledged(card: Inspection) -> None:
+    with start(card.name, "--count", "2", "--no-driver", "--json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        card.bar(0).write32(RAISE, 1)
+        first = json.loads(process.stdout.readline())
+        assert (first["total"], first["count"], first["seconds_since_last"]) == (1, 1, None)
+        assert "still raises its interrupt: nothing told it that it was seen" in process.stderr.readline()
+        assert is_raised(card)
+        done = pyuio_command("write", card.name, f"bar0+{ACKNOWLEDGE}", "1")
+        assert done.returncode == 0
+        assert "open, and may not expect writes" in done.stderr
+        card.bar(0).write32(RAISE, 1)
+        second = json.loads(process.stdout.readline())
+        assert (second["total"], second["count"]) == (2, 1)
+        assert second["seconds_since_last"] > 0
+        assert process.wait(10) == 0
+    assert command_register(card.name) & INTERRUPT_DISABLE
+
+
+def test_a_write_that_acknowledges(card: Inspection) -> None:
+    with start(card.name, "--count", "2", "--acknowledge", f"bar0+{ACKNOWLEDGE:#x}=0xff") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        for number in (1, 2):
+            card.bar(0).write32(RAISE, 1)
+            assert process.stdout.readline().split()[0] == str(number)
+            wait_until(lambda: not is_raised(card))
+        assert process.wait(10) == 0
+
+
+def test_ctrl_c_ends_it_and_leaves_it_masked(card: Inspection) -> None:
+    with start(card.name) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        card.bar(0).write32(RAISE, 1)
+        assert process.stdout.readline().split()[0] == "1"
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=10)
+        assert (process.returncode, output, errors) == (130, "", "")
+    assert command_register(card.name) & INTERRUPT_DISABLE
+
+
+def test_none_in_time(card: Inspection) -> None:
+    done = pyuio_command("irq", card.name, "--count", "1", "--timeout", "0.2")
+    assert done.returncode == 1
+    assert "no interrupt came for 0.2 s; 0 before" in done.stderr
+    with start(card.name, "--no-driver", "--timeout", "0.5") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        card.bar(0).write32(RAISE, 1)
+        _output, errors = process.communicate(timeout=20)
+        assert process.returncode == 1
+        assert "was not acknowledged within 0.5 s" in errors
+
+
+def test_what_is_refused(edu: str, cards: Cards) -> None:
+    done = pyuio_command("irq", edu)
+    assert (done.returncode, f"first: pyuio bind {edu}" in done.stderr) == (1, True)
+    (testdev,) = cards(PCI_TESTDEV)
+    undo = binding.bind(testdev)
+    try:
+        done = pyuio_command("irq", testdev, "--timeout", "1")
+        assert (done.returncode, "has no interrupt that uio_pci_generic could deliver" in done.stderr) == (1, True)
+    finally:
+        undo.undo()
+
+
+def test_wrong_usage(bound: str) -> None:
+    for words in (
+        ["--count", "0"],
+        ["--timeout", "nan"],
+        ["--acknowledge", "bar0+0x64"],
+        ["--acknowledge", "bar0+0x64=0x100000000"],
+        ["--acknowledge", "config+4=1"],
+    ):
+        done = pyuio_command("irq", bound, *words)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), (words, done)
