@@ -2,8 +2,8 @@
 """Write PCI drivers in Python, in user space, on Linux UIO.
 
 `devices` lists what there is, `open` opens one device; a `Device` has configuration space, BARs, memory for DMA, and an
-interrupt whose read returns how many came. `Driver` is the base of a driver, `RegisterMap` names registers, `realtime`
-makes a thread wake up in time.
+interrupt whose read returns how many came. `Driver` is the base of a driver, `RegisterMap` names registers, `Hotplug`
+tells of cards that come and go, `realtime` makes a thread wake up in time.
 """
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
@@ -50,6 +50,7 @@ from pyuio.errors import (
     UnsupportedByDriverError,
     WouldBlockError,
 )
+from pyuio.hotplug import Hotplug, HotplugEvent
 from pyuio.realtime import realtime
 from pyuio.registers import Array, Field, Register, RegisterMap
 from pyuio.ring import DescriptorRing
@@ -82,6 +83,8 @@ __all__ = [
     "Event",
     "Field",
     "FoundDevice",
+    "Hotplug",
+    "HotplugEvent",
     "InterruptUnavailableError",
     "KernelSupportError",
     "LoadError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyudev
@@ -38,6 +38,26 @@ class FoundDevice:
     driver: str | None
     uio: str | None
 
+    @classmethod
+    def from_udev(cls, device: pyudev.Device) -> FoundDevice:
+        """Return what pyudev knows of a PCI function, or of the device behind a UIO node."""
+        directory = Path(device.sys_path)
+        node = UioNode.of_device(directory)
+        ids, class_code = device.properties.get("PCI_ID"), device.properties.get("PCI_CLASS")
+        return cls(
+            directory=directory,
+            address=device.properties.get("PCI_SLOT_NAME"),
+            ids=ids.lower() if ids else None,
+            class_code=int(class_code, 16) if class_code else None,
+            driver=link_name(directory / "driver"),
+            uio=node.name if node else None,
+        )
+
+    def again(self) -> FoundDevice:
+        """Return it with the driver and the UIO node that it has now."""
+        node = UioNode.of_device(self.directory)
+        return replace(self, driver=link_name(self.directory / "driver"), uio=node.name if node else None)
+
     @property
     def name(self) -> str:
         """What messages call it: its address, or its name in sysfs."""
@@ -49,18 +69,9 @@ class FoundDevice:
         return f"{self.name}{ids} (driver: {self.driver or 'none'}{node})"
 
 
-def _found(device: pyudev.Device) -> FoundDevice:
-    directory = Path(device.sys_path)
-    node = UioNode.of_device(directory)
-    ids, class_code = device.properties.get("PCI_ID"), device.properties.get("PCI_CLASS")
-    return FoundDevice(
-        directory=directory,
-        address=device.properties.get("PCI_SLOT_NAME"),
-        ids=ids.lower() if ids else None,
-        class_code=int(class_code, 16) if class_code else None,
-        driver=link_name(directory / "driver"),
-        uio=node.name if node else None,
-    )
+def is_id_pair(text: str) -> bool:
+    """Return whether `text` has the form of a vendor and device id, ``1234:11e8``."""
+    return _IDS.fullmatch(text) is not None
 
 
 def devices() -> list[FoundDevice]:
@@ -70,7 +81,9 @@ def devices() -> list[FoundDevice]:
     for node in context.list_devices(subsystem="uio"):
         device = _behind(node)
         present.setdefault(device.sys_path, device)
-    return sorted(map(_found, present.values()), key=lambda device: (device.address is None, device.name))
+    return sorted(
+        map(FoundDevice.from_udev, present.values()), key=lambda device: (device.address is None, device.name)
+    )
 
 
 def _behind(node: pyudev.Device) -> pyudev.Device:
@@ -105,8 +118,10 @@ def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
             directory = PCI_DEVICES / address
         elif (node := UioNode.parse(name)) is not None:
             directory = node.directory
-        elif _IDS.fullmatch(name):
-            return _only_one(name, [_found(device) for device in context.list_devices(PCI_ID=name.upper())])
+        elif is_id_pair(name):
+            return _only_one(
+                name, [FoundDevice.from_udev(device) for device in context.list_devices(PCI_ID=name.upper())]
+            )
         else:
             forms = "a PCI address (0000:00:04.0), an id pair (1234:11e8) or a node (uio0)"
             raise ValueError(f"{name!r} does not name a device; give {forms}")
@@ -114,7 +129,7 @@ def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
         device = pyudev.Devices.from_sys_path(context, str(directory))
     except pyudev.DeviceNotFoundError:
         return _only_one(name, [])
-    return _found(_behind(device) if device.subsystem == "uio" else device)
+    return FoundDevice.from_udev(_behind(device) if device.subsystem == "uio" else device)
 
 
 def _only_one(name: str, matching: list[FoundDevice]) -> FoundDevice:

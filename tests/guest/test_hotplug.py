@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""Events of cards that come and go: an edu card is removed and found again by sysfs, many times."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pyuio
+from tests.guest.support import EDU, XHCI, Cards, Later, wait_until
+
+RESCAN = Path("/sys/bus/pci/rescan")
+
+
+@pytest.fixture
+def edu(cards: Cards) -> Iterator[str]:
+    """The address of an edu card, which is there again afterwards."""
+    address = cards(EDU)[0]
+    yield address
+    RESCAN.write_text("1")
+    assert Path("/sys/bus/pci/devices", address).exists()
+
+
+def remove(address: str) -> None:
+    Path("/sys/bus/pci/devices", address, "remove").write_text("1")
+
+
+def test_it_tells_of_a_card_that_goes_and_comes(edu: str) -> None:
+    with pyuio.Hotplug() as hotplug:
+        remove(edu)
+        went = hotplug.read(timeout=10)
+        assert (went.action, went.device.address, went.device.ids) == ("remove", edu, EDU)
+        assert went.device.class_code == 0x00FF00
+        assert str(went) == f"remove {edu} {EDU}"
+        RESCAN.write_text("1")
+        came = hotplug.read(timeout=10)
+        assert came.action == "add"
+        assert came.device == next(device for device in pyuio.devices() if device.address == edu)
+        with pytest.raises(pyuio.WouldBlockError):
+            hotplug.read(timeout=0)
+
+
+def test_a_card_that_came_can_be_opened_at_once(edu: str) -> None:
+    with pyuio.Hotplug(EDU) as hotplug:
+        for _ in range(20):
+            with pyuio.open(edu, bind=True) as device:
+                remove(edu)
+                with pytest.raises(pyuio.DeviceRemovedError):
+                    device.interrupt.read(timeout=10)
+            assert hotplug.read(timeout=10).action == "remove"
+            RESCAN.write_text("1")
+            event = hotplug.read(timeout=10)
+            assert event.action == "add"
+            with pyuio.open(event.device, bind=True) as device:
+                assert device.bar(0).read32(0) & 0xFFFF == 0x00ED
+
+
+def test_only_the_ids_asked_for(edu: str) -> None:
+    with pyuio.Hotplug(XHCI) as others, pyuio.Hotplug(["1234:11E8", XHCI]) as both:
+        remove(edu)
+        assert both.read(timeout=10).action == "remove"
+        with pytest.raises(pyuio.DeviceTimeoutError):
+            others.read(timeout=0.2)
+
+
+def test_iterating_ends_when_nothing_comes_any_more(edu: str) -> None:
+    with pyuio.Hotplug(EDU) as hotplug:
+        remove(edu)
+        RESCAN.write_text("1")
+        assert [event.action for event in hotplug.events(timeout=1)] == ["remove", "add"]
+
+
+def test_a_function_is_called(edu: str) -> None:
+    seen: queue.Queue[pyuio.HotplugEvent] = queue.Queue()
+    with pyuio.Hotplug(EDU) as hotplug:
+        hotplug.call(seen.put)
+        remove(edu)
+        assert seen.get(timeout=10).action == "remove"
+    wait_until(lambda: not any(thread.name == "pyuio hotplug" for thread in threading.enumerate()))
+
+
+def test_asyncio(edu: str) -> None:
+    async def watch() -> list[str]:
+        with pyuio.Hotplug(EDU) as hotplug:
+            with pytest.raises(pyuio.DeviceTimeoutError):
+                await hotplug.read_async(timeout=0.05)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(remove, edu)
+            seen: list[str] = []
+            async for event in hotplug:
+                seen.append(event.action)
+                if event.action == "remove":
+                    loop.run_in_executor(None, RESCAN.write_text, "1")
+                else:
+                    loop.call_later(0.05, hotplug.close)
+            return seen
+
+    assert asyncio.run(asyncio.wait_for(watch(), 30)) == ["remove", "add"]
+
+
+def test_close_ends_a_wait(later: Later) -> None:
+    hotplug = pyuio.Hotplug()
+    ended: queue.Queue[BaseException] = queue.Queue()
+
+    def wait() -> None:
+        try:
+            hotplug.read()
+        except pyuio.ClosedError as error:
+            ended.put(error)
+
+    later(wait)
+    with pytest.raises(queue.Empty):
+        ended.get(timeout=0.2)
+    hotplug.close()
+    assert isinstance(ended.get(timeout=10), pyuio.ClosedError)
+    assert list(hotplug) == []
+    with pytest.raises(pyuio.ClosedError):
+        hotplug.call(print)
+
+
+def test_nothing_is_left_open() -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count, of names that go meanwhile
+
+    gc.collect()  # what other tests forgot
+    before = descriptors()
+    kept = [pyuio.Hotplug(EDU) for _ in range(20)]
+    assert descriptors() > before
+    for hotplug in kept:
+        hotplug.close()
+        hotplug.close()
+    assert descriptors() == before
+
+
+def test_what_has_not_the_form_of_ids_is_refused() -> None:
+    for wrong in ("edu", "00:01.0", ["1234:11e8", ""]):
+        with pytest.raises(ValueError, match="no id pair"):
+            pyuio.Hotplug(wrong)
