@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -20,6 +21,14 @@ from pyuio.vm.initramfs import command_script, overlay_archive
 from pyuio.vm.process import Lines, Process, memory_file, socket_pairs
 from pyuio.vm.session import Session
 from pyuio.vm.streams import Incoming, Outgoing, fill_standard_streams
+
+
+def _beside_python(command: Sequence[str]) -> list[str]:
+    """Returns a command whose program, if it has no directory, is the one next to this program's Python, if any."""
+    if not command or "/" in command[0]:
+        return list(command)
+    beside = shutil.which(command[0], path=str(Path(sys.executable).parent))
+    return [beside or command[0], *command[1:]]
 
 
 class Guest:
@@ -51,7 +60,8 @@ class Guest:
         """Runs a command in the guest, on this program's standard streams.
 
         Args:
-            command: The program and its arguments; none for an interactive shell.
+            command: The program and its arguments; none for an interactive shell. The program is looked for beside this
+                one's Python first, then on PATH: "python" is that of this virtual environment.
             directory: Its working directory, default this program's.
             environment: Its complete environment, default this program's.
 
@@ -71,7 +81,7 @@ class Guest:
         terminals = terminal.standard_terminals()
         token = secrets.token_hex(16)
         script = command_script(
-            list(command) or [variables.get("SHELL") or "/bin/bash"], directory or str(Path.cwd()), variables
+            _beside_python(command) or [variables.get("SHELL") or "/bin/bash"], directory or str(Path.cwd()), variables
         )
         config = self._config(kernel, terminals, token)
         with contextlib.ExitStack() as stack:

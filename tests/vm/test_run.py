@@ -123,6 +123,13 @@ def test_default_device_and_signal_status(vm: Vm) -> None:
     assert len(devices) == 1
 
 
+def test_programs_beside_pyuio_are_found_without_activation(vm: Vm) -> None:
+    elsewhere = {**os.environ, "PATH": "/usr/bin:/bin"}
+    result = vm.run("--", "python", "-c", "import sys, pyuio; print(sys.executable)", env=elsewhere)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.decode().strip() == str(Path(sys.executable).with_name("python"))
+
+
 def test_no_device_and_command_not_found(vm: Vm) -> None:
     result = vm.run("--device", "none", "-v", "no-such-program", "-v", "--memory")
     assert result.returncode == 127
