@@ -180,7 +180,7 @@ class Service:
         ClosedError: the interrupt is closed, or a region in the program.
         PermissionDeniedError: the ring may not be locked in memory.
         TypeError, ValueError: the program is not one, or an argument is out of range.
-        What `around` raises.
+        Exception: what `around` raises.
     """
 
     def __init__(
