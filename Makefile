@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # make demo      drive QEMU's edu card from Python, in a guest
 # make test      every test; what CI runs
+# make docs      the documentation as a site, in build/site
 # CONTRIBUTING.md says more.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := .venv/bin
 READY := .venv/ready-$(shell pwd | cksum | cut -d' ' -f1)
 NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
 
-.PHONY: demo test test-unit test-vm test-guest test-long lint bench setup clean
+.PHONY: demo test test-unit test-vm test-guest test-long lint docs bench setup clean
 
 demo: $(READY)
 	@$(BIN)/pyuio vm fetch "$(KERNEL)" >/dev/null
@@ -31,6 +32,10 @@ test-long: $(READY)
 
 lint: $(READY)
 	@$(BIN)/python -m tests.run lint
+
+# build/site/index.html
+docs: $(READY)
+	@$(BIN)/python -m tests.run docs
 
 bench: $(READY)
 	@$(BIN)/python benchmarks/registers.py

@@ -71,7 +71,7 @@ fi
 echo "set-up: Python packages into .venv" >&2
 # One that was made here, and finished, is brought up to date; anything else is made anew.
 [ -e "${READY:-}" ] || "$PYTHON" -m venv --clear .venv
-.venv/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[vm,dev]' ||
+.venv/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[vm,dev,docs]' ||
     { echo "set-up: pip failed; see above. Run make again when what it says is mended" >&2; exit 1; }
 mkdir -p build/typing
 ln -sfn ../../drivers build/typing/pyuio_drivers

@@ -4,6 +4,7 @@
 ``python -m tests.run [PART...] [-- PYTEST OPTIONS]``, where a part is one of
 
 - lint: ruff and mypy
+- docs: the documentation builds without a warning
 - unit: tests/unit, on this machine
 - vm: tests/vm, which boot guests from this machine
 - guest: tests/guest, inside a guest with the devices below
@@ -27,7 +28,7 @@ from tests.guest import igb_uio, pciutils, rt_tests
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 BUILD = ROOT / "build"
-PARTS = ("lint", "unit", "vm", "guest")
+PARTS = ("lint", "docs", "unit", "vm", "guest")
 GUEST_LIMIT = 1200  # seconds; what hangs is ended long before, by pytest-timeout
 
 GUEST_DEVICES = (
@@ -49,6 +50,18 @@ def run_lint() -> bool:
     commands = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
     failed = [command for command in commands if subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT).returncode]
     return not failed
+
+
+def run_docs() -> bool:
+    """Build the documentation in build/site; return whether there was neither error nor warning."""
+    # What else the site could be built with matters to nobody who builds it.
+    variables = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    command = [str(BIN / "mkdocs"), "build", "--strict"]
+    built = subprocess.run(
+        command, cwd=ROOT, env=variables, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    print(built.stdout if built.returncode else f"in {BUILD / 'site/index.html'}")
+    return built.returncode == 0
 
 
 def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
@@ -101,8 +114,8 @@ def main() -> int:
     for part in parts or PARTS:
         print(f"== {part}", flush=True)
         start = time.monotonic()
-        if part == "lint":
-            clean = run_lint()
+        if part in ("lint", "docs"):
+            clean = run_lint() if part == "lint" else run_docs()
             passed, failed = passed + clean, failed + (not clean)
         else:
             more = run_tests(part, options)
