@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """A native service: interrupts are acknowledged in C, at once; Python looks at what there was when it gets to it.
 
-``python examples/native_service.py [ADDRESS]`` on QEMU's edu card. It prints, in the guest
-(``pyuio vm run -- python examples/native_service.py``)::
+In the guest, on QEMU's edu card::
 
+    $ pyuio vm run -- python examples/native_service.py
     100 interrupts raised, and acknowledged without Python; 0 events lost
     status of the first three: 0x1, 0x2, 0x3
 """

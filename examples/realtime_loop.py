@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: MIT
 """The recipe for real time: open, `pyuio.realtime`, read in a loop.
 
-``python examples/realtime_loop.py [ADDRESS [COUNT]]`` on QEMU's edu card, whose interrupts another thread raises.
-It prints, in the guest with PREEMPT_RT (``pyuio vm run --kernel debian-rt -- python examples/realtime_loop.py``)::
+Another thread raises the interrupts of QEMU's edu card. In the guest; ``--kernel debian-rt`` is
+PREEMPT_RT, where the interrupt has a thread, whose priority is raised, too::
 
-    real time of thread 155:
+    $ pyuio vm run -- python examples/realtime_loop.py
+    real time of thread ...:
       freeze_garbage     collected, frozen, and collected no more
       heap               8192 KiB for C, as much for Python, kept when freed
       stack              256 KiB
-      lock_memory        121828 KiB, and all that is added
+      lock_memory        ... KiB, and all that is added
       cpu_dma_latency    0 us
-      interrupt_cpu      interrupt 21 on 1 (from the next one on; still 0)
-      interrupt_priority interrupt 21: thread 160 fifo 95
+      interrupt_cpu      interrupt ... on 1 (...)
+      interrupt_priority interrupt ...
       cpus               1
       policy             fifo 89
       throttling         real-time threads may run 950000 us in 1000000; this one was not held back

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""Commands that the documentation shows with what they print; test_shown.py runs them.
+
+In a Markdown file these fenced blocks count, one after the other:
+
+- ``python`` whose first line is ``# NAME.py``: the file NAME.py. With ``# NAME.py, continued`` it is added to that
+  file.
+- ``console``: lines ``$ pyuio vm run [OPTION...] -- COMMAND``, each with what COMMAND prints. The files are as they
+  were given up to there.
+
+In an example it is an indented block of the docstring, as in ``console``.
+
+``...`` in what is printed stands for any text within the line, none included; alone on a line for any lines. White
+space at the ends of lines does not count.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"# (\w+\.py)(, continued)?\n")
+_PROMPT = ["pyuio", "vm", "run"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A command and what it prints.
+
+    Attributes:
+        place: the file that shows it, and the line.
+        options: of ``pyuio vm run``.
+        command: what runs in the guest.
+        output: what it prints, with wildcards.
+        files: name and text of those that it finds in its directory; None for an example, which runs where it is.
+    """
+
+    place: str
+    options: tuple[str, ...]
+    command: tuple[str, ...]
+    output: str
+    files: tuple[tuple[str, str], ...] | None
+
+
+def _commands(block: str, place: Path, line: int, files: dict[str, str] | None) -> list[Shown]:
+    found = []
+    for part in re.split(r"^(?=\$ )", textwrap.dedent(block), flags=re.MULTILINE):
+        if part.startswith("$ "):
+            first, _, output = part.partition("\n")
+            words = shlex.split(first[2:])
+            where = f"{place.relative_to(ROOT)}:{line}"
+            if words[:3] != _PROMPT or "--" not in words:
+                raise ValueError(f"{where}: {first!r} is not $ pyuio vm run ... -- COMMAND, and cannot be tested")
+            end = words.index("--")
+            kept = None if files is None else tuple(files.items())
+            found.append(Shown(where, tuple(words[3:end]), tuple(words[end + 1 :]), output.rstrip(), kept))
+        line += part.count("\n")
+    return found
+
+
+def in_markdown(path: Path) -> list[Shown]:
+    """Return the commands that a Markdown file shows."""
+    text, files, found = path.read_text(), dict[str, str](), list[Shown]()
+    for match in _BLOCK.finditer(text):
+        language, block = match[1], match[2]
+        if language == "console":
+            found += _commands(block, path, text.count("\n", 0, match.start(2)) + 1, files)
+        elif language == "python" and (named := _FILE.match(block)):
+            name, continued = named.groups()
+            added = "\n" + block[named.end() :].lstrip("\n")
+            files[name] = files[name] + added if continued else block
+    return found
+
+
+def in_example(path: Path) -> list[Shown]:
+    """Return the commands that the docstring of a program shows."""
+    lines = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines(keepends=True)
+    start = next((number for number, line in enumerate(lines) if line.startswith("    $ ")), None)
+    if start is None:
+        return []
+    # One line for the licence, which the docstring follows.
+    return _commands("".join(lines[start:]), path, start + 2, None)
+
+
+def matches(wanted: str, printed: str) -> bool:
+    """Return whether what was printed is what was to be printed, wildcards considered."""
+    pattern = ""
+    for line in wanted.rstrip().splitlines():
+        if line.strip() == "...":
+            pattern += r"(?:.*\n)*?"
+        else:
+            pattern += ".*?".join(re.escape(part) for part in line.rstrip().split("...")) + r"\n"
+    lines = "".join(f"{line.rstrip()}\n" for line in printed.rstrip().splitlines())
+    return re.fullmatch(pattern, lines) is not None

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""What documentation and examples show to be printed is what is printed, in a guest with the options shown."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import Vm
+from .shown import ROOT, Shown, in_example, in_markdown, matches
+
+LIMIT = 600  # seconds for all commands with the same options
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Sorted and thereby grouped by options: one guest runs all that have the same.
+SHOWN = sorted(
+    [shown for path in EXAMPLES for shown in in_example(path)]
+    + [shown for path in DOCUMENTS for shown in in_markdown(path)],
+    key=lambda shown: shown.options,
+)
+Results = dict[Shown, tuple[int, str]]
+
+
+def run(options: tuple[str, ...], group: list[Shown], directory: Path) -> Results:
+    """Run commands in one guest; return each one's exit status and what it printed."""
+    jobs = []
+    for number, shown in enumerate(group):
+        place = ROOT
+        if shown.files is not None:
+            place = directory / str(number)
+            place.mkdir()
+            for name, text in shown.files:
+                (place / name).write_text(text)
+        jobs.append((str(place), shown.command))
+    file = directory / "jobs.json"
+    file.write_text(json.dumps(jobs))
+    kernel = [] if "--kernel" in options else [f"--kernel={os.environ.get('KERNEL', 'debian')}"]
+    command = [sys.executable, "-m", "tests.vm.shown_guest", str(file)]
+    words = Vm().command(*kernel, *options, "--", *command)
+    done = subprocess.run(words, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return {shown: (status, text) for shown, (status, text) in zip(group, json.loads(done.stdout), strict=True)}
+
+
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """What became of each of the commands that this run of pytest selected."""
+    selected = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    wanted = [params["shown"] for params in selected if "shown" in params]
+    groups = itertools.groupby([shown for shown in SHOWN if shown in wanted], key=lambda shown: shown.options)
+    found: Results = {}
+    for options, group in groups:
+        found |= run(options, list(group), tmp_path_factory.mktemp("shown"))
+    return found
+
+
+@pytest.mark.timeout(LIMIT)
+@pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: shown.place)
+def test_what_is_shown_is_what_is_printed(shown: Shown, results: Results) -> None:
+    status, printed = results[shown]
+    assert status == 0, printed
+    assert matches(shown.output, printed), f"printed:\n{printed}\nshown:\n{shown.output}"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_show_what_they_print_on_one_screen(path: Path) -> None:
+    assert [shown.command for shown in in_example(path) if shown.output] == [("python", f"examples/{path.name}")]
+    # The demo's head alone is half a screen.
+    assert len(path.read_text().splitlines()) <= 60 or path.name == "demo.py"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "printed", "same"),
+    [
+        ("a\nb", "a\nb\n", True),
+        ("a\nb", "a\n", False),
+        ("a", "a\nb\n", False),
+        ("", "", True),
+        ("", "a", False),
+        ("at 0x..., size 4", "at 0xfea00000, size 4", True),
+        ("at 0x..., size 4", "at 0xfea00000, size 5", False),
+        ("a...", "a\nb", False),
+        ("a\n...\nb", "a\nx\ny\nb", True),
+        ("a\n...\nb", "a\nb", True),
+        ("a\n...", "b\na", False),
+        ("a.b", "axb", False),
+    ],
+)
+def test_comparing(wanted: str, printed: str, same: bool) -> None:
+    assert matches(wanted, printed) is same
