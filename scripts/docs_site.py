@@ -18,6 +18,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = PurePosixPath("docs")
+EXAMPLES = PurePosixPath("examples")
 # Files outside docs/ that are pages, and which.
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
 LANGUAGES = {".py": "python", ".c": "c", ".sh": "sh", ".toml": "toml", ".yml": "yaml"}
@@ -35,6 +36,8 @@ def _page_of(path: PurePosixPath) -> str | None:
         return str(path.relative_to(DOCS))
     if str(path) in PAGES:
         return PAGES[str(path)]
+    if path.parent == EXAMPLES and path.suffix == ".py":
+        return "examples.md"
     return f"source/{path}.md" if (ROOT / path).is_file() else None
 
 
@@ -67,7 +70,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, page in PAGES.items():
         texts[PurePosixPath(path)] = (ROOT / path).read_text()
         files.append(File.generated(config, page, content=texts[PurePosixPath(path)]))
-    programs = [PurePosixPath("examples", path.name) for path in sorted((ROOT / "examples").glob("*.py"))]
+    programs = [EXAMPLES / path.name for path in sorted((ROOT / "examples").glob("*.py"))]
     listing = [f"## {path.stem}\n\n{_fenced(path)}" for path in programs]
     text = "# Examples\n\nEach runs as its head says, and prints what stands there.\n\n" + "\n".join(listing)
     files.append(File.generated(config, "examples.md", content=text))
@@ -88,7 +91,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         target = None if path is None else _page_of(path)
         if target is None:
             return match[0]
-        return match[1] + os.path.relpath(target, PurePosixPath(here).parent) + match[3]
+        anchor = f"#{path.stem})" if target == "examples.md" and path is not None else match[3]
+        return match[1] + os.path.relpath(target, PurePosixPath(here).parent) + anchor
 
     return _LINK.sub(replaced, markdown)
 
