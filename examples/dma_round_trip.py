@@ -14,21 +14,22 @@ from __future__ import annotations
 
 import sys
 
-from pyuio_drivers.edu import DMA_BUFFER, DMA_COMMAND, DMA_COUNT, DMA_DESTINATION, DMA_SOURCE, INTERRUPT_DMA, Edu
+from pyuio_drivers.edu import DMA_BUFFER, Direction, Edu, Interrupts
 
 import pyuio
 from pyuio.pci import Command
 
-START, TO_MEMORY, RAISE_INTERRUPT = 1, 2, 4  # in DMA_COMMAND
 
-
-def transfer(card: Edu, source: int, destination: int, count: int, direction: int) -> None:
+def transfer(card: Edu, source: int, destination: int, count: int, direction: Direction) -> None:
     """Have the card copy `count` bytes, and sleep until it says that it has."""
-    card.registers.write64(DMA_SOURCE, source)
-    card.registers.write64(DMA_DESTINATION, destination)
-    card.registers.write64(DMA_COUNT, count)
-    card.registers.write64(DMA_COMMAND, START | direction | RAISE_INTERRUPT)
-    if card.wait_for_interrupt(timeout=1.0) != INTERRUPT_DMA:
+    card.named.dma_source.write(source)
+    card.named.dma_destination.write(destination)
+    card.named.dma_count.write(count)
+    with card.named.dma_command.change(0) as command:  # one store at the end of the block
+        command.direction = direction
+        command.raise_interrupt = True
+        command.start = True
+    if card.wait_for_interrupt(timeout=1.0) != Interrupts.dma.mask:
         raise ValueError("this interrupt is none of DMA")
 
 
@@ -40,8 +41,8 @@ def main(address: str | None = None) -> None:
             print(f"from {source.address:#x} to {destination.address:#x}, both below {dma.mask + 1:#x}")
             print("bus mastering:", Command.BUS_MASTER in card.device.config.command)
             source[:] = bytes(number % 251 for number in range(1000))
-            transfer(card, source.address, DMA_BUFFER, 1000, 0)
-            transfer(card, DMA_BUFFER, destination.address, 1000, TO_MEMORY)
+            transfer(card, source.address, DMA_BUFFER, 1000, Direction.FROM_MEMORY)
+            transfer(card, DMA_BUFFER, destination.address, 1000, Direction.TO_MEMORY)
             same = "the same" if bytes(destination) == bytes(source) else "DIFFERENT"
             print(f"1000 bytes there and back, {card.device.interrupt.total} interrupts: {same}")
         print("bus mastering after the last buffer is freed:", Command.BUS_MASTER in card.device.config.command)
