@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Finding devices: what there is, and which one a name means. Enumeration is pyudev's."""
+"""Finding devices: what there is, and which one a name means. Enumeration is pyudev's.
+
+Source: Documentation/ABI/testing/sysfs-bus-pci; the properties are those of pci_uevent in ``drivers/pci/pci-driver.c``.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,10 @@ def is_id_pair(text: str) -> bool:
 
 
 def devices() -> list[FoundDevice]:
-    """Return every PCI function, and every other device with a UIO node, in the order of their addresses and names."""
+    """Return every PCI function, and every other device with a UIO node, in the order of their addresses and names.
+
+    Any user may ask. It is how things are now; `Hotplug` tells of changes.
+    """
     context = pyudev.Context()
     present = {device.sys_path: device for device in context.list_devices(subsystem="pci")}
     for node in context.list_devices(subsystem="uio"):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Memory that a device reads and writes by itself: `Dma` hands it out, a `DmaBuffer` is a piece of it.
 
-``docs/dma.md`` says what is guaranteed, and how.
+``docs/dma.md`` says what is guaranteed, and how. Source: Documentation/admin-guide/mm/pagemap.rst.
 """
 
 from __future__ import annotations
@@ -118,7 +118,16 @@ class Dma:
         return buffer
 
     def pool(self, count: int, size: int, *, align: int = 64, mask: int | None = None) -> DmaPool:
-        """Return a pool of `count` buffers of `size` bytes each, aligned to `align`. Errors are those of `alloc`."""
+        """Return a pool of equal buffers, to be taken and given back without asking the kernel.
+
+        Args:
+            count: how many, at least 1.
+            size: of each, in bytes, at least 1.
+            align: what the bus address of each is a multiple of, in bytes; a power of two.
+            mask: the highest address that may occur in them, 2^n - 1; None for `mask`.
+
+        Errors are those of `alloc`.
+        """
         if count < 1 or size < 1:
             raise ValueError(f"a pool has at least one buffer of at least one byte, not {count} of {size}")
         step = -(-size // max(align, _CACHE_LINE)) * max(align, _CACHE_LINE)

@@ -86,7 +86,11 @@ class Driver:
         raise AmbiguousDeviceError(f"there are {len(present)} of {kind}; name one by address:{listing}")
 
     def quiet(self) -> None:
-        """Make the card stop what it does: no interrupt, no transfer. Called by `close` on a device that is open."""
+        """Make the card stop what it does: no interrupt, no transfer. Called by `close` on a device that is open.
+
+        What it raises, `close` raises after it has closed the device. A driver calls it in ``__init__``, too: the one
+        before may have been killed.
+        """
 
     def trigger(self) -> None:
         """Make the card raise its interrupt once. May be called in a forked process, on another CPU.
@@ -118,7 +122,7 @@ class Driver:
         return UnsupportedByDriverError(reason)
 
     def close(self) -> None:
-        """Leave the card quiet and close the device; again is harmless."""
+        """Leave the card quiet and close the device; again is harmless. Raises what `quiet` and `Device.close` do."""
         if self.device.closed:
             return
         try:

@@ -134,15 +134,15 @@ class ConfigImage:
         return int.from_bytes(self._get(offset, width), "little")
 
     def read8(self, offset: int) -> int:
-        """Return the byte at `offset`, 0 to 0xff, by one access. ValueError: outside the configuration space."""
+        """Return the byte at `offset`: 0 to 0xff, by one access. ValueError: outside the configuration space."""
         return self._read_word(offset, 1)
 
     def read16(self, offset: int) -> int:
-        """Return the 16 bits at `offset`, a multiple of 2, by one access. ValueError: misaligned or outside."""
+        """Return the 16 bits at `offset`, a multiple of 2 bytes, by one access. ValueError: misaligned or outside."""
         return self._read_word(offset, 2)
 
     def read32(self, offset: int) -> int:
-        """Return the 32 bits at `offset`, a multiple of 4, by one access. ValueError: misaligned or outside."""
+        """Return the 32 bits at `offset`, a multiple of 4 bytes, by one access. ValueError: misaligned or outside."""
         return self._read_word(offset, 4)
 
     # -- the header, section 6.2 --
@@ -238,6 +238,9 @@ class ConfigImage:
 class ConfigSpace(ConfigImage):
     """The configuration space of a function, and the only writer of its command register in this process.
 
+    Each read and write is an access of the device (``drivers/pci/pci-sysfs.c``, pci_read_config), and raises, besides
+    what `ConfigImage` says, `ClosedError`, `DeviceRemovedError`, and when writing `PermissionDeniedError`.
+
     Args:
         directory: the function's directory in sysfs.
 
@@ -321,15 +324,15 @@ class ConfigSpace(ConfigImage):
             raise translated(error, f"writing the {self.name} at {offset:#x}")
 
     def write8(self, offset: int, value: int) -> None:
-        """Write the byte at `offset`, 0 to 0xff, by one access. ValueError: out of range."""
+        """Write `value`, 0 to 0xff, to the byte at `offset`, by one access. ValueError: out of range."""
         self._write_word(offset, value, 1)
 
     def write16(self, offset: int, value: int) -> None:
-        """Write the 16 bits at `offset`, a multiple of 2, by one access. ValueError: misaligned or out of range."""
+        """Write 16 bits at `offset`, a multiple of 2 bytes, by one access. ValueError: misaligned or out of range."""
         self._write_word(offset, value, 2)
 
     def write32(self, offset: int, value: int) -> None:
-        """Write the 32 bits at `offset`, a multiple of 4, by one access. ValueError: misaligned or out of range."""
+        """Write 32 bits at `offset`, a multiple of 4 bytes, by one access. ValueError: misaligned or out of range."""
         self._write_word(offset, value, 4)
 
     def change_command(self, *, set: Command = _NO_BITS, clear: Command = _NO_BITS) -> None:

@@ -3,6 +3,8 @@
 
 Both have the same methods. Offsets are in bytes from the start of the BAR. Registers wider than a byte are
 little-endian, as PCI is, unless the region or a single call says ``endian="big"``.
+
+Source: Documentation/PCI/sysfs-pci.rst; ``drivers/pci/pci-sysfs.c`` (pci_mmap_resource, pci_resource_io).
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class DescriptorRing:
         return self._count
 
     def address(self, index: int) -> int:
-        """Return the bus address of an entry."""
+        """Return the bus address of an entry, in bytes. TypeError: the index is no integer."""
         return self.buffer.address + index % self._count * self.entry_size
 
     def read(self, index: int, name: str) -> int:
@@ -64,6 +64,10 @@ class DescriptorRing:
 
     def write(self, index: int, **values: int) -> None:
         """Store these fields of an entry, one store each, in this order.
+
+        Args:
+            index: of the entry; any integer, taken modulo their number.
+            values: for the name of each field, 0 to 2^width - 1.
 
         Raises:
             KeyError: there is no such field.

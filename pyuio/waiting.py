@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Waiting for several things at once: interrupts, sockets, files."""
+"""Waiting for several things at once: interrupts, sockets, files. By poll(2)."""
 
 from __future__ import annotations
 
