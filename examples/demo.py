@@ -6,17 +6,17 @@ With the address of a card it drives that one. Ends 1 when a step fails, naming 
     $ pyuio vm run -- python examples/demo.py
                edu on uio_pci_generic, Linux ..., from Python
     ...
-    ┃ step                    ┃ result ... ┃ ... time ┃
+    ┃ step ... ┃ result ... ┃ ... time ┃
     ...
-    │ opening the card        │ 0000:00:01.0 bound and opened as ... │ ... ms │
-    │                         │ /dev/uio0 ... │
-    │ identification          │ edu 1.0, BAR 0: memory at 0x..., ... │ ... ms │
-    │                         │ 0x100000 bytes, 32-bit ... │
-    │ liveness                │ 35 patterns came back inverted ... │ ... ms │
-    │ factorials by polling   │ 0! to 12! = 479,001,600 ... │ ... ms │
-    │ factorials by interrupt │ 0! to 12! = 479,001,600 ... │ ... ms │
-    │ interrupts              │ 1000 raised, counted and acknowledged; ... │ ... ms │
-    │                         │ 0 lost ... │
+    │ opening the card ... │ 0000:00:01.0 bound and opened ... │ ... ms │
+    ...
+    │ identification ... │ edu 1.0, BAR 0: memory at 0x... │ ... ms │
+    ...
+    │ liveness ... │ 35 patterns came back inverted ... │ ... ms │
+    │ factorials by polling ... │ 0! to 12! = 479,001,600 ... │ ... ms │
+    │ factorials by interrupt ... │ 0! to 12! = 479,001,600 ... │ ... ms │
+    │ interrupts ... │ 1000 raised, counted and ... │ ... ms │
+    │ ... │ ... 0 lost ... │ ... │
     ...
 """
 

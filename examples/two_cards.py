@@ -31,11 +31,9 @@ def main() -> None:
         served, (stop, stopper) = threading.Semaphore(0), os.pipe()
 
         def raise_them() -> None:
-            for bits in ({1: 0x2}, {0: 0x1}, {0: 0x10, 1: 0x20}):
-                for index, bit in bits.items():
-                    cards[index].raise_interrupt(bit)
-                for _ in bits:
-                    served.acquire()
+            for index, bits in ((1, 0x2), (0, 0x1), (0, 0x10), (1, 0x20)):
+                cards[index].raise_interrupt(bits)
+                served.acquire()
             os.write(stopper, b"stop")
 
         threading.Thread(target=raise_them, daemon=True).start()

@@ -1,30 +1,81 @@
 # SPDX-License-Identifier: MIT
-"""Run in a guest by test_shown.py: runs the commands in a JSON file, and prints as JSON what each printed."""
+"""Run in a guest by test_shown.py: runs the commands in a JSON file, and prints as JSON what each printed.
+
+Starting Python and importing takes 2 s of each command under emulation; so commands of ours run in a fork of this
+program, which has imported everything. They have an interpreter and an end of their own all the same.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import runpy
+import select
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
+
+# What most of them import.
+import pyuio_drivers.edu  # noqa: F401
+import rich.table  # noqa: F401
+
+import pyuio.cli
+import pyuio.realtime_settings
 
 LIMIT = 60  # seconds for one
 
+
+def become(command: list[str]) -> int:
+    """Do what a command does, in a process made for it; return its exit status, or raise SystemExit."""
+    program, *arguments = command
+    if program == "python" and arguments[0].endswith(".py"):
+        sys.argv = arguments
+        sys.path[0] = str(Path(arguments[0]).resolve().parent)
+        runpy.run_path(arguments[0], run_name="__main__")
+        return 0
+    sys.argv = command
+    if program == "pyuio":
+        pyuio.cli.main()
+        return 0
+    if program == "pytest":
+        sys.path[0] = ""
+        return int(pytest.main(arguments))
+    path = shutil.which(program, path=str(Path(sys.executable).parent)) or program
+    return subprocess.run([path, *arguments], check=False).returncode
+
+
+def finished(child: int, output: int) -> tuple[int, str]:
+    """Wait for a child and what it prints; return its exit status and that."""
+    deadline, data = time.monotonic() + LIMIT, b""
+    while select.select([output], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        more = os.read(output, 65536)
+        data += more
+        if not more:
+            break
+    else:
+        os.kill(child, signal.SIGKILL)
+    os.close(output)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status, data.decode(errors="replace")
+
+
 results = []
 for directory, command in json.loads(Path(sys.argv[1]).read_text()):
-    program = shutil.which(command[0], path=str(Path(sys.executable).parent)) or command[0]
-    try:
-        done = subprocess.run(
-            [program, *command[1:]],
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=LIMIT,
-            check=False,
-        )
-        results.append((done.returncode, done.stdout.decode(errors="replace")))
-    except subprocess.TimeoutExpired as expired:
-        results.append((124, (expired.stdout or b"").decode(errors="replace")))
+    output, end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(end, 1)
+        os.dup2(end, 2)
+        os.close(end)
+        os.close(output)
+        os.chdir(directory)
+        sys.exit(become(command))  # and so ends as any program, with its threads, its buffers and atexit
+    os.close(end)
+    results.append(finished(child, output))
 print(json.dumps(results))
