@@ -11,7 +11,6 @@ import json
 import os
 import runpy
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -45,8 +44,7 @@ def become(command: list[str]) -> int:
     if program == "pytest":
         sys.path[0] = ""
         return int(pytest.main(arguments))
-    path = shutil.which(program, path=str(Path(sys.executable).parent)) or program
-    return subprocess.run([path, *arguments], check=False).returncode
+    return subprocess.run(command, check=False).returncode
 
 
 def finished(child: int, output: int) -> tuple[int, str]:
@@ -64,6 +62,8 @@ def finished(child: int, output: int) -> tuple[int, str]:
     return status, data.decode(errors="replace")
 
 
+# As where the virtual environment is activated: a shell finds our programs, too.
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 results = []
 for directory, command in json.loads(Path(sys.argv[1]).read_text()):
     output, end = os.pipe()
