@@ -16,7 +16,7 @@ With the address of a card it drives that one. Ends 1 when a step fails, naming 
     │ factorials by polling ... │ 0! to 12! = 479,001,600 ... │ ... ms │
     │ factorials by interrupt ... │ 0! to 12! = 479,001,600 ... │ ... ms │
     │ interrupts ... │ 1000 raised, counted and ... │ ... ms │
-    │ ... │ ... 0 lost ... │ ... │
+    │ ... │ ...0 lost ... │
     ...
 """
 
