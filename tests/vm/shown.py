@@ -10,8 +10,8 @@ In a Markdown file these fenced blocks count, one after the other:
 
 In an example it is an indented block of the docstring, as in ``console``.
 
-``...`` in what is printed stands for any text within the line, none included; alone on a line for any lines. White
-space at the ends of lines does not count.
+``...`` in what is printed stands for any text within the line, none included (between two spaces: none and one of the
+spaces); alone on a line for any lines. White space at the ends of lines does not count.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ def matches(wanted: str, printed: str) -> bool:
         if line.strip() == "...":
             pattern += r"(?:.*\n)*?"
         else:
-            pattern += ".*?".join(re.escape(part) for part in line.rstrip().split("...")) + r"\n"
+            parts = (".*?".join(map(re.escape, part.split("..."))) for part in line.rstrip().split(" ... "))
+            pattern += "(?: | .*? )".join(parts) + r"\n"
     lines = "".join(f"{line.rstrip()}\n" for line in printed.rstrip().splitlines())
     return re.fullmatch(pattern, lines) is not None
