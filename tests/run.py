@@ -9,16 +9,21 @@
 - vm: tests/vm, which boot guests from this machine
 - guest: tests/guest, inside a guest with the devices below
 
-All of them without a part. Every part runs, whatever the others did; the exit status is 0 only when all passed.
+All of them without a part: then the guest's tests run beside the others, and what a part prints comes when it is done.
+Every part runs, whatever the others did; the exit status is 0 only when all passed.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pyuio.vm import kernels
@@ -29,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 BUILD = ROOT / "build"
 PARTS = ("lint", "docs", "unit", "vm", "guest")
+LANES = (("guest",), ("lint", "docs", "unit", "vm"))  # two, as each keeps a processor busy
 GUEST_LIMIT = 1200  # seconds; what hangs is ended long before, by pytest-timeout
 
 GUEST_DEVICES = (
@@ -102,6 +108,49 @@ def run_tests(part: str, options: list[str]) -> tuple[int, int, int]:
     return total - failed - skipped, failed + (status not in (0, 1) or (status == 1 and failed == 0)), skipped
 
 
+def run_part(part: str, options: list[str]) -> tuple[int, int, int]:
+    """Run one part, and return how much of it passed, failed and was skipped; lint and docs count as one test."""
+    start = time.monotonic()
+    if part in ("lint", "docs"):
+        clean = run_lint() if part == "lint" else run_docs()
+        done = (int(clean), int(not clean), 0)
+    else:
+        done = run_tests(part, options)
+    print(
+        f"{part}: {done[0]} passed, {done[1]} failed, {done[2]} skipped ({time.monotonic() - start:.0f} s)", flush=True
+    )
+    return done
+
+
+def run_beside_each_other(lanes: Sequence[Sequence[str]]) -> bool:
+    """Run all parts, those of one lane one after the other, each in a process of its own; return whether all passed."""
+    printing = threading.Lock()
+
+    def run_lane(parts: Sequence[str]) -> list[tuple[int, int, int]]:
+        counts = []
+        for part in parts:
+            command = [sys.executable, "-m", "tests.run", part]
+            done = subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            text = done.stdout.decode(errors="replace")
+            with printing:
+                print(f"== {part}\n{text}", flush=True)
+            found = re.findall(rf"^{part}: (\d+) passed, (\d+) failed, (\d+) skipped", text, re.MULTILINE)
+            passed, failed, skipped = map(int, found[-1]) if found else (0, 0, 0)
+            counts.append((passed, failed or int(done.returncode != 0), skipped))
+        return counts
+
+    with ThreadPoolExecutor(len(lanes)) as executor:
+        counts = [count for lane in executor.map(run_lane, lanes) for count in lane]
+    return summed_up(counts)
+
+
+def summed_up(counts: Sequence[tuple[int, int, int]]) -> bool:
+    """Print the sum, and return whether all passed and something did."""
+    passed, failed, skipped = map(sum, zip(*counts, strict=True))
+    print(f"total: {passed} passed, {failed} failed, {skipped} skipped")
+    return passed > 0 and failed == 0
+
+
 def main() -> int:
     """Run the parts named on the command line, and return the exit status."""
     words = sys.argv[1:]
@@ -110,20 +159,14 @@ def main() -> int:
     if unknown := set(parts) - set(PARTS):
         print(f"tests.run: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr)
         return 2
-    passed = failed = skipped = 0
-    for part in parts or PARTS:
-        print(f"== {part}", flush=True)
-        start = time.monotonic()
-        if part in ("lint", "docs"):
-            clean = run_lint() if part == "lint" else run_docs()
-            passed, failed = passed + clean, failed + (not clean)
-        else:
-            more = run_tests(part, options)
-            passed, failed, skipped = passed + more[0], failed + more[1], skipped + more[2]
-            print(f"{part}: {more[0]} passed, {more[1]} failed, {more[2]} skipped", end=" ")
-        print(f"({part} took {time.monotonic() - start:.0f} s)", flush=True)
-    print(f"total: {passed} passed, {failed} failed, {skipped} skipped")
-    return 1 if failed or not passed else 0
+    if not parts:
+        return 0 if run_beside_each_other(LANES) else 1
+    counts = []
+    for part in parts:
+        if len(parts) > 1:
+            print(f"== {part}", flush=True)
+        counts.append(run_part(part, options))
+    return 0 if summed_up(counts) else 1
 
 
 if __name__ == "__main__":
