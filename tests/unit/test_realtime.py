@@ -250,12 +250,13 @@ def functions(frame: FrameType | None) -> set[str]:
     return names
 
 
-def test_ctrl_c_at_every_line() -> None:
+def test_ctrl_c_at_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Raised before each line of pyuio in turn, while it begins and while it ends: all is restored.
 
     But for the few lines at which `close` has not begun yet: another `close` does it.
     """
     before = state()
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # no line of pyuio, but nine tenths of the time
     remaining = 0
     reached = leaving = False
     tuned: pyuio.RealTime | None
