@@ -70,6 +70,7 @@ class Device:
     Attributes:
         address: of a PCI function, ``0000:00:04.0``; None for any other device.
         ids: vendor and device id, ``1234:11e8``; None for what is not a PCI function.
+        class_code: 24 bits, base class first; None for what is not a PCI function.
         uio: its UIO node.
     """
 
@@ -78,6 +79,7 @@ class Device:
         self.name = found.name
         self.address = found.address
         self.ids = found.ids
+        self.class_code = found.class_code
         self._directory = found.directory
         self._config: ConfigSpace | None = None
         self._regions: dict[tuple[int, bool, Endian], Region | PortRegion] = {}

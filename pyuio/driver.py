@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import TracebackType
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pyuio.device import Device
 from pyuio.discovery import FoundDevice, devices, find
@@ -20,35 +20,41 @@ _Driver = TypeVar("_Driver", bound="Driver")
 class Driver:
     """A driver for one kind of card, on an open device.
 
-    A driver names the ids it serves, sets its card up in ``__init__`` and leaves it quiet in `quiet`. It is a context
-    manager, and closes the device.
+    A driver names the ids it serves, or the class codes, sets its card up in ``__init__`` and leaves it quiet in
+    `quiet`. It is a context manager, and closes the device.
 
     Where the card can be made to raise its interrupt, `trigger`, `acknowledge`, `acknowledge_program` and perhaps
     `trigger_program` let ``pyuio bench`` measure on it. They are used on a card that is quiet, and on nothing else.
 
     Args:
-        device: an open device of one of these ids.
+        device: an open device that it serves.
 
     Raises:
-        ValueError: the device has other ids.
+        ValueError: the device is of another kind.
     """
 
     ids: ClassVar[tuple[str, ...]] = ()
     """The id pairs it serves, as in ``("1234:11e8",)``."""
+    class_codes: ClassVar[tuple[int, ...]] = ()
+    """The class codes it serves, whoever made the card: 24 bits, base class first, as in ``(0x010802,)`` for NVMe."""
     dma_mask: ClassVar[int | None] = None
     """The highest bus address that its cards can use, 2^n - 1; None for all of 64 bits."""
     register_maps: ClassVar[Mapping[int, type[RegisterMap]]] = {}
     """The registers by name, by number of the BAR, as in ``{0: Registers}``; ``pyuio read`` and its like use them."""
 
     def __init__(self, device: Device) -> None:
-        if device.ids not in self.ids:
-            raise ValueError(f"{type(self).__name__} serves {', '.join(self.ids)}; {device.name} is {device.ids}")
+        self._require_served(device)
         self.device = device
         if self.dma_mask is not None:
             device.dma.mask = self.dma_mask
 
     @classmethod
-    def open(cls: type[_Driver], which: str | os.PathLike[str] | FoundDevice | None = None) -> _Driver:
+    def serves(cls, device: Device | FoundDevice) -> bool:
+        """Return whether a device is of the driver's kind, by its ids or its class code."""
+        return device.ids in cls.ids or device.class_code in cls.class_codes
+
+    @classmethod
+    def open(cls: type[_Driver], which: str | os.PathLike[str] | FoundDevice | None = None, **options: Any) -> _Driver:
         """Open the only card of the driver's kind, or the one named, and return the driver on it.
 
         A card that no kernel driver has is bound to ``uio_pci_generic``; closing releases it. One that another kernel
@@ -56,6 +62,7 @@ class Driver:
 
         Args:
             which: what `pyuio.open` takes, or None for the only card.
+            options: what the driver's class takes besides the device.
 
         Raises:
             DeviceNotFoundError: there is no such card.
@@ -65,21 +72,30 @@ class Driver:
             PermissionDeniedError: this user may not.
         """
         found = cls._only_card() if which is None else find(which)
-        if found.ids not in cls.ids:
-            raise ValueError(f"{cls.__name__} serves {', '.join(cls.ids)}; {found.name} is {found.ids}")
+        cls._require_served(found)
         device = Device(found, bind=found.driver is None)
         try:
-            return cls(device)
+            return cls(device, **options)
         except BaseException:
             device.close()
             raise
 
     @classmethod
+    def _kind(cls) -> str:
+        return ", ".join([*cls.ids, *(f"class {code:06x}" for code in cls.class_codes)])
+
+    @classmethod
+    def _require_served(cls, device: Device | FoundDevice) -> None:
+        if not cls.serves(device):
+            code = "" if device.class_code is None or not cls.class_codes else f" of class {device.class_code:06x}"
+            raise ValueError(f"{cls.__name__} serves {cls._kind()}; {device.name} is {device.ids}{code}")
+
+    @classmethod
     def _only_card(cls) -> FoundDevice:
-        present = [device for device in devices() if device.ids in cls.ids]
+        present = [device for device in devices() if cls.serves(device)]
         if len(present) == 1:
             return present[0]
-        kind = f"{cls.__name__} card ({', '.join(cls.ids)})"
+        kind = f"{cls.__name__} card ({cls._kind()})"
         if not present:
             raise DeviceNotFoundError(f"there is no {kind} in this machine")
         listing = "".join(f"\n  {device}" for device in present)
