@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import mmap
+from array import array
 from typing import cast
 
 import numpy as np
@@ -189,3 +190,22 @@ def test_ring() -> None:
 def test_rings_that_cannot_be(changed: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ring_on(**changed)
+
+
+def test_ring_columns() -> None:
+    buffer, ring = ring_on()
+    lengths, addresses = ring.column("length"), ring.column("address")
+    assert (len(lengths), len(addresses)) == (4, 4)
+    lengths[1] = 0x1234
+    addresses[2:4] = array("Q", [1 << 63, 2])
+    assert [ring.read(index, "length") for index in range(4)] == [0, 0x1234, 0, 0]
+    assert [ring.read(index, "address") for index in range(4)] == [0, 0, 1 << 63, 2]
+    ring.write(0, address=5)
+    assert addresses[:3].tolist() == [5, 0, 1 << 63]
+    with pytest.raises(ValueError, match="invalid value"):
+        lengths[0] = 0x10000
+    with pytest.raises(KeyError):
+        ring.column("nonsense")
+    buffer.close()
+    with pytest.raises(pyuio.ClosedError):
+        ring.column("length")
