@@ -69,16 +69,18 @@ def installed_drivers() -> list[InstalledDriver]:
     return sorted(found, key=lambda driver: (driver.name, driver.distribution))
 
 
-def drivers_for(ids: str | None) -> tuple[list[InstalledDriver], list[DriverLoadError]]:
-    """Return the drivers that serve these ids, and why others could not be asked.
+def drivers_for(ids: str | None, class_code: int | None = None) -> tuple[list[InstalledDriver], list[DriverLoadError]]:
+    """Return the drivers that serve these ids, or this class of cards, and why others could not be asked.
 
     Args:
         ids: as in ``1234:11e8``; None, which no driver serves, for what is not a PCI function.
+        class_code: 24 bits, base class first; None to look at the ids alone.
     """
     serving, failures = [], []
     for installed in installed_drivers():
         try:
-            if ids is not None and ids.lower() in installed.ids:
+            by_class = class_code is not None and class_code in installed.driver.class_codes
+            if by_class or (ids is not None and ids.lower() in installed.ids):
                 serving.append(installed)
         except DriverLoadError as error:
             failures.append(error)

@@ -46,6 +46,13 @@ def test_a_driver_of_another_package(install: Install) -> None:
     assert "card (acme)" in map(str, installed_drivers())
 
 
+def test_a_driver_for_a_class_of_cards(install: Install) -> None:
+    install("acme", "import pyuio\nclass Card(pyuio.Driver):\n    class_codes = (0xFF0001,)\n", "card = acme:Card")
+    assert [str(driver) for driver in drivers_for("aced:0001", 0xFF0001)[0]] == ["card (acme)"]
+    assert drivers_for("aced:0001")[0] == drivers_for("aced:0001", 0xFF0002)[0] == []
+    assert [driver.name for driver in drivers_for("8086:0a54", 0x010802)[0]] == ["nvme"]
+
+
 def test_nothing_is_loaded_before_it_is_asked_for(install: Install) -> None:
     install("acme", "raise RuntimeError('loaded')", "card = acme:Card")
     assert "card" in [driver.name for driver in installed_drivers()]
