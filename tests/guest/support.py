@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import logging
 import os
 import re
@@ -15,11 +18,12 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import typer
 from pyuio_drivers import edu
 from pyuio_drivers.edu import Edu
 
-import pyuio.register_cells  # noqa: F401 - what commands load when they need it, and forked ones would each time
-from pyuio import cli, device_use  # noqa: F401
+import pyuio
+from pyuio import cli
 from pyuio.sysfs import PCI_DEVICES, link_name
 
 EDU = "1234:11e8"
@@ -36,8 +40,20 @@ Cards = Callable[[str], list[str]]
 Later = Callable[[Callable[[], object]], threading.Thread]
 
 
+@functools.cache
+def load_command() -> None:
+    """Import what commands import when they run, and make the tree of commands, once for all that are forked."""
+    command = typer.main.get_command(cli.app)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        for words in (["probe"], ["info", "none"], ["no such command"]):
+            with contextlib.suppress(SystemExit, pyuio.PyuioError):
+                command(words)
+    cli.app = command  # type: ignore[assignment]
+
+
 def pyuio_command(*words: str) -> subprocess.CompletedProcess[str]:
     """The command ``pyuio`` with these words, run to its end, forked: emulated, Python takes 5 s to start."""
+    load_command()
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         child = os.fork()
         if child == 0:
