@@ -46,6 +46,7 @@ def map_bar(
     node: UioNode | None = None,
     write_combining: bool = False,
     endian: Endian = "little",
+    kinds: tuple[type[Region], type[PortRegion]] = (Region, PortRegion),
 ) -> Region | PortRegion:
     """Return a region for a BAR.
 
@@ -56,6 +57,7 @@ def map_bar(
         node: its UIO node, which may offer what the kernel refuses otherwise; None for none.
         write_combining: let the processor merge writes.
         endian: "little" or "big".
+        kinds: what to make of a BAR in memory, and of one in I/O ports.
 
     Raises:
         MappingError: the kernel refuses to map it.
@@ -69,10 +71,10 @@ def map_bar(
             raise ValueError(f"{name} is not prefetchable memory: write combining would change what the device sees")
         path += "_wc"
     if bar.kind == "io":
-        return PortRegion(path, bar.size, address=bar.address, name=name, endian=endian)
+        return kinds[1](path, bar.size, address=bar.address, name=name, endian=endian)
     # mmap gives whole pages, and a BAR smaller than one may start in its middle.
     page_offset = bar.address % mmap.PAGESIZE
-    place = partial(Region, page_offset=page_offset, address=bar.address, name=name, endian=endian)
+    place = partial(kinds[0], page_offset=page_offset, address=bar.address, name=name, endian=endian)
     try:
         return place(path, bar.size)
     except MappingError:

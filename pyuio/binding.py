@@ -150,6 +150,7 @@ class Binding:
                 )
                 raise BindingError(errno.ENODEV, reason)
             _write(self.address, PCI_DRIVERS / self.previous / "bind", self.address)
+        _log.info("%s: released from %s, with %s again", self.address, self.driver, self.previous or "no driver")
 
 
 def _remember(address: str, record: BindingRecord | None) -> None:
@@ -210,6 +211,7 @@ def _bind(address: str, driver: str) -> Binding:
     except BaseException:
         binding.undo()
         raise
+    _log.info("%s: bound to %s, taken from %s", address, driver, previous or "no driver")
     return binding
 
 

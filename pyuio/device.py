@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyuio import binding
+from pyuio import binding, device_use
 from pyuio.bar_mapping import checked_index, find_bar, map_bar
 from pyuio.discovery import FoundDevice, find
 from pyuio.dma import Dma
@@ -35,6 +36,9 @@ from pyuio.uio import UioNode
 
 if TYPE_CHECKING:
     from pyuio._native._access import Endian
+    from pyuio.registers import RegisterMap
+
+_log = logging.getLogger(__name__)
 
 
 def _if_ours(undo: Callable[[], object]) -> Callable[[], None]:
@@ -83,6 +87,7 @@ class Device:
         self._directory = found.directory
         self._config: ConfigSpace | None = None
         self._regions: dict[tuple[int, bool, Endian], Region | PortRegion] = {}
+        self._traced: Mapping[int, type[RegisterMap]] | None = None
         self._interrupt: Interrupt | PyuioError
         self._dma: Dma | None = None
         self._resources = ExitStack()
@@ -114,10 +119,13 @@ class Device:
             except (InterruptUnavailableError, PermissionDeniedError) as error:
                 # The rest of the device is of use without it.
                 self._interrupt = error
+                _log.info("%s: no interrupt: %s", self.name, error.strerror)
             stack.callback(self._close_regions)
             stack.callback(self._close_dma)
+            stack.callback(_if_ours(partial(_log.info, "%s: closing %s", self.name, self.uio.name)))
             self._resources = stack.pop_all()
             self._closed = False
+        _log.info("%s: opened as %s", self.name, self.uio.name)
 
     def _find_node(self, found: FoundDevice, bind: bool, stack: ExitStack) -> UioNode:
         node = UioNode.of_device(self._directory)
@@ -134,11 +142,18 @@ class Device:
                 reason = f"{self.name} is held by the kernel driver {driver}; to take it from there {what_to_do}"
                 raise DeviceBusyError(errno.EBUSY, reason)
             raise DriverNotBoundError(errno.ENODEV, f"{self.name} has no UIO driver; {what_to_do}")
+        self._refuse_what_is_used(self.address)
         stack.callback(_if_ours(binding.bind(self.address).undo))
         node = UioNode.of_device(self._directory)
         if node is None:
             raise DriverNotBoundError(errno.ENODEV, f"{self.name} is bound, but the kernel made no UIO node for it")
         return node
+
+    def _refuse_what_is_used(self, address: str) -> None:
+        if reasons := device_use.uses(address):
+            listing = "".join(f"\n  {reason}" for reason in reasons)
+            advice = f"end that first, or take it from whoever uses it: pyuio bind {address} --force"
+            raise DeviceBusyError(errno.EBUSY, f"{self.name} is in use, and not bound:{listing}\n{advice}")
 
     def _require_open(self) -> None:
         if self._closed:
@@ -212,14 +227,37 @@ class Device:
             region = self._regions.get(key)
             if region is None or region.closed:
                 bar = find_bar(self._config.bars() if self._config else (), index, self.name)
-                region = map_bar(
-                    bar, self._directory, self.name, node=self.uio, write_combining=write_combining, endian=endian
+                map_it = partial(
+                    map_bar, bar, self._directory, self.name, node=self.uio, write_combining=write_combining
                 )
+                if self._traced is None:
+                    region = map_it(endian=endian)
+                else:
+                    from pyuio import tracing
+
+                    region = map_it(endian=endian, kinds=tracing.KINDS)
+                    tracing.begin(region, f"{self.name}: bar{index}", self._traced.get(index))
                 if self._closed:  # by a signal handler, meanwhile
                     region.close()
                     self._require_open()
                 self._regions[key] = region
             return region
+
+    def trace_registers(self, names: Mapping[int, type[RegisterMap]] | None = None) -> None:
+        """Log each access to BARs that `bar` returns from now on: `pyuio.tracing`, at debug level.
+
+        Args:
+            names: of the registers, by number of the BAR, as `Driver.register_maps` has them.
+
+        Raises:
+            ValueError: a BAR was returned already; whoever has it would not be traced.
+            ClosedError: the device is closed.
+        """
+        with self._guard:
+            self._require_open()
+            if self._regions:
+                raise ValueError(f"{self.name}: its registers are traced from the start or not: call it before bar()")
+            self._traced = {} if names is None else names
 
     def _close_dma(self) -> None:
         if self._dma is not None:
@@ -266,13 +304,14 @@ def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool = False) -> 
     Args:
         which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0``, or
             an entry of `devices`.
-        bind: bind ``uio_pci_generic`` if no UIO driver has the device, taking it from any kernel driver that has it;
-            closing gives it back.
+        bind: bind ``uio_pci_generic`` if no UIO driver has the device, taking it from any kernel driver that has it,
+            unless the machine is using it (`pyuio.device_use`); closing gives it back.
 
     Raises:
         DeviceNotFoundError: there is no such device.
         AmbiguousDeviceError: there is more than one.
-        DeviceBusyError: it is open already, or another kernel driver has it and `bind` is False.
+        DeviceBusyError: it is open already, or another kernel driver has it and `bind` is False, or the machine is
+            using it.
         DriverNotBoundError: no kernel driver has it and `bind` is False.
         BindingError: the kernel refused to bind.
         KernelSupportError: this kernel has no ``uio_pci_generic``.

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import errno
 import itertools
+import logging
 import mmap
 import operator
 import os
@@ -28,6 +29,8 @@ from pyuio.segment import Segment
 from pyuio.sysfs import read_optional
 
 __all__ = ["Dma", "DmaBuffer", "DmaPool", "dma_rmb", "dma_wmb"]
+
+_log = logging.getLogger(__name__)
 
 ALL_ADDRESSES = (1 << 64) - 1
 
@@ -115,6 +118,7 @@ class Dma:
                     self._release_segments()
                     raise
             self._live.add(buffer)
+        _log.debug("%s: memory for DMA: %d bytes at %#x", self._name, size, buffer.address)
         return buffer
 
     def pool(self, count: int, size: int, *, align: int = 64, mask: int | None = None) -> DmaPool:
@@ -306,6 +310,7 @@ class Dma:
     def _switch_bus_mastering(self, *, on: bool) -> None:
         if self._config is None:
             return
+        _log.info("%s: bus mastering %s", self._name, "on" if on else "off")
         if on:
             self._config.change_command(set=Command.BUS_MASTER)
         else:

@@ -54,7 +54,13 @@ class Driver:
         return device.ids in cls.ids or device.class_code in cls.class_codes
 
     @classmethod
-    def open(cls: type[_Driver], which: str | os.PathLike[str] | FoundDevice | None = None, **options: Any) -> _Driver:
+    def open(
+        cls: type[_Driver],
+        which: str | os.PathLike[str] | FoundDevice | None = None,
+        *,
+        trace: bool = False,
+        **options: Any,
+    ) -> _Driver:
         """Open the only card of the driver's kind, or the one named, and return the driver on it.
 
         A card that no kernel driver has is bound to ``uio_pci_generic``; closing releases it. One that another kernel
@@ -62,6 +68,7 @@ class Driver:
 
         Args:
             which: what `pyuio.open` takes, or None for the only card.
+            trace: log each access to its registers, by name: `Device.trace_registers`.
             options: what the driver's class takes besides the device.
 
         Raises:
@@ -75,6 +82,8 @@ class Driver:
         cls._require_served(found)
         device = Device(found, bind=found.driver is None)
         try:
+            if trace:
+                device.trace_registers(cls.register_maps)
             return cls(device, **options)
         except BaseException:
             device.close()

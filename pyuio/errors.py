@@ -58,6 +58,13 @@ class PermissionDeniedError(PyuioError, PermissionError):
     """The kernel refused access; the message names the file and what would grant it (errno EACCES or EPERM)."""
 
 
+class ConfigLockedError(PyuioError, ValueError):
+    """A write to configuration space would change what no driver owns; the message says what to use instead.
+
+    The hardware was not touched. ``config.unlocked()`` lets who means it.
+    """
+
+
 class KernelSupportError(PyuioError, OSError):
     """The running kernel lacks something that is needed, such as UIO (errno ENOSYS)."""
 

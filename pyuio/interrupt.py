@@ -8,6 +8,7 @@ of 2005. The waiting is in ``_native/waiting.c``, the ways of masking in `pyuio.
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import sys
@@ -34,6 +35,8 @@ from pyuio.masking import Masking, find_masking
 from pyuio.pci import ConfigSpace
 from pyuio.sysfs import translated
 from pyuio.uio import UioNode
+
+_log = logging.getLogger(__name__)
 
 _NANOSECONDS = 1_000_000_000
 _FOR_EVER = -1
@@ -90,6 +93,7 @@ def open_uio_interrupt(node: UioNode, device: int, config: ConfigSpace | None, n
         # Freeing masks, and reads what the way of masking keeps: that must still be there, whatever is collected first.
         _lib.pyuio_free(pointer)
 
+    _log.debug("%s: its interrupt is masked %s", name, masking.description)
     return Interrupt(_ffi.gc(native, free), device, masking, name)
 
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import enum
 import errno
+import logging
 import os
 import re
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pyuio._native._waiting import ffi as _ffi
 from pyuio._native._waiting import lib as _lib
 from pyuio.bars import Bar, parse_resources
 from pyuio.capabilities import Capability, walk_extended, walk_standard
+from pyuio.config_guard import ConfigGuard
 from pyuio.errors import ClosedError, DeviceRemovedError, PermissionDeniedError
 from pyuio.sysfs import read_text, translated
 
@@ -26,6 +29,8 @@ _ADDRESS = re.compile(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2}
 
 _HEADER_LENGTH = 64
 _CONFIGURATION_LENGTHS = (64, 256, 4096)
+
+_log = logging.getLogger(__name__)
 
 
 def parse_address(text: str) -> str | None:
@@ -239,7 +244,8 @@ class ConfigSpace(ConfigImage):
     """The configuration space of a function, and the only writer of its command register in this process.
 
     Each read and write is an access of the device (``drivers/pci/pci-sysfs.c``, pci_read_config), and raises, besides
-    what `ConfigImage` says, `ClosedError`, `DeviceRemovedError`, and when writing `PermissionDeniedError`.
+    what `ConfigImage` says, `ClosedError`, `DeviceRemovedError`, and when writing `PermissionDeniedError` and
+    `ConfigLockedError`: only the vendor-specific capabilities can be written outside of `unlocked`.
 
     Args:
         directory: the function's directory in sysfs.
@@ -254,6 +260,7 @@ class ConfigSpace(ConfigImage):
         self.name = f"configuration space of {directory.name}"
         # Closing waits for whoever is reading or writing; a signal handler that closes does not wait for itself.
         self._lock = threading.RLock()
+        self._guard = ConfigGuard(self, directory.name)
         self._file = -1
         path = directory / "config"
         try:
@@ -296,7 +303,7 @@ class ConfigSpace(ConfigImage):
     def _require_writable(self) -> int:
         file = self._require_open()
         if not self._writable:
-            reason = f"writing the {self.name}: this user may only read it; run as root"
+            reason = f"writing the {self.name}: this user may only read it; run as root, or see pyuio setup"
             raise PermissionDeniedError(errno.EACCES, reason)
         return file
 
@@ -309,6 +316,8 @@ class ConfigSpace(ConfigImage):
         data = value.to_bytes(width, "little")
         with self._lock:
             file = self._require_writable()
+            self._guard.require(offset, width)
+            _log.debug("%s: write%d %#x = %#x", self.directory.name, 8 * width, offset, value)
             if offset // 4 == 1:
                 result = _lib.pyuio_command_write(self.command_register, offset, data, width)
                 self._written(result, offset)
@@ -322,6 +331,21 @@ class ConfigSpace(ConfigImage):
         if result < 0:
             error = OSError(-result, os.strerror(-result))
             raise translated(error, f"writing the {self.name} at {offset:#x}")
+
+    def guarded(self, offset: int, width: int) -> str:
+        """Return why a write of `width` bytes at `offset` needs `unlocked`; "" if a driver owns all of them.
+
+        ValueError: they are not within the configuration space.
+        """
+        self._check(offset, width, 1)
+        return self._guard.reason(offset, width)
+
+    def unlocked(self) -> AbstractContextManager[ConfigSpace]:
+        """Let this thread write any register in a ``with`` block: BARs and what else the kernel set up, too.
+
+        The interrupt's masking in other threads still does not get in between.
+        """
+        return self._guard.unlocked(self)
 
     def write8(self, offset: int, value: int) -> None:
         """Write `value`, 0 to 0xff, to the byte at `offset`, by one access. ValueError: out of range."""

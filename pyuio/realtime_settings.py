@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import logging
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from pyuio.scheduling import Scheduling, Thread
 from pyuio.throttling import ThrottlingWatch
 
 _layers = Layers()
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,14 @@ class RealTime:
         """Do one thing and put down what came of it. RealTimeError: it was refused, and that matters."""
         try:
             self._settings.append(Setting(name, asked, do()))
+            _log.info("thread %d: real time, %s: %s", self._thread.id, name, self._settings[-1].got)
         except OSError as error:
             setting = Setting(name, asked, missing=error.strerror or str(error), remedy=remedy(error))
             if self._strict:
                 reason = f"real time, {name} {asked}: {setting.missing}; {setting.remedy}; strict=False goes on without"
                 raise _error(error, reason) from error
             self._settings.append(setting)
+            _log.info("thread %d: real time, %s %s: refused: %s", self._thread.id, name, asked, setting.missing)
 
     def _freeze_garbage(self) -> str:
         read, write = process_memory.garbage, process_memory.set_garbage
@@ -236,6 +240,8 @@ class RealTime:
         """
         if self._process != os.getpid():
             return
+        if not self._closed:
+            _log.info("thread %d: real time ends", self._thread.id)
         self._closed = True
         refused = _leave(self)
         for error in refused:

@@ -8,6 +8,7 @@ A thread of its own waits for the interrupt without the GIL. Right after the ker
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import select
 import struct
@@ -38,6 +39,7 @@ typedef void (*pyuio_handler)(pyuio_event *event, void *context);
 """
 """The C declarations of a handler: for ``ffi.cdef`` and for its source."""
 
+_log = logging.getLogger(__name__)
 _EVENT = struct.Struct("=qIIQ")
 _AT_ONCE = 256  # events copied out of the ring in one go
 _MOST_EVENTS = 1 << 20
@@ -157,6 +159,7 @@ class _Serving:
         if os.getpid() == self._owner and self.thread.is_alive():
             _lib.pyuio_service_stop(self._native)
             self.thread.join()
+            _log.info("%s: native service ended", self._interrupt.name)
 
 
 class Service:
@@ -230,6 +233,7 @@ class Service:
         if serving.error is not None:
             self.close()
             raise serving.error
+        _log.info("%s: native service started", self.name)
 
     def _made(self, builder: _Builder, handler: Any, context: Any) -> Any:
         native = _lib.pyuio_service_new(

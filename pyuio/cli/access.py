@@ -8,13 +8,14 @@ import errno
 import json
 import sys
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pyuio.cli.arguments import Device, Json, usage
 from pyuio.cli.output import print_json, print_line
-from pyuio.errors import DeviceBusyError
+from pyuio.errors import ConfigLockedError, DeviceBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,6 +130,12 @@ def _watch(device: Inspection, wanted: list[Cell], interval: float, json_wanted:
         time.sleep(interval)
 
 
+def _refuse_accident(device: Inspection, cell: Cell) -> None:
+    """Raise ConfigLockedError for configuration space that the kernel set up."""
+    if reason := device.config.guarded(cell.place.offset, cell.width // 8):
+        raise ConfigLockedError(f"{reason}; insist with --force")
+
+
 def write(
     device: Device,
     place: Place,
@@ -136,12 +143,14 @@ def write(
         str, typer.Argument(metavar="VALUE", help="A number, in decimal or as in 0x80, or the name of a field's value.")
     ],
     width: Width = None,
-    force: Annotated[bool, typer.Option("--force", help="Write even if a kernel driver has the device.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write even what a kernel driver, or the kernel, has.")
+    ] = False,
 ) -> None:
     """Write a register, by one access of its width.
 
     Nothing is read, unless PLACE is a field by name: the rest of its register is then written as it was. Refused where
-    a kernel driver has DEVICE, which need not be bound to anything.
+    a kernel driver has DEVICE, which need not be bound to anything, and for configuration space that the kernel set up.
     """
     with inspect(device) as inspection:
         (cell,) = _cells(inspection, place, width, 1)
@@ -156,5 +165,8 @@ def write(
                 f"that stops; take it from there (pyuio bind {inspection.name}), or insist with --force"
             )
             raise DeviceBusyError(errno.EBUSY, reason)
+        if cell.place.bar is None and not force:
+            _refuse_accident(inspection, cell)
         warn_of_others(inspection, "writes")
-        cell.write(number)
+        with inspection.config.unlocked() if force else nullcontext():
+            cell.write(number)

@@ -165,7 +165,8 @@ def page_sharers(cards: Cards) -> Iterator[list[str]]:
         pytest.skip("one such card only")
     for address in addresses:
         config = ConfigSpace(PCI_DEVICES / address)
-        config.write32(0x10, 0)
+        with config.unlocked():
+            config.write32(0x10, 0)
         config.close()
         (PCI_DEVICES / address / "remove").write_text("1")
     # The kernel's own driver for them must not be quicker than the test.

@@ -69,10 +69,14 @@ def test_configuration_space(edu: str) -> None:
     assert output("read", edu, "config", "--width", "16") == "0x1234\n"
     assert output("read", edu, "config+0") == "0x11e81234\n"
     assert output("read", edu, "config+2", "--width", "8", "--count", "2") == "config+0x02  0xe8\nconfig+0x03  0x11\n"
-    before = config_bytes(edu)[0x3C]
-    assert output("write", edu, "config+0x3c", str(before ^ 1), "--width", "8") == ""
-    assert config_bytes(edu)[0x3C] == before ^ 1
-    assert output("write", edu, "config+0x3c", str(before), "--width", "8") == ""
+    before = config_bytes(edu)
+    assert "would change a BAR" in failure(1, "write", edu, "config+0x10", "0")
+    assert failure(1, "write", edu, "config+4", "0", "--width", "16").endswith("insist with --force\n")
+    assert config_bytes(edu) == before
+    line = before[0x3C]
+    assert output("write", edu, "config+0x3c", str(line ^ 1), "--width", "8", "--force") == ""
+    assert config_bytes(edu)[0x3C] == line ^ 1
+    assert output("write", edu, "config+0x3c", str(line), "--width", "8", "--force") == ""
 
 
 def test_names(edu: str) -> None:
@@ -126,7 +130,7 @@ def test_wrong_values(edu: str) -> None:
 
 def test_memory_that_is_switched_off(edu: str) -> None:
     command = int(output("read", edu, "config+4", "--width", "16"), 16)
-    output("write", edu, "config+4", hex(command & ~2), "--width", "16")
+    output("write", edu, "config+4", hex(command & ~2), "--width", "16", "--force")
     try:
         for words in (("read", edu, "bar0"), ("write", edu, "bar0+4", "1"), ("dump", edu, "bar0")):
             said = failure(1, *words)
@@ -135,7 +139,7 @@ def test_memory_that_is_switched_off(edu: str) -> None:
         assert output("read", edu, "bar0") == "0x010000ed\n"
         Path("/sys/bus/pci/devices", edu, "enable").write_text("0")
     finally:
-        output("write", edu, "config+4", hex(command), "--width", "16")
+        output("write", edu, "config+4", hex(command), "--width", "16", "--force")
 
 
 def test_a_device_that_a_kernel_driver_has(cards: Cards) -> None:

@@ -90,7 +90,8 @@ def test_unmasking_keeps_the_other_command_bits(device: pyuio.Device) -> None:
     assert command_register(str(device.address)) & (1 << 10 | 4) == 4
     device.interrupt.mask()
     assert command_register(str(device.address)) & (1 << 10 | 4) == 1 << 10 | 4
-    device.config.write16(0x04, command_register(str(device.address)) & ~4)
+    with device.config.unlocked() as config:
+        config.write16(0x04, command_register(str(device.address)) & ~4)
     device.interrupt.unmask()
     assert command_register(str(device.address)) & (1 << 10 | 4) == 0
 
@@ -127,10 +128,11 @@ def test_disabling_the_interrupt_by_hand_is_masking(device: pyuio.Device) -> Non
 
 def test_writes_reach_the_device(device: pyuio.Device) -> None:
     line = device.config.interrupt_line
-    device.config.write8(0x3C, line ^ 0xFF)
-    assert device.config.interrupt_line == line ^ 0xFF
-    device.config.write8(0x3C, line)
-    device.config.write16(0x0C, 0x0008)
+    with device.config.unlocked() as config:
+        config.write8(0x3C, line ^ 0xFF)
+        assert device.config.interrupt_line == line ^ 0xFF
+        config.write8(0x3C, line)
+        config.write16(0x0C, 0x0008)
     assert device.config.read32(0x0C) & 0xFFFF == 0x0008
 
 

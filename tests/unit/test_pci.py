@@ -221,7 +221,8 @@ def test_masking_and_the_owner_keep_each_others_bits(directory: Path) -> None:
     assert register() == before | Command.INTERRUPT_DISABLE | Command.BUS_MASTER
     assert lib.pyuio_unmask(native) == 0
     assert register() == before | Command.BUS_MASTER
-    config.write16(0x04, Command.MEMORY_SPACE)
+    with config.unlocked():
+        config.write16(0x04, Command.MEMORY_SPACE)
     assert lib.pyuio_mask(native) == 0
     assert register() == Command.MEMORY_SPACE | Command.INTERRUPT_DISABLE
     config.change_command(clear=Command.INTERRUPT_DISABLE)
@@ -241,8 +242,9 @@ def test_closing_and_writing_never_touch_another_file(directory: Path, tmp_path:
 
         def write(config: ConfigSpace = config, done: threading.Event = done) -> None:
             try:
-                while True:
-                    config.write8(0x3C, 0x5A)
+                with config.unlocked():
+                    while True:
+                        config.write8(0x3C, 0x5A)
             except ClosedError:
                 done.set()
 
