@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -22,6 +24,24 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def options(
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, metavar="", show_default=False, help="Log what is done; -vv: in detail."
+        ),
+    ] = 0,
+) -> None:
+    """PCI drivers in Python, in user space, on Linux UIO."""
+    if verbose:
+        form = "%(asctime)s %(name)s: %(message)s"
+        logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr)
+        logging.getLogger("pyuio").setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+
+
 app.command("list", rich_help_panel=LOOK, epilog=listing.EPILOG)(listing.list_devices)
 app.command("info", rich_help_panel=LOOK, epilog=info.EPILOG)(info.info)
 app.command("probe", rich_help_panel=LOOK, epilog=probe.EPILOG)(probe.probe)
