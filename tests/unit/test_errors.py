@@ -33,6 +33,7 @@ BUILT_IN = {
     "DmaMemoryError": MemoryError,
     "DmaMovedError": OSError,
     "ClosedError": ValueError,
+    "ConfigLockedError": ValueError,
     "RealTimeError": OSError,
     "RealTimeDeniedError": PermissionError,
     "ResultFileError": ValueError,
