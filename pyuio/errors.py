@@ -50,6 +50,10 @@ class BindingError(PyuioError, OSError):
     """The kernel refused to bind a driver to a device, or to release it."""
 
 
+class SetupError(PyuioError, OSError):
+    """Permission to drive a card cannot be given or taken back: a file, a group or udev is in the way."""
+
+
 class DeviceRemovedError(PyuioError, OSError):
     """The device was unplugged, removed or unbound while it was open (errno ENODEV)."""
 

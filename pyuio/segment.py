@@ -41,7 +41,7 @@ _FRAME_NUMBER = (1 << 55) - 1
 
 _HIDDEN = (
     "reading physical addresses from /proc/self/pagemap: the kernel hides them from this user; DMA from user space "
-    "needs the capability CAP_SYS_ADMIN: run as root"
+    "needs the capability CAP_SYS_ADMIN: run as root, or as a service that has it (pyuio setup --print shows a unit)"
 )
 
 _never_unmapped: list[mmap.mmap] = []

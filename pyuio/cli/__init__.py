@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pyuio.cli import access, binding, completion, dump, info, irq, listing, probe
+from pyuio.cli import access, binding, completion, dump, info, irq, listing, probe, setup
 from pyuio.cli.doctor import EPILOG, doctor
 from pyuio.cli.groups import Commands, later
 from pyuio.errors import PyuioError
@@ -47,6 +47,7 @@ app.command("info", rich_help_panel=LOOK, epilog=info.EPILOG)(info.info)
 app.command("probe", rich_help_panel=LOOK, epilog=probe.EPILOG)(probe.probe)
 app.command("bind", rich_help_panel=DRIVE, epilog=binding.BIND_EPILOG)(binding.bind)
 app.command("unbind", rich_help_panel=DRIVE, epilog=binding.UNBIND_EPILOG)(binding.unbind)
+app.command("setup", rich_help_panel=DRIVE, epilog=setup.EPILOG)(setup.setup)
 app.command("read", rich_help_panel=DRIVE, epilog=access.WATCH_EPILOG)(access.read)
 app.command("write", rich_help_panel=DRIVE, epilog=access.EPILOG)(access.write)
 app.command("dump", rich_help_panel=DRIVE, epilog=access.EPILOG)(dump.dump)

@@ -22,7 +22,7 @@ UNBIND_EPILOG = (
 )
 
 
-def _address(device: str) -> str:
+def pci_address(device: str) -> str:
     """Return the address of the PCI function that a DEVICE names.
 
     Raises:
@@ -38,7 +38,7 @@ def _address(device: str) -> str:
     return found.address
 
 
-def _refuse_what_is_used(address: str, reasons: list[str], force: bool) -> None:
+def refuse_what_is_used(address: str, reasons: list[str], force: bool) -> None:
     """Raise DeviceBusyError for a device in use, unless it is to be taken all the same."""
     if not reasons:
         return
@@ -74,14 +74,14 @@ def bind(
     from pyuio import binding, binding_record
     from pyuio.device_use import uses
 
-    address = _address(device)
+    address = pci_address(device)
     previous = binding.bound_driver(address)
     if previous == driver:
         print(f"{address} is bound to {driver} already{_node(address)}: nothing to do")
         return
     with usage():
         binding_record.check_driver_name(driver)
-    _refuse_what_is_used(address, uses(address), force)
+    refuse_what_is_used(address, uses(address), force)
     binding.bind(address, driver)
     record = binding_record.load(address)
     before = previous if record is None else record.previous
@@ -101,9 +101,9 @@ def unbind(
     from pyuio import binding
     from pyuio.device_use import opened_by
 
-    address = _address(device)
+    address = pci_address(device)
     if binding.is_for_user_space(address):
-        _refuse_what_is_used(address, opened_by(address), force)
+        refuse_what_is_used(address, opened_by(address), force)
     done = binding.unbind(address)
     now = f"has its kernel driver {done.driver}" if done.driver else "has no driver"
     if not done.known:

@@ -20,6 +20,7 @@ BUILT_IN = {
     "DriverNotBoundError": OSError,
     "BindingError": OSError,
     "DeviceRemovedError": OSError,
+    "SetupError": OSError,
     "PermissionDeniedError": PermissionError,
     "KernelSupportError": OSError,
     "MappingError": OSError,

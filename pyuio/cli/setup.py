@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""``pyuio setup``: let the members of a group drive one card without root, and take that back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pyuio.cli.arguments import Device, usage
+from pyuio.cli.binding import pci_address, refuse_what_is_used
+
+if TYPE_CHECKING:
+    from pyuio.permission import Permission
+
+EPILOG = (
+    "Ends with 0 when it is as asked for, also when it was so before; with 1 when something is in the way, or the "
+    "device is in use; with 2 for wrong usage."
+)
+_STILL = """\
+Without root, and without a capability, that is all a driver needs for registers, interrupts and real time, but
+  DMA                  physical addresses are shown to CAP_SYS_ADMIN only (/proc/self/pagemap)
+  hugepages on demand  root's: set some aside at boot (hugepages=16), anybody may use them
+  configuration space  beyond the first 64 bytes is shown to CAP_SYS_ADMIN only; capabilities are there
+  SCHED_FIFO           by the limit rtprio, from the next login on; without the limit CAP_SYS_NICE
+  the interrupt        its processor and its thread's priority (realtime(interrupt=...)) are root's to set
+  power saving         realtime(cpu_dma_latency=...) needs /dev/cpu_dma_latency, which is root's
+A systemd service has them without setcap and without root: AmbientCapabilities=, as pyuio setup --print shows.
+Who drives a card that can do DMA can, without an IOMMU, read and write all memory: choose the members accordingly."""
+
+
+def setup(
+    device: Device,
+    group: Annotated[str, typer.Option(metavar="GROUP", help="Who may; made if there is none.")] = "pyuio",
+    print_only: Annotated[bool, typer.Option("--print", help="Show what would be written, and write nothing.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take it back, and give the device back.")] = False,
+) -> None:
+    """Let the members of a group drive DEVICE, and nothing else, without root.
+
+    Writes a udev rule, which binds uio_pci_generic to it when the machine starts and gives its files to GROUP, and
+    limits for real time; and says what still needs a capability. DEVICE is refused if the machine is using it.
+    """
+    from pyuio.permission import Permission, checked_group
+
+    with usage():
+        checked_group(group)
+        if print_only and undo:
+            raise ValueError("--print and --undo do not go together")
+    if undo:
+        _undo(device)
+        return
+    permission = Permission.of(pci_address(device), group)
+    if print_only:
+        _show(permission)
+        return
+    _give(permission)
+
+
+def _show(permission: Permission) -> None:
+    for path, text in (
+        (permission.rule_path, permission.rule()),
+        (permission.limits_path, permission.limits()),
+        ("/etc/systemd/system/NAME.service, if it shall be a service; not written by setup", permission.unit()),
+    ):
+        print(f"== {path}\n{text}")
+    print(_STILL)
+
+
+def _give(permission: Permission) -> None:
+    from pyuio import binding
+    from pyuio.device_use import uses
+    from pyuio.sysfs import PCI_DEVICES
+    from pyuio.uio import UioNode
+
+    address, group = permission.address, permission.group
+    unbound = UioNode.of_device(PCI_DEVICES / address) is None
+    if unbound:
+        refuse_what_is_used(address, uses(address), force=False)
+    changed = permission.write()
+    if unbound:
+        binding.bind(address)
+    permission.apply()
+    for path in changed:
+        print(f"wrote {path}")
+    node = UioNode.of_device(PCI_DEVICES / address)
+    print(f"{address} is {node.path if node else 'bound'}, and members of {group} may drive it", end="")
+    print("" if changed else ": it was set up already")
+    print(f"to make somebody a member: usermod -aG {group} NAME, who then logs in again\n\n{_STILL}")
+
+
+def _undo(device: str) -> None:
+    from pyuio import binding, permission
+    from pyuio.device_use import opened_by
+    from pyuio.errors import DeviceNotFoundError
+    from pyuio.pci import parse_address
+
+    try:
+        address, there = pci_address(device), True
+    except DeviceNotFoundError:
+        found = parse_address(device)  # of a card that was taken out
+        if found is None or not permission.rule_path(found).exists():
+            raise
+        address, there = found, False
+    if there and binding.is_for_user_space(address):
+        refuse_what_is_used(address, opened_by(address), force=False)
+    removed = permission.undo(address)
+    if not removed:
+        print(f"{address} was not set up: nothing to undo")
+        return
+    for path in removed:
+        print(f"removed {path}")
+    if there:
+        done = binding.unbind(address)
+        print(f"{address} is root's alone again, and has {done.driver or 'no driver'}; the group stays")

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: MIT
+"""Driving a card without root, as ``pyuio setup`` lets the members of a group: real udev, real users, real files."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import grp
+import os
+import pickle
+import pwd
+import resource
+import stat
+import subprocess
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyuio_drivers.edu import Edu
+
+import pyuio
+from pyuio import binding
+from pyuio.permission import LIMITS, RULES
+from tests.guest.support import EDU, Cards, attribute, command_register, pyuio_command
+
+MEMBER, STRANGER, GROUP = "pyuio-member", "pyuio-stranger", "pyuio-test"
+PCI = Path("/sys/bus/pci/devices")
+HELLO = (Path(__file__).resolve().parents[2] / "examples/hello.py").read_text()
+CAP_SYS_ADMIN = 21  # include/uapi/linux/capability.h
+PR_SET_KEEPCAPS = 8
+AFTER_LOGIN = {resource.RLIMIT_RTPRIO: 89, resource.RLIMIT_MEMLOCK: resource.RLIM_INFINITY}
+
+pytestmark = pytest.mark.skipif(not Path("/run/udev/control").exists(), reason="no udev runs here")
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def keep_only(capability: int) -> None:
+    """Have one capability, as a service with AmbientCapabilities= has; after `PR_SET_KEEPCAPS` and setuid."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+    data = (ctypes.c_uint32 * 6)(1 << capability, 1 << capability, 0, 0, 0, 0)
+    assert ctypes.CDLL(None).capset(header, data) == 0
+
+
+def as_user(name: str, what: Callable[[], object], *, capability: int | None = None) -> Any:
+    """Run something in a process of an ordinary user's, as after a login, and return what it returns."""
+    user = pwd.getpwnam(name)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            for limit, value in AFTER_LOGIN.items() if name == MEMBER else ():
+                resource.setrlimit(limit, (value, value))
+            os.initgroups(name, user.pw_gid)
+            os.setgid(user.pw_gid)
+            if capability is not None:
+                ctypes.CDLL(None).prctl(PR_SET_KEEPCAPS, 1)
+            os.setuid(user.pw_uid)
+            if capability is not None:
+                keep_only(capability)
+            result = (True, what())
+        except BaseException:
+            result = (False, traceback.format_exc())
+        with os.fdopen(writer, "wb") as pipe:
+            pickle.dump(result, pipe)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        done, result = pickle.load(pipe)
+    os.waitpid(child, 0)
+    assert done, result
+    return result
+
+
+def refusal(what: Callable[[], object]) -> str:
+    """Return what a call says that is refused for want of permission."""
+    with pytest.raises(PermissionError) as caught:
+        what()
+    return str(caught.value)
+
+
+def setup(*words: str) -> str:
+    done = pyuio_command("setup", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def setup_fails(*words: str) -> str:
+    done = pyuio_command("setup", *words)
+    assert (done.returncode, done.stdout) == (1, "")
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def users() -> Iterator[None]:
+    try:
+        run("groupadd", "--system", GROUP)
+        run("useradd", "--no-create-home", "--shell", "/bin/sh", "--groups", GROUP, MEMBER)
+        run("useradd", "--no-create-home", "--shell", "/bin/sh", STRANGER)
+        yield
+    finally:
+        for command in (("userdel", MEMBER), ("userdel", STRANGER), ("groupdel", GROUP)):
+            subprocess.run(command, check=False, capture_output=True)
+
+
+def owners(address: str) -> dict[str, tuple[int, str]]:
+    """Group and mode of the files that a driver needs."""
+    node = sorted(Path("/dev", entry.name) for entry in (PCI / address).glob("uio/*"))
+    found = {}
+    for path in [PCI / address / "config", *sorted((PCI / address).glob("resource[0-5]*")), *node]:
+        status = path.stat()
+        found[path.name] = (status.st_gid, stat.filemode(status.st_mode))
+    return found
+
+
+@pytest.fixture(scope="module")
+def card(cards: Cards, users: None) -> Iterator[str]:
+    """An edu card that the members of the group may drive."""
+    address = cards(EDU)[0]
+    before = owners(address)
+    said = setup(address, "--group", GROUP)
+    assert f"members of {GROUP} may drive it" in said
+    assert "CAP_SYS_ADMIN" in said
+    yield address
+    said = setup(address, "--undo")
+    assert f"{address} is root's alone again, and has no driver" in said
+    assert binding.bound_driver(address) is None
+    assert owners(address) == before
+    assert not list(RULES.glob("*pyuio*"))
+    assert not list(LIMITS.glob("*pyuio*"))
+    assert "nothing to undo" in setup(address, "--undo")
+
+
+def test_a_member_drives_the_card(card: str, capfd: pytest.CaptureFixture[str]) -> None:
+    def drive() -> tuple[int, int, int]:
+        namespace: dict[str, Any] = {"__name__": "hello"}
+        exec(compile(HELLO, "hello.py", "exec"), namespace)  # the user need not be able to read this directory
+        namespace["main"](card)
+        with Edu.open(card) as edu:
+            factorial = edu.factorial_by_interrupt(12)
+            edu.raise_interrupt(0x80)
+            return os.getuid(), factorial, edu.wait_for_interrupt(5)
+
+    uid = pwd.getpwnam(MEMBER).pw_uid
+    assert as_user(MEMBER, drive) == (uid, 479001600, 0x80)
+    assert command_register(card) & 1 << 10, "left masked"
+
+
+def test_a_member_may_write_nothing_else(card: str) -> None:
+    """Every file of every PCI function, of the drivers and of the bus, and every device node."""
+
+    def writable() -> list[str]:
+        roots = [entry.resolve() for entry in PCI.iterdir()]
+        places = [str(root) for root in roots if root.parent.name.startswith("pci")] + ["/sys/bus/pci", "/dev"]
+        found = []
+        for place in places:
+            for directory, _, names in os.walk(place):
+                paths = [Path(directory, name) for name in names]
+                found += [str(path) for path in paths if not path.is_symlink() and os.access(path, os.W_OK)]
+        return found
+
+    own = {str((PCI / card).resolve() / name) for name in ("config", "resource0")}
+    own.add(f"/dev/{next((PCI / card / 'uio').iterdir()).name}")
+    anybody = set(as_user(STRANGER, writable))
+    assert not any(path.startswith("/sys") or "uio" in path for path in anybody)
+    assert set(as_user(MEMBER, writable)) - anybody == own
+
+
+def test_a_member_cannot_open_another_card(card: str, cards: Cards) -> None:
+    other = next(address for address in cards(EDU) if address != card)
+    bound = binding.bind(other)
+    try:
+
+        def tries() -> list[str]:
+            return [
+                refusal(lambda: pyuio.open(other)),
+                refusal(lambda: binding.unbind(other)),
+                refusal(lambda: binding.unbind(card)),
+                refusal(lambda: os.open(PCI / other / "resource0", os.O_RDWR)),
+            ]
+
+        assert "pyuio setup" in as_user(MEMBER, tries)[0]
+    finally:
+        bound.undo()
+
+
+def test_a_stranger_cannot_open_the_card(card: str) -> None:
+    assert "/dev/uio" in as_user(STRANGER, lambda: refusal(lambda: pyuio.open(card)))
+
+
+def test_what_needs_a_capability(card: str) -> None:
+    def allocate() -> int:
+        with pyuio.open(card) as device, device.dma.alloc(4096) as buffer:
+            return buffer.address
+
+    assert "CAP_SYS_ADMIN" in as_user(MEMBER, lambda: refusal(allocate))
+    assert as_user(MEMBER, allocate, capability=CAP_SYS_ADMIN) > 0
+
+
+def test_real_time_by_the_limits(card: str) -> None:
+    def policy() -> tuple[int, int, bool]:
+        with pyuio.realtime(cpu_dma_latency=None) as tuned:
+            return os.sched_getscheduler(0), os.sched_getparam(0).sched_priority, bool(tuned.missing)
+
+    assert as_user(MEMBER, policy) == (os.SCHED_FIFO, 89, False)
+    assert "CAP_SYS_NICE" in as_user(
+        STRANGER, lambda: refusal(lambda: pyuio.realtime(lock_memory=False, cpu_dma_latency=None))
+    )
+
+
+def test_a_login_gets_the_limits(card: str) -> None:
+    if "pam_limits" not in Path("/etc/pam.d/su").read_text():
+        pytest.skip("su sets no limits here")
+    assert run("su", MEMBER, "-c", "ulimit -r; ulimit -l").split() == ["89", "unlimited"]
+    assert run("su", STRANGER, "-c", "ulimit -r").split() == ["0"]
+
+
+def test_again_changes_nothing(card: str) -> None:
+    before, files = owners(card), [(path, path.stat().st_ino) for path in (*RULES.iterdir(), *LIMITS.iterdir())]
+    assert "it was set up already" in setup(card, "--group", GROUP)
+    assert owners(card) == before
+    assert [(path, path.stat().st_ino) for path in (*RULES.iterdir(), *LIMITS.iterdir())] == files
+    group = grp.getgrnam(GROUP).gr_gid
+    assert before["config"] == (group, "-rw-rw-r--")
+    assert before["resource0"] == (group, "-rw-rw----")
+
+
+def test_a_card_that_comes_back_is_the_groups(card: str) -> None:
+    (PCI / card / "remove").write_text("1")
+    assert not (PCI / card).exists()
+    Path("/sys/bus/pci/rescan").write_text("1")
+    run("udevadm", "settle", "--timeout=30")
+    assert attribute(card, "driver_override") == "uio_pci_generic"
+    assert as_user(MEMBER, lambda: Edu.open(card).factorial_by_interrupt(5)) == 120
+
+
+def test_print_writes_nothing(cards: Cards) -> None:
+    address = cards(EDU)[-1]
+    said = setup(address, "--print", "--group", "pyuio-nobody")
+    assert 'GROUP="pyuio-nobody", MODE="0660"' in said
+    assert "AmbientCapabilities=CAP_SYS_ADMIN" in said
+    assert not (RULES / f"70-pyuio-{address}.rules").exists()
+    with pytest.raises(KeyError):
+        grp.getgrnam("pyuio-nobody")
+
+
+def test_what_is_in_the_way(cards: Cards, users: None) -> None:
+    address = cards(EDU)[-1]
+    assert "there is no device" in setup_fails("00:1e.7")
+    bridge = next(str(one.address) for one in pyuio.devices() if one.class_code == 0x060400)
+    assert "it is a bridge" in setup_fails(bridge, "--group", GROUP)
+    assert f"writing {RULES}" in as_user(STRANGER, lambda: setup_fails(address, "--group", GROUP))
+    with contextlib.ExitStack() as stack:
+        run("mount", "-t", "tmpfs", "-o", "ro", "none", str(RULES))
+        stack.callback(run, "umount", str(RULES))
+        assert "Read-only file system" in setup_fails(address, "--group", GROUP)
+    assert binding.bound_driver(address) is None
+    assert not list(LIMITS.glob("*pyuio*"))
