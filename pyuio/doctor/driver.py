@@ -159,7 +159,9 @@ def look_at_permissions(device: FoundDevice | None) -> Answer:
     if not refused:
         return good(f"this user may write to the files that {doing} takes")
     remedy = (
-        "run drivers as root (sudo)" if os.geteuid() else "in a container: have /sys and /dev writable (--privileged)"
+        "run drivers as root (sudo), or have the card given to a group: pyuio setup"
+        if os.geteuid()
+        else "in a container: have /sys and /dev writable (--privileged)"
     )
     return blocks(f"this user may not write to {counted(refused)}, which {doing} takes", remedy)
 
