@@ -13,7 +13,7 @@ from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio import binding
-from tests.guest.support import PCI_SERIAL, Cards, command_register
+from tests.guest.support import PCI_SERIAL, Cards, command_register, pyuio_command
 
 
 def config_bytes(address: str) -> bytes:
@@ -91,17 +91,26 @@ def test_what_happens_is_logged(edu: str, caplog: pytest.LogCaptureFixture) -> N
     ]
 
 
+def test_the_command_line_shows_what_is_logged(edu: str) -> None:
+    done = pyuio_command("-v", "bind", edu)
+    try:
+        assert f" pyuio.binding: {edu}: bound to uio_pci_generic, taken from no driver\n" in done.stderr
+        assert done.stdout.startswith(f"{edu} is bound to uio_pci_generic as /dev/uio")
+    finally:
+        quiet = pyuio_command("unbind", edu)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+
+
 def test_registers_are_traced_by_name(edu: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "pyuio.tracing")
-    device = pyuio.open(edu, bind=True)
-    device.trace_registers(Edu.register_maps)
-    with Edu(device) as card:
+    with Edu.open(edu, trace=True) as card:
+        assert f"{edu}: bar0 read32 0x000 identification = 0x010000ed" in caplog.messages
         caplog.clear()
         assert card.liveness(0x12345678) == 0xEDCBA987
         assert card.factorial(4) == 24
         lines = [record.getMessage() for record in caplog.records]
         with pytest.raises(ValueError, match="from the start or not"):
-            device.trace_registers()
+            card.device.trace_registers()
     assert lines[:2] == [
         f"{edu}: bar0 write32 0x004 liveness = 0x12345678",
         f"{edu}: bar0 read32 0x004 liveness = 0xedcba987",
