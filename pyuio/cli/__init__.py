@@ -47,7 +47,9 @@ app.command("info", rich_help_panel=LOOK, epilog=info.EPILOG)(info.info)
 app.command("probe", rich_help_panel=LOOK, epilog=probe.EPILOG)(probe.probe)
 app.command("bind", rich_help_panel=DRIVE, epilog=binding.BIND_EPILOG)(binding.bind)
 app.command("unbind", rich_help_panel=DRIVE, epilog=binding.UNBIND_EPILOG)(binding.unbind)
-app.command("setup", rich_help_panel=DRIVE, epilog=setup.EPILOG)(setup.setup)
+app.command("setup", rich_help_panel=DRIVE, epilog=setup.EPILOG, short_help="Let a group drive DEVICE without root.")(
+    setup.setup
+)
 app.command("read", rich_help_panel=DRIVE, epilog=access.WATCH_EPILOG)(access.read)
 app.command("write", rich_help_panel=DRIVE, epilog=access.EPILOG)(access.write)
 app.command("dump", rich_help_panel=DRIVE, epilog=access.EPILOG)(dump.dump)

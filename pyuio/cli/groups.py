@@ -16,8 +16,8 @@ from typer.main import get_group
 
 SHORT_HELP = {
     "install_completion": "Set up completion for this shell.",
-    "show_completion": "Print completion for this shell.",
 }
+HIDDEN = ("show_completion",)  # docs/command-line.md has it
 
 
 class Commands(TyperGroup):
@@ -33,6 +33,8 @@ class Commands(TyperGroup):
         for parameter in parameters:
             if parameter.name in SHORT_HELP:
                 parameter.help = SHORT_HELP[parameter.name]
+            if parameter.name in HIDDEN:
+                parameter.hidden = True
         return parameters
 
 

@@ -76,6 +76,7 @@ def _give(permission: Permission) -> None:
     unbound = UioNode.of_device(PCI_DEVICES / address) is None
     if unbound:
         refuse_what_is_used(address, uses(address), force=False)
+        binding.load_driver(binding.UIO_PCI_GENERIC)  # before anything is written
     changed = permission.write()
     if unbound:
         binding.bind(address)

@@ -229,3 +229,20 @@ def test_bash_completes_devices(bash: Path) -> None:
     assert set(addresses) <= set(completed(bash, "pyuio", "info", ""))
     (first, *_) = expected
     assert completed(bash, "pyuio", "doctor", "00", ":", first[:4]) == [first]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["setup", "0000:00:1e.7", "--print"], 1, "there is no device 0000:00:1e.7"),
+        (["setup", "nonsense", "--print"], 2, "does not name a device"),
+        (["setup", "0000:00:1e.7", "--group", "a b"], 2, "'a b' cannot be a group"),
+        (["setup", "0000:00:1e.7", "--group", "root"], 2, "the group root needs no permission"),
+        (["setup", "0000:00:1e.7", "--print", "--undo"], 2, "--print and --undo do not go together"),
+        (["setup", "0000:00:1e.7", "--undo"], 1, "there is no device 0000:00:1e.7"),
+    ],
+)
+def test_setup_of_what_cannot_be(words: list[str], status: int, message: str) -> None:
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert message in done.stderr
