@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyuio.sysfs import read_optional
+from pyuio.sysfs import parse_number, read_optional, read_optional_number
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,16 @@ def assigned_interrupt(directory: Path, pin: int) -> AssignedInterrupt:
     Args:
         directory: the function's.
         pin: its configuration space's interrupt pin, 0 for none, 1 to 4.
+
+    Raises:
+        KernelFileError: one of these attributes is not a number.
     """
     letter = "ABCD"[pin - 1] if 1 <= pin <= 4 else None
-    messages = sorted((int(entry.name), entry) for entry in (directory / "msi_irqs").glob("*"))
+    messages = sorted((parse_number(entry.name, entry), entry) for entry in (directory / "msi_irqs").glob("*"))
     if messages:
         kind = "MSI-X" if read_optional(messages[0][1]) == "msix" else "MSI"
         return AssignedInterrupt(kind, letter, tuple(number for number, _ in messages))
-    number = int(read_optional(directory / "irq") or 0)
+    number = read_optional_number(directory / "irq")
     if letter is None:
         return AssignedInterrupt(None, None, ())
     return AssignedInterrupt("INTx", letter, (number,) if number else ())

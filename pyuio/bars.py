@@ -6,8 +6,12 @@ Source: the ``resource`` file (``drivers/pci/pci-sysfs.c``), whose flags are tho
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from pyuio.errors import KernelFileError
+
+_LINE = re.compile(r"\s*(0x[0-9a-f]{1,16})\s+(0x[0-9a-f]{1,16})\s+(0x[0-9a-f]{1,16})\s*", re.IGNORECASE)
 _RESOURCE_IO = 0x100
 _RESOURCE_MEMORY = 0x200
 _RESOURCE_PREFETCH = 0x2000
@@ -48,16 +52,16 @@ def parse_resources(text: str) -> tuple[Bar, ...]:
     that the function does not have.
 
     Raises:
-        ValueError: the text does not have that form.
+        KernelFileError: the text does not have that form.
     """
     bars = []
     for index, line in enumerate(text.splitlines()[:6]):
-        try:
-            first, last, flags = (int(word, 16) for word in line.split())
-        except ValueError:
-            raise ValueError(
-                f"line {index + 1} of a resource file should be three hexadecimal numbers: {line!r}"
-            ) from None
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise KernelFileError(
+                f"line {index + 1} of a resource file should be three hexadecimal numbers: {line[:80]!r}"
+            )
+        first, last, flags = (int(word, 16) for word in match.groups())
         if flags & (_RESOURCE_IO | _RESOURCE_MEMORY) and last >= first:
             bars.append(
                 Bar(

@@ -24,7 +24,7 @@ DIRECTORY = Path("/run/pyuio/bindings")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LONGEST = 4096  # bytes
 # What the kernel lets be a directory's name in sysfs, less what leads elsewhere.
-_DRIVER = re.compile(r"(?!\.\.?$)[^/\s\0](?:[^/\n\0]{0,62}[^/\s\0])?")
+_DRIVER = re.compile(r"(?!\.\.?$)[^/\s\0\ud800-\udfff](?:[^/\n\0\ud800-\udfff]{0,62}[^/\s\0\ud800-\udfff])?")
 _IDS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 
 _log = logging.getLogger(__name__)

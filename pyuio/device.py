@@ -31,7 +31,7 @@ from pyuio.interrupt import Interrupt, open_uio_interrupt
 from pyuio.pci import ConfigSpace
 from pyuio.region import PortRegion, Region
 from pyuio.signals import postponed_signals
-from pyuio.sysfs import read_optional
+from pyuio.sysfs import parse_number, read_optional_number
 from pyuio.uio import UioNode
 
 if TYPE_CHECKING:
@@ -194,8 +194,8 @@ class Device:
         closed.
         """
         self._require_open()
-        messages = sorted(int(entry.name) for entry in (self._directory / "msi_irqs").glob("*"))
-        return messages[0] if messages else int(read_optional(self._directory / "irq") or 0) or None
+        messages = sorted(parse_number(entry.name, entry) for entry in (self._directory / "msi_irqs").glob("*"))
+        return messages[0] if messages else read_optional_number(self._directory / "irq") or None
 
     @property
     def dma(self) -> Dma:

@@ -15,7 +15,7 @@ from pyuio.errors import DeviceRemovedError
 from pyuio.network_use import network_uses
 from pyuio.openers import openers
 from pyuio.storage_use import storage_uses
-from pyuio.sysfs import PCI_DEVICES, read_optional, read_text
+from pyuio.sysfs import PCI_DEVICES, read_number, read_optional
 
 _BRIDGE = 0x06  # base class, PCI Code and ID Assignment Specification
 _TTY = Path("/sys/class/tty")
@@ -70,7 +70,7 @@ def uses(address: str) -> list[str]:
     """
     function = (PCI_DEVICES / address).resolve()
     try:
-        class_code = int(read_text(function / "class"), 16)
+        class_code = read_number(function / "class", 16)
     except FileNotFoundError as error:
         raise DeviceRemovedError(errno.ENODEV, f"there is no device {address}") from error
     if class_code >> 16 == _BRIDGE:

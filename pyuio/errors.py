@@ -73,6 +73,10 @@ class KernelSupportError(PyuioError, OSError):
     """The running kernel lacks something that is needed, such as UIO (errno ENOSYS)."""
 
 
+class KernelFileError(PyuioError, ValueError):
+    """A file of the kernel's does not have in it what it should; the message names the file, and what it has."""
+
+
 class MappingError(PyuioError, OSError):
     """A BAR cannot be mapped: it does not exist, has no address, or the kernel refused."""
 

@@ -7,13 +7,16 @@ Source: Documentation/admin-guide/mm/hugetlbpage.rst.
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyuio.sysfs import read_text
+from pyuio.errors import KernelFileError
+from pyuio.sysfs import read_number
 
 _DIRECTORY = Path("/sys/kernel/mm/hugepages")
+_NAME = re.compile(r"hugepages-([1-9][0-9]{0,11})kB")
 _changing = threading.Lock()
 
 
@@ -34,22 +37,22 @@ class HugepageSize:
     @property
     def total(self) -> int:
         """How many there are, used or free."""
-        return int(read_text(self._directory / "nr_hugepages"))
+        return read_number(self._directory / "nr_hugepages")
 
     @property
     def free(self) -> int:
         """How many are free and not promised to anyone."""
-        free, reserved = (int(read_text(self._directory / name)) for name in ("free_hugepages", "resv_hugepages"))
+        free, reserved = (read_number(self._directory / name) for name in ("free_hugepages", "resv_hugepages"))
         return free - reserved
 
     @property
     def _set_aside(self) -> int:
         """What a write of nr_hugepages sets: all but those that go when whoever has them lets go."""
         while True:
-            surplus = read_text(self._directory / "surplus_hugepages")
+            surplus = read_number(self._directory / "surplus_hugepages")
             total = self.total
-            if surplus == read_text(self._directory / "surplus_hugepages"):  # else one went in between
-                return total - int(surplus)
+            if surplus == read_number(self._directory / "surplus_hugepages"):  # else one went in between
+                return total - surplus
 
     def command(self, more: int = 1) -> str:
         """Return the command, for a root shell, after which there are so many more."""
@@ -71,10 +74,18 @@ class HugepageSize:
         return f"{self.size >> 10} kB"
 
 
+def parse_size(name: str) -> HugepageSize:
+    """Return the size in the name of a directory, ``hugepages-2048kB``. KernelFileError: it has another."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise KernelFileError(f"{_DIRECTORY} should have directories such as hugepages-2048kB, and has {name[:80]!r}")
+    return HugepageSize(int(match[1]) << 10)
+
+
 def hugepages() -> list[HugepageSize]:
     """Return the sizes of hugepages that this kernel has, smallest first; [] for a kernel without any."""
     try:
         names = [entry.name for entry in _DIRECTORY.iterdir()]
     except OSError:
         return []
-    return sorted(HugepageSize(int(name.removeprefix("hugepages-").removesuffix("kB")) << 10) for name in names)
+    return sorted(map(parse_size, names))

@@ -100,9 +100,9 @@ def threads(number: int) -> list[Thread]:
         if not entry.name.isdecimal():
             continue
         try:
-            if not (entry / "comm").read_text().startswith(f"irq/{number}-"):
+            if not (entry / "comm").read_text(errors="replace").startswith(f"irq/{number}-"):
                 continue
-            flags = int((entry / "stat").read_text().rpartition(")")[2].split()[6])
+            flags = int((entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[6])
         except OSError:  # it has just ended
             continue
         thread = Thread.find(int(entry.name))

@@ -14,7 +14,8 @@ from pathlib import Path
 from pyuio.sysfs import read_optional
 
 _NO_WIDTH = (0, 0xFF)  # not known to the kernel: include/linux/pci.h, enum pcie_link_width
-_SPEED = re.compile(r"(\d+(?:\.\d+)?) GT/s")
+_WIDTH = re.compile(r"[0-9]{1,4}")
+_SPEED = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,4})?) GT/s")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def parse_speed(text: str | None) -> float | None:
 
 def parse_width(text: str | None) -> int | None:
     """Return the lanes in an attribute's text; None where it does not tell."""
-    width = int(text) if text and text.isascii() and text.isdecimal() else 0
+    width = int(text) if text and _WIDTH.fullmatch(text) else 0
     return None if width in _NO_WIDTH else width
 
 

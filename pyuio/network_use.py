@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pyuio.routes import routes
-from pyuio.sysfs import link_name, read_optional
+from pyuio.sysfs import link_name, read_optional_number
 
 _NET = Path("/sys/class/net")
 _NETWORK_CLASS = 0x02  # base class, PCI Code and ID Assignment Specification
@@ -59,7 +59,7 @@ def network_uses(function: Path, class_code: int) -> list[str]:
         if master := link_name(_NET / name / "master"):
             reasons.append(f"{name} belongs to {master}")
         for upper in _above(name, set()):
-            destinations = by_interface.get(int(read_optional(_NET / upper / "ifindex") or 0))
+            destinations = by_interface.get(read_optional_number(_NET / upper / "ifindex"))
             if destinations:
                 over = "" if upper == name else f" (on {name})"
                 reasons.append(f"{upper}{over} carries the route {', '.join(dict.fromkeys(destinations))}")

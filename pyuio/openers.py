@@ -30,7 +30,7 @@ def _nodes_below(directory: Path) -> set[Node]:
         try:
             major, minor = Path(place, "dev").read_text().split(":")
             number = os.makedev(int(major), int(minor))
-        except (OSError, ValueError):  # it has just gone
+        except (OSError, ValueError, OverflowError):  # it has just gone
             continue
         found.add((link_name(Path(place, "subsystem")) == "block", number))
     return found

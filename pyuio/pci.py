@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import errno
 import logging
+import operator
 import os
 import re
 import threading
@@ -268,6 +269,8 @@ class ConfigSpace(ConfigImage):
             self._file = os.open(path, (os.O_RDWR if self._writable else os.O_RDONLY) | os.O_CLOEXEC)
             # The file's length is what the device has; an unprivileged reader gets 64 bytes of it.
             self.size = len(os.pread(self._file, 4096, 0))
+            if self.size < _HEADER_LENGTH:
+                raise OSError(errno.ENODEV, f"{self.size} of {_HEADER_LENGTH} bytes came")
             register = _lib.pyuio_command_new(self._file)
             if register == _ffi.NULL:
                 raise OSError(_ffi.errno, os.strerror(_ffi.errno))
@@ -365,10 +368,14 @@ class ConfigSpace(ConfigImage):
         The interrupt's masking in other threads does not get in between.
 
         Raises:
-            ValueError: a bit is in both.
+            ValueError: a bit is in both, or is none of the register's 16.
+            TypeError: a wrong type.
             DeviceRemovedError: the device is gone.
             PermissionDeniedError: the configuration space may only be read.
         """
+        for bits in (set, clear):
+            if not 0 <= operator.index(bits) <= 0xFFFF:
+                raise ValueError(f"{self.name}: {bits:#x} does not fit the command register's 16 bits")
         if set & clear:
             raise ValueError(f"{self.name}: {set & clear!r} cannot be set and cleared at once")
         with self._lock:
@@ -380,6 +387,7 @@ class ConfigSpace(ConfigImage):
 
         Raises:
             DeviceRemovedError: the device is gone.
+            KernelFileError: the file ``resource`` has another form.
         """
         self._require_open()
         try:

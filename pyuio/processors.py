@@ -3,19 +3,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from pyuio.errors import KernelFileError
+
 _ONLINE = Path("/sys/devices/system/cpu/online")
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+_HIGHEST = 0xFFFF  # far more than CONFIG_NR_CPUS allows
 
 
 def parse_list(text: str) -> frozenset[int]:
-    """Return the numbers in a list such as ``0-3,5``; none for an empty one."""
+    """Return the numbers in a list such as ``0-3,5``; none for an empty one.
+
+    Raises:
+        KernelFileError: the text does not have that form.
+    """
+    text = text.strip()
     numbers: set[int] = set()
-    for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        if first:
-            numbers.update(range(int(first), int(last or first) + 1))
+    for part in text.split(",") if text else ():
+        match = _RANGE.fullmatch(part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last <= _HIGHEST:
+            raise KernelFileError(f"a list of processors looks like 0-3,5, and not like {text[:80]!r}")
+        numbers.update(range(first, last + 1))
     return frozenset(numbers)
 
 

@@ -83,7 +83,8 @@ def parse_messages(data: bytes) -> tuple[list[Route], bool]:
         if kind == _NLMSG_DONE:
             return found, True
         if kind == _NLMSG_ERROR:
-            number = -int.from_bytes(content[:4], sys.byteorder, signed=True) or errno.EIO
+            number = -int.from_bytes(content[:4], sys.byteorder, signed=True)
+            number = number if number in errno.errorcode else errno.EIO
             raise OSError(number, f"asking the kernel for its routes: {os.strerror(number)}")
         if kind == _RTM_NEWROUTE and (route := parse_route(content)) is not None:
             found.append(route)

@@ -39,7 +39,7 @@ class Thread:
         """Return the thread with this native id, or None when there is none any more."""
         try:
             # The 22nd field, counted from behind the name, which may contain anything (proc(5)).
-            return cls(thread, Path(f"/proc/{thread}/stat").read_text().rpartition(")")[2].split()[19])
+            return cls(thread, Path(f"/proc/{thread}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
         except (OSError, IndexError):
             return None
 
@@ -165,7 +165,7 @@ def remedy(error: OSError, wanted: Scheduling) -> str:
 
 def _group_without_real_time() -> Path | None:
     """Return the file that gives this process's cgroup no real time: cgroup v1 only (sched-rt-group.rst)."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in Path("/proc/self/cgroup").read_text(errors="surrogateescape").split("\n")[:-1]:
         _, controllers, path = line.split(":", 2)
         if "cpu" in controllers.split(","):
             for root in (f"/sys/fs/cgroup/{controllers}", "/sys/fs/cgroup/cpu"):

@@ -22,6 +22,11 @@ _NVME = Path("/sys/class/nvme")
 _NVME_SUBSYSTEMS = Path("/sys/class/nvme-subsystem")
 
 
+def _text(path: Path) -> str:
+    """Return a file's text as it is, a carriage return in a path included."""
+    return os.fsdecode(path.read_bytes())
+
+
 def _unescaped(text: str) -> str:
     """Return a path of ``/proc`` with its escapes, a backslash and three octal digits, resolved."""
     return re.sub(r"\\([0-3][0-7]{2})", lambda match: chr(int(match[1], 8)), text)
@@ -45,9 +50,12 @@ class Mount:
 
 
 def parse_mounts(text: str) -> list[Mount]:
-    """Return what the text of ``/proc/self/mountinfo`` lists; lines of another form are left out."""
+    """Return what the text of ``/proc/self/mountinfo`` lists; lines of another form are left out.
+
+    The kernel escapes spaces, tabs, line ends and backslashes in paths, and nothing else that Python would split at.
+    """
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         before, dash, after = line.partition(" - ")
         fields, rest = before.split(" "), after.split(" ")
         if dash and len(fields) >= 6 and len(rest) >= 2:
@@ -56,8 +64,8 @@ def parse_mounts(text: str) -> list[Mount]:
 
 
 def parse_swaps(text: str) -> list[str]:
-    """Return the paths in the text of ``/proc/swaps``."""
-    return [_unescaped(line.split()[0]) for line in text.splitlines()[1:] if line.strip()]
+    """Return the paths in the text of ``/proc/swaps``, which has a line of titles first."""
+    return [_unescaped(re.split("[ \t]", line, maxsplit=1)[0]) for line in text.split("\n")[1:] if line]
 
 
 def _block_number(path: str) -> str | None:
@@ -107,15 +115,18 @@ def disks(function: Path) -> list[Path]:
     ]
 
 
-def _stacked(block: Path, below: str = "") -> Iterator[tuple[str, str]]:
+def _stacked(block: Path, below: str = "", seen: tuple[Path, ...] = ()) -> Iterator[tuple[str, str]]:
     """Yield the number, and what to call it, of a disk, of its partitions, and of whatever was made of those."""
+    if block in seen:
+        return
+    seen = (*seen, block)
     name = f"/dev/{block.name.replace('!', '/')}"
     yield _number(block), f"{name}{below}"
     for partition in _entries(block):
         if (partition / "partition").exists():
-            yield from _stacked(partition)
+            yield from _stacked(partition, "", seen)
     for holder in _entries(block / "holders"):
-        yield from _stacked(holder.resolve(), f" (on {name})")
+        yield from _stacked(holder.resolve(), f" (on {name})", seen)
 
 
 def _is_claimed(disk: Path) -> bool:
@@ -151,12 +162,12 @@ def storage_uses(function: Path) -> list[str]:
     """
     # Some file systems have numbers of their own, and only their source is a device.
     mounts: dict[str, list[str]] = {}
-    for mount in parse_mounts(Path("/proc/self/mountinfo").read_text(errors="surrogateescape")):
+    for mount in parse_mounts(_text(Path("/proc/self/mountinfo"))):
         for number in {mount.number, _block_number(mount.source)}:
             if number is not None:
                 mounts.setdefault(number, []).append(mount.where)
     swaps = Path("/proc/swaps")  # not in a kernel without swap
-    paths = parse_swaps(swaps.read_text(errors="surrogateescape")) if swaps.exists() else []
+    paths = parse_swaps(_text(swaps)) if swaps.exists() else []
     swapping = {_block_number(path) for path in paths}
     reasons = _file_server(function)
     for disk in disks(function):

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 
-from pyuio.errors import DeviceRemovedError, PermissionDeniedError, PyuioError
+from pyuio.errors import DeviceRemovedError, KernelFileError, PermissionDeniedError, PyuioError
 
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 PCI_DRIVERS = Path("/sys/bus/pci/drivers")
 UIO_CLASS = Path("/sys/class/uio")
+
+# No longer than it takes: int() would accept much else, and refuse thousands of digits by another error.
+_NUMBERS = {10: re.compile(r"[0-9]{1,20}"), 16: re.compile(r"(?:0x)?[0-9a-fA-F]{1,16}")}
 
 
 def translated(error: OSError, doing: str, otherwise: type[PyuioError] | None = None) -> Exception:
@@ -52,6 +56,34 @@ def read_optional(path: Path) -> str | None:
         return read_text(path)
     except FileNotFoundError:
         return None
+
+
+def parse_number(text: str, path: Path, base: int = 10) -> int:
+    """Return the number in the text of a file of the kernel's, from 0 to 2^64 - 1.
+
+    Args:
+        text: of the file, without white space around it.
+        path: of the file, for the message.
+        base: 10 or 16, where 0x may come before the digits.
+
+    Raises:
+        KernelFileError: it is no such number.
+    """
+    if not _NUMBERS[base].fullmatch(text) or (number := int(text, base)) >= 1 << 64:
+        kind = "hexadecimal number" if base == 16 else "number"
+        raise KernelFileError(f"{path} should have a {kind} of up to 64 bits, and has {text[:80]!r}")
+    return number
+
+
+def read_number(path: Path, base: int = 10) -> int:
+    """Return an attribute's number. KernelFileError: it has none; other errors are those of `read_text`."""
+    return parse_number(read_text(path), path, base)
+
+
+def read_optional_number(path: Path) -> int:
+    """Return an attribute's number; 0 when this kernel or device does not have the attribute. Errors: `read_number`."""
+    text = read_optional(path)
+    return 0 if text is None else parse_number(text, path)
 
 
 def link_name(path: Path) -> str | None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyuio.errors import DeviceBusyError, DeviceRemovedError
-from pyuio.sysfs import UIO_CLASS, read_optional, read_text, translated
+from pyuio.sysfs import UIO_CLASS, parse_number, read_number, read_optional, read_text, translated
 
-_NODE = re.compile(r"(?:/dev/)?(uio\d+)")
+_NODE = re.compile(r"(?:/dev/)?(uio[0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -72,17 +72,16 @@ class UioNode:
     @property
     def event_count(self) -> int:
         """The kernel's running total of interrupts, modulo 2^32. DeviceRemovedError: the node is gone."""
-        return int(self._read("event"))
+        return parse_number(self._read("event"), self.directory / "event")
 
     @property
     def maps(self) -> tuple[UioMap, ...]:
         """The memory regions the driver offers, by index; () for those that offer none."""
         found = []
         for directory in self.directory.glob("maps/map*"):
-            address, size, offset = (int(read_text(directory / name), 16) for name in ("addr", "size", "offset"))
-            found.append(
-                UioMap(int(directory.name[3:]), read_optional(directory / "name") or "", address, size, offset)
-            )
+            address, size, offset = (read_number(directory / name, 16) for name in ("addr", "size", "offset"))
+            index = parse_number(directory.name[3:], directory)
+            found.append(UioMap(index, read_optional(directory / "name") or "", address, size, offset))
         return tuple(sorted(found, key=lambda item: item.index))
 
     def _read(self, attribute: str) -> str:

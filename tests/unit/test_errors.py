@@ -22,6 +22,7 @@ BUILT_IN = {
     "DeviceRemovedError": OSError,
     "SetupError": OSError,
     "PermissionDeniedError": PermissionError,
+    "KernelFileError": ValueError,
     "KernelSupportError": OSError,
     "MappingError": OSError,
     "MeasurementError": RuntimeError,
