@@ -8,18 +8,19 @@ setup(
         Extension(
             "pyuio._native._access",
             sources=["pyuio/_native/_access.c"],
-            depends=["pyuio/_native/access_bus.h", "pyuio/_native/access_check.h"],
+            depends=["pyuio/_native/access_bus.h", "pyuio/_native/access_check.h", "pyuio/_native/clipped.h"],
             extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
         ),
         Extension(
             "pyuio._native._registers",
             sources=["pyuio/_native/_registers.c"],
-            depends=["pyuio/_native/access_bus.h", "pyuio/_native/access_check.h"],
+            depends=["pyuio/_native/access_bus.h", "pyuio/_native/access_check.h", "pyuio/_native/clipped.h"],
             extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
         ),
         Extension(
             "pyuio._native._memory",
             sources=["pyuio/_native/_memory.c"],
+            depends=["pyuio/_native/clipped.h"],
             extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
         ),
     ],

@@ -95,6 +95,7 @@ class Dma:
         size = operator.index(size)
         if size < 1:
             raise ValueError(f"the size must be at least 1 byte, not {size}")
+        align = operator.index(align)
         if align < 1 or align & (align - 1):
             raise ValueError(f"align must be a power of two, not {align}")
         mask = self._mask if mask is None else _checked_mask(mask)
@@ -132,8 +133,11 @@ class Dma:
 
         Errors are those of `alloc`.
         """
+        count, size, align = operator.index(count), operator.index(size), operator.index(align)
         if count < 1 or size < 1:
             raise ValueError(f"a pool has at least one buffer of at least one byte, not {count} of {size}")
+        if align < 1 or align & (align - 1):
+            raise ValueError(f"align must be a power of two, not {align}")
         step = -(-size // max(align, _CACHE_LINE)) * max(align, _CACHE_LINE)
         # As many as possible in one piece: of the smallest hugepage, or else of one page, that holds one.
         pieces = [max(1, huge.size // step) for huge in hugepages() if huge.size >= step] + [mmap.PAGESIZE // step]
@@ -318,7 +322,8 @@ class Dma:
                 self._config.change_command(clear=Command.BUS_MASTER)
 
 
-def _checked_mask(mask: int) -> int:
+def _checked_mask(mask: SupportsIndex) -> int:
+    mask = operator.index(mask)
     if not 1 <= mask <= ALL_ADDRESSES or mask & (mask + 1):
         raise ValueError(f"a mask is 2^n - 1, up to {ALL_ADDRESSES:#x}, not {mask:#x}")
     return mask

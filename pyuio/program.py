@@ -26,7 +26,7 @@ class _Register:
         if not isinstance(self.region, (Region, PortRegion)):
             raise TypeError(f"a register is in a Region or a PortRegion, not in a {type(self.region).__name__}")
         widest = 32 if isinstance(self.region, PortRegion) else 64
-        if self.bits not in (8, 16, 32, 64) or self.bits > widest:
+        if operator.index(self.bits) not in (8, 16, 32, 64) or self.bits > widest:
             raise ValueError(f"{self.region.name}: a register here has 8 to {widest} bits, not {self.bits}")
         offset, width = operator.index(self.offset), self.bits // 8
         if not 0 <= offset <= self.region.size - width:
@@ -163,10 +163,14 @@ def flatten(operations: Sequence[Operation]) -> Iterator[tuple[Operation, int]]:
 
     Raises:
         TypeError: something is not an operation.
-        ValueError: a value is used that no operation before has kept.
+        ValueError: a value is used that no operation before has kept; operations contain themselves.
     """
     kept: set[str] = set()
-    for operation, inside in _flatten(operations):
+    try:
+        flat = list(_flatten(operations))
+    except RecursionError as error:
+        raise ValueError("operations are inside of each other without end, or too deeply") from error
+    for operation, inside in flat:
         if isinstance(operation, Kept):
             kept.add(operation.name)
         elif isinstance(operation, (WriteBack, When)) and operation.name not in kept:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _SPIN = 50e-6
 _FIRST_PAUSE = 20e-6
 _LAST_PAUSE = 1e-3
+_FOR_EVER = 1e18  # seconds: longer than anything runs
 
 
 class _Readable(Protocol):
@@ -64,7 +65,8 @@ class Pace:
             raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be a number of seconds from 0, not {timeout}")
-        self._timeout = timeout
+        # An int may be larger than any float.
+        self._timeout = None if timeout is None else float(min(timeout, _FOR_EVER))
         self._pause = _FIRST_PAUSE
         self._start = time.monotonic()
         self.elapsed = 0.0

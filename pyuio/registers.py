@@ -241,6 +241,7 @@ class Array(tuple[_Element, ...]):
         stride: bytes from the start of one to the start of the next; what one takes up if None.
 
     Raises:
+        TypeError: a wrong type.
         ValueError: no element, or a stride that is less than an element or misaligned for it.
     """
 
@@ -253,6 +254,8 @@ class Array(tuple[_Element, ...]):
 
     def __new__(cls, element: _Element, count: int, *, stride: int | None = None) -> Self:
         """Declare the array."""
+        if not isinstance(element, (Register, RegisterMap, Array)):
+            raise TypeError(f"an array is of registers, of maps or of arrays, not of {type(element).__name__}")
         made = tuple.__new__(cls)
         made._region = None
         made._element = element
@@ -294,12 +297,13 @@ class Array(tuple[_Element, ...]):
             yield from self._element._infos(offset + index * self._stride, f"{path}[{index}]")
 
     def _index(self, word: str, wanted: str, done: str) -> int:
-        number = re.fullmatch(r"\[(\d+|0x[0-9a-fA-F]+)\]", word)
-        if number is None or int(number[1], 0) >= self._count:
+        number = re.fullmatch(r"\[(?:0x([0-9a-fA-F]{1,16})|([0-9]{1,20}))\]", word)
+        index = self._count if number is None else int(number[1], 16) if number[1] else int(number[2])
+        if index >= self._count:
             raise RegisterNotFoundError(
                 f"{wanted} does not exist; {done} is an array, of {done}[0] to {done}[{self._count - 1}]"
             )
-        return int(number[1], 0)
+        return index
 
     def __repr__(self) -> str:
         """Return what is known without an access."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from pyuio._native._memory import dma_rmb, dma_wmb
+from pyuio._native._memory import Span, dma_rmb, dma_wmb
 from pyuio.dma_buffer import DmaBuffer
 
 _FORMATS: dict[int, Literal["B", "H", "I", "Q"]] = {8: "B", 16: "H", 32: "I", 64: "Q"}
@@ -30,6 +30,7 @@ class DescriptorRing:
         owner: the name of the field that is stored last and read first.
 
     Raises:
+        TypeError: a wrong type.
         ValueError: a field that is misaligned, overlaps another or does not fit; an owner that is no field; a buffer
             that is not of a whole number of entries.
     """
@@ -37,10 +38,14 @@ class DescriptorRing:
     def __init__(
         self, buffer: DmaBuffer, *, entry_size: int, fields: Mapping[str, tuple[int, int]], owner: str
     ) -> None:
+        if not isinstance(buffer, Span):
+            raise TypeError(f"a ring is in a DmaBuffer, not in a {type(buffer).__name__}")
+        entry_size = operator.index(entry_size)
         if entry_size < 1 or buffer.size % entry_size:
             raise ValueError(f"{buffer.size} bytes are not a whole number of entries of {entry_size}")
         if owner not in fields:
             raise ValueError(f"the owner {owner!r} is not one of the fields: {', '.join(fields)}")
+        fields = {name: (operator.index(offset), operator.index(bits)) for name, (offset, bits) in fields.items()}
         _check(fields, entry_size, buffer.address)
         self.buffer = buffer
         self.entry_size = entry_size

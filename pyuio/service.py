@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import operator
 import os
 import select
 import struct
@@ -197,6 +198,7 @@ class Service:
         capacity: int = 1024,
         around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
+        capacity = operator.index(capacity)
         if not 1 <= capacity <= _MOST_EVENTS:
             raise ValueError(f"the capacity of a service is 1 to {_MOST_EVENTS} events, not {capacity}")
         if handler is None and (names or context is not None):

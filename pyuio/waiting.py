@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import operator
 import select
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -78,7 +79,7 @@ def wait(objects: Iterable[int | HasFileno], timeout: float | None = None) -> li
 def _descriptor(item: int | HasFileno) -> int:
     if not isinstance(item, int) and not hasattr(item, "fileno"):
         raise TypeError(f"a {type(item).__name__} has no descriptor to wait for")
-    descriptor = item if isinstance(item, int) else item.fileno()
-    if descriptor < 0:
+    descriptor = operator.index(item if isinstance(item, int) else item.fileno())
+    if not 0 <= descriptor < 1 << 31:
         raise ValueError(f"{item!r} is not open")
     return descriptor

@@ -13,6 +13,7 @@
  *   that it can do without.
  */
 #include "access_check.h"
+#include "clipped.h"
 
 #include <unistd.h>
 
@@ -178,7 +179,8 @@ static int window_init(Window *self, PyObject *args, PyObject *kwargs)
     const char *endian;
     Py_buffer buffer;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O$nnUs:Window", keywords, &object, &offset, &size, &name, &endian))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O$O&O&Us:Window", keywords, &object, clipped, &offset, clipped,
+                                     &size, &name, &endian))
         return -1;
     if (self->name)
         return PyErr_SetString(PyExc_TypeError, "a window cannot be initialised twice"), -1;

@@ -15,6 +15,8 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 
+#include "clipped.h"
+
 /* Linux's dma_wmb and dma_rmb: arch/x86/include/asm/barrier.h, where stores and loads of ordinary memory keep their
  * order and only the compiler has to; arch/arm64/include/asm/barrier.h. */
 #if defined(__x86_64__) || defined(__i386__)
@@ -69,7 +71,7 @@ static int span_init(Span *self, PyObject *args, PyObject *kwargs)
     Py_ssize_t offset, size;
     Py_buffer parent;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Onn:Span", keywords, &object, &offset, &size))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO&O&:Span", keywords, &object, clipped, &offset, clipped, &size))
         return -1;
     if (PyObject_GetBuffer(object, &parent, PyBUF_WRITABLE) < 0)
         return -1;
@@ -186,11 +188,12 @@ static int span_assign(Span *self, PyObject *key, PyObject *value)
     if (!value)
         return PyErr_SetString(PyExc_TypeError, "memory cannot be deleted"), -1;
     if (!PySlice_Check(key)) {
-        long number = PyLong_AsLong(value); /* before the check: it may run Python code */
+        int beyond;
+        long number = PyLong_AsLongAndOverflow(value, &beyond); /* before the check: it may run Python code */
 
         if ((number == -1 && PyErr_Occurred()) || locate(self, key, &start, &length) < 0)
             return -1;
-        if (number < 0 || number > 255)
+        if (beyond || number < 0 || number > 255)
             return PyErr_SetString(PyExc_ValueError, "a byte is 0 to 255"), -1;
         self->base[start] = (char)number;
         return 0;

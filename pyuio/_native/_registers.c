@@ -11,6 +11,7 @@
  * runs from the checks to the access.
  */
 #include "access_check.h"
+#include "clipped.h"
 
 #define LIKELY(condition) __builtin_expect(!!(condition), 1)
 
@@ -86,8 +87,8 @@ static PyObject *register_attach(Register *self, PyObject *args)
     Py_ssize_t offset;
     int bits, readable, writable;
 
-    if (!PyArg_ParseTuple(args, "O!nippKKKKK:_attach", window_type, &window, &offset, &bits, &readable, &writable,
-                          &gettable, &settable, &unkept, &needed, &ones))
+    if (!PyArg_ParseTuple(args, "O!O&ippKKKKK:_attach", window_type, &window, clipped, &offset, &bits, &readable,
+                          &writable, &gettable, &settable, &unkept, &needed, &ones))
         return NULL;
     if (bits != 8 && bits != 16 && bits != 32 && bits != 64)
         return PyErr_Format(PyExc_ValueError, "a register has 8, 16, 32 or 64 bits, not %d", bits);
