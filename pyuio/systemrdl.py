@@ -109,8 +109,11 @@ def _elaborated(
     try:
         compiler.compile_file(os.fspath(path), incl_search_paths=[os.fspath(one) for one in include])
         return compiler.elaborate(top_def_name=top).top
-    except (RDLCompileError, OSError) as error:
+    except (RDLCompileError, OSError, UnicodeDecodeError) as error:
         raise SystemRdlError("\n".join(messages) or f"{os.fspath(path)}: {error}") from error
+    except Exception as error:  # at what the compiler did not think of
+        said = "\n".join([*messages, f"{type(error).__name__}: {error}"])
+        raise SystemRdlError(f"{os.fspath(path)}: systemrdl-compiler fails at it: {said}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -212,7 +213,11 @@ def test_masking_and_the_owner_keep_each_others_bits(directory: Path) -> None:
 
     config = ConfigSpace(directory)
     reader, writer = os.pipe()
-    native = ffi.gc(lib.pyuio_new(reader, 0), lib.pyuio_free)  # owns the reader from here on
+
+    def free(native: Any, _kept: object = config.command_register) -> None:  # freeing masks by it
+        lib.pyuio_free(native)
+
+    native = ffi.gc(lib.pyuio_new(reader, 0), free)  # owns the reader from here on
     lib.pyuio_mask_by_command(native, config.command_register)
     before = register()
     assert lib.pyuio_mask(native) == 0

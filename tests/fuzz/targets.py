@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: MIT
+"""What is fuzzed: every function that takes bytes from outside apart, each as a function of bytes.
+
+Each lets through nothing but what its parser promises to raise. ``tests/fuzz/run.py`` gives them bytes that reach new
+branches, for minutes; ``tests/unit/test_fuzz_targets.py`` a few hundred, and the seeds.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import re
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyuio import binding_record, systemrdl
+from pyuio.assigned_interrupt import assigned_interrupt
+from pyuio.bars import parse_resources
+from pyuio.binding_record import BindingRecord
+from pyuio.capability_details import details
+from pyuio.discovery import is_id_pair
+from pyuio.doctor import driver as doctor_driver
+from pyuio.doctor import facts
+from pyuio.doctor import interrupts as doctor_interrupts
+from pyuio.doctor import memory as doctor_memory
+from pyuio.doctor import scheduling as doctor_scheduling
+from pyuio.errors import DeviceRemovedError, KernelFileError, ResultFileError, SystemRdlError
+from pyuio.hugepages import parse_size
+from pyuio.latency.reading import run_of
+from pyuio.latency.results import Run
+from pyuio.link import read_link
+from pyuio.location import parse_location
+from pyuio.pci import ConfigImage, ConfigSpace, parse_address
+from pyuio.processors import format_list, parse_list
+from pyuio.routes import parse_messages
+from pyuio.storage_use import parse_mounts, parse_swaps
+from pyuio.uio import UioNode
+
+DATA = Path(__file__).parent.parent / "unit/data"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing to fuzz.
+
+    Attributes:
+        run: takes any bytes, and raises only when something is wrong.
+        seeds: good input, for a start.
+        longest: bytes worth trying.
+    """
+
+    run: Callable[[bytes], object]
+    seeds: Callable[[], list[bytes]]
+    longest: int = 4096
+
+
+def _text(data: bytes) -> str:
+    """Return text as it comes from a file: whatever is no UTF-8 stays, in another form."""
+    return data.decode(errors="surrogateescape")
+
+
+def recorded(name: str) -> tuple[bytes, str]:
+    """Return the configuration space and the text of ``resource`` of a device in `DATA`."""
+    dump, resource = (DATA / f"{name}.txt").read_text().split("resource\n")
+    size = re.search(r"^size (\d+)$", dump, re.MULTILINE)
+    assert size is not None
+    image = bytearray(int(size[1]))
+    for offset, row in re.findall(r"^([0-9a-f]{3}): (.*)$", dump, re.MULTILINE):
+        image[int(offset, 16) : int(offset, 16) + 16] = bytes.fromhex(row)
+    return bytes(image), resource
+
+
+def _recorded_names() -> list[str]:
+    return sorted(path.stem for path in DATA.glob("*.txt"))
+
+
+# -- what people type --
+
+
+def names(data: bytes) -> None:
+    """Names of devices and places: each form, or none of them."""
+    text = _text(data)
+    address = parse_address(text)
+    assert address is None or parse_address(address) == address
+    UioNode.parse(text)
+    is_id_pair(text)
+    with contextlib.suppress(ValueError):
+        binding_record.check_driver_name(text)
+    with contextlib.suppress(ValueError):
+        place = parse_location(text)
+        assert parse_location(str(place)) == place
+
+
+# -- the device's and the kernel's bytes --
+
+
+def configuration_space(data: bytes) -> None:
+    """A configuration space: every field, both lists of capabilities, every decoder."""
+    size = next((size for size in (64, 256, 4096) if len(data) <= size), 4096)
+    _look_at(ConfigImage(data[:size].ljust(size, b"\0")))
+
+
+def _look_at(config: ConfigImage) -> None:
+    for name in dir(ConfigImage):
+        if isinstance(getattr(ConfigImage, name), property):
+            str(getattr(config, name))
+    for capability in (*config.capabilities(), *config.extended_capabilities()):
+        json.dumps(details(config, capability))
+
+
+def resource_file(data: bytes) -> None:
+    """The BARs, or the error."""
+    with contextlib.suppress(KernelFileError):
+        for bar in parse_resources(_text(data)):
+            assert bar.size > 0
+            assert 0 <= bar.address < 1 << 64
+
+
+_FILES = (
+    "config",
+    "resource",
+    "irq",
+    "msi_irqs/24",
+    "max_link_speed",
+    "max_link_width",
+    "current_link_speed",
+    "current_link_width",
+)
+
+
+def device_directory(data: bytes) -> None:
+    """A function's directory in sysfs, whose files have anything in them, or are missing.
+
+    The bytes are the files' contents, one after the other, each with two bytes of length before it; 0xffff: no file.
+    """
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        directory = Path(name)
+        (directory / "msi_irqs").mkdir()
+        for file in _FILES:
+            length = int.from_bytes(data[:2].ljust(2, b"\0"), "little")
+            content, data = data[2 : 2 + length % 4097], data[2 + length % 4097 :]
+            if length != 0xFFFF:
+                (directory / file).write_bytes(content)
+        with contextlib.suppress(KernelFileError):
+            assigned_interrupt(directory, 1)
+        read_link(directory)
+        with contextlib.suppress(DeviceRemovedError):
+            config = ConfigSpace(directory)
+            try:
+                _look_at(config)
+                with contextlib.suppress(KernelFileError):
+                    config.bars()
+            finally:
+                config.close()
+
+
+def _device_directories() -> list[bytes]:
+    found = []
+    for name in _recorded_names():
+        config, resource = recorded(name)
+        rest = (b"11\n", b"msix\n", b"8.0 GT/s PCIe\n", b"4\n", b"2.5 GT/s PCIe\n", b"1\n")
+        found.append(b"".join(struct.pack("<H", len(one)) + one for one in (config, resource.encode(), *rest)))
+    return found
+
+
+def mounts_and_swaps(data: bytes) -> None:
+    """Any text is a list of mounts, and one of swap areas."""
+    text = _text(data)
+    parse_mounts(text)
+    parse_swaps(text)
+
+
+def routes(data: bytes) -> None:
+    """What the kernel answers to the question for its routes: routes, or its error."""
+    with contextlib.suppress(OSError):
+        parse_messages(data)
+
+
+def processors(data: bytes) -> None:
+    """A list of processors, by two parsers, and the name of a hugepage size: or the error."""
+    text = _text(data)
+    with contextlib.suppress(KernelFileError):
+        assert parse_list(format_list(parse_list(text))) == parse_list(text)
+    with contextlib.suppress(ValueError):
+        facts.parse_cpus(text)
+    with contextlib.suppress(KernelFileError):
+        parse_size(text)
+
+
+def kernel_texts(data: bytes) -> None:
+    """The kernel's other texts, as pyuio doctor reads them."""
+    text = _text(data)
+    for parse in (doctor_memory.parse_mapped, doctor_scheduling.parse_release):
+        with contextlib.suppress(ValueError):
+            parse(text)
+    facts.parse_parameters(text)
+    facts.parse_config(text)
+    facts.parse_cpu_model(text)
+    doctor_driver.parse_secure_boot(data)
+    doctor_interrupts.parse_handlers(text, 11)
+    doctor_scheduling.parse_group(text, "cpu")
+    doctor_scheduling.parse_group_mount(text, "")
+
+
+# -- files --
+
+
+def binding_file(data: bytes) -> None:
+    """The record of a binding, or a ValueError; what is believed can be written back."""
+    with contextlib.suppress(ValueError):
+        record = binding_record.parse(data.decode())
+        for name in (record.driver, record.previous or "", record.previous_override):
+            name.encode()
+            assert "/" not in name
+
+
+def _binding_files() -> list[bytes]:
+    record = BindingRecord("0000:00:04.0", "1234:11e8", "uio_pci_generic", "edu", "", "0b2d5f0e")
+    return [json.dumps(vars(record)).encode(), json.dumps({**vars(record), "previous": None}).encode()]
+
+
+def result_file(data: bytes) -> None:
+    """Results of pyuio bench, or the error; what was read can be written."""
+    with contextlib.suppress(ResultFileError):
+        json.dumps(run_of(data).as_dict())
+
+
+def _run() -> bytes:
+    run = Run("timer", environment={"kernel": "6.1"}, tuning={"policy": "SCHED_FIFO"}, settings={"interval_us": 1000})
+    run.add("C", "idle").record(range(1000, 2000))
+    return json.dumps(run.as_dict()).encode()
+
+
+def histogram(data: bytes) -> None:
+    """The same, with these bytes as what is packed in the histogram: damage inside of the compression."""
+    run = json.loads(_run())
+    header = base64.b64decode(run["series"][0]["histogram"])[:4]
+    packed = zlib.compress(data)
+    run["series"][0]["histogram"] = base64.b64encode(header + struct.pack(">I", len(packed)) + packed).decode()
+    result_file(json.dumps(run).encode())
+
+
+def _histograms() -> list[bytes]:
+    return [zlib.decompress(base64.b64decode(json.loads(_run())["series"][0]["histogram"])[8:])]
+
+
+def system_rdl(data: bytes) -> None:
+    """A register description, or the error.
+
+    Without what would run or read something else: Perl between ``<%`` and ``%>``, and files that are included.
+    """
+    if b"<%" in data or b"include" in data:
+        return
+    with tempfile.NamedTemporaryFile(dir="/dev/shm", suffix=".rdl") as file:
+        file.write(data)
+        file.flush()
+        with contextlib.suppress(SystemRdlError):
+            systemrdl.load(file.name)
+
+
+_CARD = b"""
+enum speed_e { SLOW = 2'd0 { desc = "the slow one"; }; FAST = 2'd2; };
+reg control_r {
+    name = "Control"; desc = "What the unit is to \\"do\\".";
+    field { sw = rw; hw = r; encode = speed_e; } speed[5:4];
+    field { sw = rw; onwrite = woclr; hw = w; } overflow[8:8];
+    field { sw = r; onread = rclr; hw = w; } class[31:24];
+};
+addrmap card {
+    control_r control @ 0x0;
+    reg { regwidth = 64; field { sw = rw; hw = r; } value[63:0]; } wide @ 0x10;
+    regfile { control_r control; } channel[2][3] @ 0x100 += 0x10;
+    external mem { mementries = 16; memwidth = 32; } ram @ 0x400;
+};
+"""
+
+_MOUNTS = b"""22 28 0:21 / /proc rw,nosuid - proc proc rw
+28 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount-ro
+96 28 0:44 /a\\040b /mnt/a\\134b ro - btrfs /dev/nvme0n1p3 rw
+Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority
+/dev/sda5                               partition\t975868\t\t0\t\t-2
+"""
+
+_KERNEL_TEXTS = [
+    b"           CPU0       CPU1\n 11:         12          0   IO-APIC   11-fasteoi   uio_pci_generic, ata_piix\n",
+    b"BOOT_IMAGE=/boot/vmlinuz root=/dev/sda1 isolcpus=managed_irq,domain,2-3 preempt=full -- single\n",
+    b'CONFIG_PREEMPT_DYNAMIC=y\nCONFIG_LOCALVERSION="-rt"\n# CONFIG_UIO is not set\n',
+    b"processor\t: 0\nmodel name\t: AMD EPYC 9654 96-Core Processor\nflags\t\t: fpu hypervisor\n",
+    b"6.1.0-56-amd64",
+    b"12:cpu,cpuacct:/user.slice\n0::/user.slice/session-1.scope\n",
+    b"34 25 0:30 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdelegate\n",
+    b"Name:\tpython3\nVmSize:\t   12345 kB\nVmLck:\t       0 kB\n",
+    b"\x06\0\0\0\x01",
+]
+
+
+def _route_answers() -> list[bytes]:
+    def part(kind: int, content: bytes) -> bytes:
+        return (struct.pack("=HH", 4 + len(content), kind) + content).ljust(-(-len(content) // 4) * 4 + 4, b"\0")
+
+    route = struct.pack("=BBBBBBBBI", 2, 24, 0, 0, 254, 3, 0, 1, 0) + part(1, bytes([192, 168, 1, 0]))
+    several = part(9, struct.pack("=HBBi", 8, 0, 0, 3) + struct.pack("=HBBi", 8, 0, 0, 4))
+    one = part(4, struct.pack("=i", 2))
+    contents = ((24, route + one), (24, route + several), (2, struct.pack("=i", -1)), (3, b""))
+    return [
+        struct.pack("=IHHII", 16 + len(content), kind, 0, 0, 0) + content.ljust(-(-len(content) // 4) * 4, b"\0")
+        for kind, content in contents
+    ]
+
+
+TARGETS = {
+    "names": Target(
+        names,
+        lambda: [b"0000:00:04.0", b"00:1f.7", b"/dev/uio12", b"1234:11e8", b"bar0+0x24", b"config", b"bar1.a[2].b"],
+        longest=128,
+    ),
+    "configuration_space": Target(configuration_space, lambda: [recorded(name)[0] for name in _recorded_names()]),
+    "resource_file": Target(resource_file, lambda: [recorded(name)[1].encode() for name in _recorded_names()], 1024),
+    "device_directory": Target(device_directory, _device_directories, 6144),
+    "mounts_and_swaps": Target(mounts_and_swaps, lambda: [_MOUNTS], 1024),
+    "routes": Target(routes, _route_answers, 1024),
+    "processors": Target(processors, lambda: [b"0-3,8\n", b"(null)", b"hugepages-2048kB"], 128),
+    "kernel_texts": Target(kernel_texts, lambda: _KERNEL_TEXTS, 1024),
+    "binding_file": Target(binding_file, _binding_files, 1024),
+    "result_file": Target(result_file, lambda: [_run()]),
+    "histogram": Target(histogram, _histograms),
+    "system_rdl": Target(system_rdl, lambda: [_CARD], 2048),
+}
+"""By name."""

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""The compiled parts under AddressSanitizer and UndefinedBehaviorSanitizer: what ``make test-sanitize`` runs.
+
+A copy of the tree in build/sanitize has them compiled with both, and the tests that use them run there; on this
+machine, and in a guest where there are devices. Whatever a sanitizer finds ends the process, but for leaks: CPython
+itself leaves much to the end of the process, so those count only where C of pyuio's asked for the memory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COPY = ROOT / "build/sanitize"
+FLAGS = "-fsanitize=address,undefined"
+# realtime is not among them: memory is the sanitizer's, and there is no mallopt to keep a heap with. Nor is what
+# disassembles instructions, which are others here (and capstone's library cannot be loaded beside a sanitizer).
+UNIT = (
+    "bad_arguments device dma fuzz_targets latency_timer pci program region region_life region_poll register_cells "
+    "register_fields register_types registers waiting window"
+)
+GUEST = "interrupt many_interrupts asyncio service dma dma_kill bars"
+
+
+class SanitizerError(Exception):
+    """The tree cannot be built with sanitizers."""
+
+
+def _runtime(name: str) -> str:
+    """Return the path of a sanitizer's library, which must be the first in a process."""
+    found = subprocess.run(
+        ["cc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    if not Path(found).is_absolute():
+        raise SanitizerError(f"the C compiler has no {name}; Debian's is in libgcc-N-dev, Fedora's in {name[:-3]}")
+    return found
+
+
+def build() -> None:
+    """Copy the tree to build/sanitize, and compile it there. SanitizerError: it cannot be."""
+    for name in ("pyuio", "tests", "drivers", "examples", "benchmarks"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.so")
+        shutil.copytree(ROOT / name, COPY / name, ignore=ignored, dirs_exist_ok=True)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy2(ROOT / name, COPY)
+    flags = f"{FLAGS} -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g"
+    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+    done = subprocess.run(
+        command,
+        cwd=COPY,
+        env={**os.environ, "CFLAGS": flags, "LDFLAGS": FLAGS},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SanitizerError(f"compiling with {FLAGS} failed:\n{done.stdout}")
+
+
+def variables(logs: Path) -> dict[str, str]:
+    """Return the environment in which Python runs with the copy; leaks are written down in `logs`."""
+    return {
+        "LD_PRELOAD": f"{_runtime('libasan.so')} {_runtime('libubsan.so')}",
+        "PYTHONMALLOC": "malloc",  # so that each object is a block of its own
+        "PYTHONPATH": str(COPY),
+        "ASAN_OPTIONS": f"log_path={logs}/found:detect_stack_use_after_return=1:allocator_may_return_null=1",
+        "UBSAN_OPTIONS": f"log_path={logs}/found:print_stacktrace=1:halt_on_error=1",
+        "LSAN_OPTIONS": "exitcode=0",
+    }
+
+
+def pytest_command(part: str, options: list[str], output: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the command that runs the tests of a part, unit or guest, in `COPY`, and the variables it needs.
+
+    Args:
+        part: unit or guest.
+        options: for pytest; files in place of those above.
+        output: where results and reports go.
+    """
+    named = [option for option in options if option.split("::")[0].endswith(".py")]
+    all_of_it = [f"tests/{part}/test_{name}.py" for name in (UNIT if part == "unit" else GUEST).split()]
+    files = [name for name in named if name.startswith(f"tests/{part}/")] if named else all_of_it
+    rest = [option for option in options if option not in named]
+    command = [sys.executable, "-m", "pytest", f"--junitxml={output / 'results.xml'}", "-p", "no:cacheprovider"]
+    return ([*command, *files, *rest], variables(output)) if files else ([], {})
+
+
+def found(logs: Path) -> list[str]:
+    """Return what the sanitizers wrote down and pyuio is to blame for: everything but the leaks of others."""
+    reports = []
+    for path in sorted(logs.glob("found.*")):
+        text = path.read_text(errors="replace")
+        if "LeakSanitizer" not in text:
+            reports.append(text)
+            continue
+        # The first frame is malloc's, the second whoever called it.
+        ours = r"^(?:Direct|Indirect) leak .*\n +#0 .*\n +#1 .*(?:pyuio|_native)[^\n]*(?:\n +#.*)*"
+        reports += [match[0] for match in re.finditer(ours, text, re.MULTILINE)]
+    return reports
