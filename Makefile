@@ -8,12 +8,13 @@ PYTHON ?= python3
 # The guest's kernel: debian, debian-rt, host, or a path.
 KERNEL ?= debian
 export KERNEL
+FUZZ_SECONDS ?= 600
 BIN := .venv/bin
 # Named after this directory: a virtual environment does not survive a move.
 READY := .venv/ready-$(shell pwd | cksum | cut -d' ' -f1)
 NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
 
-.PHONY: demo test test-unit test-vm test-guest test-long lint docs bench setup clean
+.PHONY: demo test test-unit test-vm test-guest test-long test-sanitize fuzz lint docs bench setup clean
 
 demo: $(READY)
 	@$(BIN)/pyuio vm fetch "$(KERNEL)" >/dev/null
@@ -27,8 +28,17 @@ test-unit test-vm test-guest: $(READY)
 	@$(BIN)/python -m tests.run $(@:test-%=%) -- $(T)
 
 # What takes minutes, and is no part of test.
-test-long: $(READY)
+test-long: $(READY) fuzz
 	@$(BIN)/python -m tests.run guest -- -m long
+
+# What takes apart bytes from outside, with bytes that atheris finds; T= names targets of tests/fuzz/targets.py.
+fuzz: $(READY)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m tests.run fuzz -- $(T)
+
+# The tests of the compiled parts, compiled with AddressSanitizer and UBSan, here and in a guest; T= as above.
+test-sanitize: $(READY)
+	@$(BIN)/python -m tests.run sanitize -- $(T)
 
 lint: $(READY)
 	@$(BIN)/python -m tests.run lint

@@ -9,14 +9,18 @@
 - vm: tests/vm, which boot guests from this machine
 - guest: tests/guest, inside a guest with the devices below
 
-All of them without a part: then the guest's tests run beside the others, and what a part prints comes when it is done.
-Every part runs, whatever the others did; the exit status is 0 only when all passed.
+- sanitize: those that use the compiled parts, under AddressSanitizer and UBSan (tests/sanitize.py)
+- fuzz: what takes apart bytes from outside, with bytes that atheris finds, for FUZZ_SECONDS (tests/fuzz)
+
+All but the last two without a part: then the guest's tests run beside the others, and what a part prints comes when it
+is done. Every part runs, whatever the others did; the exit status is 0 only when all passed.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -28,12 +32,14 @@ from pathlib import Path
 
 from pyuio.vm import kernels
 from pyuio.vm.errors import GuestError
+from tests import sanitize
+from tests.fuzz import campaign
 from tests.guest import igb_uio, pciutils, rt_tests
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 BUILD = ROOT / "build"
-PARTS = ("lint", "docs", "unit", "vm", "guest")
+PARTS = ("lint", "docs", "unit", "vm", "guest", "sanitize", "fuzz")
 LANES = (("guest",), ("lint", "docs", "unit", "vm"))  # two, as each keeps a processor busy
 GUEST_LIMIT = 1200  # seconds; what hangs is ended long before, by pytest-timeout
 
@@ -70,6 +76,13 @@ def run_docs() -> bool:
     return built.returncode == 0
 
 
+def in_guest(command: list[str], kernel: str, output: Path) -> list[str]:
+    """Return the command that runs another in a guest with all the devices, where `output` can be written to."""
+    devices = [f"--device={device}" for device in GUEST_DEVICES]
+    guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}"]
+    return [str(BIN / "pyuio"), "vm", "run", *guest, *devices, "--", *command]
+
+
 def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
     """Return the command that runs one part's tests, and the file its results go to."""
     output = BUILD / part
@@ -85,9 +98,7 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
             igb_uio.build(kernels.prepare(kernel, print).version, BUILD / "modules")
             rt_tests.fetch(BUILD / "rt-tests")
             pciutils.fetch(BUILD / "pciutils")
-        devices = [f"--device={device}" for device in GUEST_DEVICES]
-        guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}"]
-        command = [str(BIN / "pyuio"), "vm", "run", *guest, *devices, "--", *command]
+        command = in_guest(command, kernel, output)
     return command, results
 
 
@@ -98,7 +109,11 @@ def run_tests(part: str, options: list[str]) -> tuple[int, int, int]:
     except (GuestError, OSError, subprocess.SubprocessError) as error:
         print(f"{part}: cannot be prepared: {error}", file=sys.stderr)
         return 0, 1, 0
-    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    return counted(subprocess.run(command, cwd=ROOT, check=False).returncode, results)
+
+
+def counted(status: int, results: Path) -> tuple[int, int, int]:
+    """Return how many tests passed, failed and were skipped, by pytest's exit status and the file of its results."""
     if not results.exists():
         return 0, 1, 0
     suite = next(ElementTree.parse(results).getroot().iter("testsuite"))
@@ -108,12 +123,43 @@ def run_tests(part: str, options: list[str]) -> tuple[int, int, int]:
     return total - failed - skipped, failed + (status not in (0, 1) or (status == 1 and failed == 0)), skipped
 
 
+def run_sanitized(options: list[str]) -> tuple[int, int, int]:
+    """Run the tests of the compiled parts under sanitizers; return the counts, with each report as a failure."""
+    sums = (0, 0, 0)
+    try:
+        sanitize.build()
+        for part in ("unit", "guest"):
+            output = BUILD / f"sanitize-{part}"
+            shutil.rmtree(output, ignore_errors=True)
+            output.mkdir(parents=True)
+            command, variables = sanitize.pytest_command(part, options, output)
+            if not command:
+                continue
+            command = ["env", *(f"{name}={value}" for name, value in variables.items()), *command]
+            if part == "guest":
+                kernel = os.environ.get("KERNEL", "debian")
+                command = in_guest(command, kernel, output)
+            status = subprocess.run(command, cwd=sanitize.COPY, check=False).returncode
+            passed, failed, skipped = counted(status, output / "results.xml")
+            reports = sanitize.found(output)
+            print(*reports, sep="\n", end="\n" * bool(reports))
+            sums = (sums[0] + passed, sums[1] + failed + len(reports), sums[2] + skipped)
+    except (sanitize.SanitizerError, OSError, subprocess.SubprocessError) as error:
+        print(f"sanitize: cannot be prepared: {error}", file=sys.stderr)
+        return sums[0], sums[1] + 1, sums[2]
+    return sums
+
+
 def run_part(part: str, options: list[str]) -> tuple[int, int, int]:
     """Run one part, and return how much of it passed, failed and was skipped; lint and docs count as one test."""
     start = time.monotonic()
     if part in ("lint", "docs"):
         clean = run_lint() if part == "lint" else run_docs()
         done = (int(clean), int(not clean), 0)
+    elif part == "sanitize":
+        done = run_sanitized(options)
+    elif part == "fuzz":
+        done = campaign.run(BUILD / "fuzz", float(os.environ.get("FUZZ_SECONDS", "600")), options)
     else:
         done = run_tests(part, options)
     print(
