@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Regions on a file in memory, for the tests of register access."""
+"""Regions on a file in memory, for the tests of register access; how hypothesis is to look for examples."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pyuio.region import PortRegion, Region
 from tests.unit.support import NAME, SIZE
+
+# The same examples in each run, however slow the machine. Others: --hypothesis-profile=search.
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=2000)
+settings.load_profile("same")
 
 
 @pytest.fixture

@@ -305,9 +305,6 @@ def test_each_argument_as_every_odd_value(calls: Calls) -> None:
 
 @settings(
     max_examples=40,
-    deadline=None,
-    derandomize=True,
-    database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(st.data())
@@ -321,7 +318,6 @@ def test_every_argument_as_anything(calls: Calls, data: st.DataObject) -> None:
             function(**{**arguments, **{one: data.draw(ANYTHING, label=one) for one in sorted(changed)}})
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(ANYTHING)
 @example(10**400)
 def test_pauses_of_any_length(timeout: Any) -> None:

@@ -26,14 +26,14 @@ def test_no_input_whatever_breaks_it(name: str) -> None:
     target = TARGETS[name]
     seeds = target.seeds()
 
-    @settings(max_examples=EXAMPLES.get(name, MANY), deadline=None, derandomize=True, database=None)
+    @settings(max_examples=EXAMPLES.get(name, MANY))
     @given(st.sampled_from(seeds), st.floats(0, 1), st.binary(max_size=24), st.integers(0, 64))
     def changed(seed: bytes, place: float, data: bytes, removed: int) -> None:
         at = int(place * len(seed))
         target.run(seed[:at] + data + seed[at + removed :])
         target.run(seed[:at])
 
-    @settings(max_examples=EXAMPLES.get(name, MANY), deadline=None, derandomize=True, database=None)
+    @settings(max_examples=EXAMPLES.get(name, MANY))
     @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
     def anything(data: bytes) -> None:
         target.run(data)

@@ -30,11 +30,8 @@ from pyuio.scheduling import Thread
 from pyuio.storage_use import Mount, parse_mounts, parse_swaps
 from pyuio.uio import UioMap, UioNode
 
-DERANDOMIZED = settings(
+IN_ONE_DIRECTORY = settings(
     max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 CONTENTS = st.binary(max_size=40) | st.sampled_from(
@@ -55,7 +52,7 @@ CONTENTS = st.binary(max_size=40) | st.sampled_from(
 )
 
 
-@DERANDOMIZED
+@IN_ONE_DIRECTORY
 @given(CONTENTS, st.sampled_from([10, 16]))
 def test_a_number_or_what_is_wrong(tmp_path: Path, content: bytes, base: int) -> None:
     path = tmp_path / "file"
@@ -97,7 +94,7 @@ def test_a_nodes_files_as_they_should_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["event", "maps__map0__addr", "maps__map0__size", "maps__map0__offset"])
-@DERANDOMIZED
+@IN_ONE_DIRECTORY
 @given(CONTENTS)
 def test_a_nodes_files_with_anything_in_them(tmp_path: Path, name: str, content: bytes) -> None:
     good = {"event": b"1", "maps__map0__addr": b"0x0", "maps__map0__size": b"0x1", "maps__map0__offset": b"0x0"}
@@ -107,7 +104,7 @@ def test_a_nodes_files_with_anything_in_them(tmp_path: Path, name: str, content:
         assert [one.index for one in odd.maps] == [0]
 
 
-@DERANDOMIZED
+@IN_ONE_DIRECTORY
 @given(CONTENTS)
 def test_an_interrupts_number_with_anything_in_it(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "irq").write_bytes(content)
@@ -138,7 +135,7 @@ def test_sizes_of_hugepages_that_are_none(name: str, tmp_path: Path, monkeypatch
         hugepages.hugepages()
 
 
-@DERANDOMIZED
+@IN_ONE_DIRECTORY
 @given(CONTENTS, st.sampled_from(["nr_hugepages", "free_hugepages", "resv_hugepages", "surplus_hugepages"]))
 def test_counts_of_hugepages_with_anything_in_them(tmp_path: Path, content: bytes, which: str) -> None:
     size = HugepageSize(2 << 20)
@@ -160,7 +157,7 @@ def test_a_configuration_space_cut_short(tmp_path: Path, length: int) -> None:
         ConfigSpace(tmp_path)
 
 
-@DERANDOMIZED
+@IN_ONE_DIRECTORY
 @given(
     st.lists(
         st.sampled_from(["0x0", "-0x1", "0xffffffffffffffff", "0x1_0", "0x10000000000000000", "", "٣", "0X1f"]),
@@ -222,7 +219,7 @@ def test_an_interface_with_an_odd_index(tmp_path: Path, monkeypatch: pytest.Monk
         network_use.network_uses(function, 0x020000)
 
 
-@DERANDOMIZED
+@IN_ONE_DIRECTORY
 @given(st.integers(-(1 << 31), (1 << 31) - 1), st.integers(0, 4))
 @example(-(1 << 31), 4)
 def test_any_error_for_an_answer(number: int, length: int) -> None:
