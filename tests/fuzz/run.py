@@ -13,7 +13,7 @@ from pathlib import Path
 import atheris
 
 # The kernel's and people's words are taken apart in Python; that is what atheris is to see the branches of.
-with atheris.instrument_imports(include=["pyuio"]):
+with atheris.instrument_imports(include=["pyuio", "pyuio_drivers"]):
     from tests.fuzz.targets import TARGETS
 
 

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyuio_drivers.nvme_structures import Capabilities, Controller, Namespace, Smart
+
 from pyuio import binding_record, systemrdl
 from pyuio.assigned_interrupt import assigned_interrupt
 from pyuio.bars import parse_resources
@@ -207,6 +209,15 @@ def kernel_texts(data: bytes) -> None:
     doctor_scheduling.parse_group_mount(text, "")
 
 
+def nvme(data: bytes) -> None:
+    """What an NVMe disk says of itself; the device gives 4096 bytes always."""
+    page = data[:4096].ljust(4096, b"\0")
+    capabilities = Capabilities.of(int.from_bytes(page[:8], "little"), int.from_bytes(page[8:12], "little"))
+    Controller.parse(page, capabilities.page_size)
+    assert Namespace.parse(1, page).size >= 0
+    Smart.parse(page)
+
+
 # -- files --
 
 
@@ -326,6 +337,7 @@ TARGETS = {
     "routes": Target(routes, _route_answers, 1024),
     "processors": Target(processors, lambda: [b"0-3,8\n", b"(null)", b"hugepages-2048kB"], 128),
     "kernel_texts": Target(kernel_texts, lambda: _KERNEL_TEXTS, 1024),
+    "nvme": Target(nvme, lambda: [bytes(4096)]),
     "binding_file": Target(binding_file, _binding_files, 1024),
     "result_file": Target(result_file, lambda: [_run()]),
     "histogram": Target(histogram, _histograms),
