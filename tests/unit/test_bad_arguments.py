@@ -243,6 +243,7 @@ def named_registers(directory: Path, stack: ExitStack) -> list[Call]:
 def configuration_space(directory: Path, stack: ExitStack) -> list[Call]:
     (directory / "config").write_bytes(bytes(range(64)))
     config = stack.enter_context(contextlib.closing(ConfigSpace(directory)))
+    stack.enter_context(config.unlocked())
     found: list[Call] = [
         ("ConfigImage", ConfigImage, {"image": bytes(64), "name": "x"}),
         ("read", config.read, {"offset": 0, "length": 4}),
