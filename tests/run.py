@@ -130,11 +130,11 @@ def run_sanitized(options: list[str]) -> tuple[int, int, int]:
         sanitize.build()
         for part in ("unit", "guest"):
             output = BUILD / f"sanitize-{part}"
-            shutil.rmtree(output, ignore_errors=True)
-            output.mkdir(parents=True)
             command, variables = sanitize.pytest_command(part, options, output)
             if not command:
                 continue
+            shutil.rmtree(output, ignore_errors=True)
+            output.mkdir(parents=True)
             command = ["env", *(f"{name}={value}" for name, value in variables.items()), *command]
             if part == "guest":
                 kernel = os.environ.get("KERNEL", "debian")
