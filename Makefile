@@ -29,7 +29,7 @@ test-unit test-vm test-guest: $(READY)
 
 # What takes minutes, and is no part of test.
 test-long: $(READY) fuzz
-	@$(BIN)/python -m tests.run guest -- -m long
+	@$(BIN)/python -m tests.run guest vm -- -m long
 
 # What takes apart bytes from outside, with bytes that atheris finds; T= names targets of tests/fuzz/targets.py.
 fuzz: $(READY)

@@ -176,8 +176,11 @@ def run_beside_each_other(lanes: Sequence[Sequence[str]]) -> bool:
         counts = []
         for part in parts:
             command = [sys.executable, "-m", "tests.run", part]
-            done = subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            text = done.stdout.decode(errors="replace")
+            log = BUILD / f"{part}.log"
+            log.parent.mkdir(exist_ok=True)
+            with log.open("wb") as file:
+                done = subprocess.run(command, cwd=ROOT, check=False, stdout=file, stderr=subprocess.STDOUT)
+            text = log.read_text(errors="replace")
             with printing:
                 print(f"== {part}\n{text}", flush=True)
             found = re.findall(rf"^{part}: (\d+) passed, (\d+) failed, (\d+) skipped", text, re.MULTILINE)

@@ -64,6 +64,7 @@ def test_latency(serial: str, tmp_path: Path) -> None:
     assert bench("compare", *[str(tmp_path / "latency.json")] * 2).returncode == 0
 
 
+@pytest.mark.long
 def test_the_table_says_what_is_missing(serial: str) -> None:
     done = bench("latency", serial, "--count", "30", "--loads", "idle", "--priority", "0")
     assert done.returncode == 0, done.stderr
@@ -72,6 +73,7 @@ def test_the_table_says_what_is_missing(serial: str) -> None:
     assert "/C" not in done.stdout
 
 
+@pytest.mark.long
 def test_rate(serial: str) -> None:
     run = result(bench("rate", serial, "--count", "1", "--json"))
     assert [series["way"] for series in run["series"]] == WAYS
@@ -80,6 +82,7 @@ def test_rate(serial: str) -> None:
         assert series["rate"] == pytest.approx(series["count"] / series["seconds"])
 
 
+@pytest.mark.long
 def test_interrupts_that_come_faster_than_they_are_handled_are_samples(serial: str) -> None:
     """Every 10 us, which no handler here keeps up with: what waited is in, and nothing is lost."""
     options = Options(Plan(10_000, rounds=1, count=300), [Load], cpu=1, raising_cpu=0, priority=0)
@@ -147,6 +150,7 @@ def test_a_process_that_ends(serial: str) -> None:
         measure(card)
 
 
+@pytest.mark.long
 def test_the_process_ends_with_the_one_that_was_killed(serial: str) -> None:
     command = [sys.executable, "-m", "pyuio.cli", "bench", "latency", serial, "--count", "5000", "--loads", "idle"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:

@@ -21,7 +21,7 @@ from pyuio_drivers.serial_received import LineError
 
 import pyuio
 
-SIZE = 115_200
+SIZE = int(sys.argv[1])  # of what is echoed
 UNREAD = 32_768  # what the driver holds, at the least, while Python does not read
 FIRST_SLOT = 0x10  # on the bus, of the first case's port
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/serial_console.py"
@@ -31,7 +31,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples/serial_console.py"
 def opened(address: str) -> Iterator[Serial16550]:
     with Serial16550(pyuio.open(address, bind=True)) as port:
         port.baudrate = 115200
-        port.timeout = port.write_timeout = 60
+        port.timeout = port.write_timeout = 200
         yield port
 
 

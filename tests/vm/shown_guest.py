@@ -26,6 +26,9 @@ import rich.table  # noqa: F401
 import pyuio.cli
 import pyuio.realtime_settings
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.guest.support import load_command
+
 LIMIT = 60  # seconds for one
 
 
@@ -64,6 +67,7 @@ def finished(child: int, output: int) -> tuple[int, str]:
 
 # As where the virtual environment is activated: a shell finds our programs, too.
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+load_command()
 results = []
 for directory, command in json.loads(Path(sys.argv[1]).read_text()):
     output, end = os.pipe()

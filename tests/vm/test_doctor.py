@@ -22,6 +22,7 @@ def test_what_only_a_boot_can_set(vm: Vm) -> None:
     assert output.endswith("all as it should be\n")
 
 
+@pytest.mark.long
 def test_tickless_and_threads_of_a_core(vm: Vm) -> None:
     vm.mark += " nohz_full=1 isolcpus=domain,1 module_blacklist=uio"
     command = [sys.executable, "-m", "pyuio.cli", "doctor", "--json"]

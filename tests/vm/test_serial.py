@@ -85,7 +85,11 @@ OTHERS: list[Callable[[socket.socket], None]] = [echo, receive, late, breaks, co
 @pytest.fixture(scope="module")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each case found in the guest."""
-    directory = tmp_path_factory.mktemp("lines")
+    return run_guest(tmp_path_factory.mktemp("lines"), size=11_520)
+
+
+def run_guest(directory: Path, size: int) -> dict[str, Any]:
+    """Run all cases, with so many bytes echoed, and return what each found."""
     vm = Vm()
     words = []
     errors: list[str] = []
@@ -94,7 +98,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         try:
             connection, _ = listener.accept()
             with connection:
-                connection.settimeout(200)
+                connection.settimeout(300)
                 other(connection)
         except ConnectionError:  # QEMU has ended
             pass
@@ -114,8 +118,8 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             thread = threading.Thread(target=serve, args=[listener, other], daemon=True)
             thread.start()
             stack.callback(thread.join, 10)
-        command = [*vm.command(*words), "--", sys.executable, str(GUEST)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=240, check=False)
+        command = [*vm.command(*words), "--", sys.executable, str(GUEST), str(size)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert not vm.left()
     found: dict[str, Any] = json.loads(done.stdout)
@@ -126,7 +130,14 @@ def test_the_other_ends_had_no_trouble(guest: dict[str, Any]) -> None:
     assert guest["other ends"] == []
 
 
-def test_115200_bytes_there_and_back(guest: dict[str, Any]) -> None:
+@pytest.mark.long  # half a millisecond for each byte, by way of QEMU's main loop
+@pytest.mark.timeout(500)
+def test_115200_bytes_there_and_back(tmp_path: Path) -> None:
+    found = run_guest(tmp_path, size=115_200)
+    assert (found["echo"].get("same"), found["echo"].get("more")) == (True, 0), found["echo"]
+
+
+def test_bytes_there_and_back(guest: dict[str, Any]) -> None:
     assert (guest["echo"].get("same"), guest["echo"].get("more")) == (True, 0), guest["echo"]
 
 
