@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from .conftest import Vm
 
 ROOT = Path(__file__).resolve().parents[2]
