@@ -45,7 +45,7 @@ def load_command() -> None:
     """Import what commands import when they run, and make the tree of commands, once for all that are forked."""
     command = typer.main.get_command(cli.app)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        for words in (["probe"], ["info", "none"], ["no such command"]):
+        for words in (["probe"], ["info", "none"], ["bench", "latency", "none"], ["no such command"]):
             with contextlib.suppress(SystemExit, pyuio.PyuioError):
                 command(words)
     cli.app = command  # type: ignore[assignment]

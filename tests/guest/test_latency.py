@@ -16,7 +16,7 @@ import pytest
 
 from pyuio import binding
 from pyuio.latency.results import Run
-from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, Cards
+from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, Cards, pyuio_command
 
 PYUIO = [sys.executable, "-m", "pyuio.cli"]
 WAYS = ["C", "Python read loop", "native service"]
@@ -107,7 +107,7 @@ def test_bad_input(edu: str, cards: Cards, tmp_path: Path) -> None:
         (["latency", edu, "--out", str(tmp_path / "file/below")], 1, "file"),
         (["rate", edu, "--cpu", "99"], 2, "--cpu 99"),
     ):
-        done = bench(*words)
+        done = pyuio_command("bench", *words)
         assert done.returncode == status, words
         assert says in done.stderr
         assert "Traceback" not in done.stderr
