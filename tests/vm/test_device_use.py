@@ -7,6 +7,8 @@ import struct
 import sys
 from pathlib import Path
 
+import pytest
+
 from .conftest import Vm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +34,7 @@ DEVICES = (
 PARTITIONED = bytes(446) + struct.pack("<B3xB3xII", 0, 0x82, 2048, 16384) + bytes(48) + b"\x55\xaa"
 
 
+@pytest.mark.long
 def test_what_the_machine_uses_is_not_taken(vm: Vm, tmp_path: Path) -> None:
     vm.mark += " intel_iommu=on"
     backends = ["-device intel-iommu,intremap=on,caching-mode=on"]

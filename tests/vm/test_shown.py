@@ -62,8 +62,15 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return found
 
 
+# The pages of docs/ take minutes under emulation, and so are a part of make test-long.
+PARAMETERS = [
+    pytest.param(shown, id=shown.place, marks=[pytest.mark.long] if shown.place.startswith("docs/") else [])
+    for shown in SHOWN
+]
+
+
 @pytest.mark.timeout(LIMIT)
-@pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: shown.place)
+@pytest.mark.parametrize("shown", PARAMETERS)
 def test_what_is_shown_is_what_is_printed(shown: Shown, results: Results) -> None:
     status, printed = results[shown]
     assert status == 0, printed
