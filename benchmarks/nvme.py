@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 import pyuio
-from pyuio.vm import apt, cache
+from pyuio.vm import packages
 
 ROOT = Path(__file__).resolve().parent.parent
 FIO = ROOT / "build/fio"
@@ -59,23 +59,9 @@ TARGETS = ((POLLED, 1, "", 1.5), (POLLED, 32, "", 1.5), (BY_INTERRUPT, 1, "libai
 Rates = dict[tuple[str, int], list[float]]
 
 
-def fetch_fio() -> None:
-    """Unpack fio into `FIO`, on the host, if it is not there."""
-    if FIO.exists():
-        return
-    FIO.parent.mkdir(exist_ok=True)
-    archive = apt.Archive(cache.root() / "kernels/apt")
-    with tempfile.TemporaryDirectory(dir=FIO.parent) as name:
-        for package in PACKAGES:
-            place = Path(name) / package
-            place.mkdir()
-            apt.extract(archive.download(archive.package(package), place), Path(name) / "tree")
-        (Path(name) / "tree").rename(FIO)
-
-
 def in_guest(arguments: list[str]) -> int:
     """Run this program in a guest that has the disk, on the host, and return its exit status."""
-    fetch_fio()
+    packages.fetch(PACKAGES, FIO, "usr/bin/fio")
     with tempfile.NamedTemporaryFile(dir=ROOT / "build", suffix=".img") as image:
         for offset in range(0, SIZE, BLOCK):
             image.write(offset.to_bytes(8, "little") * (BLOCK // 8))

@@ -6,6 +6,7 @@ The data sheet is National Semiconductor's PC16550D, June 1995; "section" below 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from contextlib import AbstractContextManager
 
 from pyuio.region import PortRegion, Region
@@ -88,9 +89,9 @@ class Line:
     registers: Region | PortRegion
     _baudrate = 9600
 
+    @abstractmethod
     def _stopped(self) -> AbstractContextManager[None]:
         """Return what keeps everybody else from the registers."""
-        raise NotImplementedError
 
     @property
     def baudrate(self) -> int:

@@ -95,7 +95,6 @@ def _show(total: int, count: int, since: float | None, json_wanted: bool) -> Non
 
 def _acknowledger(device: OpenDevice, place_and_value: str | None, use_driver: bool) -> Callable[[], object]:
     """Return what tells the device that its interrupt was seen; nothing where nobody knows how."""
-    from pyuio.driver import Driver
     from pyuio.errors import DriverNotFoundError
     from pyuio.installed_drivers import driver_for
     from pyuio.location import parse_location, parse_number
@@ -116,10 +115,8 @@ def _acknowledger(device: OpenDevice, place_and_value: str | None, use_driver: b
             driver = driver_for(device.ids)(device)
         except DriverNotFoundError:
             return lambda: None
-        own = getattr(type(driver), "acknowledge", None)
-        # That of the base is there to say that there is none.
-        if own is not None and own is not getattr(Driver, "acknowledge", None):
-            return lambda: own(driver)
+        if driver.supplies("acknowledge"):
+            return driver.acknowledge
     return lambda: None
 
 

@@ -12,7 +12,6 @@ import bisect
 import contextlib
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -22,6 +21,7 @@ from typing import Protocol
 from pyuio.driver import Driver
 from pyuio.errors import UnsupportedByDriverError
 from pyuio.latency.interrupts import NATIVE, PYTHON, Options, Turn, drain, recipe
+from pyuio.latency.reading_thread import ReadingThread
 from pyuio.latency.results import TRIGGER_TAKES
 from pyuio.latency.trigger_process import Triggered, TriggerProcess
 from pyuio.program import Write
@@ -69,34 +69,18 @@ class _Reader(Protocol):
         """End it, and return when each of its reads returned."""
 
 
-class _InPython:
+class _InPython(ReadingThread):
     """A read loop in a thread of this process."""
 
     def __init__(self, card: Driver, done: Region, options: Options, count: int) -> None:
         self._card = card
         self._done = done
-        self._around = partial(recipe, options.cpu, options.priority)
         self._handled: list[int] = []
-        self._stop = False
-        self._error: BaseException | None = None
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=PYTHON, daemon=True)
-        self._thread.start()
-        self._ready.wait()
+        super().__init__(options)
 
-    def _run(self) -> None:
-        try:
-            with self._around():
-                self._ready.set()
-                self._loop()
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._ready.set()
-
-    def _loop(self) -> None:
+    def loop(self) -> None:
         read, acknowledge, done = self._card.device.interrupt.read, self._card.acknowledge, self._done
-        while not self._stop:
+        while not self.stop:
             try:
                 read(_LOOK)
             except TimeoutError:
@@ -107,10 +91,7 @@ class _InPython:
             self._handled.append(now)
 
     def finish(self) -> list[int]:
-        self._stop = True
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
+        self.join(0)
         return self._handled
 
 

@@ -9,7 +9,6 @@ Each interrupt sets a bit of the card's status by which it is told from the 31 b
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from pyuio_drivers.edu import Edu
 
 from pyuio.latency.interrupts import GRACE, NATIVE, PYTHON, Options, Turn, drain, recipe
 from pyuio.latency.patch_loop import PatchLoop, Records
+from pyuio.latency.reading_thread import ReadingThread
 from pyuio.latency.results import REFERENCE
 from pyuio.program import Stamp
 from pyuio.service import Service
@@ -74,36 +74,20 @@ class _InC:
             return self._records.triples()
 
 
-class _InPython:
+class _InPython(ReadingThread):
     """The same loop in Python, in a thread of this process."""
 
     def __init__(self, card: Edu, options: Options, count: int) -> None:
         self._card = card
-        self._options = options
         self._count = count
         self._handled: Handled = []
-        self._stop = False
-        self._error: BaseException | None = None
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=PYTHON, daemon=True)
-        self._thread.start()
-        self._ready.wait()
+        super().__init__(options)
 
-    def _run(self) -> None:
-        try:
-            with recipe(self._options.cpu, self._options.priority):
-                self._ready.set()
-                self._loop()
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._ready.set()
-
-    def _loop(self) -> None:
+    def loop(self) -> None:
         read, registers = self._card.device.interrupt.read, self._card.registers
         status, acknowledge = Edu.status_offset, Edu.acknowledge_offset
         seen = 0
-        while seen < self._count and not self._stop:
+        while seen < self._count and not self.stop:
             try:
                 read(GRACE)
             except TimeoutError:
@@ -117,11 +101,7 @@ class _InPython:
                 seen += bits.bit_count()
 
     def finish(self) -> Handled:
-        self._thread.join(GRACE)
-        self._stop = True
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
+        self.join(GRACE)
         return self._handled
 
 

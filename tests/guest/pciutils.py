@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.guest import packages
+from pyuio.vm import packages
 
 
 def fetch(directory: Path) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.guest import packages
+from pyuio.vm import packages
 
 
 def fetch(directory: Path) -> Path:

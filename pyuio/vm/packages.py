@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files of Debian's packages, unpacked and not installed; this runs on the host, before the guest."""
+"""Files of Debian's packages for the guest, unpacked on the host and not installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from pyuio.vm import apt, cache
 
 
 def fetch(packages: tuple[str, ...], directory: Path, wanted: str) -> Path:
-    """Return `wanted`, a file below `directory`, where the packages are unpacked unless it is there."""
+    """Return a file of these packages, unpacking all of them unless it is there.
+
+    Args:
+        packages: their names in Debian's archive.
+        directory: where they are unpacked to; absent or empty at first.
+        wanted: the file, below the directory.
+
+    Raises:
+        GuestError: one cannot be fetched, or is damaged.
+    """
     program = directory / wanted
     if program.exists():
         return program
