@@ -31,6 +31,11 @@ def bound(edu: str) -> Iterator[str]:
     """An edu card that stays bound whoever opens it, with a pattern in its own memory, and one hugepage for all."""
     undo = binding.bind(edu)
     hugepages()[0].change(1)
+    # One that the card reaches, or each driver looks for another. The last one taken is the one that stays.
+    assert Edu.dma_mask is not None
+    with contextlib.closing(Dma("the first owner")) as first:
+        while first.alloc(HUGE).address > Edu.dma_mask:
+            pass
     with Edu.open(edu) as card:
         card.to_device(b"\xee" * registers.DMA_REACHABLE)
     try:
