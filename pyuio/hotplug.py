@@ -25,6 +25,7 @@ from pyuio.asynchronous import Waiters
 from pyuio.discovery import FoundDevice, is_id_pair
 from pyuio.errors import ClosedError, DeviceTimeoutError, WouldBlockError
 from pyuio.interrupt import timeout_nanoseconds
+from pyuio.signals import poll_with_signals
 
 # A new card is announced before it is set up: seconds between two looks, and after how many it is reported anyway.
 _LOOK_AGAIN = 0.005
@@ -125,8 +126,7 @@ class Hotplug:
 
     def _remaining(self, deadline: float | None) -> float | None:
         """Return how long to sleep at most, in seconds, or None for as long as nothing happens."""
-        # poll counts milliseconds in 31 bits; who wakes up for nothing sleeps again.
-        left = None if deadline is None else min(max(0.0, deadline - time.monotonic()), 86400.0)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if self._queue:
             return _LOOK_AGAIN if left is None else min(left, _LOOK_AGAIN)
         return left
@@ -154,8 +154,7 @@ class Hotplug:
                     return event
                 if deadline is not None and time.monotonic() >= deadline:
                     raise _nothing_came(timeout)
-                left = self._remaining(deadline)
-                poller.poll(None if left is None else left * 1000)
+                poll_with_signals(poller, self._remaining(deadline))
 
     async def read_async(self, timeout: float | None = None) -> HotplugEvent:
         """Return what `read` returns, while other asyncio tasks run. Arguments and errors are those of `read`."""

@@ -26,7 +26,7 @@ from pyuio._native._waiting import lib as _lib
 from pyuio.errors import ClosedError, DeviceTimeoutError, OverrunError, PermissionDeniedError
 from pyuio.interrupt import Interrupt, timeout_nanoseconds
 from pyuio.program import Count, Operation, Poll, Read, Stamp, Unmask, When, Write, WriteBack, flatten
-from pyuio.signals import postponed_signals
+from pyuio.signals import poll_with_signals, postponed_signals
 
 HANDLER = """
 typedef struct {
@@ -298,8 +298,7 @@ class Service:
             left = None if deadline is None else max(0, deadline - time.monotonic_ns())
             if left == 0:
                 raise DeviceTimeoutError(errno.ETIMEDOUT, f"{self.name}: no event came within {timeout} s")
-            # poll counts in milliseconds, up to 24 days, and rounds up.
-            poller.poll(None if left is None else min(left / 1e6, (1 << 31) - 1))
+            poll_with_signals(poller, None if left is None else left / 1e9)
 
     def _fill(self, most: int | None) -> None:
         """Move events from the ring to the queue: at most one ring full, as more may come all the time."""

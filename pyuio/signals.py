@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""Keeping Ctrl-C, and whatever else a Python signal handler may raise, out of what must not be left half done."""
+"""Python's signal handlers: kept out of what must not be left half done, and let into what waits."""
 
 from __future__ import annotations
 
+import select
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
+
+_LONGEST_SLEEP = 0.25  # seconds between two looks for signals, as in _native/waiting.c
 
 
 @contextmanager
@@ -41,3 +45,21 @@ def postponed_signals() -> Iterator[None]:
             with ExitStack() as late:  # runs every one, whatever another raises
                 for number in received:
                     late.callback(signal.raise_signal, number)
+
+
+def poll_with_signals(poller: select.poll, timeout: float | None) -> list[tuple[int, int]]:
+    """Return what ``poller.poll`` returns, with every signal's handler run soon.
+
+    A poll without an end would not see a signal that comes just before it begins, or that another thread is given:
+    Python's handlers run in the main thread between two bytecodes, and nothing wakes that up.
+
+    Args:
+        poller: knows what to wait for.
+        timeout: seconds, None for ever. A negative one is 0.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = _LONGEST_SLEEP if deadline is None else min(_LONGEST_SLEEP, max(0.0, deadline - time.monotonic()))
+        events = poller.poll(left * 1000)
+        if events or (deadline is not None and time.monotonic() >= deadline):
+            return events

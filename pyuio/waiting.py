@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from pyuio.errors import ClosedError, DeviceRemovedError
 from pyuio.interrupt import Interrupt, timeout_nanoseconds
+from pyuio.signals import poll_with_signals
 
 
 class HasFileno(Protocol):
@@ -62,9 +63,7 @@ def wait(objects: Iterable[int | HasFileno], timeout: float | None = None) -> li
                 descriptor = _descriptor(item)
             descriptors.append(descriptor)
             poller.register(descriptor, select.POLLIN)
-        # poll counts in milliseconds, up to 24 days, and Python rounds up.
-        milliseconds = nanoseconds / 1e6
-        events = dict(poller.poll(milliseconds if 0 <= milliseconds < 1 << 31 else None))
+        events = dict(poll_with_signals(poller, None if nanoseconds < 0 else nanoseconds / 1e9))
         for descriptor, event in events.items():
             if descriptor in wakes:
                 raise ClosedError(f"{wakes[descriptor].name}: its interrupt is closed")

@@ -23,6 +23,10 @@
 
 #define NANOSECONDS 1000000000LL
 
+// A signal that comes between Python's last look for signals and ppoll, or to another thread, does not end the ppoll, and
+// only Python's main thread runs Python's handlers: it must look again by itself.
+#define LONGEST_SLEEP (NANOSECONDS / 4)
+
 static void note_masked(pyuio_interrupt *self)
 {
     if (self->masking == MASK_BY_COMMAND) {
@@ -206,12 +210,14 @@ void pyuio_count_sleeper(pyuio_interrupt *self, int change)
     pthread_mutex_unlock(&self->state);
 }
 
-// Sleeps until the device's descriptor is ready. `timeout`: nanoseconds from now, or negative for ever.
+// Sleeps until the device's descriptor is ready. `timeout`: nanoseconds from now, or negative for ever; PYUIO_SIGNAL when
+// it is time to look for signals.
 static int sleep_until_ready(pyuio_interrupt *self, int64_t timeout)
 {
+    int whole = timeout >= 0 && timeout <= LONGEST_SLEEP;
     struct pollfd files[2] = {{.fd = self->device, .events = POLLIN}, {.fd = self->wake, .events = POLLIN}};
-    struct timespec limit = {.tv_sec = timeout / NANOSECONDS, .tv_nsec = timeout % NANOSECONDS};
-    int ready = ppoll(files, 2, timeout < 0 ? NULL : &limit, NULL);
+    struct timespec limit = {.tv_nsec = whole ? timeout : LONGEST_SLEEP};
+    int ready = ppoll(files, 2, &limit, NULL);
     if (ready < 0)
         return errno == EINTR ? PYUIO_SIGNAL : -errno;
     if (files[1].revents)
@@ -220,7 +226,9 @@ static int sleep_until_ready(pyuio_interrupt *self, int64_t timeout)
         return -EIO;
     if (files[0].revents & POLLNVAL)
         return -EBADF;
-    return ready == 0 ? PYUIO_NONE : PYUIO_READY;
+    if (ready > 0)
+        return PYUIO_READY;
+    return whole ? PYUIO_NONE : PYUIO_SIGNAL;
 }
 
 // Unmasks and sleeps, as one of the sleepers.

@@ -12,7 +12,7 @@ typedef struct pyuio_command pyuio_command;
 enum {
     PYUIO_READY = 1,       /* an interrupt is pending */
     PYUIO_NONE = 0,        /* none came in time; the interrupt is unmasked */
-    PYUIO_SIGNAL = -5000,  /* a signal came: let Python run its handlers, then wait on */
+    PYUIO_SIGNAL = -5000,  /* a signal may have come: let Python run its handlers, then wait on */
     PYUIO_CLOSED = -5001   /* pyuio_close was called */
 };
 

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -99,3 +101,28 @@ def test_the_count_is_the_difference_modulo_2_to_the_32(first: int, counts: list
         os.close(writer)
         lib.pyuio_close(native)
     assert lib.pyuio_read(native, 0) == lib.PYUIO_CLOSED
+
+
+def test_a_signal_that_wakes_nobody_is_handled_soon(pipe: tuple[int, int]) -> None:
+    class Enough(Exception):
+        pass
+
+    def handler(number: int, frame: object) -> None:
+        raise Enough
+
+    def take_the_signal() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    thread = threading.Thread(target=take_the_signal)
+    try:
+        thread.start()
+        with pytest.raises(Enough):
+            pyuio.wait([pipe[0]])
+    finally:
+        thread.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        signal.signal(signal.SIGUSR1, before)

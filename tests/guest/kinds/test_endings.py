@@ -85,10 +85,33 @@ def test_ctrl_c_ends_the_wait(interrupt: Interrupt) -> None:
 
 
 def wait_how(how: str, interrupt: Interrupt) -> object:
-    """Wait for ever, in one of three ways."""
+    """Wait for ever, in one of four ways."""
+    if how == "service":
+        with pyuio.Service(interrupt) as service:
+            return service.read()
     if how == "read":
         return interrupt.read()
     return interrupt.poll(None) if how == "poll" else pyuio.wait([interrupt])
+
+
+@pytest.mark.parametrize("how", ["read", "poll", "wait", "service"])
+def test_a_signal_that_wakes_nobody_ends_the_wait(interrupt: Interrupt, later: Later, how: str) -> None:
+    """As one that comes just before the wait: the kernel gives it to a thread that does not wait."""
+
+    def take_the_signal() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        later(take_the_signal)
+        with pytest.raises(KeyboardInterrupt):
+            wait_how(how, interrupt)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        signal.signal(signal.SIGINT, before)
 
 
 def test_unmasked_as_long_as_any_thread_waits(card: Edu, interrupt: Interrupt, later: Later) -> None:
