@@ -24,8 +24,11 @@ test: $(READY)
 	@$(BIN)/python -m tests.run
 
 # One part only; T= names files or options for pytest: make test-guest T='tests/guest/test_edu.py -k factorial'
-test-unit test-vm test-guest: $(READY)
+test-unit test-vm: $(READY)
 	@$(BIN)/python -m tests.run $(@:test-%=%) -- $(T)
+
+test-guest: $(READY)
+	@$(BIN)/python -m tests.run guest $(if $(T),,commands) -- $(T)
 
 # What takes minutes, and is no part of test.
 test-long: $(READY) fuzz

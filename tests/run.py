@@ -7,13 +7,14 @@
 - docs: the documentation builds without a warning
 - unit: tests/unit, on this machine
 - vm: tests/vm, which boot guests from this machine
-- guest: tests/guest, inside a guest with the devices below
+- guest: tests/guest, inside a guest with the devices below; without the commands unless there are options
+- commands: tests/guest/commands, inside such a guest
 
 - sanitize: those that use the compiled parts, under AddressSanitizer and UBSan (tests/sanitize.py)
 - fuzz: what takes apart bytes from outside, with bytes that atheris finds, for FUZZ_SECONDS (tests/fuzz)
 
-All but the last two without a part: then the guest's tests run beside the others, and what a part prints comes when it
-is done. Every part runs, whatever the others did; the exit status is 0 only when all passed.
+All but the last two without a part: then most of the guest's tests run beside the others, and what a part prints comes
+when it is done. Every part runs, whatever the others did; the exit status is 0 only when all passed.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ from tests.guest import igb_uio, pciutils, rt_tests
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 BUILD = ROOT / "build"
-PARTS = ("lint", "docs", "unit", "vm", "guest", "sanitize", "fuzz")
-LANES = (("guest",), ("lint", "docs", "unit", "vm"))  # two, as each keeps a processor busy
+PARTS = ("lint", "docs", "unit", "vm", "guest", "commands", "sanitize", "fuzz")
+LANES = (("guest",), ("lint", "docs", "unit", "vm", "commands"))  # two, as each keeps a processor busy
+COMMANDS = "tests/guest/commands"
 GUEST_LIMIT = 1200  # seconds; what hangs is ended long before, by pytest-timeout
 
 GUEST_DEVICES = (
@@ -90,9 +92,11 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
     results = output / "results.xml"
     results.unlink(missing_ok=True)
     named = [option for option in options if option.split("::")[0].endswith(".py") or Path(ROOT, option).is_dir()]
-    where = [] if named else [f"tests/{part}"]
+    where = [] if named else [COMMANDS if part == "commands" else f"tests/{part}"]
+    if part == "guest" and not options:
+        where.append(f"--ignore={COMMANDS}")
     command = [str(BIN / "python"), "-m", "pytest", f"--junitxml={results}", "-p", "no:cacheprovider", *where, *options]
-    if part == "guest":
+    if part in ("guest", "commands"):
         kernel = os.environ.get("KERNEL", "debian")
         if kernel in kernels.DEBIAN:
             igb_uio.build(kernels.prepare(kernel, print).version, BUILD / "modules")

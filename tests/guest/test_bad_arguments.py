@@ -70,16 +70,17 @@ def test_bars(device: pyuio.Device) -> None:
         assert isinstance(found, (TypeError, ValueError)), value
 
 
-def test_memory(device: pyuio.Device) -> None:
+@pytest.mark.parametrize("name", ["size", "align", "mask"])
+def test_memory(device: pyuio.Device, name: str) -> None:
     """What fits is memory, what does not is refused, and nothing is left over."""
-    for name, good in {"size": 64, "align": 64, "mask": (1 << 64) - 1}.items():
-        for value in ODD:
-            found = outcome(device.dma.alloc, **{"size": 64, name: value} if name != "size" else {"size": value})
-            if isinstance(found, pyuio.DmaBuffer):
-                with found:
-                    assert found.address + found.size <= 1 << 64
-            else:
-                assert isinstance(found, (TypeError, ValueError, pyuio.DmaMemoryError)), (name, value, good)
+    # What no mask reaches is looked for in every hugepage first.
+    for value in ODD[::3] if name == "mask" else ODD:
+        found = outcome(device.dma.alloc, **{"size": 64, name: value})
+        if isinstance(found, pyuio.DmaBuffer):
+            with found:
+                assert found.address + found.size <= 1 << 64
+        else:
+            assert isinstance(found, (TypeError, ValueError, pyuio.DmaMemoryError)), value
     assert not device.config.command & device.config.command.BUS_MASTER
 
 

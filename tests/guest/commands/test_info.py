@@ -19,7 +19,7 @@ from pyuio.sysfs import PCI_DEVICES
 from tests.guest import pciutils
 from tests.guest.support import EDU, PCI_SERIAL, PCI_TESTDEV, Cards, attribute
 
-PCIUTILS = Path(__file__).resolve().parents[2] / "build/pciutils"
+PCIUTILS = Path(__file__).resolve().parents[3] / "build/pciutils"
 E1000E = "8086:10d3"
 NOBODY = 65534
 
