@@ -7,14 +7,14 @@ setup(
     ext_modules=[
         Extension(
             "pyuio._native._access",
-            sources=["pyuio/_native/_access.c"],
-            depends=["pyuio/_native/access_bus.h", "pyuio/_native/access_check.h", "pyuio/_native/clipped.h"],
+            sources=["pyuio/_native/_access.c", "pyuio/_native/presence.c"],
+            depends=[f"pyuio/_native/{name}.h" for name in ("access_bus", "access_check", "clipped", "presence")],
             extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
         ),
         Extension(
             "pyuio._native._registers",
             sources=["pyuio/_native/_registers.c"],
-            depends=["pyuio/_native/access_bus.h", "pyuio/_native/access_check.h", "pyuio/_native/clipped.h"],
+            depends=[f"pyuio/_native/{name}.h" for name in ("access_bus", "access_check", "clipped", "presence")],
             extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
         ),
         Extension(

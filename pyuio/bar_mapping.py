@@ -16,7 +16,7 @@ from pyuio.region import PortRegion, Region
 from pyuio.uio import UioNode
 
 if TYPE_CHECKING:
-    from pyuio._native._access import Endian
+    from pyuio._native._access import Endian, Presence
 
 
 def checked_index(index: int) -> int:
@@ -47,6 +47,7 @@ def map_bar(
     write_combining: bool = False,
     endian: Endian = "little",
     kinds: tuple[type[Region], type[PortRegion]] = (Region, PortRegion),
+    presence: Presence | None = None,
 ) -> Region | PortRegion:
     """Return a region for a BAR.
 
@@ -58,6 +59,7 @@ def map_bar(
         write_combining: let the processor merge writes.
         endian: "little" or "big".
         kinds: what to make of a BAR in memory, and of one in I/O ports.
+        presence: of the device; None for a look from outside.
 
     Raises:
         MappingError: the kernel refuses to map it.
@@ -71,10 +73,10 @@ def map_bar(
             raise ValueError(f"{name} is not prefetchable memory: write combining would change what the device sees")
         path += "_wc"
     if bar.kind == "io":
-        return kinds[1](path, bar.size, address=bar.address, name=name, endian=endian)
+        return kinds[1](path, bar.size, address=bar.address, name=name, endian=endian, presence=presence)
     # mmap gives whole pages, and a BAR smaller than one may start in its middle.
     page_offset = bar.address % mmap.PAGESIZE
-    place = partial(kinds[0], page_offset=page_offset, address=bar.address, name=name, endian=endian)
+    place = partial(kinds[0], page_offset=page_offset, address=bar.address, name=name, endian=endian, presence=presence)
     try:
         return place(path, bar.size)
     except MappingError:

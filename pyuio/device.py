@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyuio import binding, device_use
+from pyuio._native._access import Presence
 from pyuio.bar_mapping import checked_index, find_bar, map_bar
 from pyuio.discovery import FoundDevice, find
 from pyuio.dma import Dma
@@ -85,6 +86,7 @@ class Device:
         self.ids = found.ids
         self.class_code = found.class_code
         self._directory = found.directory
+        self._presence = Presence(found.name)
         self._config: ConfigSpace | None = None
         self._regions: dict[tuple[int, bool, Endian], Region | PortRegion] = {}
         self._traced: Mapping[int, type[RegisterMap]] | None = None
@@ -104,17 +106,24 @@ class Device:
     def _acquire(self, found: FoundDevice, bind: bool) -> None:
         # Undone in reverse: the interrupt is masked before its owner, the configuration space, goes; the lock is last.
         with ExitStack() as stack:
+            stack.callback(self._presence.close)
             if self.address is not None:
-                self._config = ConfigSpace(self._directory)
+                self._config = ConfigSpace(self._directory, self._presence)
                 stack.callback(self._config.close)
+                self._presence.ask_config(self._config.fileno())
                 _lock(self._config.fileno(), self.name, stack)
             self.uio = self._find_node(found, bind, stack)
             node = self.uio.open()
             stack.callback(os.close, node)
+            attribute = self.uio.open_attribute()
+            try:
+                self._presence.ask_node(attribute)
+            finally:
+                os.close(attribute)
             if self._config is None:
                 _lock(node, self.name, stack)
             try:
-                self._interrupt = open_uio_interrupt(self.uio, node, self._config, self.name)
+                self._interrupt = open_uio_interrupt(self.uio, node, self._config, self.name, self._presence)
                 stack.callback(self._interrupt.close)
             except (InterruptUnavailableError, PermissionDeniedError) as error:
                 # The rest of the device is of use without it.
@@ -123,6 +132,7 @@ class Device:
             stack.callback(self._close_regions)
             stack.callback(self._close_dma)
             stack.callback(_if_ours(partial(_log.info, "%s: closing %s", self.name, self.uio.name)))
+            stack.callback(self._let_go_if_gone)
             self._resources = stack.pop_all()
             self._closed = False
         _log.info("%s: opened as %s", self.name, self.uio.name)
@@ -173,6 +183,11 @@ class Device:
         return self._closed
 
     @property
+    def removed(self) -> bool:
+        """Whether the device was removed or unbound since it was opened; the kernel is asked. See docs/hotplug.md."""
+        return self._presence.is_gone()
+
+    @property
     def interrupt(self) -> Interrupt:
         """The interrupt, masked unless someone waits for it.
 
@@ -203,7 +218,7 @@ class Device:
         with self._guard:
             self._require_open()
             if self._dma is None:
-                self._dma = Dma(self.name, self._directory, self._config)
+                self._dma = Dma(self.name, self._directory, self._config, self._presence)
             return self._dma
 
     def bar(self, index: int, *, write_combining: bool = False, endian: Endian = "little") -> Region | PortRegion:
@@ -216,6 +231,7 @@ class Device:
 
         Raises:
             ClosedError: the device is closed.
+            DeviceRemovedError: it is gone.
             MappingError: there is no such BAR, or the kernel refuses to map it.
             PermissionDeniedError: this user may not map it.
             ValueError: the index is not 0 to 5, or the BAR is not prefetchable memory and `write_combining` is set.
@@ -223,12 +239,19 @@ class Device:
         checked_index(index)
         with self._guard:
             self._require_open()
+            self._presence.require()
             key = (index, write_combining, endian)
             region = self._regions.get(key)
             if region is None or region.closed:
                 bar = find_bar(self._config.bars() if self._config else (), index, self.name)
                 map_it = partial(
-                    map_bar, bar, self._directory, self.name, node=self.uio, write_combining=write_combining
+                    map_bar,
+                    bar,
+                    self._directory,
+                    self.name,
+                    node=self.uio,
+                    write_combining=write_combining,
+                    presence=self._presence,
                 )
                 if self._traced is None:
                     region = map_it(endian=endian)
@@ -258,6 +281,12 @@ class Device:
             if self._regions:
                 raise ValueError(f"{self.name}: its registers are traced from the start or not: call it before bar()")
             self._traced = {} if names is None else names
+
+    def _let_go_if_gone(self) -> None:
+        # What was unbound may be another kernel driver's by now, whose command register is none of ours.
+        if self._config is not None and self._presence.is_gone():
+            _log.info("%s: it was removed, or unbound", self.name)
+            self._config.let_go()
 
     def _close_dma(self) -> None:
         if self._dma is not None:

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import SupportsIndex
 
+from pyuio._native._access import Presence
 from pyuio._native._memory import dma_rmb, dma_wmb
 from pyuio.dma_buffer import DmaBuffer, DmaPool
 from pyuio.errors import ClosedError, DeviceRemovedError, DmaMemoryError, DmaUnavailableError
@@ -49,12 +50,20 @@ class Dma:
         name: of the device, for messages.
         directory: of the device in sysfs; None for memory without a device, as for a benchmark.
         config: its configuration space; None for what is not a PCI function, and has no bus mastering to switch.
+        presence: of the device; None for memory without one.
     """
 
-    def __init__(self, name: str, directory: Path | None = None, config: ConfigSpace | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        directory: Path | None = None,
+        config: ConfigSpace | None = None,
+        presence: Presence | None = None,
+    ) -> None:
         self._name = name
         self._directory = directory
         self._config = config
+        self._presence = presence
         self._mask = ALL_ADDRESSES
         self.lock = _lock
         self._closed = False
@@ -103,6 +112,8 @@ class Dma:
         align = max(align, _CACHE_LINE)
         with self.lock:
             self._require_open()
+            if self._presence is not None:
+                self._presence.require()
             self._reap()
             if not self._live:
                 self._require_untranslated()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pyuio.device import Device
 from pyuio.discovery import FoundDevice, devices, find
-from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError, UnsupportedByDriverError
+from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError, DeviceRemovedError, UnsupportedByDriverError
 from pyuio.program import Operation
 from pyuio.registers import RegisterMap
 
@@ -147,11 +148,16 @@ class Driver:
         return UnsupportedByDriverError(reason)
 
     def close(self) -> None:
-        """Leave the card quiet and close the device; again is harmless. Raises what `quiet` and `Device.close` do."""
+        """Leave the card quiet and close the device; again is harmless. Raises what `quiet` and `Device.close` do.
+
+        A card that was removed, before or meanwhile, is quiet as it is.
+        """
         if self.device.closed:
             return
         try:
-            self.quiet()
+            with contextlib.suppress(DeviceRemovedError):
+                if not self.device.removed:
+                    self.quiet()
         finally:
             self.device.close()
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from typing_extensions import Buffer
 
+from pyuio._native._access import Presence
 from pyuio._native._waiting import ffi as _ffi
 from pyuio._native._waiting import lib as _lib
 from pyuio.asynchronous import Waiters
@@ -40,6 +41,8 @@ _log = logging.getLogger(__name__)
 
 _NANOSECONDS = 1_000_000_000
 _FOR_EVER = -1
+# What the kernel answers when the device is gone.
+_GONE = (errno.EIO, errno.ENODEV, errno.ENXIO)
 # ppoll takes more, but this is 292 years.
 _LONGEST = (1 << 63) - 1
 
@@ -61,7 +64,9 @@ def timeout_nanoseconds(timeout: float | None) -> int:
     return _LONGEST if timeout >= _LONGEST // _NANOSECONDS else int(timeout * _NANOSECONDS)
 
 
-def open_uio_interrupt(node: UioNode, device: int, config: ConfigSpace | None, name: str) -> Interrupt:
+def open_uio_interrupt(
+    node: UioNode, device: int, config: ConfigSpace | None, name: str, presence: Presence | None = None
+) -> Interrupt:
     """Return the interrupt of a UIO device, masked, with nothing pending.
 
     Args:
@@ -69,6 +74,7 @@ def open_uio_interrupt(node: UioNode, device: int, config: ConfigSpace | None, n
         device: a descriptor of it, non-blocking, which stays the caller's.
         config: its configuration space, or None for what is not a PCI function.
         name: what error messages call the device.
+        presence: of the device, which is told when it is found to be gone.
 
     Raises:
         InterruptUnavailableError: the device has no interrupt that its UIO driver could deliver.
@@ -94,7 +100,7 @@ def open_uio_interrupt(node: UioNode, device: int, config: ConfigSpace | None, n
         _lib.pyuio_free(pointer)
 
     _log.debug("%s: its interrupt is masked %s", name, masking.description)
-    return Interrupt(_ffi.gc(native, free), device, masking, name)
+    return Interrupt(_ffi.gc(native, free), device, masking, name, presence)
 
 
 def _kernel_total(node: UioNode, device: int, name: str, otherwise: int | None = None) -> int:
@@ -123,10 +129,14 @@ class Interrupt:
         descriptor: becomes readable with an interrupt.
         masking: how it is masked; found out before.
         name: what error messages call the device.
+        presence: of the device, which is told when it is found to be gone.
     """
 
-    def __init__(self, native: Any, descriptor: int, masking: Masking, name: str) -> None:
+    def __init__(
+        self, native: Any, descriptor: int, masking: Masking, name: str, presence: Presence | None = None
+    ) -> None:
         self.name = name
+        self._presence = presence
         self._native = native
         self._descriptor = descriptor
         self._masking = masking
@@ -150,10 +160,16 @@ class Interrupt:
         busy = bool(self._waiters.loops)
         self.checked(-errno.EBUSY if busy else _lib.pyuio_serve_begin(self._native), "serving it")
 
+    def notice(self, result: int) -> None:
+        """Say so, for all parts of the device, if what a function in C returned means that the device is gone."""
+        if self._presence is not None and -result in _GONE:
+            self._presence.note_gone()
+
     def checked(self, result: int, doing: str) -> int:
         """Return what a function in C returned, or raise what it stands for; `doing` is for the message."""
         if result >= 0:
             return result
+        self.notice(result)
         if result == _lib.PYUIO_CLOSED:
             raise ClosedError(f"{self.name}: its interrupt is closed")
         if -result == errno.EBADF:

@@ -241,9 +241,10 @@ class Register(_registers.Register, metaclass=RegisterType):
 
         Raises:
             DeviceTimeoutError: it did not hold in time.
+            DeviceRemovedError: the device was removed or unbound, before or meanwhile.
             RegisterAccessError: the register is write-only.
         """
-        pace = Pace(timeout)
+        pace = Pace(timeout, getattr(self._region, "presence", None))
         while True:
             last = self.snapshot()
             if condition(last):

@@ -18,6 +18,7 @@ import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from pyuio._native._access import Presence
 from pyuio._native._waiting import ffi as _ffi
 from pyuio._native._waiting import lib as _lib
 from pyuio.bars import Bar, parse_resources
@@ -250,14 +251,17 @@ class ConfigSpace(ConfigImage):
 
     Args:
         directory: the function's directory in sysfs.
+        presence: of the device, which is told when it is found to be gone, and whose word is then taken; None for a
+            look from outside.
 
     Raises:
         DeviceRemovedError: there is no such function any more.
         PermissionDeniedError: its ``config`` file may not be opened.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, presence: Presence | None = None) -> None:
         self.directory = directory
+        self._presence = presence
         self.name = f"configuration space of {directory.name}"
         # Closing waits for whoever is reading or writing; a signal handler that closes does not wait for itself.
         self._lock = threading.RLock()
@@ -285,7 +289,20 @@ class ConfigSpace(ConfigImage):
     def _require_open(self) -> int:
         if self._file < 0:
             raise ClosedError(f"the {self.name} is closed")
+        if self._presence is not None and self._presence.gone:
+            self._presence.require()
         return self._file
+
+    def _failed(self, error: OSError, doing: str) -> Exception:
+        """Return pyuio's error, and say so if the device is gone."""
+        failed = translated(error, doing)
+        if self._presence is not None and isinstance(failed, DeviceRemovedError):
+            self._presence.note_gone()
+        return failed
+
+    def let_go(self) -> None:
+        """Write nothing more, not even to mask the interrupt: the device is gone, or another driver's."""
+        _lib.pyuio_command_let_go(self.command_register)
 
     def fileno(self) -> int:
         """Return the descriptor of the ``config`` file. ClosedError: it is closed."""
@@ -297,10 +314,12 @@ class ConfigSpace(ConfigImage):
             try:
                 data = os.pread(file, length, offset)
             except OSError as error:
-                raise translated(error, f"reading the {self.name} at {offset:#x}") from error
+                raise self._failed(error, f"reading the {self.name} at {offset:#x}") from error
         if len(data) != length:
-            reason = f"reading the {self.name} at {offset:#x}: {len(data)} of {length} bytes came"
-            raise DeviceRemovedError(errno.ENODEV, reason)
+            short = OSError(errno.ENODEV, f"{len(data)} of {length} bytes came")
+            raise self._failed(short, f"reading the {self.name} at {offset:#x}")
+        if self._presence is not None and data and not data.strip(b"\xff"):
+            self._presence.require()  # what a card that was pulled out reads as
         return data
 
     def _require_writable(self) -> int:
@@ -328,12 +347,12 @@ class ConfigSpace(ConfigImage):
             try:
                 os.pwrite(file, data, offset)
             except OSError as error:
-                raise translated(error, f"writing the {self.name} at {offset:#x}") from error
+                raise self._failed(error, f"writing the {self.name} at {offset:#x}") from error
 
     def _written(self, result: int, offset: int) -> None:
         if result < 0:
             error = OSError(-result, os.strerror(-result))
-            raise translated(error, f"writing the {self.name} at {offset:#x}")
+            raise self._failed(error, f"writing the {self.name} at {offset:#x}")
 
     def guarded(self, offset: int, width: int) -> str:
         """Return why a write of `width` bytes at `offset` needs `unlocked`; "" if a driver owns all of them.
@@ -393,7 +412,8 @@ class ConfigSpace(ConfigImage):
         try:
             return parse_resources(read_text(self.directory / "resource"))
         except FileNotFoundError as error:
-            raise DeviceRemovedError(errno.ENODEV, f"{self.directory.name} is gone: it was removed") from error
+            gone = OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+            raise self._failed(gone, f"reading the BARs of {self.directory.name}") from error
 
     def close(self) -> None:
         """Close the file; again is harmless."""

@@ -11,14 +11,14 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn, SupportsIndex
 
-from pyuio.errors import ClosedError, MappingError
+from pyuio.errors import ClosedError, DeviceRemovedError, MappingError
 from pyuio.region_common import Common, checked_endian, checked_size, refused
 from pyuio.sysfs import translated
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from pyuio._native._access import Endian
+    from pyuio._native._access import Endian, Presence
 
 
 class PortRegion(Common):
@@ -33,6 +33,7 @@ class PortRegion(Common):
         address: the first port, for whoever asks; not used.
         name: what error messages call it, as in "BAR 1 of 0000:00:04.0"; the path if None.
         endian: byte order of registers wider than a byte.
+        presence: of the device, so that what is read is not believed once that is gone; None for what cannot go.
 
     Every access raises, before the hardware is touched, TypeError for a wrong type, ValueError for an offset that is
     negative, past the end or not a multiple of the width, a value that does not fit, and 64 bits, which I/O ports do
@@ -45,7 +46,7 @@ class PortRegion(Common):
         ValueError: a size below 1.
     """
 
-    __slots__ = ("__weakref__", "_address", "_endian", "_fd", "_lock", "_name", "_path", "_size")
+    __slots__ = ("__weakref__", "_address", "_endian", "_fd", "_lock", "_name", "_path", "_presence", "_size")
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class PortRegion(Common):
         address: int | None = None,
         name: str | None = None,
         endian: Endian = "little",
+        presence: Presence | None = None,
     ) -> None:
         self._fd: int | None = None
         # Reentrant, as a signal handler that closes the region may run in the middle of an access.
@@ -64,6 +66,7 @@ class PortRegion(Common):
         self._size = checked_size(size, self._name)
         self._endian: Endian = checked_endian(endian)
         self._address = address
+        self._presence = presence
         try:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
@@ -95,6 +98,11 @@ class PortRegion(Common):
         return self._fd is None
 
     @property
+    def presence(self) -> Presence | None:
+        """Whether the device is still there; None for what is no device's."""
+        return self._presence
+
+    @property
     def mmio(self) -> NoReturn:
         """I/O ports have no mapping: raises MappingError."""
         raise MappingError(errno.EOPNOTSUPP, f"{self._name} is one of I/O ports, which have no mapping")
@@ -104,7 +112,10 @@ class PortRegion(Common):
 
         Raises:
             ClosedError: the region was closed.
+            DeviceRemovedError: the device is gone.
         """
+        if self._presence is not None:
+            self._presence.require()
         with self._lock:
             if self._fd is None:
                 raise ClosedError(f"{self._name} is closed")
@@ -301,14 +312,24 @@ class PortRegion(Common):
         with self._lock:
             if self._fd is None:
                 raise ClosedError(f"{self._name} is closed")
+            if self._presence is not None and self._presence.gone:
+                self._presence.require()
             try:
                 if data is None:
                     data = os.pread(self._fd, width, offset)
                     count = len(data)
+                    # Once the kernel has removed the device, it says so; all ones may come before.
+                    if self._presence is not None and data == b"\xff" * width:
+                        self._presence.require()
                 else:
                     count = os.pwrite(self._fd, data, offset)
+            except DeviceRemovedError:
+                raise
             except OSError as error:
-                raise translated(error, f"{self._name}, {width} bytes at offset {offset:#x} of {self._path}") from error
+                what = translated(error, f"{self._name}, {width} bytes at offset {offset:#x} of {self._path}")
+                if self._presence is not None and isinstance(what, DeviceRemovedError):
+                    self._presence.note_gone()
+                raise what from error
         if count != width:
             raise MappingError(
                 errno.EIO, f"{self._name}: the kernel moved {count} of {width} bytes at offset {offset:#x}; wrong size?"

@@ -26,7 +26,7 @@ from pyuio.region_common import Common, checked_size, refused
 if TYPE_CHECKING:
     import mmap
 
-    from pyuio._native._access import Endian
+    from pyuio._native._access import Endian, Presence
 
 __all__ = ["PortRegion", "Region"]
 
@@ -61,6 +61,7 @@ class Region(Common, Window):
         address: physical, for whoever asks; not used.
         name: what error messages call it, as in "BAR 0 of 0000:00:04.0"; the path if None.
         endian: byte order of registers wider than a byte.
+        presence: of the device, so that what is read is not believed once that is gone; None for what cannot go.
 
     Raises:
         MappingError: there is no such BAR, it is one of I/O ports, it is smaller than `size`, or the kernel refused.
@@ -83,6 +84,7 @@ class Region(Common, Window):
         address: int | None = None,
         name: str | None = None,
         endian: Endian = "little",
+        presence: Presence | None = None,
     ) -> None:
         path = os.fspath(path)
         name = path if name is None else name
@@ -96,6 +98,8 @@ class Region(Common, Window):
             raise MappingError(errno.EINVAL, f"{doing}: {error}; give the BAR's size") from error
         try:
             super().__init__(mapping.mapping, offset=page_offset, size=size, name=name, endian=endian)
+            if presence is not None:
+                self._join(presence)
         except BaseException:
             mapping.close()
             raise
@@ -131,9 +135,12 @@ class Region(Common, Window):
 
         Raises:
             ClosedError: the region was closed.
+            DeviceRemovedError: the device is gone.
         """
         if self.closed:
             raise ClosedError(f"{self.name} is closed")
+        if self.presence is not None:
+            self.presence.require()
         memory = stack.enter_context(memoryview(self._mmio.mapping))  # it is not unmapped meanwhile
         return -1, pointer(memory) + self._page_offset + offset
 

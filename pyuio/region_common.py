@@ -17,13 +17,15 @@ from pyuio.sysfs import translated
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from pyuio._native._access import Endian
+    from pyuio._native._access import Endian, Presence
 
 # poll32 looks as often as it can for this long, as most registers answer within microseconds; then it sleeps between
 # looks, so that a long wait costs no processor, twice as long each time up to the last of these. All in seconds.
 _SPIN = 50e-6
 _FIRST_PAUSE = 20e-6
 _LAST_PAUSE = 1e-3
+# How often a wait looks whether the device is still there, whatever the register reads as, in seconds.
+_ASK_AGAIN = 5e-3
 _FOR_EVER = 1e18  # seconds: longer than anything runs
 
 
@@ -40,6 +42,8 @@ class _Readable(Protocol):
     def endian(self) -> Endian: ...
     @property
     def closed(self) -> bool: ...
+    @property
+    def presence(self) -> Presence | None: ...
     def close(self) -> None: ...
     def read32(self, offset: SupportsIndex, /, *, endian: Endian | None = None) -> int: ...
 
@@ -52,15 +56,16 @@ class Pace:
 
     Args:
         timeout: in seconds, from 0, or None for ever.
+        presence: of the device, which is looked for now and then, and at the end; None for what cannot go.
 
     Raises:
         ValueError: it is negative or not a number.
         TypeError: it is of a wrong type.
     """
 
-    __slots__ = ("_pause", "_start", "_timeout", "elapsed")
+    __slots__ = ("_asked", "_pause", "_presence", "_start", "_timeout", "elapsed")
 
-    def __init__(self, timeout: float | None) -> None:
+    def __init__(self, timeout: float | None, presence: Presence | None = None) -> None:
         if timeout is not None and not isinstance(timeout, Real):
             raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
         if timeout is not None and not timeout >= 0:
@@ -68,13 +73,23 @@ class Pace:
         # An int may be larger than any float.
         self._timeout = None if timeout is None else float(min(timeout, _FOR_EVER))
         self._pause = _FIRST_PAUSE
+        self._presence = presence
+        self._asked = 0.0
         self._start = time.monotonic()
         self.elapsed = 0.0
         """Seconds from the start to before the last look."""
 
     def goes_on(self) -> bool:
-        """After a look: return whether there is another, having slept if it is time to."""
-        if self._timeout is not None and self.elapsed >= self._timeout:
+        """After a look: return whether there is another, having slept if it is time to.
+
+        Raises:
+            DeviceRemovedError: the device is gone.
+        """
+        over = self._timeout is not None and self.elapsed >= self._timeout
+        if self._presence is not None and (over or self.elapsed >= self._asked + _ASK_AGAIN):
+            self._presence.require()
+            self._asked = self.elapsed
+        if over:
             return False
         if self.elapsed >= _SPIN:
             time.sleep(self._pause if self._timeout is None else min(self._pause, self._timeout - self.elapsed))
@@ -101,7 +116,7 @@ class Common:
 
         Looks without a pause for 50 us, then with pauses that grow to 1 ms, in which other threads and signal handlers
         run. The last look comes after the deadline, so that a process that was kept from running does not time out
-        over a device that was ready.
+        over a device that was ready. Every 5 ms it looks whether the device is still there.
 
         Args:
             offset: in bytes, a multiple of 4.
@@ -119,13 +134,14 @@ class Common:
                 negative or not a number.
             TypeError: a wrong type.
             ClosedError: the region was closed, perhaps by another thread meanwhile.
+            DeviceRemovedError: the device was removed or unbound, before or meanwhile.
         """
         mask, value = operator.index(mask), operator.index(value)
         if not 0 <= mask <= 0xFFFF_FFFF or not 0 <= value <= 0xFFFF_FFFF or value & ~mask:
             raise ValueError(
                 f"{self.name}: a value of {value:#x} under mask {mask:#x} cannot be found in a 32-bit register"
             )
-        pace = Pace(timeout)
+        pace = Pace(timeout, self.presence)
         while True:
             last = self.read32(offset, endian=endian)
             if last & mask == value:

@@ -147,7 +147,7 @@ class _Serving:
             with self._around():
                 self._began = True
                 self.entered.set()
-                _lib.pyuio_service_run(self._native)
+                self._interrupt.notice(_lib.pyuio_service_run(self._native))
         except BaseException as error:
             self.error = error
         finally:

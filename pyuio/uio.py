@@ -90,6 +90,17 @@ class UioNode:
         except FileNotFoundError as error:
             raise DeviceRemovedError(error.errno, f"{self.path} is gone: the device was removed or unbound") from error
 
+    def open_attribute(self) -> int:
+        """Open an attribute in sysfs, for reading, and return its descriptor.
+
+        Reading it gives ENODEV from the moment on at which the node is gone. DeviceRemovedError: it is gone already.
+        """
+        path = self.directory / "event"  # the one that takes no lock to read (drivers/uio/uio.c, event_show)
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise DeviceRemovedError(error.errno, f"opening {path}: there is no such node") from error
+
     def open(self) -> int:
         """Open the node and return its descriptor, non-blocking and closed in programs that this one executes.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any, Protocol
 
-from pyuio.errors import ClosedError, DeviceRemovedError
+from pyuio.errors import ClosedError
 from pyuio.interrupt import Interrupt, timeout_nanoseconds
 from pyuio.signals import poll_with_signals
 
@@ -68,8 +68,7 @@ def wait(objects: Iterable[int | HasFileno], timeout: float | None = None) -> li
             if descriptor in wakes:
                 raise ClosedError(f"{wakes[descriptor].name}: its interrupt is closed")
             if descriptor in interrupts and event & _GONE:
-                reason = f"{interrupts[descriptor].name}: the device was removed or unbound"
-                raise DeviceRemovedError(errno.ENODEV, reason)
+                interrupts[descriptor].checked(-errno.EIO, "waiting for an interrupt")  # raises
             if event & select.POLLNVAL:
                 raise ValueError(f"descriptor {descriptor} is not open")
     return [item for item, descriptor in zip(objects, descriptors, strict=True) if descriptor in events]

@@ -36,6 +36,8 @@ INLINE PyObject *do_read(Window *self, PyObject *const *args, Py_ssize_t nargs, 
     if (UNLIKELY(!fits || !inside(self, offset, (size_t)bits / 8, bits)))
         return refuse_offset(self, "read", bits, args[0], (size_t)bits / 8);
     value = load(self->base + offset, bits);
+    if (unbelievable(self, value, bits))
+        return NULL;
     return PyLong_FromUnsignedLong(big != PY_BIG_ENDIAN ? swapped(value, bits) : value);
 }
 
@@ -97,6 +99,8 @@ INLINE PyObject *do_change(Window *self, PyObject *const *args, Py_ssize_t nargs
         value = swapped(value, bits);
     }
     old = load(self->base + offset, bits);
+    if (unbelievable(self, old, bits))
+        return NULL;
     new = change == SET ? old | mask : (old & ~mask) | value;
     store(self->base + offset, new, bits);
     Py_RETURN_NONE;
@@ -107,6 +111,7 @@ static PyObject *window_read(Window *self, PyObject *args, PyObject *kwargs)
     static char *keywords[] = {"", "length", "width", NULL};
     PyObject *offset, *length, *width = NULL, *result;
     Run run = {.width = 4};
+    unsigned long last = 0;
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O:read", keywords, &offset, &length, &width) ||
         parse_run(self, "read", offset, length, width, &run) < 0)
@@ -117,6 +122,11 @@ static PyObject *window_read(Window *self, PyObject *args, PyObject *kwargs)
     for (size_t done = 0; done < run.length; done += run.width)
         load_to((unsigned char *)PyBytes_AS_STRING(result) + done, self->base + run.offset + done, run.width);
     AFTER_READ();
+    /* If the last was believable, the device was there for all of them. */
+    if (run.length)
+        memcpy(&last, PyBytes_AS_STRING(result) + run.length - run.width, run.width);
+    if (run.length && unbelievable(self, last, (int)run.width * 8))
+        Py_CLEAR(result);
     return result;
 }
 
@@ -149,8 +159,19 @@ static PyObject *window_close(Window *self, PyObject *Py_UNUSED(none))
     self->open = false;
     self->limit = 0;
     self->base = NULL;
+    presence_leave(self);
     self->buffer.obj = NULL; /* first, as releasing may run Python code, which may come back here */
     PyBuffer_Release(&buffer); /* does nothing the second time */
+    Py_RETURN_NONE;
+}
+
+static PyObject *window_join(Window *self, PyObject *presence)
+{
+    if (!Py_IS_TYPE(presence, &presence_type))
+        return PyErr_Format(PyExc_TypeError, "a Presence is wanted, not %.100s", Py_TYPE(presence)->tp_name);
+    if (!self->open)
+        return refuse_closed(self);
+    presence_join((Presence *)presence, self);
     Py_RETURN_NONE;
 }
 
@@ -226,6 +247,7 @@ static void window_dealloc(Window *self)
     PyObject_GC_UnTrack(self);
     window_clear(self);
     Py_CLEAR(self->name);
+    Py_CLEAR(self->presence);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -250,11 +272,17 @@ static PyObject *get_closed(Window *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(!self->open);
 }
 
+static PyObject *get_presence(Window *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->presence ? (PyObject *)self->presence : Py_None);
+}
+
 static PyGetSetDef window_getset[] = {
     {"size", (getter)get_size, NULL, "Size in bytes.", NULL},
     {"name", (getter)get_name, NULL, "What error messages call it.", NULL},
     {"endian", (getter)get_endian, NULL, "Byte order of the registers: 'little' or 'big'.", NULL},
     {"closed", (getter)get_closed, NULL, "Whether close() was called.", NULL},
+    {"presence", (getter)get_presence, NULL, "Whether the device is still there, as a Presence; or None.", NULL},
     {0},
 };
 
@@ -314,6 +342,8 @@ static PyMethodDef window_methods[] = {
      "Write a bytes-like object by ascending stores of width bytes each (1, 2, 4 or 8), in memory order."},
     {"close", (PyCFunction)window_close, METH_NOARGS,
      "close($self, /)\n--\n\nRelease the mapping. Later accesses raise ClosedError; a second close does nothing."},
+    {"_join", (PyCFunction)window_join, METH_O,
+     "_join($self, presence, /)\n--\n\nBelong to a device: do not believe what is read once it is gone."},
     {"__init_subclass__", window_init_subclass, METH_CLASS | METH_NOARGS, "Give the subclass methods of its own."},
     {0},
 };
@@ -364,7 +394,7 @@ static int access_exec(PyObject *module)
     int result = type ? PyModule_AddType(module, (PyTypeObject *)type) : -1;
 
     Py_XDECREF(type);
-    return result;
+    return result < 0 ? result : PyModule_AddType(module, &presence_type);
 }
 
 static PyModuleDef_Slot access_slots[] = {

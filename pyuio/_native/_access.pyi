@@ -11,6 +11,8 @@ Raised by every access, always before the hardware is touched:
   than the register; ``endian`` is none of ``"little"``, ``"big"`` and None (the window's); 64 bits on a 32-bit
   processor.
 * `pyuio.errors.ClosedError`: the window was closed.
+* `pyuio.errors.DeviceRemovedError`: the window is a device's, and that is known to be gone. Also raised after a read of
+  which all bits were 1, or 0, if the kernel says that the device is gone.
 """
 
 from typing import Literal, SupportsIndex, TypeAlias
@@ -18,6 +20,38 @@ from typing import Literal, SupportsIndex, TypeAlias
 from typing_extensions import Buffer
 
 Endian: TypeAlias = Literal["little", "big"]
+
+class Presence:
+    """Whether an open device is still there. One for each `pyuio.Device`, which all its parts ask, or tell.
+
+    What is known to be gone stays so: a device that comes back is another one. Asking takes one or two system calls.
+
+    Args:
+        name: of the device, for messages.
+    """
+
+    def __init__(self, name: str) -> None: ...
+    def ask_config(self, file: int) -> None:
+        """Ask this descriptor of the ``config`` file from now on; it is duplicated. OSError: it cannot be."""
+
+    def ask_node(self, file: int) -> None:
+        """Ask this descriptor of an attribute of the UIO node from now on; it is duplicated. OSError: it cannot be."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the device is known to be gone, without asking the kernel."""
+
+    def note_gone(self) -> None:
+        """Say that the device is gone: every later access to its registers raises `DeviceRemovedError`."""
+
+    def is_gone(self) -> bool:
+        """Return whether the device is gone, having asked the kernel."""
+
+    def require(self) -> None:
+        """Ask the kernel, and raise `DeviceRemovedError` if the device is gone."""
+
+    def close(self) -> None:
+        """Ask nobody any more; what is known stays known. Again is harmless."""
 
 class Window:
     """`size` bytes of registers that start `offset` bytes into a writable buffer, usually a `mmap.mmap`.
@@ -56,6 +90,13 @@ class Window:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
+
+    @property
+    def presence(self) -> Presence | None:
+        """Whether the device is still there; None for what is no device's."""
+
+    def _join(self, presence: Presence, /) -> None:
+        """Belong to a device: do not believe what is read once it is gone. ClosedError: the window was closed."""
 
     def close(self) -> None:
         """Let go of the buffer. Later accesses raise `pyuio.errors.ClosedError`; a second close does nothing."""

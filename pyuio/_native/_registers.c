@@ -61,8 +61,12 @@ INLINE void put(const Register *self, unsigned long value)
 
 static PyObject *register_read(Register *self, PyObject *Py_UNUSED(none))
 {
-    if (LIKELY(self->readable && reachable(self)))
-        return PyLong_FromUnsignedLong(fetch(self));
+    unsigned long value;
+
+    if (LIKELY(self->readable && reachable(self))) {
+        value = fetch(self);
+        return unbelievable(self->window, value, self->bits) ? NULL : PyLong_FromUnsignedLong(value);
+    }
     return PyObject_CallMethod((PyObject *)self, "_read_slowly", NULL);
 }
 
@@ -193,7 +197,10 @@ static PyObject *field_get(Field *self, PyObject *object, PyObject *Py_UNUSED(ty
         return PyErr_Format(PyExc_TypeError, "a field is one of a Register, not of %.100s", Py_TYPE(object)->tp_name);
     if (UNLIKELY(self->mask & ~of->gettable || !reachable(of)))
         return PyObject_CallMethod((PyObject *)self, "_get_slowly", "O", object);
-    value = (fetch(of) & (unsigned long)self->mask) >> self->low;
+    value = fetch(of);
+    if (unbelievable(of->window, value, of->bits))
+        return NULL;
+    value = (value & (unsigned long)self->mask) >> self->low;
     result = converted(self, value);
     if (UNLIKELY(!result && !PyErr_Occurred()))
         return PyObject_CallMethod((PyObject *)self, "_convert_slowly", "Ok", object, value);
@@ -216,7 +223,13 @@ static int field_set(Field *self, PyObject *object, PyObject *given)
         return -1;
     if (LIKELY(!(self->mask & ~of->settable) && fits && value <= (unsigned long)(self->mask >> self->low) &&
                (value || !(self->mask & of->ones)) && reachable(of))) {
-        kept = of->needed & ~self->mask ? fetch(of) & (unsigned long)~(self->mask | of->unkept) : 0;
+        kept = 0;
+        if (of->needed & ~self->mask) {
+            kept = fetch(of);
+            if (unbelievable(of->window, kept, of->bits))
+                return -1;
+            kept &= (unsigned long)~(self->mask | of->unkept);
+        }
         put(of, kept | value << self->low);
         return 0;
     }

@@ -1,30 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* What a Window is, the conversion of arguments, and the checks before an access, with their messages. */
+/* The conversion of arguments, and the checks before an access, with their messages. */
 #ifndef PYUIO_ACCESS_CHECK_H
 #define PYUIO_ACCESS_CHECK_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "presence.h"
 #if PY_VERSION_HEX < 0x030B0000
 #include <longintrepr.h>
 #endif
-#include <stdbool.h>
 
 #include "access_bus.h"
 
-#define COLD __attribute__((cold, noinline, unused)) /* not every file uses all of this */
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
-
-typedef struct {
-    PyObject_HEAD
-    volatile unsigned char *base;
-    size_t limit;     /* bytes that may be accessed: the size, and 0 once closed, so that one check does for both */
-    size_t size;
-    bool big;         /* registers are big-endian unless a call says otherwise */
-    bool open;
-    Py_buffer buffer; /* keeps the mapping from being closed or resized */
-    PyObject *name;
-} Window;
 
 /* ---- Arguments ---- */
 
@@ -153,6 +139,8 @@ static COLD PyObject *refuse_offset(Window *self, const char *verb, int bits, Py
 
     if (!self->open)
         return refuse_closed(self);
+    if (self->presence && self->presence->gone)
+        return presence_refuse(self->name);
     fits = number(offset, &value);
     if (fits < 0)
         return NULL;
@@ -195,6 +183,24 @@ INLINE bool in_range(unsigned long value, int bits)
     return (value >> (bits - 1)) >> 1 == 0;
 }
 
+/* Whether what was read may come from a device that is gone. */
+INLINE bool doubtful(unsigned long value, int bits)
+{
+    return ((value + 1) << (sizeof value * 8 - (size_t)bits)) <= 1UL << (sizeof value * 8 - (size_t)bits);
+}
+
+/* Whether it does: then an exception is set. */
+static COLD bool refuted(Window *self)
+{
+    return presence_is_gone(self->presence) && !presence_refuse(self->name);
+}
+
+/* Whether a value that was read is not to be believed: then an exception is set. */
+INLINE bool unbelievable(Window *self, unsigned long value, int bits)
+{
+    return UNLIKELY(doubtful(value, bits)) && self->presence && refuted(self);
+}
+
 /* A run of accesses: read(offset, length, width) and write(offset, data, width). */
 typedef struct {
     unsigned long offset, length, width;
@@ -212,6 +218,8 @@ static COLD int parse_run(Window *self, const char *verb, PyObject *offset, PyOb
         return -1;
     if (!self->open)
         return refuse_closed(self), -1;
+    if (self->presence && self->presence->gone)
+        return presence_refuse(self->name), -1;
     if (!width_fits || (run->width != 1 && run->width != 2 && run->width != 4 && run->width != 8))
         return PyErr_Format(PyExc_ValueError, "%U: the width must be 1, 2, 4 or 8 bytes, not %S", self->name, width), -1;
     if (!length_fits || run->length % run->width != 0)

@@ -20,6 +20,7 @@
 struct pyuio_command {
     int config; // the configuration space's file, a descriptor of its own
     pthread_mutex_t lock;
+    int let_go;       // nothing is written any more
     uint16_t enabled; // the register with the interrupt enabled
     // Interrupt Disable as it was last written or read here. Changed with the lock held, but for its being set because
     // the kernel's handler has set the bit, which is true in whatever order.
@@ -70,11 +71,29 @@ void pyuio_command_free(pyuio_command *self)
     free(self);
 }
 
+// The device is gone, or another driver's by now: writes nothing more, now and later, which gives -ENODEV.
+void pyuio_command_let_go(pyuio_command *self)
+{
+    pthread_mutex_lock(&self->lock);
+    self->let_go = 1;
+    pthread_mutex_unlock(&self->lock);
+}
+
+// Lock held. Writes part of the configuration space: 0, or a negative errno.
+static int write_config(pyuio_command *self, const uint8_t *data, size_t length, int offset)
+{
+    if (self->let_go)
+        return -ENODEV;
+    return pwrite(self->config, data, length, offset) < 0 ? -errno : 0;
+}
+
 // Writes part of the configuration space that holds, or may hold, part of the register.
 int pyuio_command_write(pyuio_command *self, int offset, const uint8_t *data, int length)
 {
     pthread_mutex_lock(&self->lock);
-    int result = pwrite(self->config, data, (size_t)length, offset) < 0 ? -errno : note_command(self);
+    int result = write_config(self, data, (size_t)length, offset);
+    if (result == 0)
+        result = note_command(self);
     pthread_mutex_unlock(&self->lock);
     return result;
 }
@@ -92,7 +111,9 @@ int pyuio_command_change(pyuio_command *self, int set, int clear)
         bytes[0] = (uint8_t)command;
         bytes[1] = (uint8_t)(command >> 8);
         size_t length = (set | clear) > 0xff ? 2 : 1;
-        result = pwrite(self->config, bytes, length, COMMAND_OFFSET) < 0 ? -errno : note_command(self);
+        result = write_config(self, bytes, length, COMMAND_OFFSET);
+        if (result == 0)
+            result = note_command(self);
     }
     pthread_mutex_unlock(&self->lock);
     return result;
@@ -104,10 +125,10 @@ static int set_masked(pyuio_command *self, int masked)
     // Both bytes: older QEMU (7.2) looks again at a pending interrupt only when the write covers offset 4.
     uint16_t command = masked ? self->enabled | INTERRUPT_DISABLE : self->enabled;
     uint8_t bytes[2] = {(uint8_t)command, (uint8_t)(command >> 8)};
-    if (pwrite(self->config, bytes, sizeof bytes, COMMAND_OFFSET) < 0)
-        return -errno;
-    self->masked = masked;
-    return 0;
+    int result = write_config(self, bytes, sizeof bytes, COMMAND_OFFSET);
+    if (result == 0)
+        self->masked = masked;
+    return result;
 }
 
 // Masks or unmasks; with `only_if_masked` not unless it is thought to be masked.

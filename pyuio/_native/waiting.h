@@ -39,6 +39,7 @@ void pyuio_serve_end(pyuio_interrupt *interrupt);
 
 pyuio_command *pyuio_command_new(int config);
 void pyuio_command_free(pyuio_command *command);
+void pyuio_command_let_go(pyuio_command *command);
 int pyuio_command_write(pyuio_command *command, int offset, const uint8_t *data, int length);
 int pyuio_command_change(pyuio_command *command, int set, int clear);
 /* cdef */

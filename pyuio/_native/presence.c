@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/* Presence as seen from Python; what it does is in presence.h. */
+#include "presence.h"
+
+#include <fcntl.h>
+
+static PyObject *presence_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"name", NULL};
+    PyObject *name;
+    Presence *self;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U:Presence", keywords, &name))
+        return NULL;
+    self = (Presence *)type->tp_alloc(type, 0);
+    if (!self)
+        return NULL;
+    self->name = Py_NewRef(name);
+    self->config = self->node = -1;
+    return (PyObject *)self;
+}
+
+static int ask_by(int *mine, PyObject *given)
+{
+    int file = PyObject_AsFileDescriptor(given);
+    int duplicate = file < 0 ? -1 : fcntl(file, F_DUPFD_CLOEXEC, 0);
+
+    if (duplicate < 0) {
+        if (file >= 0)
+            PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    if (*mine >= 0)
+        close(*mine);
+    *mine = duplicate;
+    return 0;
+}
+
+static PyObject *presence_ask_config(Presence *self, PyObject *file)
+{
+    if (ask_by(&self->config, file) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *presence_ask_node(Presence *self, PyObject *file)
+{
+    if (ask_by(&self->node, file) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *note_gone(Presence *self, PyObject *Py_UNUSED(none))
+{
+    presence_note_gone(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *is_gone(Presence *self, PyObject *Py_UNUSED(none))
+{
+    return PyBool_FromLong(presence_is_gone(self));
+}
+
+static PyObject *require(Presence *self, PyObject *Py_UNUSED(none))
+{
+    if (presence_is_gone(self))
+        return presence_refuse(self->name);
+    Py_RETURN_NONE;
+}
+
+static PyObject *presence_close(Presence *self, PyObject *Py_UNUSED(none))
+{
+    int *files[] = {&self->config, &self->node};
+
+    for (size_t i = 0; i < 2; i++) {
+        if (*files[i] >= 0)
+            close(*files[i]);
+        *files[i] = -1;
+    }
+    Py_RETURN_NONE;
+}
+
+static void presence_dealloc(Presence *self)
+{
+    Py_XDECREF(presence_close(self, NULL)); /* no window is left: each of them holds it */
+    Py_CLEAR(self->name);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyObject *get_gone(Presence *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->gone);
+}
+
+static PyMethodDef presence_methods[] = {
+    {"ask_config", (PyCFunction)presence_ask_config, METH_O,
+     "ask_config($self, file, /)\n--\n\nAsk this descriptor of the configuration space from now on; it is duplicated."},
+    {"ask_node", (PyCFunction)presence_ask_node, METH_O,
+     "ask_node($self, file, /)\n--\n\nAsk this descriptor of an attribute of the node from now on; it is duplicated."},
+    {"note_gone", (PyCFunction)note_gone, METH_NOARGS,
+     "note_gone($self, /)\n--\n\nSay that the device is gone: every later access to its registers raises."},
+    {"is_gone", (PyCFunction)is_gone, METH_NOARGS,
+     "is_gone($self, /)\n--\n\nAsk the kernel whether the device is gone."},
+    {"require", (PyCFunction)require, METH_NOARGS,
+     "require($self, /)\n--\n\nAsk the kernel, and raise DeviceRemovedError when the device is gone."},
+    {"close", (PyCFunction)presence_close, METH_NOARGS,
+     "close($self, /)\n--\n\nAsk nobody any more; what is known stays known. Again is harmless."},
+    {0},
+};
+
+static PyGetSetDef presence_getset[] = {
+    {"gone", (getter)get_gone, NULL, "Whether the device is known to be gone, without asking.", NULL},
+    {0},
+};
+
+PyTypeObject presence_type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "pyuio._native._access.Presence",
+    .tp_doc = "Presence(name)\n--\n\nWhether an open device is still there. See _access.pyi.",
+    .tp_basicsize = sizeof(Presence),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = presence_new,
+    .tp_dealloc = (destructor)presence_dealloc,
+    .tp_methods = presence_methods,
+    .tp_getset = presence_getset,
+};
