@@ -109,7 +109,7 @@ class Device:
             stack.callback(self._presence.close)
             if self.address is not None:
                 self._config = ConfigSpace(self._directory, self._presence)
-                stack.callback(self._config.close)
+                stack.callback(self._config.end)
                 self._presence.ask_config(self._config.fileno())
                 _lock(self._config.fileno(), self.name, stack)
             self.uio = self._find_node(found, bind, stack)

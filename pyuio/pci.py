@@ -25,7 +25,7 @@ from pyuio.bars import Bar, parse_resources
 from pyuio.capabilities import Capability, walk_extended, walk_standard
 from pyuio.config_guard import ConfigGuard
 from pyuio.errors import ClosedError, DeviceRemovedError, PermissionDeniedError
-from pyuio.sysfs import read_text, translated
+from pyuio.sysfs import link_name, read_text, translated
 
 _ADDRESS = re.compile(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
 
@@ -301,7 +301,12 @@ class ConfigSpace(ConfigImage):
         return failed
 
     def let_go(self) -> None:
-        """Write nothing more, not even to mask the interrupt: the device is gone, or another driver's."""
+        """Write nothing more, not even to mask the interrupt: the device is gone, or another driver's.
+
+        If it was unbound, and nobody has it, it is masked and its bus mastering switched off before.
+        """
+        if link_name(self.directory / "driver") is None:
+            _lib.pyuio_command_change(self.command_register, int(Command.INTERRUPT_DISABLE), int(Command.BUS_MASTER))
         _lib.pyuio_command_let_go(self.command_register)
 
     def fileno(self) -> int:
@@ -421,3 +426,8 @@ class ConfigSpace(ConfigImage):
             file, self._file = self._file, -1
             if file >= 0:
                 os.close(file)
+
+    def end(self) -> None:
+        """Close, and end the masking of the interrupt by the command register, too; again is harmless."""
+        self.close()
+        _lib.pyuio_command_let_go(self.command_register)

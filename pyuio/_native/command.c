@@ -18,9 +18,8 @@
 #define INTERRUPT_DISABLE 0x0400
 
 struct pyuio_command {
-    int config; // the configuration space's file, a descriptor of its own
+    int config; // the configuration space's file, a descriptor of its own; -1 when it was let go
     pthread_mutex_t lock;
-    int let_go;       // nothing is written any more
     uint16_t enabled; // the register with the interrupt enabled
     // Interrupt Disable as it was last written or read here. Changed with the lock held, but for its being set because
     // the kernel's handler has set the bit, which is true in whatever order.
@@ -71,18 +70,20 @@ void pyuio_command_free(pyuio_command *self)
     free(self);
 }
 
-// The device is gone, or another driver's by now: writes nothing more, now and later, which gives -ENODEV.
+// The device is gone, or another driver's by now, or closed: nothing more is read or written, which gives -ENODEV.
 void pyuio_command_let_go(pyuio_command *self)
 {
     pthread_mutex_lock(&self->lock);
-    self->let_go = 1;
+    if (self->config >= 0)
+        close(self->config);
+    self->config = -1;
     pthread_mutex_unlock(&self->lock);
 }
 
 // Lock held. Writes part of the configuration space: 0, or a negative errno.
 static int write_config(pyuio_command *self, const uint8_t *data, size_t length, int offset)
 {
-    if (self->let_go)
+    if (self->config < 0)
         return -ENODEV;
     return pwrite(self->config, data, length, offset) < 0 ? -errno : 0;
 }
@@ -104,7 +105,7 @@ int pyuio_command_change(pyuio_command *self, int set, int clear)
 {
     uint8_t bytes[2];
     pthread_mutex_lock(&self->lock);
-    ssize_t done = pread(self->config, bytes, sizeof bytes, COMMAND_OFFSET);
+    ssize_t done = self->config < 0 ? 0 : pread(self->config, bytes, sizeof bytes, COMMAND_OFFSET);
     int result = done == (ssize_t)sizeof bytes ? 0 : done < 0 ? -errno : -ENODEV;
     if (result == 0) {
         int command = (from_little_endian(bytes) & ~clear) | set;

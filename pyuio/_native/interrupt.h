@@ -24,11 +24,13 @@ struct pyuio_interrupt {
     int served;     // a service reads it, and nobody else may; the descriptor blocks meanwhile
     _Atomic int ending; // that service is to end; set before the interrupt is masked for good
     pyuio_kick *kick; // ends the service's read; NULL until its thread runs
+    _Atomic int gone;       // the device is: it may be another driver's by now, and is neither masked nor unmasked
     _Atomic int masked;     // where it masks otherwise
     _Atomic uint32_t total; // the kernel's running total at the last read
 };
 
 void pyuio_note_total(pyuio_interrupt *interrupt, uint32_t total);
+void pyuio_note_if_gone(pyuio_interrupt *interrupt, int64_t result);
 int pyuio_write_mask(pyuio_interrupt *interrupt, int masked, int only_if_masked);
 
 // serving.c, for the service's own thread

@@ -97,8 +97,11 @@ int64_t pyuio_serve_next(pyuio_interrupt *self, int64_t *time)
     struct timespec returned;
     ssize_t done = read(self->device, &total, sizeof total);
     clock_gettime(CLOCK_MONOTONIC, &returned);
-    if (done != (ssize_t)sizeof total)
-        return done < 0 && errno != EINTR ? -errno : PYUIO_SIGNAL;
+    if (done != (ssize_t)sizeof total) {
+        result = done < 0 && errno != EINTR ? -errno : PYUIO_SIGNAL;
+        pyuio_note_if_gone(self, result);
+        return result;
+    }
     *time = returned.tv_sec * 1000000000LL + returned.tv_nsec;
     pyuio_note_total(self, total);
     return (uint32_t)(total - before);

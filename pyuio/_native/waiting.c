@@ -96,6 +96,8 @@ void pyuio_mask_by_command(pyuio_interrupt *self, pyuio_command *command)
 // State locked. Masks or unmasks; with `only_if_masked` not unless it is thought to be masked.
 int pyuio_write_mask(pyuio_interrupt *self, int masked, int only_if_masked)
 {
+    if (self->gone)
+        return -EIO;
     if (self->masking == MASK_BY_COMMAND)
         return pyuio_command_mask(self->command, masked, only_if_masked);
     if (self->masking == NO_MASKING || (only_if_masked && !self->masked))
@@ -180,6 +182,13 @@ void pyuio_note_total(pyuio_interrupt *self, uint32_t total)
     note_masked(self); // the kernel's handler masked it
 }
 
+// By whoever got this result from the kernel: EIO is what a device that was removed or unbound gives.
+void pyuio_note_if_gone(pyuio_interrupt *self, int64_t result)
+{
+    if (result == -EIO)
+        self->gone = 1;
+}
+
 // Takes what is pending: the count, PYUIO_NONE, or an error.
 static int64_t take(pyuio_interrupt *self)
 {
@@ -189,6 +198,7 @@ static int64_t take(pyuio_interrupt *self)
     if (!self->served) { // or this read would block
         if (read(self->device, &total, sizeof total) != (ssize_t)sizeof total) {
             result = errno == EAGAIN ? PYUIO_NONE : -errno;
+            pyuio_note_if_gone(self, result);
         } else {
             result = (uint32_t)(total - self->total); // unsigned: right across the wrap at 2^32
             pyuio_note_total(self, total);
@@ -222,8 +232,10 @@ static int sleep_until_ready(pyuio_interrupt *self, int64_t timeout)
         return errno == EINTR ? PYUIO_SIGNAL : -errno;
     if (files[1].revents)
         return PYUIO_CLOSED;
-    if (files[0].revents & (POLLERR | POLLHUP)) // removed or unbound
+    if (files[0].revents & (POLLERR | POLLHUP)) { // removed or unbound
+        pyuio_note_if_gone(self, -EIO);
         return -EIO;
+    }
     if (files[0].revents & POLLNVAL)
         return -EBADF;
     if (ready > 0)

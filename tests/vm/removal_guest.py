@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: MIT
+"""Runs in the guest of test_removal.py: loses cards in every way while everything waits for them.
+
+``removal_guest.py PART...``: see the end of this file. What QEMU is to do goes to standard output, a line of JSON for
+each command of its machine protocol, and the answer comes by standard input; the last line is what was found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pyuio_drivers.edu import LIVENESS, Edu
+
+import pyuio
+from pyuio.region import Region
+from pyuio.sysfs import PCI_DEVICES, PCI_DRIVERS
+
+PORTS = ("0000:00:10.0", "0000:00:11.0", "0000:00:12.0")  # with a card behind each: card0, card1, card2
+ROOT_BUS = ("0000:00:18.0", "0000:00:19.0", "0000:00:1a.0")  # cards on the root bus: root0, root1, root2
+ENDS = ("device_del", "remove", "unbind")
+NEVER = 0x0BAD0BAD  # what the liveness register does not read as
+LIMIT = 30  # seconds for what ends within one
+
+
+def ask_host(**command: Any) -> Any:
+    """Have the host do something, and return its answer, or raise what it raised there."""
+    print(json.dumps(command), flush=True)
+    answer = json.loads(sys.stdin.readline())
+    if "error" in answer:
+        raise RuntimeError(answer["error"])
+    return answer["return"]
+
+
+def wait_until(condition: Callable[[], object], limit: float = LIMIT) -> float:
+    """Wait until something is so, and return when, as time.monotonic tells it."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be so"
+        time.sleep(0.001)
+    return time.monotonic()
+
+
+# ---- What waits ----
+
+Wait = Callable[[Edu], object]
+
+
+def serve(card: Edu) -> object:
+    with pyuio.Service(card.device.interrupt, card.acknowledge_program()) as service:
+        return service.read()
+
+
+def poll32(card: Edu) -> object:
+    return card.registers.poll32(LIVENESS, 0xFFFFFFFF, NEVER, None)
+
+
+def poll_by_name(card: Edu) -> object:
+    return card.named.liveness.poll(lambda register: register.read() == NEVER, None)
+
+
+# Each list on a card of its own, as a service, or the end of a transfer, has the interrupt to itself.
+WAITS: tuple[dict[str, Wait], ...] = (
+    {
+        "read": lambda card: card.device.interrupt.read(),
+        "poll": lambda card: card.device.interrupt.poll(None),
+        "read_async": lambda card: asyncio.run(card.device.interrupt.read_async()),
+        "wait": lambda card: pyuio.wait([card.device.interrupt]),
+        "poll32": poll32,
+        "DMA to the card": lambda card: card.to_device(bytes(4095 * 600), timeout=20),
+    },
+    {"service": serve, "poll by name": poll_by_name, "DMA from the card": lambda card: card.from_device(4095 * 600)},
+    {
+        "DMA to the card by interrupt": lambda card: card.to_device(bytes(4095 * 600), by_interrupt=True, timeout=20),
+        "poll32 besides": poll32,
+    },
+)
+
+
+class Waiting(threading.Thread):
+    """One wait, and how it ended."""
+
+    def __init__(self, name: str, wait: Wait, card: Edu) -> None:
+        super().__init__(name=name, daemon=True)
+        self._wait_for = wait
+        self._card = card
+        self.ended = "not at all"
+        self.when = 0.0
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.ended = f"returned {self._wait_for(self._card)!r}"
+        except pyuio.DeviceRemovedError:
+            self.ended = "removed"
+        except BaseException:
+            self.ended = traceback.format_exc()
+        self.when = time.monotonic()
+
+
+# ---- What is used afterwards ----
+
+
+def uses(card: Edu) -> dict[str, Callable[[], object]]:
+    """Every way to use a card, all of which must refuse once it is gone."""
+    bar, device, named = card.registers, card.device, card.named
+    assert isinstance(bar, Region)
+    found: dict[str, Callable[[], object]] = {}
+    for bits in (8, 16, 32, 64):
+        for verb, arguments in {"read": (), "write": (1,), "update": (1, 1), "set": (1,), "clear": (1,)}.items():
+            method = getattr(bar, f"{verb}{bits}")
+            found[method.__name__] = lambda method=method, arguments=arguments: method(0x80, *arguments)  # type: ignore[misc]
+    return found | {
+        "read of a run": lambda: bar.read(0, 16),
+        "write of a run": lambda: bar.write(LIVENESS, bytes(4)),
+        "poll32": lambda: bar.poll32(0, 0, 0, 0),
+        "read by name": named.identification.read,
+        "a field": lambda: named.identification.major,
+        "write by name": lambda: named.liveness.write(1),
+        "setting a field": lambda: setattr(named.status, "interrupt_after_factorial", True),
+        "poll by name": lambda: named.status.poll(lambda status: True, 0),
+        "big-endian": lambda: device.bar(0, endian="big").read32(0),
+        "interrupt.read": lambda: device.interrupt.read(0),
+        "interrupt.poll": lambda: device.interrupt.poll(0),
+        "wait": lambda: pyuio.wait([device.interrupt], 0),
+        "a service": lambda: serve(card),
+        "configuration space": lambda: device.config.vendor_id,
+        "command register": lambda: device.config.command,
+        "BARs": device.config.bars,
+        "DMA memory": lambda: device.dma.alloc(64),
+        "DMA": lambda: card.to_device(b"data"),
+        "factorial": lambda: card.factorial(5),
+    }
+
+
+def unrefused(card: Edu) -> list[str]:
+    """Return what did not raise DeviceRemovedError."""
+    wrong = []
+    for name, use in uses(card).items():
+        try:
+            wrong.append(f"{name}: {use()!r}")
+        except pyuio.DeviceRemovedError:
+            pass
+        except Exception as error:
+            wrong.append(f"{name}: {error!r}")
+    return wrong
+
+
+def first_refusal(card: Edu, first: str) -> str:
+    """Return how the first use of a card ended that is gone, which nothing has noticed."""
+    try:
+        return f"returned {uses(card)[first]()!r}"
+    except pyuio.DeviceRemovedError:
+        return "removed"
+    except Exception as error:
+        return repr(error)
+
+
+# ---- What is left ----
+
+
+def held() -> dict[str, int]:
+    """What this process and the kernel hold for cards."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    memory = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    return {
+        "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - a count, of names that go meanwhile
+        "mappings of devices": sum("/sys/" in line or "/dev/uio" in line for line in maps),
+        "mappings of hugepages": sum("hugepage" in line for line in maps),
+        "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208
+        "hugepages": int(memory["HugePages_Total"]),
+    }
+
+
+def settled(before: dict[str, int]) -> dict[str, int]:
+    """Return what is held now, once it is what it was or after a while."""
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: held() == before, 3)
+    return held()
+
+
+# ---- Losing cards, and getting them back ----
+
+
+def behind(port: str) -> str:
+    """Wait for the card behind a port and return its address; the driver can have it then."""
+    found: list[str] = []
+
+    def look() -> bool:
+        found[:] = [path.name for path in (PCI_DEVICES / port).glob("0000:??:??.?")]
+        return bool(found) and Path("/proc/bus/pci", found[0][5:7], found[0][8:]).exists()
+
+    wait_until(look)
+    return found[0]
+
+
+def lose(address: str, card: str, end: str) -> None:
+    if end == "device_del":
+        ask_host(execute="device_del", arguments={"id": card})
+    elif end == "remove":
+        (PCI_DEVICES / address / "remove").write_text("1")
+    else:
+        (PCI_DRIVERS / "uio_pci_generic/unbind").write_text(address)
+
+
+def get_back(address: str, card: str, place: dict[str, str], end: str) -> None:
+    if end == "device_del":
+        ask_host(deleted=card)
+        ask_host(execute="device_add", arguments={"driver": "edu", "id": card, **place})
+    elif end == "remove":
+        Path("/sys/bus/pci/rescan").write_text("1")
+    wait_until(lambda: (PCI_DEVICES / address / "resource0").exists())
+    behind(place["bus"]) if place["bus"] in PORTS else None
+
+
+@contextlib.contextmanager
+def opened(addresses: list[str]) -> Iterator[list[Edu]]:
+    with contextlib.ExitStack() as stack:
+        cards = []
+        for address in addresses:
+            card = stack.enter_context(Edu(pyuio.open(address, bind=True)))
+            card.registers.write32(LIVENESS, 0x12345678)  # so that nothing reads as 0
+            cards.append(card)
+        yield cards
+
+
+def losing_in_use(addresses: list[str], names: list[str], end: str) -> dict[str, Any]:
+    """Lose three cards that everything waits for, and return what was found."""
+    found: dict[str, Any] = {"waits": {}, "ms": {}, "unrefused": {}}
+    with opened(addresses) as cards:
+        waitings = [
+            [Waiting(name, wait, card) for name, wait in waits.items()]
+            for waits, card in zip(WAITS, cards, strict=True)
+        ]
+        time.sleep(0.3)
+        began = time.monotonic()
+        for card, waiting, address, name in zip(cards, waitings, addresses, names, strict=True):
+            assert all(one.is_alive() for one in waiting), [(one.name, one.ended) for one in waiting]
+            node = card.device.uio.directory
+            lose(address, name, end)
+            gone = wait_until(lambda node=node: not node.exists())  # type: ignore[misc]
+            for one in waiting:
+                one.join(LIMIT)
+                found["waits"][one.name] = one.ended
+                found["ms"][one.name] = round(1000 * (one.when - gone))
+            found["unrefused"][name] = unrefused(card)
+            if end == "unbind":
+                found.setdefault("bus mastering", []).append(
+                    bool((PCI_DEVICES / address / "config").read_bytes()[4] & 4)
+                )
+        found["seconds to remove"] = round(gone - began, 3)
+    return found
+
+
+def losing_unnoticed(address: str, name: str, place: dict[str, str], end: str) -> dict[str, str]:
+    """Lose a card that nothing waits for, and return how each first use of it ended."""
+    found = {}
+    # By device_del what is read is 0, after the others the card itself: what is plausible is not doubted.
+    firsts = ["read32", "update32", "read by name", "a field", "setting a field", "read of a run"]
+    for first in firsts if end == "device_del" else ["configuration space"] if end == "remove" else []:
+        with opened([address]) as (card,):
+            node = card.device.uio.directory
+            lose(address, name, end)
+            wait_until(lambda node=node: not node.exists())  # type: ignore[misc]
+            found[first] = first_refusal(card, first)
+            left = unrefused(card)
+            found[f"after {first}"] = str(left)
+        get_back(address, name, place, end)
+    return found
+
+
+def cycles(address: str, name: str, place: dict[str, str], number: int) -> dict[str, Any]:
+    """Use a card and lose it, many times."""
+    found: dict[str, Any] = {}
+    for cycle in range(number):
+        with Edu(pyuio.open(address, bind=True)) as card:
+            assert card.liveness(cycle + 1) == (cycle + 1) ^ 0xFFFFFFFF
+            assert card.factorial_by_interrupt(5, timeout=10) == 120
+            card.to_device(b"some data", timeout=10)
+            assert card.from_device(9, timeout=10) == b"some data"
+            ask_host(execute="device_del", arguments={"id": name})
+            try:
+                card.device.interrupt.read(LIMIT)
+            except pyuio.DeviceRemovedError:
+                pass
+            else:
+                raise AssertionError("the wait returned")
+        get_back(address, name, place, "device_del")
+        if cycle == 1:
+            found["before"] = held()
+            found["mappings before"] = len(Path("/proc/self/maps").read_text().splitlines())
+    found["after"] = settled(found["before"])
+    found["mappings after"] = len(Path("/proc/self/maps").read_text().splitlines())
+    return found
+
+
+def example(address: str, name: str, place: dict[str, str]) -> str:
+    """Run examples/hotplug.py, with QEMU in place of sysfs, and return what it prints."""
+    path = Path(__file__).resolve().parents[2] / "examples/hotplug.py"
+    spec = importlib.util.spec_from_file_location("hotplug_example", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def unplug(address: str, again: threading.Event) -> None:
+        lose(address, name, "device_del")
+        again.wait()
+        get_back(address, name, place, "device_del")
+
+    module.unplug = unplug
+    lines: list[str] = []
+    module.print = lambda *words: lines.append(" ".join(map(str, words)))
+    module.main(address)
+    return "\n".join(lines)
+
+
+def main(parts: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    names = [f"card{number}" for number in range(3)]
+    places = [{"bus": f"slot{number}"} for number in range(3)]
+    addresses = [behind(port) for port in PORTS]
+    before = held()
+    for part in parts:
+        start = time.monotonic()
+        if part == "ports":
+            for end in ENDS:
+                found[f"ports, {end}"] = losing_in_use(addresses, names, end)
+                for address, name, place in zip(addresses, names, places, strict=True):
+                    get_back(address, name, place, end)
+        elif part == "root bus":
+            for end in ENDS[1:]:
+                found[f"root bus, {end}"] = losing_in_use(list(ROOT_BUS), ["", "", ""], end)
+                if end == "remove":
+                    Path("/sys/bus/pci/rescan").write_text("1")
+                    wait_until(lambda: all((PCI_DEVICES / address / "resource0").exists() for address in ROOT_BUS))
+            try:
+                ask_host(execute="device_del", arguments={"id": "root0"})
+                found["root bus, device_del"] = "done"
+            except RuntimeError as error:
+                found["root bus, device_del"] = str(error)
+        elif part == "unnoticed":
+            for end in ENDS:
+                found[f"unnoticed, {end}"] = losing_unnoticed(addresses[0], names[0], places[0], end)
+        elif part == "example":
+            found["example"] = example(addresses[0], names[0], places[0])
+        else:
+            found["cycles"] = cycles(addresses[0], names[0], places[0], int(part))
+        found[f"seconds of {part}"] = round(time.monotonic() - start, 1)
+    found["held before"], found["held after"] = before, settled(before)
+    found["links"] = [os.readlink(p) for p in Path("/proc/self/fd").iterdir() if p.is_symlink()]
+    return found
+
+
+if __name__ == "__main__":
+    logging.raiseExceptions = False
+    try:
+        results = main(sys.argv[1:])
+    except BaseException:
+        results = {"failed": traceback.format_exc()}
+    print(json.dumps({"found": results}), flush=True)
