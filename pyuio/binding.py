@@ -138,10 +138,13 @@ class Binding:
         device = PCI_DEVICES / self.address
         if not device.exists():
             return
-        # An empty line clears the override.
-        _write(self.address, device / "driver_override", self.previous_override + "\n")
-        if bound_driver(self.address) == self.driver != self.previous:
-            _write(self.address, device / "driver/unbind", self.address)
+        try:
+            # An empty line clears the override.
+            _write(self.address, device / "driver_override", self.previous_override + "\n")
+            if bound_driver(self.address) == self.driver != self.previous:
+                _write(self.address, device / "driver/unbind", self.address)
+        except DeviceRemovedError:
+            return  # at this moment
         if self.previous is not None and bound_driver(self.address) != self.previous:
             if not (PCI_DRIVERS / self.previous).exists():
                 reason = (

@@ -122,7 +122,7 @@ class Inspection:
         """Unmap the BARs and close the configuration space; again is harmless."""
         for region in self._regions.values():
             region.close()
-        self.config.close()
+        self.config.end()
 
     def __enter__(self) -> Inspection:
         """Return itself; leaving the block closes it."""

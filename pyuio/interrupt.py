@@ -157,6 +157,7 @@ class Interrupt:
             DeviceBusyError: a service has it, or somebody waits for it.
             ClosedError: it is closed.
         """
+        self._require_there()
         busy = bool(self._waiters.loops)
         self.checked(-errno.EBUSY if busy else _lib.pyuio_serve_begin(self._native), "serving it")
 
@@ -164,6 +165,11 @@ class Interrupt:
         """Say so, for all parts of the device, if what a function in C returned means that the device is gone."""
         if self._presence is not None and -result in _GONE:
             self._presence.note_gone()
+
+    def _require_there(self) -> None:
+        # Something else may have noticed before the kernel does.
+        if self._presence is not None and self._presence.gone and not self.closed:
+            self._presence.require()
 
     def checked(self, result: int, doing: str) -> int:
         """Return what a function in C returned, or raise what it stands for; `doing` is for the message."""
@@ -185,6 +191,7 @@ class Interrupt:
         """Call a waiting function until it has a result other than a signal, and return that."""
         remaining = timeout_nanoseconds(timeout)
         deadline = None if remaining <= 0 else time.monotonic_ns() + remaining
+        self._require_there()
         while True:
             result: int = function(self._native, remaining)
             if result > 0:  # first, as the caller has an interrupt to handle
@@ -261,6 +268,7 @@ class Interrupt:
         remaining = timeout_nanoseconds(timeout)
         deadline = None if remaining < 0 else time.monotonic() + remaining / _NANOSECONDS
         in_time = True
+        self._require_there()
         while True:
             count = self.checked(_lib.pyuio_read(self._native, 0), "waiting for an interrupt")
             if count:
@@ -334,6 +342,7 @@ class Interrupt:
         Gives the descriptor that becomes readable with an interrupt, the one that does when the interrupt is closed,
         and whether an interrupt is pending already. Raises what `read` raises.
         """
+        self._require_there()
         self.checked(_lib.pyuio_hold(self._native), "waiting for an interrupt")
         _lib.pyuio_count_sleeper(self._native, 1)
         try:

@@ -114,11 +114,11 @@ class PortRegion(Common):
             ClosedError: the region was closed.
             DeviceRemovedError: the device is gone.
         """
-        if self._presence is not None:
-            self._presence.require()
         with self._lock:
             if self._fd is None:
                 raise ClosedError(f"{self._name} is closed")
+            if self._presence is not None:
+                self._presence.require()
             duplicate = os.dup(self._fd)
         stack.callback(os.close, duplicate)
         return duplicate, offset

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -20,10 +21,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from pyuio_drivers.edu import LIVENESS, Edu
 
 import pyuio
+import pyuio.discovery
+import pyuio.inspection
 from pyuio.region import Region
 from pyuio.sysfs import PCI_DEVICES, PCI_DRIVERS
 
@@ -36,7 +40,7 @@ LIMIT = 30  # seconds for what ends within one
 
 def ask_host(**command: Any) -> Any:
     """Have the host do something, and return its answer, or raise what it raised there."""
-    print(json.dumps(command), flush=True)
+    print(json.dumps(command), file=sys.__stdout__, flush=True)
     answer = json.loads(sys.stdin.readline())
     if "error" in answer:
         raise RuntimeError(answer["error"])
@@ -193,16 +197,14 @@ def settled(before: dict[str, int]) -> dict[str, int]:
 # ---- Losing cards, and getting them back ----
 
 
+def is_set_up(address: str) -> bool:
+    """Whether a card is there and a driver can have it: the kernel makes this file last."""
+    return Path("/proc/bus/pci", address[5:7], address[8:]).exists()
+
+
 def behind(port: str) -> str:
-    """Wait for the card behind a port and return its address; the driver can have it then."""
-    found: list[str] = []
-
-    def look() -> bool:
-        found[:] = [path.name for path in (PCI_DEVICES / port).glob("0000:??:??.?")]
-        return bool(found) and Path("/proc/bus/pci", found[0][5:7], found[0][8:]).exists()
-
-    wait_until(look)
-    return found[0]
+    """The address of the card behind a port."""
+    return next(path.name for path in (PCI_DEVICES / port).glob("0000:??:??.?"))
 
 
 def lose(address: str, card: str, end: str) -> None:
@@ -214,14 +216,14 @@ def lose(address: str, card: str, end: str) -> None:
         (PCI_DRIVERS / "uio_pci_generic/unbind").write_text(address)
 
 
-def get_back(address: str, card: str, place: dict[str, str], end: str) -> None:
+def get_back(address: str, card: str, place: dict[str, str], end: str, deleted: bool = False) -> None:
     if end == "device_del":
-        ask_host(deleted=card)
+        if not deleted:
+            ask_host(deleted=card)
         ask_host(execute="device_add", arguments={"driver": "edu", "id": card, **place})
     elif end == "remove":
         Path("/sys/bus/pci/rescan").write_text("1")
-    wait_until(lambda: (PCI_DEVICES / address / "resource0").exists())
-    behind(place["bus"]) if place["bus"] in PORTS else None
+    wait_until(lambda: is_set_up(address))
 
 
 @contextlib.contextmanager
@@ -263,20 +265,57 @@ def losing_in_use(addresses: list[str], names: list[str], end: str) -> dict[str,
     return found
 
 
+# What is the first to notice that a card went which nothing waits for. By device_del registers read as 0. By the other
+# two they are the card's own still, and what is plausible is not doubted.
+FIRSTS = {
+    "device_del": ("read32", "update32", "read by name", "a field", "setting a field", "read of a run", "poll32"),
+    "remove": ("configuration space", "BARs", "setting a field"),  # of a register that is 0
+    "unbind": ("interrupt.read", "DMA memory", "setting a field"),
+}
+
+
 def losing_unnoticed(address: str, name: str, place: dict[str, str], end: str) -> dict[str, str]:
-    """Lose a card that nothing waits for, and return how each first use of it ended."""
+    """Lose a card that nothing waits for, for each first use of it: how that ended, and what did not refuse then."""
     found = {}
-    # By device_del what is read is 0, after the others the card itself: what is plausible is not doubted.
-    firsts = ["read32", "update32", "read by name", "a field", "setting a field", "read of a run"]
-    for first in firsts if end == "device_del" else ["configuration space"] if end == "remove" else []:
+    for first in FIRSTS[end]:
         with opened([address]) as (card,):
             node = card.device.uio.directory
             lose(address, name, end)
+            if end == "device_del":
+                ask_host(deleted=name)  # the kernel lets go of it before QEMU does
             wait_until(lambda node=node: not node.exists())  # type: ignore[misc]
             found[first] = first_refusal(card, first)
-            left = unrefused(card)
-            found[f"after {first}"] = str(left)
-        get_back(address, name, place, end)
+            found[f"after {first}"] = ", ".join(unrefused(card))
+        get_back(address, name, place, end, deleted=end == "device_del")
+    return found
+
+
+def pull(port: str, name: str) -> None:
+    """Switch a slot's power off behind the kernel's back, upon which QEMU takes the card away at once.
+
+    The slot control register (PCI Express Base Specification 5.0, section 7.5.3.10): power controller off, power
+    indicator off. The kernel's driver, which would notice, has been taken off it.
+    """
+    driver = Path("/sys/bus/pci_express/drivers/pciehp")
+    (driver / "unbind").write_text(next(path.name for path in driver.glob(f"{port}:*")))
+    with pyuio.inspection.Inspection(pyuio.discovery.find(port)) as slot:
+        express = next(one for one in slot.config.capabilities() if one.id == 0x10)
+        with slot.config.unlocked() as config:
+            config.write16(express.offset + 0x18, config.read16(express.offset + 0x18) | 0x0700)
+    ask_host(deleted=name)
+
+
+def pulling(address: str, port: str, name: str) -> dict[str, str]:
+    """Pull a card out, and return how the waits ended that look for themselves, and how everything did then."""
+    with opened([address]) as (card,):
+        waiting = [Waiting("poll32", poll32, card), Waiting("poll by name", poll_by_name, card)]
+        time.sleep(0.3)
+        pull(port, name)
+        for one in waiting:
+            one.join(LIMIT)
+        found = {one.name: one.ended for one in waiting}
+        found["afterwards"] = ", ".join(unrefused(card))
+    found["the kernel"] = "did not notice" if (PCI_DEVICES / address).exists() else "noticed"
     return found
 
 
@@ -319,11 +358,10 @@ def example(address: str, name: str, place: dict[str, str]) -> str:
         again.wait()
         get_back(address, name, place, "device_del")
 
-    module.unplug = unplug
-    lines: list[str] = []
-    module.print = lambda *words: lines.append(" ".join(map(str, words)))
-    module.main(address)
-    return "\n".join(lines)
+    output = io.StringIO()
+    with mock.patch.object(module, "unplug", unplug), contextlib.redirect_stdout(output):
+        module.main(address)
+    return output.getvalue()
 
 
 def main(parts: list[str]) -> dict[str, Any]:
@@ -331,6 +369,7 @@ def main(parts: list[str]) -> dict[str, Any]:
     names = [f"card{number}" for number in range(3)]
     places = [{"bus": f"slot{number}"} for number in range(3)]
     addresses = [behind(port) for port in PORTS]
+    ask_host(execute="query-status", arguments={})  # connected, it misses no event
     before = held()
     for part in parts:
         start = time.monotonic()
@@ -344,7 +383,7 @@ def main(parts: list[str]) -> dict[str, Any]:
                 found[f"root bus, {end}"] = losing_in_use(list(ROOT_BUS), ["", "", ""], end)
                 if end == "remove":
                     Path("/sys/bus/pci/rescan").write_text("1")
-                    wait_until(lambda: all((PCI_DEVICES / address / "resource0").exists() for address in ROOT_BUS))
+                    wait_until(lambda: all(map(is_set_up, ROOT_BUS)))
             try:
                 ask_host(execute="device_del", arguments={"id": "root0"})
                 found["root bus, device_del"] = "done"
@@ -353,13 +392,14 @@ def main(parts: list[str]) -> dict[str, Any]:
         elif part == "unnoticed":
             for end in ENDS:
                 found[f"unnoticed, {end}"] = losing_unnoticed(addresses[0], names[0], places[0], end)
+        elif part == "pulled":  # the last, as the card does not come back
+            found["pulled"] = pulling(addresses[2], PORTS[2], names[2])
         elif part == "example":
             found["example"] = example(addresses[0], names[0], places[0])
         else:
             found["cycles"] = cycles(addresses[0], names[0], places[0], int(part))
         found[f"seconds of {part}"] = round(time.monotonic() - start, 1)
     found["held before"], found["held after"] = before, settled(before)
-    found["links"] = [os.readlink(p) for p in Path("/proc/self/fd").iterdir() if p.is_symlink()]
     return found
 
 
