@@ -101,6 +101,7 @@ class Region(Common, Window):
             if presence is not None:
                 self._join(presence)
         except BaseException:
+            super().close()
             mapping.close()
             raise
         self._mmio = mapping

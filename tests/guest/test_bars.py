@@ -11,12 +11,13 @@ import pytest
 import pyuio
 from pyuio import binding
 from pyuio.bars import Bar
-from pyuio.pci import ConfigSpace
+from pyuio.pci import Command, ConfigSpace
 from pyuio.region import PortRegion, Region
-from pyuio.sysfs import PCI_DEVICES
-from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, SDHCI, XHCI, Cards
+from pyuio.sysfs import PCI_DEVICES, PCI_DRIVERS
+from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, SDHCI, XHCI, Cards, command_register
 
 LIVENESS = 0x04
+SCRATCH = 7  # of a 16550 serial port: keeps what is written
 
 
 def test_registers_of_a_real_card(device: pyuio.Device) -> None:
@@ -207,3 +208,50 @@ def test_bars_that_share_a_page(page_sharers: list[str]) -> None:
             if region.address is not None and region.address % mmap.PAGESIZE:
                 with pytest.raises(pyuio.MappingError, match="into its page"):
                     _ = region.mmio
+
+
+@pytest.mark.parametrize("end", ["unbind", "remove"])
+def test_a_port_bar_of_a_card_that_goes(serial: str, end: str) -> None:
+    driver = PCI_DEVICES / serial / "driver"
+    with pyuio.open(serial) as device:
+        bar = device.bar(0)
+        assert isinstance(bar, PortRegion)
+        bar.write8(SCRATCH, 0x5A)
+        assert bar.read8(SCRATCH) == 0x5A
+        if end == "unbind":
+            (driver / "unbind").write_text(serial)
+            assert bar.read8(SCRATCH) == 0x5A  # the card is there
+            assert device.removed
+        else:
+            (PCI_DEVICES / serial / "remove").write_text("1")
+            with pytest.raises(pyuio.DeviceRemovedError):
+                bar.read8(SCRATCH)  # the kernel refuses
+        uses = (
+            lambda: bar.read8(SCRATCH),
+            lambda: bar.write8(SCRATCH, 1),
+            lambda: bar.set8(SCRATCH, 1),
+            lambda: bar.read(SCRATCH, 1, 1),
+            lambda: bar.poll32(0, 0, 0, 0),
+            lambda: device.bar(0),
+        )
+        for use in uses:
+            with pytest.raises(pyuio.DeviceRemovedError):
+                use()
+    Path("/sys/bus/pci/rescan").write_text("1")
+    binding.bind(serial)
+
+
+def test_a_card_that_was_unbound_is_left_alone(edu: str) -> None:
+    """Whoever has it then has its command register, too."""
+    bound = binding.bind(edu)
+    with pyuio.open(edu) as device:
+        device.dma.alloc(64)
+        (PCI_DEVICES / edu / "driver/unbind").write_text(edu)
+        assert not command_register(edu) & Command.BUS_MASTER
+        (PCI_DRIVERS / bound.driver / "bind").write_text(edu)  # somebody else, who has it as he likes it
+        config = ConfigSpace(PCI_DEVICES / edu)
+        config.change_command(set=Command.BUS_MASTER, clear=Command.INTERRUPT_DISABLE)
+        config.end()
+        wanted = command_register(edu)
+    assert command_register(edu) == wanted
+    bound.undo()
