@@ -8,7 +8,10 @@ setup(
         Extension(
             "pyuio._native._access",
             sources=["pyuio/_native/_access.c", "pyuio/_native/presence.c"],
-            depends=[f"pyuio/_native/{name}.h" for name in ("access_bus", "access_check", "clipped", "presence")],
+            depends=[
+                f"pyuio/_native/{name}.h"
+                for name in ("access_bus", "access_check", "access_run", "clipped", "presence")
+            ],
             extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
         ),
         Extension(

@@ -8,7 +8,6 @@ a section of the first.
 
 from __future__ import annotations
 
-import enum
 import errno
 import logging
 import operator
@@ -23,9 +22,12 @@ from pyuio._native._waiting import ffi as _ffi
 from pyuio._native._waiting import lib as _lib
 from pyuio.bars import Bar, parse_resources
 from pyuio.capabilities import Capability, walk_extended, walk_standard
+from pyuio.config_bits import Command, Status
 from pyuio.config_guard import ConfigGuard
 from pyuio.errors import ClosedError, DeviceRemovedError, PermissionDeniedError
 from pyuio.sysfs import link_name, read_text, translated
+
+__all__ = ["Command", "ConfigImage", "ConfigSpace", "Status", "parse_address"]
 
 _ADDRESS = re.compile(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
 
@@ -45,43 +47,6 @@ def parse_address(text: str) -> str | None:
         return None
     domain, bus, device, function = match.groups(default="0000")
     return f"{int(domain, 16):04x}:{bus.lower()}:{device.lower()}.{function}"
-
-
-class RegisterBits(enum.IntFlag):
-    """Bits of a register by name; printed as ``MEMORY_SPACE|BUS_MASTER``."""
-
-    def __str__(self) -> str:
-        return "|".join(str(bit.name) for bit in type(self) if bit in self) or "0"
-
-
-class Command(RegisterBits):
-    """The command register, offset 0x04 (section 6.2.2)."""
-
-    IO_SPACE = 1 << 0
-    MEMORY_SPACE = 1 << 1
-    BUS_MASTER = 1 << 2
-    SPECIAL_CYCLES = 1 << 3
-    MEMORY_WRITE_AND_INVALIDATE = 1 << 4
-    VGA_PALETTE_SNOOP = 1 << 5
-    PARITY_ERROR_RESPONSE = 1 << 6
-    SERR_ENABLE = 1 << 8
-    FAST_BACK_TO_BACK_ENABLE = 1 << 9
-    INTERRUPT_DISABLE = 1 << 10
-
-
-class Status(RegisterBits):
-    """The status register, offset 0x06 (section 6.2.3), without the two-bit `ConfigSpace.devsel_timing`."""
-
-    INTERRUPT_STATUS = 1 << 3
-    CAPABILITIES_LIST = 1 << 4
-    MHZ_66_CAPABLE = 1 << 5
-    FAST_BACK_TO_BACK_CAPABLE = 1 << 7
-    MASTER_DATA_PARITY_ERROR = 1 << 8
-    SIGNALED_TARGET_ABORT = 1 << 11
-    RECEIVED_TARGET_ABORT = 1 << 12
-    RECEIVED_MASTER_ABORT = 1 << 13
-    SIGNALED_SYSTEM_ERROR = 1 << 14
-    DETECTED_PARITY_ERROR = 1 << 15
 
 
 _NO_BITS = Command(0)

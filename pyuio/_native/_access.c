@@ -12,7 +12,7 @@
  * - A free-threaded interpreter turns its lock on when it imports this module, because the module does not declare
  *   that it can do without.
  */
-#include "access_check.h"
+#include "access_run.h"
 #include "clipped.h"
 
 #include <unistd.h>
@@ -104,50 +104,6 @@ INLINE PyObject *do_change(Window *self, PyObject *const *args, Py_ssize_t nargs
     new = change == SET ? old | mask : (old & ~mask) | value;
     store(self->base + offset, new, bits);
     Py_RETURN_NONE;
-}
-
-static PyObject *window_read(Window *self, PyObject *args, PyObject *kwargs)
-{
-    static char *keywords[] = {"", "length", "width", NULL};
-    PyObject *offset, *length, *width = NULL, *result;
-    Run run = {.width = 4};
-    unsigned long last = 0;
-
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O:read", keywords, &offset, &length, &width) ||
-        parse_run(self, "read", offset, length, width, &run) < 0)
-        return NULL;
-    result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)run.length); /* runs no Python code */
-    if (!result)
-        return NULL;
-    for (size_t done = 0; done < run.length; done += run.width)
-        load_to((unsigned char *)PyBytes_AS_STRING(result) + done, self->base + run.offset + done, run.width);
-    AFTER_READ();
-    /* If the last was believable, the device was there for all of them. */
-    if (run.length)
-        memcpy(&last, PyBytes_AS_STRING(result) + run.length - run.width, run.width);
-    if (run.length && unbelievable(self, last, (int)run.width * 8))
-        Py_CLEAR(result);
-    return result;
-}
-
-static PyObject *window_write(Window *self, PyObject *args, PyObject *kwargs)
-{
-    static char *keywords[] = {"", "data", "width", NULL};
-    PyObject *offset, *width = NULL, *result = NULL;
-    Run run = {.width = 4};
-    Py_buffer data;
-
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oy*|O:write", keywords, &offset, &data, &width))
-        return NULL;
-    run.length = (unsigned long)data.len;
-    if (parse_run(self, "write", offset, NULL, width, &run) == 0) {
-        BEFORE_WRITE();
-        for (size_t done = 0; done < run.length; done += run.width)
-            store_from(self->base + run.offset + done, (unsigned char *)data.buf + done, run.width);
-        result = Py_NewRef(Py_None);
-    }
-    PyBuffer_Release(&data);
-    return result;
 }
 
 /* ---- Life ---- */

@@ -201,35 +201,4 @@ INLINE bool unbelievable(Window *self, unsigned long value, int bits)
     return UNLIKELY(doubtful(value, bits)) && self->presence && refuted(self);
 }
 
-/* A run of accesses: read(offset, length, width) and write(offset, data, width). */
-typedef struct {
-    unsigned long offset, length, width;
-} Run;
-
-/* Converts and checks. A NULL length or width object leaves what *run has. */
-static COLD int parse_run(Window *self, const char *verb, PyObject *offset, PyObject *length, PyObject *width, Run *run)
-{
-    int fits = number(offset, &run->offset);
-    int length_fits = fits < 0 ? -1 : length ? number(length, &run->length) : 1;
-    int width_fits = length_fits < 0 ? -1 : width ? number(width, &run->width) : 1;
-    size_t least;
-
-    if (width_fits < 0)
-        return -1;
-    if (!self->open)
-        return refuse_closed(self), -1;
-    if (self->presence && self->presence->gone)
-        return presence_refuse(self->name), -1;
-    if (!width_fits || (run->width != 1 && run->width != 2 && run->width != 4 && run->width != 8))
-        return PyErr_Format(PyExc_ValueError, "%U: the width must be 1, 2, 4 or 8 bytes, not %S", self->name, width), -1;
-    if (!length_fits || run->length % run->width != 0)
-        return refuse(self, verb, (int)run->width * 8, offset,
-                      PyUnicode_FromString("the length is not a whole number of accesses")), -1;
-    /* A run of no bytes is checked like one of one access, so that it cannot hide a wrong offset. */
-    least = run->length ? run->length : run->width;
-    if (!fits || !inside(self, run->offset, least, (int)run->width * 8))
-        return refuse_offset(self, verb, (int)run->width * 8, offset, least), -1;
-    return 0;
-}
-
 #endif
