@@ -313,8 +313,10 @@ class Nvme(Driver):
 
         Raises:
             ControllerFatalError: it stopped with a fatal error, or was disabled.
-            DeviceRemovedError: it does not answer.
+            DeviceRemovedError: it does not answer, or was removed or unbound.
         """
+        if self.device.removed:
+            raise DeviceRemovedError(errno.ENODEV, f"{doing}: the disk was removed or unbound")
         status = self._read_status(doing)
         if status & spec.CSTS_CFS:
             raise ControllerFatalError(f"{doing}: the controller has a fatal error (CSTS.CFS); see reset()")

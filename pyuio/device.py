@@ -132,7 +132,7 @@ class Device:
             stack.callback(self._close_regions)
             stack.callback(self._close_dma)
             stack.callback(_if_ours(partial(_log.info, "%s: closing %s", self.name, self.uio.name)))
-            stack.callback(self._let_go_if_gone)
+            stack.callback(_if_ours(self._let_go_if_gone))
             self._resources = stack.pop_all()
             self._closed = False
         _log.info("%s: opened as %s", self.name, self.uio.name)

@@ -133,7 +133,11 @@ def regions(directory: Path, _stack: ExitStack) -> list[Call]:
     file: dict[str, Any] = {"path": directory / "bar", "size": SIZE, "name": NAME, "address": 0, "endian": "big"}
     memory = {"buffer": mmap.mmap(-1, 4096), "offset": 8, "size": 8}
     return [
-        ("Region", lambda **given: Region(**given).close(), {**file, "page_offset": 0, "file_offset": 0}),
+        (
+            "Region",
+            lambda **given: Region(**given).close(),
+            {**file, "page_offset": 0, "file_offset": 0, "presence": None},
+        ),
         ("PortRegion", lambda **given: PortRegion(**given).close(), file),
         ("Window", positional(Window, "buffer"), {**memory, "name": "w", "endian": "big"}),
         ("Span", positional(Span, "buffer", "offset", "size"), memory),

@@ -357,6 +357,17 @@ def test_controller_that_does_not_answer(disk: Nvme) -> None:
     assert disk.read(2048) == expected
 
 
+@pytest.mark.parametrize("by_interrupt", [False, True])
+def test_a_disk_that_is_unbound(by_interrupt: bool) -> None:
+    with Nvme.open(MAIN, by_interrupt=by_interrupt) as disk:
+        disk.read(2048)
+        Path("/sys/bus/pci/drivers/uio_pci_generic/unbind").write_text(MAIN)
+        with pytest.raises(pyuio.DeviceRemovedError):
+            disk.read(2048)
+    with Nvme.open(MAIN) as disk:
+        disk.read(2048)
+
+
 def test_reset_in_the_middle(disk: Nvme) -> None:
     for depth in (1, 8):
         with disk.queue(depth) as queue:
