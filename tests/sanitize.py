@@ -21,8 +21,8 @@ FLAGS = "-fsanitize=address,undefined"
 # realtime is not among them: memory is the sanitizer's, and there is no mallopt to keep a heap with. Nor is what
 # disassembles instructions, which are others here (and capstone's library cannot be loaded beside a sanitizer).
 UNIT = (
-    "bad_arguments device dma fuzz_targets latency_timer pci presence program region region_life region_poll register_cells "
-    "register_fields register_types registers waiting window"
+    "bad_arguments device dma fuzz_targets latency_timer pci presence program region region_life region_poll "
+    "register_cells register_fields register_types registers waiting window"
 )
 GUEST = "bad_arguments interrupt many_interrupts asyncio service dma dma_kill bars"
 

@@ -120,8 +120,8 @@ static COLD PyObject *presence_refuse(PyObject *name)
 {
     PyObject *errors = PyImport_ImportModule("pyuio.errors");
     PyObject *type = errors ? PyObject_GetAttrString(errors, "DeviceRemovedError") : NULL;
-    PyObject *why = type ? PyUnicode_FromFormat("%U: the device was removed or unbound; close it, and open it again when "
-                                                "it is back", name) : NULL;
+    PyObject *why = type ? PyUnicode_FromFormat("%U: the device was removed or unbound, or does not answer; close it, and "
+                                                "open it again when it is back", name) : NULL;
     PyObject *arguments = why ? Py_BuildValue("(iO)", ENODEV, why) : NULL;
 
     if (arguments)

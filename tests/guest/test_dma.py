@@ -281,11 +281,13 @@ def test_parts_closed_in_the_wrong_order(edu: str) -> None:
 def test_a_card_that_is_pulled_out(edu: str) -> None:
     device = pyuio.open(edu, bind=True)
     try:
-        buffer = device.dma.alloc(4096)
+        buffer, second = device.dma.alloc(4096), device.dma.alloc(4096)
         (PCI_DEVICES / edu / "remove").write_text("1")
         with pytest.raises(pyuio.DeviceRemovedError):
             device.config.read32(0)
-        second = device.dma.alloc(4096)
+        with pytest.raises(pyuio.DeviceRemovedError):
+            device.dma.alloc(4096)
+        buffer[:4] = b"kept"  # what the card left is still there
         buffer.close()
         second.close()
         with pytest.raises(pyuio.DeviceRemovedError):

@@ -161,6 +161,18 @@ def unrefused(card: Edu) -> list[str]:
     return wrong
 
 
+def refusal(card: Edu) -> str:
+    """Return what a read of the interrupt, and then of a register, raises."""
+    names = []
+    uses: list[Callable[[], object]] = [lambda: card.device.interrupt.read(0), lambda: card.registers.read32(0)]
+    for use in uses:
+        try:
+            names.append(str(use()))
+        except pyuio.PyuioError as error:
+            names.append(type(error).__name__)
+    return " ".join(names)
+
+
 def first_refusal(card: Edu, first: str) -> str:
     """Return how the first use of a card ended that is gone, which nothing has noticed."""
     try:
@@ -262,6 +274,7 @@ def losing_in_use(addresses: list[str], names: list[str], end: str) -> dict[str,
                     bool((PCI_DEVICES / address / "config").read_bytes()[4] & 4)
                 )
         found["seconds to remove"] = round(gone - began, 3)
+    found["after close"] = [refusal(card) for card in cards]
     return found
 
 

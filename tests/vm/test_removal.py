@@ -118,6 +118,7 @@ def check_losing_in_use(found: dict[str, Any]) -> None:
     assert found["waits"] == dict.fromkeys(WAITS, "removed")
     for name, unrefused in found["unrefused"].items():
         assert unrefused == [], name
+    assert found["after close"] == ["ClosedError ClosedError"] * 3
 
 
 def check_cycles(found: dict[str, Any]) -> None:
