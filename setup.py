@@ -3,27 +3,28 @@
 
 from setuptools import Extension, setup
 
+ACCESS_HEADERS = [
+    f"pyuio/_native/{name}.h" for name in ("access_bus", "access_check", "clipped", "main_interpreter", "presence")
+]
+
 setup(
     ext_modules=[
         Extension(
             "pyuio._native._access",
             sources=["pyuio/_native/_access.c", "pyuio/_native/presence.c"],
-            depends=[
-                f"pyuio/_native/{name}.h"
-                for name in ("access_bus", "access_check", "access_run", "clipped", "presence")
-            ],
+            depends=[*ACCESS_HEADERS, "pyuio/_native/access_run.h"],
             extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
         ),
         Extension(
             "pyuio._native._registers",
             sources=["pyuio/_native/_registers.c"],
-            depends=[f"pyuio/_native/{name}.h" for name in ("access_bus", "access_check", "clipped", "presence")],
+            depends=ACCESS_HEADERS,
             extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
         ),
         Extension(
             "pyuio._native._memory",
             sources=["pyuio/_native/_memory.c"],
-            depends=["pyuio/_native/clipped.h"],
+            depends=["pyuio/_native/clipped.h", "pyuio/_native/main_interpreter.h"],
             extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
         ),
     ],

@@ -8,6 +8,7 @@ tells of cards that come and go, `realtime` makes a thread wake up in time.
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
+from pyuio._native import _access as _access  # first, as it refuses sub-interpreters, and all else may do worse
 from pyuio.device import Device, open
 from pyuio.discovery import FoundDevice, devices
 from pyuio.dma import DmaBuffer, dma_rmb, dma_wmb

@@ -37,8 +37,14 @@ class _LoopWaiters:
                 future.set_result(True)
 
     def end(self) -> None:
-        self._loop.remove_reader(self._descriptor)
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+
+    def forget(self) -> None:
+        # Not taken from the loop, whose list of descriptors (epoll) the parent uses, too.
         os.close(self._descriptor)
+        self._descriptor = -1
 
 
 class Waiters:
@@ -88,6 +94,12 @@ class Waiters:
         for loop in loops:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(function)
+
+    def forget(self) -> None:
+        """In a forked child: let go of the descriptors."""
+        self._guard = threading.RLock()
+        while self.loops:
+            self.loops.popitem()[1].forget()
 
     def wake_all(self) -> None:
         """Make every `readable` return True, on every loop; from any thread."""

@@ -9,22 +9,27 @@ processes, too: `unbind` gives it back after whoever bound it was killed.
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import shutil
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyuio import binding_record
 from pyuio.binding_record import BindingRecord
-from pyuio.errors import BindingError, DeviceRemovedError, KernelSupportError, PermissionDeniedError
+from pyuio.errors import BindingError, DeviceBusyError, DeviceRemovedError, KernelSupportError, PermissionDeniedError
 from pyuio.signals import postponed_signals
 from pyuio.sysfs import PCI_DEVICES, PCI_DRIVERS, link_name, read_text, translated
 from pyuio.uio import UioNode
 
 UIO_PCI_GENERIC = "uio_pci_generic"
 MODPROBE_SECONDS = 30
+_LOCK_SECONDS = 10.0
 _HANDING_ON = ("vfio-pci", "pci-stub")
 
 _log = logging.getLogger(__name__)
@@ -106,6 +111,30 @@ def _write(address: str, target: Path, text: str) -> None:
         raise translated(error, f"writing {text.strip()!r} to {target}", BindingError) from error
 
 
+@contextmanager
+def _alone(address: str) -> Iterator[None]:
+    """Keep every other thread and process of pyuio from binding and unbinding a function in a ``with`` block."""
+    path = PCI_DEVICES / address / "driver_override"
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise DeviceRemovedError(errno.ENODEV, f"opening {path}: there is no device {address}") from error
+    try:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    who = f"another process binds or unbinds it (fuser {path} shows which)"
+                    raise DeviceBusyError(errno.EBUSY, f"{address}: {who}, and was not done in time") from error
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(file)
+
+
 @dataclass(frozen=True)
 class Binding:
     """A driver bound to a PCI function, and what is needed to undo that.
@@ -129,22 +158,28 @@ class Binding:
 
         Raises:
             BindingError: the previous driver did not take it back.
+            DeviceBusyError: another process did not let go of it.
         """
+        if self.driver == self.previous:
+            return
         with postponed_signals():
-            self._undo()
-            _remember(self.address, self.earlier)
+            try:
+                with _alone(self.address):
+                    self.undo_alone()
+            except DeviceRemovedError:
+                _remember(self.address, self.earlier)
+
+    def undo_alone(self) -> None:
+        """Do that for a caller that keeps others out."""
+        self._undo()
+        _remember(self.address, self.earlier)
 
     def _undo(self) -> None:
         device = PCI_DEVICES / self.address
-        if not device.exists():
-            return
-        try:
-            # An empty line clears the override.
-            _write(self.address, device / "driver_override", self.previous_override + "\n")
-            if bound_driver(self.address) == self.driver != self.previous:
-                _write(self.address, device / "driver/unbind", self.address)
-        except DeviceRemovedError:
-            return  # at this moment
+        # An empty line clears the override.
+        _write(self.address, device / "driver_override", self.previous_override + "\n")
+        if bound_driver(self.address) == self.driver != self.previous:
+            _write(self.address, device / "driver/unbind", self.address)
         if self.previous is not None and bound_driver(self.address) != self.previous:
             if not (PCI_DRIVERS / self.previous).exists():
                 reason = (
@@ -170,18 +205,22 @@ def _remember(address: str, record: BindingRecord | None) -> None:
 def bind(address: str, driver: str = UIO_PCI_GENERIC) -> Binding:
     """Bind a kernel driver to a PCI function, taking it from the one that has it, and return how to undo that.
 
+    One that the driver has already stays as it is, and undoing does nothing. Of several processes that bind the same
+    function at once one does it, and the others find it done.
+
     Args:
         address: in the kernel's form, ``0000:00:04.0``.
         driver: its module is loaded if need be.
 
     Raises:
         BindingError: the kernel refused; the function is with its previous driver again.
+        DeviceBusyError: another process did not let go of it.
         DeviceRemovedError: there is no such function.
         KernelSupportError: this kernel does not have the driver.
         PermissionDeniedError: not root.
     """
     load_driver(driver)
-    with postponed_signals():
+    with postponed_signals(), _alone(address):
         return _bind(address, driver)
 
 
@@ -190,29 +229,36 @@ def _bind(address: str, driver: str) -> Binding:
     try:
         text = read_text(device / "driver_override")
         override = "" if text == "(null)" else text
-        previous = bound_driver(address)
+        now = previous = bound_driver(address)
         earlier = binding_record.load(address)
         ids, boot = binding_record.ids_of(address), binding_record.boot_id()
     except FileNotFoundError as error:
         raise DeviceRemovedError(errno.ENODEV, f"binding {driver}: there is no device {address}") from error
+    if now == driver:
+        return Binding(address, driver, now, override)
+    if earlier is not None and now in (None, earlier.previous):
+        # Whoever bound it was killed half way: what counts is what was before that.
+        previous, override, earlier = earlier.previous, earlier.previous_override, None
     record = BindingRecord(address, ids, driver, previous, override, boot)
-    if earlier is not None and earlier.driver == previous:
+    if earlier is not None and earlier.driver == now:
         # That driver is pyuio's own doing: what counts is who had the function before it.
         record = replace(earlier, driver=driver)
     else:
         earlier = None
     binding = Binding(address, driver, previous, override, earlier)
-    _write(address, device / "driver_override", driver)
+    # What is there already: who may not write that is told before anything is remembered.
+    _write(address, device / "driver_override", ("" if text == "(null)" else text) + "\n")
     try:
-        # Before the change: whoever is killed in its middle leaves it to be undone.
+        # Before the first change: whoever is killed in the middle leaves it to be undone.
         _remember(address, record)
-        if binding.previous is not None:
+        _write(address, device / "driver_override", driver)
+        if now is not None:
             _write(address, device / "driver/unbind", address)
         _write(address, PCI_DRIVERS.parent / "drivers_probe", address)
         if bound_driver(address) != driver:
             raise BindingError(errno.EINVAL, f"{driver} did not take {address}; the kernel log (dmesg) says why")
     except BaseException:
-        binding.undo()
+        binding.undo_alone()
         raise
     _log.info("%s: bound to %s, taken from %s", address, driver, previous or "no driver")
     return binding
@@ -251,21 +297,19 @@ def unbind(address: str) -> Unbinding:
 
     Raises:
         BindingError: the kernel refused, or the previous driver did not take the function back.
+        DeviceBusyError: another process did not let go of it.
         DeviceRemovedError: there is no such function.
         PermissionDeniedError: not root.
     """
-    with postponed_signals():
-        device = PCI_DEVICES / address
-        if not device.exists():
-            raise DeviceRemovedError(errno.ENODEV, f"unbinding {address}: there is no such device")
+    with postponed_signals(), _alone(address):
         driver = bound_driver(address)
         record = binding_record.load(address)
         if record is not None and driver in (None, record.driver, record.previous):
-            Binding(address, record.driver, record.previous, record.previous_override).undo()
+            Binding(address, record.driver, record.previous, record.previous_override).undo_alone()
             now = bound_driver(address)
             return Unbinding(None if driver == now else driver, now, given_back=now not in (None, driver))
         _remember(address, None)  # something else bound it since
         if driver is None or not is_for_user_space(address):
             return Unbinding(None, driver)
-        Binding(address, driver, None, "").undo()
+        Binding(address, driver, None, "").undo_alone()
         return Unbinding(driver, bound_driver(address), known=False)

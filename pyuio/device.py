@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from pyuio.bar_mapping import checked_index, find_bar, map_bar
 from pyuio.discovery import FoundDevice, find
 from pyuio.dma import Dma
 from pyuio.errors import (
-    ClosedError,
     DeviceBusyError,
     DriverNotBoundError,
     InterruptUnavailableError,
@@ -29,6 +28,7 @@ from pyuio.errors import (
     PyuioError,
 )
 from pyuio.interrupt import Interrupt, open_uio_interrupt
+from pyuio.ownership import Owned, forget_all
 from pyuio.pci import ConfigSpace
 from pyuio.region import PortRegion, Region
 from pyuio.signals import postponed_signals
@@ -42,35 +42,21 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def _if_ours(undo: Callable[[], object]) -> Callable[[], None]:
-    """Return `undo`, but for a process that was forked from this one: the device is not the child's."""
-    owner = os.getpid()
-
-    def undo_if_ours() -> None:
-        if os.getpid() == owner:
-            undo()
-
-    return undo_if_ours
-
-
-def _lock(file: int, name: str, stack: ExitStack) -> None:
-    """Keep a second opener out until the stack is undone; the kernel ends it, too, however this process ends."""
+def _lock(file: int, name: str) -> None:
+    """Keep a second opener out until the file is closed; the kernel does that, too, however this process ends."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         path = Path(f"/proc/self/fd/{file}").readlink()
         reason = f"{name} is open already, in this process or another; close it first (fuser {path} shows who has it)"
         raise DeviceBusyError(errno.EBUSY, reason) from error
-    # Closing is not enough: the interrupt has duplicates, which a thread that is just leaving a wait keeps open.
-    duplicate = os.dup(file)
-    stack.callback(os.close, duplicate)
-    stack.callback(_if_ours(partial(fcntl.flock, duplicate, fcntl.LOCK_UN)))
 
 
-class Device:
+class Device(Owned):
     """An open device; `pyuio.open` makes it.
 
-    A context manager; `close` frees everything that came from it.
+    A context manager; `close` frees everything that came from it. In a forked child it is closed, and so is what came
+    from it, but for BARs that were mapped before.
 
     Attributes:
         address: of a PCI function, ``0000:00:04.0``; None for any other device.
@@ -93,6 +79,7 @@ class Device:
         self._interrupt: Interrupt | PyuioError
         self._dma: Dma | None = None
         self._resources = ExitStack()
+        self._files: list[int] = []  # its own, and open
         # Entered again by a signal handler that closes in the middle of something; other threads wait.
         self._guard = threading.RLock()
         try:
@@ -111,17 +98,16 @@ class Device:
                 self._config = ConfigSpace(self._directory, self._presence)
                 stack.callback(self._config.end)
                 self._presence.ask_config(self._config.fileno())
-                _lock(self._config.fileno(), self.name, stack)
+                self._lock(self._config.fileno(), stack)
             self.uio = self._find_node(found, bind, stack)
-            node = self.uio.open()
-            stack.callback(os.close, node)
+            node = self._keep(self.uio.open(), stack)
             attribute = self.uio.open_attribute()
             try:
                 self._presence.ask_node(attribute)
             finally:
                 os.close(attribute)
             if self._config is None:
-                _lock(node, self.name, stack)
+                self._lock(node, stack)
             try:
                 self._interrupt = open_uio_interrupt(self.uio, node, self._config, self.name, self._presence)
                 stack.callback(self._interrupt.close)
@@ -131,11 +117,27 @@ class Device:
                 _log.info("%s: no interrupt: %s", self.name, error.strerror)
             stack.callback(self._close_regions)
             stack.callback(self._close_dma)
-            stack.callback(_if_ours(partial(_log.info, "%s: closing %s", self.name, self.uio.name)))
-            stack.callback(_if_ours(self._let_go_if_gone))
+            stack.callback(_log.info, "%s: closing %s", self.name, self.uio.name)
+            stack.callback(self._let_go_if_gone)
             self._resources = stack.pop_all()
             self._closed = False
+        self.own()
         _log.info("%s: opened as %s", self.name, self.uio.name)
+
+    def _keep(self, file: int, stack: ExitStack) -> int:
+        """Have a file closed when the stack is undone, and in a forked child."""
+        self._files.append(file)
+        stack.callback(self._close_file, file)
+        return file
+
+    def _close_file(self, file: int) -> None:
+        self._files.remove(file)
+        os.close(file)
+
+    def _lock(self, file: int, stack: ExitStack) -> None:
+        _lock(file, self.name)
+        # Closing is not enough: the interrupt has duplicates, which a thread that is just leaving a wait keeps open.
+        stack.callback(fcntl.flock, self._keep(os.dup(file), stack), fcntl.LOCK_UN)
 
     def _find_node(self, found: FoundDevice, bind: bool, stack: ExitStack) -> UioNode:
         node = UioNode.of_device(self._directory)
@@ -153,7 +155,7 @@ class Device:
                 raise DeviceBusyError(errno.EBUSY, reason)
             raise DriverNotBoundError(errno.ENODEV, f"{self.name} has no UIO driver; {what_to_do}")
         self._refuse_what_is_used(self.address)
-        stack.callback(_if_ours(binding.bind(self.address).undo))
+        stack.callback(binding.bind(self.address).undo)
         node = UioNode.of_device(self._directory)
         if node is None:
             raise DriverNotBoundError(errno.ENODEV, f"{self.name} is bound, but the kernel made no UIO node for it")
@@ -167,7 +169,7 @@ class Device:
 
     def _require_open(self) -> None:
         if self._closed:
-            raise ClosedError(f"{self.name} is closed")
+            raise self.closed_error(self.name)
 
     @property
     def config(self) -> ConfigSpace:
@@ -308,6 +310,26 @@ class Device:
             self._closed = True
             self._resources.close()  # goes on where an exception, or a handler that closes, left off
 
+    def forget(self) -> None:
+        """In a forked child: close it there; the device itself is the parent's."""
+        super().forget()
+        self._guard = threading.RLock()
+        self._closed = True
+        self._resources.pop_all()  # and let nobody undo it
+        # First what keeps the kernel from ending bus mastering when the parent is killed; then what keeps memory.
+        if isinstance(self._interrupt, Interrupt):
+            self._interrupt.forget()
+        while self._files:
+            self._close_file(self._files[0])
+        self._presence.close()
+        if self._config is not None:
+            self._config.forget()
+        if self._dma is not None:
+            self._dma.let_go()
+        for region in self._regions.values():
+            if isinstance(region, PortRegion):
+                region.forget()
+
     def __del__(self) -> None:
         """Close a device that was forgotten, with a `ResourceWarning`."""
         if not getattr(self, "_closed", True):
@@ -349,3 +371,7 @@ def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool = False) -> 
         TypeError: `which` is of a wrong type.
     """
     return Device(find(which), bind=bind)
+
+
+# After that of `pyuio.dma`, whose memory leaves holes in a child, to be filled in before anything else is.
+os.register_at_fork(after_in_child=forget_all)

@@ -25,6 +25,7 @@ from pyuio._native._memory import dma_rmb, dma_wmb
 from pyuio.dma_buffer import DmaBuffer, DmaPool
 from pyuio.errors import ClosedError, DeviceRemovedError, DmaMemoryError, DmaUnavailableError
 from pyuio.hugepages import HugepageSize, hugepages
+from pyuio.ownership import Owned
 from pyuio.pci import Command, ConfigSpace
 from pyuio.segment import Segment
 from pyuio.sysfs import read_optional
@@ -43,7 +44,7 @@ _PAGES_LOOKED_AT = 1024
 _HUGEPAGES_RESERVED = 64
 
 
-class Dma:
+class Dma(Owned):
     """The memory that a device may reach. `Device.dma` is one.
 
     Args:
@@ -295,19 +296,26 @@ class Dma:
                     huge.change(-count)
             _open.discard(self)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """In a forked child: close everything without touching the device, which is the parent's."""
+        super().forget()
         self._closed = True
         for segment in self._segments:
             segment.forget()
         for buffer in self._live:
             buffer.shut()
 
+    def let_go(self) -> None:
+        """In a forked child, when the device's files are closed there: hold the memory no longer."""
+        for segment in self._segments:
+            segment.let_move()
+        self._segments.clear()
+
     # -- the device --
 
     def _require_open(self) -> None:
         if self._closed:
-            raise ClosedError(f"{self._name} is closed, or belongs to the process that this one was forked from")
+            raise self.closed_error(f"memory for DMA of {self._name}")
 
     def _require_untranslated(self) -> None:
         """Refuse a device whose IOMMU has page tables of its own, where a physical address is not the bus address.
@@ -367,7 +375,7 @@ def _close_all() -> None:
 
 def _forget_all() -> None:
     for dma in _open:
-        dma._forget()
+        dma.forget()
     _open.clear()
     _lock.release()
 

@@ -25,6 +25,7 @@ from pyuio.asynchronous import Waiters
 from pyuio.discovery import FoundDevice, is_id_pair
 from pyuio.errors import ClosedError, DeviceTimeoutError, WouldBlockError
 from pyuio.interrupt import timeout_nanoseconds
+from pyuio.ownership import Owned
 from pyuio.signals import poll_with_signals
 
 # A new card is announced before it is set up: seconds between two looks, and after how many it is reported anyway.
@@ -48,7 +49,7 @@ class HotplugEvent:
         return f"{self.action} {self.device.name} {self.device.ids}"
 
 
-class Hotplug:
+class Hotplug(Owned):
     """The PCI functions that come and go from the moment this is made.
 
     What is there before is not told: make this first, then call `devices`, and nothing is missed. A context manager;
@@ -80,6 +81,7 @@ class Hotplug:
         self._monitor.start()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._waiters = Waiters(self._duplicate)
+        self.own()
 
     def _duplicate(self) -> int:
         with self._guard:
@@ -87,7 +89,7 @@ class Hotplug:
 
     def _open_monitor(self) -> pyudev.Monitor:
         if self._closed or self._monitor is None:
-            raise ClosedError("the watching for devices that come and go is closed")
+            raise self.closed_error("the watching for devices that come and go")
         return self._monitor
 
     @contextmanager
@@ -215,6 +217,14 @@ class Hotplug:
             os.eventfd_write(self._wake, 1)
             self._free()
         self._waiters.wake_all()
+
+    def forget(self) -> None:
+        """In a forked child: close it there; what waits in the parent is neither woken nor taken from."""
+        super().forget()
+        self._guard = threading.RLock()
+        self._closed, self._users = True, 0
+        self._free()
+        self._waiters.forget()
 
     @property
     def closed(self) -> bool:

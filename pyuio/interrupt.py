@@ -33,6 +33,7 @@ from pyuio.errors import (
     WouldBlockError,
 )
 from pyuio.masking import Masking, find_masking
+from pyuio.ownership import Owned
 from pyuio.pci import ConfigSpace
 from pyuio.sysfs import translated
 from pyuio.uio import UioNode
@@ -118,7 +119,7 @@ def _kernel_total(node: UioNode, device: int, name: str, otherwise: int | None =
         raise InterruptUnavailableError(errno.ENXIO, reason) from error
 
 
-class Interrupt:
+class Interrupt(Owned):
     """The interrupt of an open device, masked unless someone waits.
 
     Methods may be called from several threads and asyncio tasks; each interrupt is counted in one read only. A device
@@ -177,7 +178,7 @@ class Interrupt:
             return result
         self.notice(result)
         if result == _lib.PYUIO_CLOSED:
-            raise ClosedError(f"{self.name}: its interrupt is closed")
+            raise self.closed_error(f"the interrupt of {self.name}")
         if -result == errno.EBADF:
             raise ClosedError(f"{self.name}: the descriptor of its interrupt was closed by something else")
         if -result == errno.EBUSY:
@@ -369,6 +370,12 @@ class Interrupt:
         """Mask the interrupt, end every wait for it with `ClosedError`, and free it; again is harmless."""
         _lib.pyuio_close(self._native)
         self._waiters.wake_all()
+
+    def forget(self) -> None:
+        """In a forked child: close it there, without masking it, nor waking whoever waits for it in the parent."""
+        super().forget()
+        _lib.pyuio_forget(self._native)
+        self._waiters.forget()
 
     @property
     def closed(self) -> bool:

@@ -24,7 +24,8 @@ from pyuio.bars import Bar, parse_resources
 from pyuio.capabilities import Capability, walk_extended, walk_standard
 from pyuio.config_bits import Command, Status
 from pyuio.config_guard import ConfigGuard
-from pyuio.errors import ClosedError, DeviceRemovedError, PermissionDeniedError
+from pyuio.errors import DeviceRemovedError, PermissionDeniedError
+from pyuio.ownership import Owned
 from pyuio.sysfs import link_name, read_text, translated
 
 __all__ = ["Command", "ConfigImage", "ConfigSpace", "Status", "parse_address"]
@@ -207,7 +208,7 @@ class ConfigImage:
         return list(walk_extended(self.read(0, self.size)))
 
 
-class ConfigSpace(ConfigImage):
+class ConfigSpace(Owned, ConfigImage):
     """The configuration space of a function, and the only writer of its command register in this process.
 
     Each read and write is an access of the device (``drivers/pci/pci-sysfs.c``, pci_read_config), and raises, besides
@@ -253,7 +254,7 @@ class ConfigSpace(ConfigImage):
 
     def _require_open(self) -> int:
         if self._file < 0:
-            raise ClosedError(f"the {self.name} is closed")
+            raise self.closed_error(f"the {self.name}")
         if self._presence is not None and self._presence.gone:
             self._presence.require()
         return self._file
@@ -396,3 +397,10 @@ class ConfigSpace(ConfigImage):
         """Close, and end the masking of the interrupt by the command register, too; again is harmless."""
         self.close()
         _lib.pyuio_command_let_go(self.command_register)
+
+    def forget(self) -> None:
+        """In a forked child: close the file there."""
+        super().forget()
+        self._lock = threading.RLock()
+        _lib.pyuio_command_forget(self.command_register)
+        self.close()

@@ -130,6 +130,10 @@ class PortRegion(Common):
             if fd is not None:
                 os.close(fd)
 
+    def forget(self) -> None:
+        """In a forked child: go on without the threads of the parent's that may be in the middle of an access."""
+        self._lock = threading.RLock()
+
     def __del__(self) -> None:
         """Close the file of a region that was forgotten, or whose construction failed."""
         if getattr(self, "_fd", None) is not None:

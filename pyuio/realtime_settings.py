@@ -16,6 +16,7 @@ from typing import Any
 from pyuio import interrupt_line, process_memory, processor_latency, processors, scheduling
 from pyuio.errors import ClosedError, RealTimeDeniedError, RealTimeError
 from pyuio.layers import Layers
+from pyuio.ownership import Owned
 from pyuio.processor_latency import LatencyRequest
 from pyuio.realtime_report import Report, Setting
 from pyuio.scheduling import Scheduling, Thread
@@ -41,7 +42,7 @@ class Wanted:
     scheduling: Scheduling | None
 
 
-class RealTime:
+class RealTime(Owned):
     """Settings in force, and the report of them; `realtime` makes it.
 
     A context manager; `close` restores everything. Without that, everything stays until the process ends.

@@ -155,10 +155,9 @@ class Segment:
     def forget(self) -> None:
         """In a forked child: put zeros where the memory is not, so that views of it crash nothing.
 
-        The child goes on holding the page for as long as it lives, since it holds ``/dev/uioN``, too, and with both of
-        them open the parent's end does not end bus mastering.
+        The child goes on holding the page, since it holds ``/dev/uioN``, too, and with both of them open the parent's
+        end does not end bus mastering: `let_move` comes after that is closed.
         """
-        self._keeper.detach()
         try:
             fill_in(self.memory)
         except OSError:

@@ -25,6 +25,7 @@ from pyuio._native._waiting import ffi as _ffi
 from pyuio._native._waiting import lib as _lib
 from pyuio.errors import ClosedError, DeviceTimeoutError, OverrunError, PermissionDeniedError
 from pyuio.interrupt import Interrupt, timeout_nanoseconds
+from pyuio.ownership import Owned
 from pyuio.program import Count, Operation, Poll, Read, Stamp, Unmask, When, Write, WriteBack, flatten
 from pyuio.signals import poll_with_signals, postponed_signals
 
@@ -163,7 +164,7 @@ class _Serving:
             _log.info("%s: native service ended", self._interrupt.name)
 
 
-class Service:
+class Service(Owned):
     """A thread that serves an interrupt without the GIL; a context manager, running from the start.
 
     While it runs, nothing else reads the interrupt: `Interrupt.read` and its kin raise `DeviceBusyError`. It ends, and
@@ -231,6 +232,7 @@ class Service:
                 # Also at the end of the interpreter, before the thread loses what it runs on.
                 self._end = weakref.finalize(self, _finish, serving, stack.pop_all())
                 self._serving = serving
+                self.own()
         serving.entered.wait()
         if serving.error is not None:
             self.close()
@@ -365,7 +367,7 @@ class Service:
 
     def _require_open(self) -> None:
         if self.closed:
-            raise ClosedError(f"{self.name}: its native service is closed")
+            raise self.closed_error(f"the native service of {self.name}")
 
     def stop(self) -> None:
         """End the thread, and let others read the interrupt, which is masked; again is harmless.
@@ -380,6 +382,12 @@ class Service:
         """End the thread, and let others read the interrupt, which is masked; again is harmless."""
         with postponed_signals():
             self._end()
+
+    def forget(self) -> None:
+        """In a forked child, which has neither the thread nor its timer: close it there."""
+        super().forget()
+        self._guard = threading.Lock()
+        self._end()
 
     def __enter__(self) -> Service:
         """Return itself; leaving the block closes it. ClosedError: it is closed."""

@@ -14,6 +14,7 @@
  */
 #include "access_run.h"
 #include "clipped.h"
+#include "main_interpreter.h"
 
 #include <unistd.h>
 
@@ -346,7 +347,7 @@ static PyType_Spec window_spec = {
 
 static int access_exec(PyObject *module)
 {
-    PyObject *type = PyType_FromModuleAndSpec(module, &window_spec, NULL);
+    PyObject *type = require_main_interpreter() < 0 ? NULL : PyType_FromModuleAndSpec(module, &window_spec, NULL);
     int result = type ? PyModule_AddType(module, (PyTypeObject *)type) : -1;
 
     Py_XDECREF(type);

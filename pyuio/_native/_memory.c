@@ -16,6 +16,7 @@
 #include <sys/uio.h>
 
 #include "clipped.h"
+#include "main_interpreter.h"
 
 /* Linux's dma_wmb and dma_rmb: arch/x86/include/asm/barrier.h, where stores and loads of ordinary memory keep their
  * order and only the compiler has to; arch/arm64/include/asm/barrier.h. */
@@ -351,7 +352,7 @@ static PyMethodDef memory_methods[] = {
 
 static int memory_exec(PyObject *module)
 {
-    PyObject *type = PyType_FromModuleAndSpec(module, &span_spec, NULL);
+    PyObject *type = require_main_interpreter() < 0 ? NULL : PyType_FromModuleAndSpec(module, &span_spec, NULL);
     int result = type ? PyModule_AddType(module, (PyTypeObject *)type) : -1;
 
     Py_XDECREF(type);

@@ -12,6 +12,7 @@
  */
 #include "access_check.h"
 #include "clipped.h"
+#include "main_interpreter.h"
 
 #define LIKELY(condition) __builtin_expect(!!(condition), 1)
 
@@ -297,7 +298,7 @@ static PyTypeObject field_type = {
 
 static int registers_exec(PyObject *module)
 {
-    PyObject *access = PyImport_ImportModule("pyuio._native._access");
+    PyObject *access = require_main_interpreter() < 0 ? NULL : PyImport_ImportModule("pyuio._native._access");
     PyObject *window = access ? PyObject_GetAttrString(access, "Window") : NULL;
 
     Py_XDECREF(access);

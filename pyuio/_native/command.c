@@ -70,6 +70,15 @@ void pyuio_command_free(pyuio_command *self)
     free(self);
 }
 
+// In a forked child, where no other thread is: closes it there.
+void pyuio_command_forget(pyuio_command *self)
+{
+    if (self->config >= 0)
+        close(self->config);
+    self->config = -1;
+    pthread_mutex_init(&self->lock, NULL); // a thread of the parent's may have had it locked
+}
+
 // The device is gone, or another driver's by now, or closed: nothing more is read or written, which gives -ENODEV.
 void pyuio_command_let_go(pyuio_command *self)
 {

@@ -131,6 +131,17 @@ void pyuio_close(pyuio_interrupt *self)
     pthread_mutex_unlock(&self->state);
 }
 
+// In a forked child, where no other thread is: closes it there, and leaves the device alone, which is the parent's.
+void pyuio_forget(pyuio_interrupt *self)
+{
+    if (!self->closed || self->users > 0)
+        close_descriptors(self);
+    self->closed = self->ending = 1;
+    self->users = self->sleepers = self->served = 0;
+    self->kick = NULL;
+    pthread_mutex_init(&self->state, NULL); // a thread of the parent's may have had it locked
+}
+
 // No thread may be in another function of the same interrupt.
 void pyuio_free(pyuio_interrupt *self)
 {

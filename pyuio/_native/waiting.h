@@ -19,6 +19,7 @@ enum {
 pyuio_interrupt *pyuio_new(int device, uint32_t total);
 void pyuio_free(pyuio_interrupt *interrupt);
 void pyuio_close(pyuio_interrupt *interrupt);
+void pyuio_forget(pyuio_interrupt *interrupt);
 void pyuio_mask_by_write(pyuio_interrupt *interrupt);
 void pyuio_mask_by_command(pyuio_interrupt *interrupt, pyuio_command *command);
 void pyuio_count_sleeper(pyuio_interrupt *interrupt, int change);
@@ -40,6 +41,7 @@ void pyuio_serve_end(pyuio_interrupt *interrupt);
 pyuio_command *pyuio_command_new(int config);
 void pyuio_command_free(pyuio_command *command);
 void pyuio_command_let_go(pyuio_command *command);
+void pyuio_command_forget(pyuio_command *command);
 int pyuio_command_write(pyuio_command *command, int offset, const uint8_t *data, int length);
 int pyuio_command_change(pyuio_command *command, int set, int clear);
 /* cdef */

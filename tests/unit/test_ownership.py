@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""What belongs to one process; how it is with an open device is in tests/guest/test_fork.py."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
+
+import pytest
+
+from pyuio.dma import Dma
+from pyuio.errors import ClosedError
+from pyuio.ownership import Owned
+
+
+class Thing(Owned):
+    def __init__(self) -> None:
+        self.own()
+
+
+def in_child(work: Callable[[], bool]) -> bool:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if work() else 1
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def test_a_child_forgets_what_its_parent_has() -> None:
+    thing = Thing()
+    assert in_child(lambda: thing.inherited)
+    assert not thing.inherited
+
+
+def test_what_a_child_is_told() -> None:
+    thing = Thing()
+
+    def told() -> bool:
+        error = thing.closed_error("it")
+        return isinstance(error, ClosedError) and str(error).startswith("it belongs to the process that this one was")
+
+    assert in_child(told)
+    assert str(thing.closed_error("it")) == "it is closed"
+
+
+@pytest.mark.parametrize("how", [pickle.dumps, ForkingPickler.dumps, copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("thing", [Thing(), Dma("memory")])
+def test_it_is_neither_pickled_nor_copied(thing: Owned, how: Callable[[object], object]) -> None:
+    with pytest.raises(TypeError, match=f"{type(thing).__name__} cannot be pickled .* the device's address"):
+        how(thing)
