@@ -79,7 +79,7 @@ class DmaBuffer(Span):
 
     def _require_open(self) -> None:
         if self.closed:
-            raise ClosedError("the buffer is closed")
+            raise ClosedError("the buffer is closed, or belongs to the process that this one was forked from")
 
     def _slice(self, offset: int, size: int) -> DmaBuffer:
         if size == 0:

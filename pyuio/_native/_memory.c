@@ -49,7 +49,7 @@ static int require_open(Span *self)
     errors = PyImport_ImportModule("pyuio.errors");
     closed = errors ? PyObject_GetAttrString(errors, "ClosedError") : NULL;
     if (closed)
-        PyErr_SetString(closed, "the buffer is closed");
+        PyErr_SetString(closed, "the buffer is closed, or belongs to the process that this one was forked from");
     Py_XDECREF(closed);
     Py_XDECREF(errors);
     return -1;
