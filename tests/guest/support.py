@@ -24,6 +24,8 @@ from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio import cli
+from pyuio.dma import Dma
+from pyuio.hugepages import hugepages
 from pyuio.sysfs import PCI_DEVICES, link_name
 
 EDU = "1234:11e8"
@@ -110,6 +112,17 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came to be so"
         time.sleep(0.001)
+
+
+def set_aside_what_the_card_reaches() -> None:
+    """Have the kernel set one hugepage aside, which an edu card reaches, or each driver of it looks for another."""
+    size = hugepages()[0]
+    size.change(1)
+    assert Edu.dma_mask is not None
+    # The last one taken is the one that stays.
+    with contextlib.closing(Dma("whoever is first")) as first:
+        while first.alloc(size.size).address > Edu.dma_mask:
+            pass
 
 
 def start_dma(card: Edu, source: int, destination: int, count: int, to_memory: bool) -> None:

@@ -18,7 +18,7 @@ from pyuio_drivers.edu import Edu
 from pyuio import binding
 from pyuio.dma import Dma
 from pyuio.hugepages import hugepages
-from tests.guest.support import attribute, command_register, start_dma
+from tests.guest.support import attribute, command_register, set_aside_what_the_card_reaches, start_dma
 
 BUS_MASTER = 1 << 2
 HUGE = 2 << 20
@@ -30,12 +30,7 @@ TRACING = Path("/sys/kernel/tracing")
 def bound(edu: str) -> Iterator[str]:
     """An edu card that stays bound whoever opens it, with a pattern in its own memory, and one hugepage for all."""
     undo = binding.bind(edu)
-    hugepages()[0].change(1)
-    # One that the card reaches, or each driver looks for another. The last one taken is the one that stays.
-    assert Edu.dma_mask is not None
-    with contextlib.closing(Dma("the first owner")) as first:
-        while first.alloc(HUGE).address > Edu.dma_mask:
-            pass
+    set_aside_what_the_card_reaches()
     with Edu.open(edu) as card:
         card.to_device(b"\xee" * registers.DMA_REACHABLE)
     try:

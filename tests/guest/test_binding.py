@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""Binding by several processes at once, and by one that is killed in the middle: the driver it had gets it back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pyuio
+from pyuio import binding, binding_record
+from tests.guest.support import PCI_SERIAL, Cards, attribute
+
+UIO = "uio_pci_generic"
+
+
+@pytest.fixture
+def serial(cards: Cards) -> Iterator[str]:
+    """The address of a serial port, which the kernel's driver has, and has again in the end."""
+    (address,) = cards(PCI_SERIAL)
+    binding.load_driver(UIO)
+    yield address
+    binding.unbind(address)
+    assert is_as_before(address)
+
+
+def is_as_before(address: str) -> bool:
+    held = (binding.bound_driver(address), attribute(address, "driver_override"), binding_record.load(address))
+    return held == ("serial", "(null)", None)
+
+
+def dies_after(steps: int, work: Callable[[], object]) -> bool:
+    """Have a forked child do it, killed after so many writes of files; return whether it was done before that."""
+    child = os.fork()
+    if child == 0:
+        left = steps
+
+        def counted(function: Any) -> Any:
+            def step(*arguments: object) -> object:
+                nonlocal left
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left -= 1
+                return function(*arguments)
+
+            return step
+
+        binding._write = counted(binding._write)
+        binding._remember = counted(binding._remember)
+        try:
+            work()
+        finally:
+            os._exit(left >= 0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != -signal.SIGKILL
+
+
+def bind_and_undo(address: str) -> None:
+    binding.bind(address).undo()
+
+
+def test_killed_half_way(serial: str) -> None:
+    """At every step of binding and of giving back; then `unbind`, or another driver that binds it and gives it back."""
+    for steps in range(20):
+        if dies_after(steps, lambda: bind_and_undo(serial)):
+            break
+        binding.unbind(serial)
+        assert is_as_before(serial), f"unbound after {steps} steps"
+        assert not dies_after(steps, lambda: bind_and_undo(serial))
+        binding.bind(serial).undo()
+        binding.unbind(serial)
+        assert is_as_before(serial), f"bound again after {steps} steps"
+    assert steps == 9
+
+
+def test_given_back_by_the_next_driver(serial: str) -> None:
+    """Killed when the kernel's driver was off already, or the override set, and nothing else was."""
+    for steps in (3, 4):
+        assert not dies_after(steps, lambda: binding.bind(serial))
+        assert binding.bound_driver(serial) != UIO
+        binding.bind(serial).undo()
+        assert is_as_before(serial)
+
+
+def at_once(*works: Callable[[], str]) -> list[str]:
+    """What each of these returns, or the name of what it raises, in a process of its own; they begin together."""
+    waiting, go = os.pipe()
+    children = []
+    for work in works:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.close(go)
+                os.read(waiting, 1)
+                try:
+                    answer = work()
+                except Exception as error:
+                    answer = type(error).__name__
+                os.write(writing, answer.encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+        children.append((child, reading))
+    os.close(waiting)
+    os.close(go)
+    answers = []
+    for child, reading in children:
+        with os.fdopen(reading) as file:
+            answers.append(file.read())
+        os.waitpid(child, 0)
+    return answers
+
+
+def test_one_of_several_binds_and_one_gives_back(serial: str) -> None:
+    for _ in range(8):
+        assert sorted(at_once(*[lambda: str(binding.bind(serial).previous)] * 3)) == ["serial", UIO, UIO]
+        record = binding_record.load(serial)
+        assert record is not None
+        assert (record.driver, record.previous, record.previous_override) == (UIO, "serial", "")
+        given_back = at_once(*[lambda: str(binding.unbind(serial).given_back)] * 3)
+        assert sorted(given_back) == ["False", "False", "True"]
+        assert is_as_before(serial)
+
+
+def test_binding_against_giving_back(serial: str) -> None:
+    for _ in range(8):
+        assert "" not in at_once(
+            *[lambda: str(binding.bind(serial).previous), lambda: str(binding.unbind(serial).driver)] * 2
+        )
+        if binding.bound_driver(serial) == UIO:
+            record = binding_record.load(serial)
+            assert record is not None
+            assert (record.previous, record.previous_override) == ("serial", "")
+            binding.unbind(serial)
+        assert is_as_before(serial)
+
+
+def test_one_of_several_opens(serial: str) -> None:
+    """It keeps the device until the others have tried."""
+    done, undone = os.pipe()
+
+    def open_it() -> str:
+        try:
+            device = pyuio.open(serial, bind=True)
+        finally:
+            os.write(undone, b"x")
+        for _ in range(3):
+            os.read(done, 1)
+        device.close()
+        return "opened"
+
+    for _ in range(5):
+        assert sorted(at_once(*[open_it] * 3)) == ["DeviceBusyError", "DeviceBusyError", "opened"]
+        assert is_as_before(serial)
+    os.close(done)
+    os.close(undone)
+
+
+def test_who_undoes_what_another_did_leaves_it(serial: str) -> None:
+    first = binding.bind(serial)
+    second = binding.bind(serial)
+    second.undo()
+    assert binding.bound_driver(serial) == UIO
+    first.undo()
+    second.undo()
+    assert is_as_before(serial)
+
+
+def test_another_process_that_does_not_let_go(serial: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binding, "_LOCK_SECONDS", 0.1)
+    path = Path("/sys/bus/pci/devices", serial, "driver_override")
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for use in (lambda: binding.bind(serial), lambda: binding.unbind(serial)):
+            with pytest.raises(pyuio.DeviceBusyError, match=f"{serial}: another process .*fuser {path} shows which"):
+                use()

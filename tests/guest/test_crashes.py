@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""What a driver leaves that ends by SIGKILL, by SIGSEGV, or by an exception that nobody catches: nothing in the way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pyuio_drivers.edu import RAISE_INTERRUPT, Edu
+
+import pyuio
+from pyuio import binding, binding_record
+from pyuio.hugepages import hugepages
+from pyuio.region import Region
+from pyuio.sysfs import PCI_DEVICES
+from pyuio.uio import UioNode
+from tests.guest.crashing import STAGES, WAYS
+from tests.guest.support import (
+    EDU,
+    INTERRUPT_DISABLE,
+    Cards,
+    attribute,
+    command_register,
+    set_aside_what_the_card_reaches,
+    wait_until,
+)
+
+BUS_MASTER = 1 << 2
+STATUS = {"SIGKILL": -9, "SIGSEGV": -11, "exception": 1}
+LATENCY = Path("/dev/cpu_dma_latency")
+FIRST_DRIVER = "pci-stub"  # stands for whatever driver the kernel has for a card
+
+Crash = Callable[[str, str], int]
+
+
+@pytest.fixture(scope="module")
+def address(cards: Cards) -> Iterator[str]:
+    """The address of an edu card that has a kernel driver; one hugepage for all who crash."""
+    address = cards(EDU)[0]
+    binding.load_driver(FIRST_DRIVER)
+    override = PCI_DEVICES / address / "driver_override"
+    override.write_text(FIRST_DRIVER)
+    Path("/sys/bus/pci/drivers_probe").write_text(address)
+    with pyuio.open(address, bind=True):
+        set_aside_what_the_card_reaches()
+    yield address
+    hugepages()[0].change(-1)
+    (override.parent / "driver/unbind").write_text(address)
+    override.write_text("\n")
+
+
+@pytest.fixture(scope="module")
+def crash(address: str) -> Iterator[Crash]:
+    """Has a process end in a certain way at a certain stage, and returns its exit status."""
+    command = [sys.executable, "-m", "tests.guest.crashing", address]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        sending, receiving = program.stdin, program.stdout
+
+        def run(way: str, stage: str) -> int:
+            print(way, stage, file=sending, flush=True)
+            return int(receiving.readline())
+
+        yield run
+        sending.close()
+    assert program.returncode == 0
+
+
+def latency() -> bytes:
+    with LATENCY.open("rb", buffering=0) as file:
+        return file.read(4)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_in_the_way(address: str, crash: Crash, way: str, stage: str) -> None:
+    before = (hugepages()[0].total, hugepages()[0].free, latency())
+    assert crash(way, stage) == STATUS[way]
+    assert not command_register(address) & BUS_MASTER
+    assert (hugepages()[0].total, hugepages()[0].free, latency()) == before
+
+    with pyuio.open(address, bind=True) as device:
+        assert command_register(address) & INTERRUPT_DISABLE
+        assert device.interrupt.masked
+        card = Edu(device)
+        with pytest.raises(BlockingIOError):
+            device.interrupt.read(0)
+        card.raise_interrupt()
+        assert device.interrupt.read(5) == 1
+        card.acknowledge()
+        card.to_device(b"as before")
+        assert card.from_device(9) == b"as before"
+    assert command_register(address) & INTERRUPT_DISABLE
+
+    # Where the interpreter came to its end, it has closed the device, which gave it back.
+    closed = way == "exception" and stage != "bound"
+    assert binding.bound_driver(address) == (FIRST_DRIVER if closed else "uio_pci_generic")
+    assert closed or binding.unbind(address).given_back
+    assert binding.bound_driver(address) == FIRST_DRIVER
+    assert attribute(address, "driver_override") == FIRST_DRIVER
+    assert binding_record.load(address) is None
+
+
+def test_an_interrupt_that_comes_before_the_next_driver(address: str, crash: Crash) -> None:
+    """Killed while armed, a driver leaves the line unmasked: the kernel's handler masks it at the first interrupt."""
+    assert crash("SIGKILL", "armed") == STATUS["SIGKILL"]
+    try:
+        node = UioNode.of_device(PCI_DEVICES / address)
+        assert node is not None
+        before = node.event_count
+        assert not command_register(address) & INTERRUPT_DISABLE
+        with Region(PCI_DEVICES / address / "resource0", 1 << 20) as bar:
+            bar.write32(RAISE_INTERRUPT, 1)  # and nobody acknowledges it
+            wait_until(lambda: bool(command_register(address) & INTERRUPT_DISABLE))
+        assert node.event_count == before + 1
+    finally:
+        binding.unbind(address)
