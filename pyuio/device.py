@@ -30,6 +30,7 @@ from pyuio.errors import (
 from pyuio.interrupt import Interrupt, open_uio_interrupt
 from pyuio.ownership import Owned, forget_all
 from pyuio.pci import ConfigSpace
+from pyuio.port_region import renew_locks
 from pyuio.region import PortRegion, Region
 from pyuio.signals import postponed_signals
 from pyuio.sysfs import parse_number, read_optional_number
@@ -326,9 +327,6 @@ class Device(Owned):
             self._config.forget()
         if self._dma is not None:
             self._dma.let_go()
-        for region in self._regions.values():
-            if isinstance(region, PortRegion):
-                region.forget()
 
     def __del__(self) -> None:
         """Close a device that was forgotten, with a `ResourceWarning`."""
@@ -375,3 +373,4 @@ def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool = False) -> 
 
 # After that of `pyuio.dma`, whose memory leaves holes in a child, to be filled in before anything else is.
 os.register_at_fork(after_in_child=forget_all)
+os.register_at_fork(after_in_child=renew_locks)

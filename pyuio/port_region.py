@@ -8,6 +8,7 @@ import operator
 import os
 import sys
 import threading
+import weakref
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn, SupportsIndex
 
@@ -59,6 +60,7 @@ class PortRegion(Common):
         presence: Presence | None = None,
     ) -> None:
         self._fd: int | None = None
+        _regions.add(self)
         # Reentrant, as a signal handler that closes the region may run in the middle of an access.
         self._lock = threading.RLock()
         self._path = os.fspath(path)
@@ -129,10 +131,6 @@ class PortRegion(Common):
             fd, self._fd = self._fd, None
             if fd is not None:
                 os.close(fd)
-
-    def forget(self) -> None:
-        """In a forked child: go on without the threads of the parent's that may be in the middle of an access."""
-        self._lock = threading.RLock()
 
     def __del__(self) -> None:
         """Close the file of a region that was forgotten, or whose construction failed."""
@@ -339,3 +337,12 @@ class PortRegion(Common):
                 errno.EIO, f"{self._name}: the kernel moved {count} of {width} bytes at offset {offset:#x}; wrong size?"
             )
         return data
+
+
+_regions: weakref.WeakSet[PortRegion] = weakref.WeakSet()
+
+
+def renew_locks() -> None:
+    """In a forked child: do without the threads of the parent's that may have been in the middle of an access."""
+    for region in list(_regions):
+        region._lock = threading.RLock()
