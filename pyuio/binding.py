@@ -16,15 +16,15 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pyuio import binding_record
+from pyuio import binding_record, trusted_file
 from pyuio.binding_record import BindingRecord
 from pyuio.errors import BindingError, DeviceBusyError, DeviceRemovedError, KernelSupportError, PermissionDeniedError
 from pyuio.signals import postponed_signals
-from pyuio.sysfs import PCI_DEVICES, PCI_DRIVERS, link_name, read_text, translated
+from pyuio.sysfs import PCI_DEVICES, PCI_DRIVERS, link_name, read_optional, read_text, translated
 from pyuio.uio import UioNode
 
 UIO_PCI_GENERIC = "uio_pci_generic"
@@ -176,6 +176,7 @@ class Binding:
 
     def _undo(self) -> None:
         device = PCI_DEVICES / self.address
+        _put_back_interrupts(device)
         # An empty line clears the override.
         _write(self.address, device / "driver_override", self.previous_override + "\n")
         if bound_driver(self.address) == self.driver != self.previous:
@@ -189,6 +190,24 @@ class Binding:
                 raise BindingError(errno.ENODEV, reason)
             _write(self.address, PCI_DRIVERS / self.previous / "bind", self.address)
         _log.info("%s: released from %s, with %s again", self.address, self.driver, self.previous or "no driver")
+
+
+def _put_back_interrupts(device: Path) -> None:
+    """Put back what drivers that were killed have changed of a function's interrupts, before these are gone."""
+    numbers = _names(device / "msi_irqs") | {read_optional(device / "irq") or "0"}
+    for number in numbers & {name.partition(".")[0] for name in _names(trusted_file.RUN / "interrupts")}:
+        # At the end of the interpreter nothing can be imported any more; then the next one does it.
+        with suppress(ImportError):
+            from pyuio import interrupt_record
+
+            interrupt_record.put_back(int(number))
+
+
+def _names(directory: Path) -> set[str]:
+    try:
+        return {entry.name for entry in directory.iterdir()}
+    except OSError:
+        return set()
 
 
 def _remember(address: str, record: BindingRecord | None) -> None:

@@ -8,21 +8,17 @@ only if root, or this user, alone could have written it, and if it is about the 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import logging
-import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyuio.errors import PermissionDeniedError
+from pyuio import trusted_file
 from pyuio.sysfs import PCI_DEVICES, read_text
 
-DIRECTORY = Path("/run/pyuio/bindings")
+DIRECTORY = trusted_file.RUN / "bindings"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_LONGEST = 4096  # bytes
 # What the kernel lets be a directory's name in sysfs, less what leads elsewhere.
 _DRIVER = re.compile(r"(?!\.\.?$)[^/\s\0\ud800-\udfff](?:[^/\n\0\ud800-\udfff]{0,62}[^/\s\0\ud800-\udfff])?")
 _IDS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
@@ -90,13 +86,6 @@ def parse(text: str) -> BindingRecord:
     return BindingRecord(**data)
 
 
-def _check_owner(status: os.stat_result, path: Path) -> None:
-    """Raise PermissionDeniedError for what another user could have written."""
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        reason = f"{path} can be written by other users than root, and is not believed; remove it"
-        raise PermissionDeniedError(errno.EPERM, reason)
-
-
 def _path(address: str) -> Path:
     return DIRECTORY / f"{address}.json"
 
@@ -108,26 +97,7 @@ def save(record: BindingRecord) -> None:
         PermissionDeniedError: the directory belongs to another user.
         OSError: the kernel refused.
     """
-    for directory in (DIRECTORY.parent, DIRECTORY):
-        try:
-            directory.mkdir(mode=0o755)
-        except FileExistsError:
-            # Not followed: where it leads somebody else may have chosen.
-            status = directory.lstat()
-            if not stat.S_ISDIR(status.st_mode):
-                raise PermissionDeniedError(errno.ENOTDIR, f"{directory} is not a directory; remove it") from None
-            _check_owner(status, directory)
-    path = _path(record.address)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    try:
-        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with os.fdopen(file, "w") as stream:
-            json.dump(dataclasses.asdict(record), stream)
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    trusted_file.write(_path(record.address), json.dumps(dataclasses.asdict(record)))
 
 
 def load(address: str) -> BindingRecord | None:
@@ -137,11 +107,7 @@ def load(address: str) -> BindingRecord | None:
     """
     path = _path(address)
     try:
-        _check_owner(DIRECTORY.lstat(), DIRECTORY)
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(file, "rb") as stream:
-            _check_owner(os.fstat(file), path)
-            record = parse(stream.read(_LONGEST).decode())
+        record = parse(trusted_file.read(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pyuio import interrupt_line, process_memory, processor_latency, processors, scheduling
+from pyuio import interrupt_line, interrupt_record, process_memory, processor_latency, processors, scheduling
 from pyuio.errors import ClosedError, RealTimeDeniedError, RealTimeError
 from pyuio.layers import Layers
 from pyuio.ownership import Owned
@@ -93,6 +93,7 @@ class RealTime(Owned):
             self._try("policy", str(policy), lambda: self._set_policy(policy), explain)
 
     def _set_interrupt(self, line: int, wanted: Wanted) -> None:
+        interrupt_record.put_back(line)  # what a driver that was killed has left, or it would be what was before
         if cpus := wanted.interrupt_cpus:
             asked = f"interrupt {line} on {processors.format_list(cpus)}"
             self._try("interrupt_cpu", asked, lambda: self._steer(line, cpus), interrupt_line.steer_remedy)
@@ -152,7 +153,7 @@ class RealTime(Owned):
             ("interrupt", number),
             frozenset(cpus),
             read=lambda: interrupt_line.affinity(number),
-            write=lambda wanted: interrupt_line.steer(number, wanted),
+            write=lambda wanted: interrupt_record.steer(number, wanted),
         )
         now = interrupt_line.effective_affinity(number)
         late = f" (from the next one on; still {processors.format_list(now)})" if now != set(cpus) else ""
@@ -161,18 +162,19 @@ class RealTime(Owned):
     def _raise_threads(self, number: int, wanted: Scheduling) -> str:
         threads = interrupt_line.threads(number)
         for thread in threads:
-            self._schedule(thread, wanted)
+            self._schedule(thread, wanted, number)
         has = ", ".join(f"thread {thread.id} {Scheduling.of(thread)}" for thread in threads)
         return f"interrupt {number}: {has or 'handled without a thread'}"
 
-    def _schedule(self, thread: Thread, wanted: Scheduling) -> None:
-        _layers.change(
-            self,
-            ("scheduling", thread),
-            wanted,
-            read=lambda: Scheduling.of(thread),
-            write=lambda value: value.give(thread) if value is wanted else value.give_back(thread),
-        )
+    def _schedule(self, thread: Thread, wanted: Scheduling, interrupt: int | None = None) -> None:
+        def write(value: Scheduling) -> None:
+            give = value.give if value is wanted else value.give_back
+            if interrupt is None:
+                give(thread)
+            else:
+                interrupt_record.schedule(interrupt, thread, value, lambda: give(thread))
+
+        _layers.change(self, ("scheduling", thread), wanted, read=lambda: Scheduling.of(thread), write=write)
 
     def _set_cpus(self, cpus: tuple[int, ...]) -> str:
         thread = self._thread

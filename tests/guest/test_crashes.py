@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ import pytest
 from pyuio_drivers.edu import RAISE_INTERRUPT, Edu
 
 import pyuio
-from pyuio import binding, binding_record
+from pyuio import binding, binding_record, interrupt_record
 from pyuio.hugepages import hugepages
 from pyuio.region import Region
 from pyuio.sysfs import PCI_DEVICES
@@ -119,3 +121,40 @@ def test_an_interrupt_that_comes_before_the_next_driver(address: str, crash: Cra
         assert node.event_count == before + 1
     finally:
         binding.unbind(address)
+
+
+def line_state(number: int) -> tuple[str, list[tuple[int, int]]]:
+    """Where an interrupt goes, and policy and priority of the threads that handle it, without pyuio."""
+    listed = subprocess.run(["ps", "-eo", "pid=,comm="], capture_output=True, text=True, check=True).stdout
+    threads = [int(pid) for pid in re.findall(rf"(\d+) irq/{number}-", listed)]
+    state = [(os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority) for thread in threads]
+    return Path(f"/proc/irq/{number}/smp_affinity_list").read_text().strip(), state
+
+
+@pytest.mark.parametrize("by", ["realtime", "unbind"])
+def test_what_real_time_set_of_the_interrupt_is_put_back(address: str, crash: Crash, cards: Cards, by: str) -> None:
+    """By the next real time with that interrupt, or before the card is given back; two drivers were killed before."""
+    if len(cards(EDU)) < 2 or os.sched_getaffinity(0) == {0}:
+        pytest.skip("one edu card, or one processor")
+    with pyuio.open(cards(EDU)[1], bind=True) as other:  # the line stays while it is open
+        number = other.irq
+        assert number is not None
+        before = line_state(number)
+        for _ in range(2):
+            assert crash("SIGKILL", "realtime") == STATUS["SIGKILL"]
+            left = line_state(number)
+            assert left[0] == str(max(os.sched_getaffinity(0))) != before[0]
+            assert all(thread == (os.SCHED_FIFO, 95) for thread in left[1])
+            assert len(left[1]) == len(before[1]) * 2  # the other card's thread, and that of this one
+        if by == "realtime":
+            with pyuio.open(address) as device:
+                assert device.irq == number
+                with pyuio.realtime(heap=0, freeze_garbage=False, interrupt=device, interrupt_cpu=0):
+                    assert line_state(number)[0] == "0"
+                after = line_state(number)
+                assert (after[0], set(after[1])) == (before[0], set(before[1]))
+            assert binding.unbind(address).given_back
+        else:
+            assert binding.unbind(address).given_back
+            assert line_state(number) == before
+    assert not list(interrupt_record.DIRECTORY.iterdir())
