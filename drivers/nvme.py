@@ -372,7 +372,10 @@ class Nvme(Driver):
 
         Raises:
             ControllerFatalError, DeviceTimeoutError, DeviceRemovedError: as when it is opened.
+            ClosedError: the disk is closed, or belongs to the process that this one was forked from.
         """
+        if self.device.closed:
+            raise self.device.closed_error(self.device.name)
         self._disable()
         self._admin.restart()
         for queue in self._queues.values():

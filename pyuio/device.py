@@ -306,6 +306,7 @@ class Device(Owned):
 
         Raises:
             BindingError: the previous kernel driver did not take the device back.
+            DeviceBusyError: another process is binding it, and does not end that.
         """
         with self._guard, postponed_signals():
             self._closed = True

@@ -446,6 +446,26 @@ def test_a_driver_that_is_killed_while_it_writes() -> None:
     (sysfs / "driver_override").write_text("\n")
 
 
+def test_a_forked_child_has_no_disk(disk: Nvme) -> None:
+    """What it rings would have the controller work through whatever its parent put into the rings."""
+    with disk.queue(8) as queue:
+        before = disk.read(5)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                with disk, queue:
+                    for use in (lambda: disk.read(5), lambda: list(queue.read_many([5])), disk.smart, disk.reset):
+                        with pytest.raises(pyuio.ClosedError):
+                            use()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert disk.read(5) == before
+        assert [bytes(data) for data in queue.read_many([5])] == [before]
+
+
 def test_file_system_for_linux() -> None:
     """An ext4 that is written through the driver is mounted by the kernel's; what that writes, the driver reads."""
     mounted = Path("/run/mounted")
