@@ -23,6 +23,7 @@ from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio import binding
+from pyuio.dma import ALL_ADDRESSES
 from pyuio.hugepages import hugepages
 from pyuio.pci import Command
 from tests.guest.support import EDU, PCI_SERIAL, PCI_TESTDEV, Cards, Later, command_register, wait_until
@@ -80,7 +81,7 @@ def test_a_child_can_use_nothing_and_end_nothing(cards: Cards, later: Later) -> 
     ):
         device, bar = card.device, card.registers
         config, interrupt, dma = device.config, device.interrupt, device.dma
-        buffer, pool = dma.alloc(4096), dma.pool(2, 64)
+        buffer, pool = dma.alloc(4096, mask=ALL_ADDRESSES), dma.pool(2, 64, mask=ALL_ADDRESSES)  # for no transfer
         buffer[:4] = b"mine"
         reader = later(lambda: counts.append(interrupt.read()))
         later(lambda: events.extend(service.read()))
@@ -193,12 +194,13 @@ ENDINGS = """if True:
     import contextlib, gc, multiprocessing, os, sys
     import pyuio
     from pyuio import binding
+    from pyuio.dma import ALL_ADDRESSES
     from pyuio_drivers.edu import Edu
     from tests.guest.support import command_register
 
     address = sys.argv[1]
     card = Edu.open(address)
-    interrupt, buffer = card.device.interrupt, card.device.dma.alloc(4096)
+    interrupt, buffer = card.device.interrupt, card.device.dma.alloc(4096, mask=ALL_ADDRESSES)
     buffer[:4] = b"mine"
     service_card = Edu.open(sys.argv[2])
     service = pyuio.Service(service_card.device.interrupt, service_card.acknowledge_program())
@@ -275,7 +277,7 @@ def test_a_child_keeps_nothing_when_its_parent_is_killed(edu: str) -> None:
             try:
                 os.close(go)
                 card = Edu.open(edu)
-                place = card.device.dma.alloc(4096).place
+                place = card.device.dma.alloc(4096, mask=ALL_ADDRESSES).place
                 if os.fork() == 0:
                     os.write(tell, b"y" if place.huge else b"n")
                     os.read(waits, 1)  # until the test closes the other end
