@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import importlib.util
 import io
 import json
@@ -40,6 +41,7 @@ LIMIT = 30  # seconds for what ends within one
 
 def ask_host(**command: Any) -> Any:
     """Have the host do something, and return its answer, or raise what it raised there."""
+    faulthandler.dump_traceback_later(3 * LIMIT, exit=True)  # what hangs says where
     print(json.dumps(command), file=sys.__stdout__, flush=True)
     answer = json.loads(sys.stdin.readline())
     if "error" in answer:
@@ -84,7 +86,11 @@ WAITS: tuple[dict[str, Wait], ...] = (
         "poll32": poll32,
         "DMA to the card": lambda card: card.to_device(bytes(4095 * 600), timeout=20),
     },
-    {"service": serve, "poll by name": poll_by_name, "DMA from the card": lambda card: card.from_device(4095 * 600)},
+    {
+        "service": serve,
+        "poll by name": poll_by_name,
+        "DMA from the card": lambda card: card.from_device(4095 * 600, timeout=20),
+    },
     {
         "DMA to the card by interrupt": lambda card: card.to_device(bytes(4095 * 600), by_interrupt=True, timeout=20),
         "poll32 besides": poll32,

@@ -73,7 +73,7 @@ async def converse(command: list[str], path: Path) -> dict[str, Any]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-    assert process.returncode == 0, (await errors).decode()
+    assert process.returncode == 0, f"{process.returncode}: {(await errors).decode()}"
     return found
 
 
