@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import fcntl
 import logging
@@ -28,7 +29,7 @@ from pyuio.errors import (
     PyuioError,
 )
 from pyuio.interrupt import Interrupt, open_uio_interrupt
-from pyuio.ownership import Owned, forget_all
+from pyuio.ownership import Owned, forget_all, owned
 from pyuio.pci import ConfigSpace
 from pyuio.port_region import renew_locks
 from pyuio.region import PortRegion, Region
@@ -370,6 +371,16 @@ def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool = False) -> 
         TypeError: `which` is of a wrong type.
     """
     return Device(find(which), bind=bind)
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what is open at the end of the interpreter, before anything that it takes is gone."""
+    for device in [thing for thing in list(owned) if isinstance(thing, Device)]:
+        try:
+            device.close()
+        except PyuioError as error:
+            _log.warning("%s: closing at the end of the program: %s", device.name, error)
 
 
 # After that of `pyuio.dma`, whose memory leaves holes in a child, to be filled in before anything else is.

@@ -40,6 +40,10 @@ from pyuio.uio import UioNode
 
 _log = logging.getLogger(__name__)
 
+# What open interrupts use in C. Garbage is finalized in any order, so that a forgotten device would be closed when that
+# is freed already: it must not be garbage before.
+_in_use: dict[int, tuple[Any, Masking]] = {}
+
 _NANOSECONDS = 1_000_000_000
 _FOR_EVER = -1
 # What the kernel answers when the device is gone.
@@ -145,6 +149,7 @@ class Interrupt(Owned):
         self._first = int(_lib.pyuio_total(native))
         masking.install(native)
         self.checked(_lib.pyuio_mask(native), "masking the interrupt")
+        _in_use[id(native)] = native, masking
 
     @property
     def native(self) -> Any:
@@ -369,6 +374,7 @@ class Interrupt(Owned):
     def close(self) -> None:
         """Mask the interrupt, end every wait for it with `ClosedError`, and free it; again is harmless."""
         _lib.pyuio_close(self._native)
+        _in_use.pop(id(self._native), None)
         self._waiters.wake_all()
 
     def forget(self) -> None:

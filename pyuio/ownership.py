@@ -25,7 +25,7 @@ class Owned:
 
     def own(self) -> None:
         """Have `forget` called in children that are forked from now on."""
-        _owned.add(self)
+        owned.add(self)
 
     def forget(self) -> None:
         """In a forked child, where no other thread is: close it, and touch nothing that is the parent's."""
@@ -45,10 +45,11 @@ class Owned:
         )
 
 
-_owned: weakref.WeakSet[Owned] = weakref.WeakSet()
+owned: weakref.WeakSet[Owned] = weakref.WeakSet()
+"""What this process has, and was not collected yet, open or closed."""
 
 
 def forget_all() -> None:
     """In a forked child: have everything forgotten."""
-    for thing in list(_owned):
+    for thing in list(owned):
         thing.forget()

@@ -37,6 +37,9 @@ _CONFIGURATION_LENGTHS = (64, 256, 4096)
 
 _log = logging.getLogger(__name__)
 
+# What open configuration spaces use in C: see `pyuio.interrupt`.
+_in_use: dict[int, object] = {}
+
 
 def parse_address(text: str) -> str | None:
     """Return a PCI address in the kernel's form, ``0000:00:04.0``, or None when `text` is not one.
@@ -251,6 +254,7 @@ class ConfigSpace(Owned, ConfigImage):
             raise translated(error, f"opening {path}") from error
         self.command_register = _ffi.gc(register, _lib.pyuio_command_free)
         """The command register's one writer, for the interrupt, which masks by it."""
+        _in_use[id(self)] = self.command_register
 
     def _require_open(self) -> int:
         if self._file < 0:
@@ -392,6 +396,7 @@ class ConfigSpace(Owned, ConfigImage):
             file, self._file = self._file, -1
             if file >= 0:
                 os.close(file)
+            _in_use.pop(id(self), None)
 
     def end(self) -> None:
         """Close, and end the masking of the interrupt by the command register, too; again is harmless."""

@@ -21,6 +21,7 @@ not be sent in a message; and many containers forbid it.)
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import mmap
 import os
@@ -43,8 +44,6 @@ _HIDDEN = (
     "reading physical addresses from /proc/self/pagemap: the kernel hides them from this user; DMA from user space "
     "needs the capability CAP_SYS_ADMIN: run as root, or as a service that has it (pyuio setup --print shows a unit)"
 )
-
-_never_unmapped: list[mmap.mmap] = []
 
 
 def frame_numbers(start: int, size: int) -> list[int | None]:
@@ -158,11 +157,8 @@ class Segment:
         The child goes on holding the page, since it holds ``/dev/uioN``, too, and with both of them open the parent's
         end does not end bus mastering: `let_move` comes after that is closed.
         """
-        try:
+        with contextlib.suppress(OSError):  # something else is there already; then the mapping stays for good
             fill_in(self.memory)
-        except OSError:
-            # Something else is there already. Unmapping ours would unmap that: never let it go.
-            _never_unmapped.append(self.memory)
 
     def let_move(self) -> None:
         """Hold it no longer: for one that is kept only so that the kernel does not offer it again."""

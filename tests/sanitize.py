@@ -24,7 +24,7 @@ UNIT = (
     "bad_arguments device dma fuzz_targets latency_timer pci presence program region region_life region_poll "
     "register_cells register_fields register_types registers waiting window"
 )
-GUEST = "bad_arguments interrupt many_interrupts asyncio service dma dma_kill bars"
+GUEST = "bad_arguments interrupt many_interrupts asyncio service dma dma_kill bars fork threads"
 
 
 class SanitizerError(Exception):

@@ -325,7 +325,12 @@ static PyObject *memory_fill_in(PyObject *Py_UNUSED(module), PyObject *argument)
     found = mmap(buffer.buf, (size_t)buffer.len, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
     PyBuffer_Release(&buffer);
-    return found != MAP_FAILED ? Py_NewRef(Py_None) : PyErr_SetFromErrno(PyExc_OSError);
+    if (found != MAP_FAILED)
+        Py_RETURN_NONE;
+    /* Something else is there, or will be. Unmapping what is not ours any more would unmap that: never let it go, not even
+     * at the end of the interpreter. */
+    Py_INCREF(argument);
+    return PyErr_SetFromErrno(PyExc_OSError);
 }
 
 static PyObject *memory_dma_wmb(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
