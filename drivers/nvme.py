@@ -164,7 +164,8 @@ class Nvme(Driver):
         """Return a queue for many commands at once, to be closed after use.
 
         Args:
-            depth: how many commands it has under way at most, at least 1; even numbers are used in full.
+            depth: how many commands it has under way at most, at least 1. Of an odd one up to a real
+                controller, one less is used.
             blocks_per_command: the most blocks of one command, at least 1, at most what the controller (MDTS) and a
                 hugepage allow; None for 4 KiB.
 

@@ -151,6 +151,7 @@ class Controller:
         namespaces: the highest number that a namespace can have.
         volatile_write_cache: whether it has one, so that `flush` does something.
         shutdown_latency: how long it usually takes to shut down, in seconds; 0.0 if it does not say.
+        emulated: whether it is software: it has the command Doorbell Buffer Config, which is for such (section 5.7).
     """
 
     vendor_id: int
@@ -161,6 +162,7 @@ class Controller:
     namespaces: int
     volatile_write_cache: bool
     shutdown_latency: float
+    emulated: bool
 
     @classmethod
     def parse(cls, data: bytes, page_size: int) -> Controller:
@@ -175,6 +177,7 @@ class Controller:
             namespaces=int.from_bytes(data[516:520], "little"),
             volatile_write_cache=bool(data[525] & 1),
             shutdown_latency=int.from_bytes(data[88:92], "little") / 1e6,
+            emulated=bool(data[257] & 1),  # OACS, bit 8
         )
 
 
