@@ -160,17 +160,18 @@ class Nvme(Driver):
         with self.queue(depth, count) as queue:
             yield from queue.read_many(blocks, count)
 
-    def queue(self, depth: int = 32, blocks_per_command: int | None = None) -> NvmeQueue:
+    def queue(self, depth: int = 32, blocks_per_command: int | None = None, *, batch: int | None = None) -> NvmeQueue:
         """Return a queue for many commands at once, to be closed after use.
 
         Args:
-            depth: how many commands it has under way at most, at least 1. Of an odd one up to a real
-                controller, one less is used.
+            depth: how many commands it has under way at most, at least 1; multiples of `batch` are used in full.
             blocks_per_command: the most blocks of one command, at least 1, at most what the controller (MDTS) and a
                 hugepage allow; None for 4 KiB.
+            batch: how many commands the controller is told of at once, 1 to `depth`; None for half the depth, or for
+                all of it if the controller is emulated (`Controller.emulated`).
 
         Raises:
-            ValueError: `depth` or `blocks_per_command` is out of range.
+            ValueError: `depth`, `blocks_per_command` or `batch` is out of range.
             NvmeError: the controller has no more queues, or refuses.
             DmaMemoryError: there is no memory for it.
         """
@@ -182,10 +183,14 @@ class Nvme(Driver):
             raise ValueError(f"the depth of a queue of this controller is 1 to {deepest}, not {depth}")
         if not 1 <= blocks <= largest:
             raise ValueError(f"a command of this controller has 1 to {largest} blocks, not {blocks}")
+        if batch is None:
+            batch = depth if self.controller.emulated else max(1, depth // 2)
+        if not 1 <= batch <= depth:
+            raise ValueError(f"a batch of this queue has 1 to {depth} commands, not {batch}")
         number = next((n for n in range(1, self._queue_limit + 1) if n not in self._queues), None)
         if number is None:
             raise NvmeError(f"{self.device.name}: all {self._queue_limit} queues of the controller are open; close one")
-        queue = NvmeQueue(self, number, depth, blocks, by_interrupt=self.by_interrupt)
+        queue = NvmeQueue(self, number, depth, blocks, batch, by_interrupt=self.by_interrupt)
         try:
             self._create(queue)
         except BaseException:

@@ -46,19 +46,21 @@ class Batch(NamedTuple):
 class CommandQueue(QueuePair):
     """A queue pair for many commands of one kind at a time.
 
-    Commands go in batches of half the depth, and a doorbell is rung once for each. An emulated controller gets the whole
-    depth at once: its doorbell waits until the emulator is done with what it is doing, which costs more than it gains.
-    A command's place in the submission ring is its slot, which also has memory for data. All places are filled in
-    beforehand, but for the block: one 64-bit store is what a further command of the same kind costs. There are slots for
-    one batch more than may be under way, so that the controller has work while the program looks at the data of the
-    batch before.
+    Commands go in batches, and a doorbell is rung once for each. Half the depth is best where the controller works by
+    itself; the doorbell of an emulated one waits until the emulator is done with what it is doing, so that one gets
+    the whole depth at once. A command's place in the submission ring is its slot, which also has memory for data. All
+    places are filled in beforehand, but for the block: one 64-bit store is what a further command of the same kind
+    costs. There are slots for one batch more than may be under way, so that the controller has work while the program
+    looks at the data of the batch before.
     """
 
-    def __init__(self, disk: Nvme, number: int, depth: int, blocks_per_command: int, *, by_interrupt: bool) -> None:
+    def __init__(
+        self, disk: Nvme, number: int, depth: int, blocks_per_command: int, batch: int, *, by_interrupt: bool
+    ) -> None:
         self.depth = depth
         self.blocks_per_command = blocks_per_command
         self.by_interrupt = by_interrupt
-        self._width = depth if disk.controller.emulated else max(1, depth // 2)  # of a batch
+        self._width = batch
         self._ways = depth // self._width  # batches under way at most
         self._count = self._width * (self._ways + 1)
         self._waiting: deque[Batch] = deque()  # under way, oldest first

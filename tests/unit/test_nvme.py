@@ -32,9 +32,12 @@ def test_controller() -> None:
     data[88:92] = (2_500_000).to_bytes(4, "little")
     data[516:520] = (256).to_bytes(4, "little")
     data[525] = 1
-    assert Controller.parse(bytes(data), 4096) == Controller(0x1B36, "S1", "A disk", "1.0", 128 << 10, 256, True, 2.5)
+    expected = Controller(0x1B36, "S1", "A disk", "1.0", 128 << 10, 256, True, 2.5, emulated=False)
+    assert Controller.parse(bytes(data), 4096) == expected
     data[77] = data[525] = 0
+    data[257] = 1
     assert Controller.parse(bytes(data), 4096).largest_transfer is None
+    assert Controller.parse(bytes(data), 4096).emulated
 
 
 @pytest.mark.parametrize(

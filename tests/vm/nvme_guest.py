@@ -101,11 +101,15 @@ def test_every_number_of_pages(disk: Nvme, count: int) -> None:
     assert disk.read(40000 + count + count - 1) == data[-BLOCK:]
 
 
-@pytest.mark.parametrize(
-    ("depth", "by_interrupt"), [(1, False), (2, False), (5, False), (32, False), (1, True), (5, True), (32, True)]
-)
-def test_many(depth: int, by_interrupt: bool) -> None:
-    with Nvme.open(MAIN, writable=True, by_interrupt=by_interrupt) as disk, disk.queue(depth, 16) as queue:
+@pytest.mark.parametrize("by_interrupt", [False, True])
+@pytest.mark.parametrize(("depth", "batch"), [(1, None), (2, 1), (5, 2), (5, None), (32, 16), (32, None)])
+def test_many(depth: int, batch: int | None, by_interrupt: bool) -> None:
+    """In halves, as a real disk gets them, and all at once, as an emulated one does by itself."""
+    with (
+        Nvme.open(MAIN, writable=True, by_interrupt=by_interrupt) as disk,
+        disk.queue(depth, 16, batch=batch) as queue,
+    ):
+        assert disk.controller.emulated
         before = disk.device.interrupt.total
         blocks = random.Random(depth).sample(range(60000, 100000, 8), 200)
         assert queue.write_many(((block, pattern(block, 8, depth)) for block in blocks), 8) == 200
@@ -119,18 +123,18 @@ def test_many(depth: int, by_interrupt: bool) -> None:
 
 
 def test_more_completions_than_the_ring_has(disk: Nvme) -> None:
-    for depth, number in ((1, 2500), (32, 5000)):
+    for depth, batch, number in ((1, 1, 2500), (32, 16, 5000), (32, 32, 5000)):
         blocks = [2048 + index % 1000 for index in range(number)]
         expected = (IN / "random").read_bytes()
-        with disk.queue(depth, 1) as queue:
+        with disk.queue(depth, 1, batch=batch) as queue:
             for block, data in zip(blocks, queue.read_many(blocks), strict=True):
                 assert data == expected[(block - 2048) * BLOCK : (block - 2047) * BLOCK]
 
 
 def test_a_read_that_is_not_taken_to_its_end(disk: Nvme) -> None:
     expected = (IN / "random").read_bytes()
-    for depth in (1, 8):
-        with disk.queue(depth) as queue:
+    for depth, batch in ((1, 1), (8, 4), (8, 8)):
+        with disk.queue(depth, batch=batch) as queue:
             for _ in range(3):
                 reading = queue.read_many(range(2048, 2148))
                 assert next(reading) == expected[:BLOCK]
@@ -197,6 +201,9 @@ def test_bad_arguments(disk: Nvme) -> None:
             disk.queue(depth)
     with pytest.raises(ValueError, match="1 to 128 blocks"):  # 64 KiB: MDTS
         disk.queue(1, 129)
+    for batch in (0, 5):
+        with pytest.raises(ValueError, match="1 to 4 commands"):
+            disk.queue(4, batch=batch)
     # Beyond the end, the controller itself refuses, and goes on.
     for block, count in ((last + 1, 1), (last, 2), ((1 << 64) - 1, 1), (last - 2000, 3000)):
         with pytest.raises(CommandError, match="LBA Out of Range") as caught:
@@ -208,11 +215,11 @@ def test_bad_arguments(disk: Nvme) -> None:
     assert len(disk.read(last)) == BLOCK
 
 
-@pytest.mark.parametrize("depth", [1, 8])
-def test_what_came_before_an_error_is_given(disk: Nvme, depth: int) -> None:
+@pytest.mark.parametrize(("depth", "batch"), [(1, 1), (8, 4), (8, 8)])
+def test_what_came_before_an_error_is_given(disk: Nvme, depth: int, batch: int) -> None:
     expected = (IN / "random").read_bytes()
     blocks = [2048, 2049, 2050, disk.namespace.blocks, 2051, 2052]
-    with disk.queue(depth) as queue:
+    with disk.queue(depth, batch=batch) as queue:
         for _ in range(3):
             seen: list[bytes] = []
             with pytest.raises(CommandError) as caught:
@@ -369,8 +376,8 @@ def test_a_disk_that_is_unbound(by_interrupt: bool) -> None:
 
 
 def test_reset_in_the_middle(disk: Nvme) -> None:
-    for depth in (1, 8):
-        with disk.queue(depth) as queue:
+    for depth, batch in ((1, 1), (8, 4), (8, 8)):
+        with disk.queue(depth, batch=batch) as queue:
             reading = queue.read_many(range(100))
             next(reading)
             disk.reset()
