@@ -68,7 +68,8 @@ async def converse(command: list[str], path: Path) -> dict[str, Any]:
                 found = request["found"]
                 break
             process.stdin.write(json.dumps(await answer(qmp, deleted, request)).encode() + b"\n")
-        await qmp.disconnect()
+        with contextlib.suppress(EOFError):  # QEMU ended first
+            await qmp.disconnect()
         await process.wait()
     finally:
         with contextlib.suppress(ProcessLookupError):
