@@ -54,8 +54,13 @@ def load_command() -> None:
 
 
 def pyuio_command(*words: str) -> subprocess.CompletedProcess[str]:
-    """The command ``pyuio`` with these words, run to its end, forked: emulated, Python takes 5 s to start."""
+    """The command ``pyuio`` with these words, run to its end, as `forked`."""
     load_command()
+    return forked(cli.main, "pyuio", *words)
+
+
+def forked(program: Callable[[], object], *command: str) -> subprocess.CompletedProcess[str]:
+    """A program of Python's with these words, run to its end in a fork: emulated, Python takes 5 s to start."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         child = os.fork()
         if child == 0:
@@ -65,8 +70,8 @@ def pyuio_command(*words: str) -> subprocess.CompletedProcess[str]:
                 os.dup2(errors.fileno(), 2)
                 sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
                 logging.getLogger().handlers.clear()  # pytest's
-                sys.argv = ["pyuio", *words]
-                cli.main()
+                sys.argv = [*command]
+                program()
                 status = 0
             except SystemExit as end:
                 status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
@@ -79,7 +84,7 @@ def pyuio_command(*words: str) -> subprocess.CompletedProcess[str]:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         output.seek(0)
         errors.seek(0)
-        return subprocess.CompletedProcess(["pyuio", *words], status, output.read(), errors.read())
+        return subprocess.CompletedProcess(command, status, output.read(), errors.read())
 
 
 def current_drivers() -> dict[str, str | None]:

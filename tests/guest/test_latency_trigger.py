@@ -48,6 +48,7 @@ def nothing_is_left() -> Iterator[None]:
     assert not [path for path in Path("/dev/shm").iterdir() if path.name.startswith("pyuio-")]
 
 
+@pytest.mark.long
 def test_latency(serial: str, tmp_path: Path) -> None:
     words = ["latency", serial, "--count", "60", "--loads", "idle,python", "--json", "--no-picture"]
     run = result(bench(*words, "--out", str(tmp_path)))

@@ -508,12 +508,3 @@ def test_ctrl_c_inside(card: Edu) -> None:
     threading.Timer(0.3, _thread.interrupt_main).start()
     with pytest.raises(KeyboardInterrupt), pyuio.realtime(interrupt=card.device, cpus=max(CPUS)):
         sleep_for_ever()
-
-
-def test_the_example(edu: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLE), edu, "200"], capture_output=True, text=True, timeout=100, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "200 interrupts read and acknowledged, 0 too many" in done.stdout
-    assert "fifo 89" in done.stdout

@@ -360,14 +360,6 @@ def test_programs_that_are_none(card: Edu) -> None:
     card.acknowledge()
 
 
-def test_the_example_prints_what_it_says(edu: str) -> None:
-    example = Path(__file__).resolve().parents[2] / "examples/native_service.py"
-    done = subprocess.run([sys.executable, example, edu], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    promised = example.read_text().split("::\n\n")[1].split('"""')[0]
-    assert [line.strip() for line in promised.splitlines() if line and "$" not in line] == done.stdout.splitlines()
-
-
 def test_no_timer_left_to_end_it_with(device: pyuio.Device) -> None:
     pending = 11  # RLIMIT_SIGPENDING, which the module resource has no name for
     before = resource.getrlimit(pending)

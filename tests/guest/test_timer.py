@@ -25,6 +25,7 @@ ROUNDS = 4
 AGREEMENT = 3.0
 
 
+@pytest.mark.long
 def test_the_command_with_everything(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pyuio.cli", "bench", "timer", "--count=100", "--json"]
     command += [f"--out={tmp_path}", "--no-picture"]

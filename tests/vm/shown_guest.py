@@ -2,7 +2,7 @@
 """Run in a guest by test_shown.py: runs the commands in a JSON file, and prints as JSON what each printed.
 
 Starting Python and importing takes 2 s of each command under emulation; so commands of ours run in a fork of this
-program, which has imported everything. They have an interpreter and an end of their own all the same.
+program, which has imported what they import. They have an interpreter and an end of their own all the same.
 """
 
 from __future__ import annotations
@@ -17,17 +17,9 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 # What most of them import.
 import pyuio_drivers.edu  # noqa: F401
 import rich.table  # noqa: F401
-
-import pyuio.cli
-import pyuio.realtime_settings
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.guest.support import load_command
 
 LIMIT = 60  # seconds for one
 
@@ -42,9 +34,13 @@ def become(command: list[str]) -> int:
         return 0
     sys.argv = command
     if program == "pyuio":
-        pyuio.cli.main()
+        from pyuio import cli
+
+        cli.main()
         return 0
     if program == "pytest":
+        import pytest
+
         sys.path[0] = ""
         return int(pytest.main(arguments))
     return subprocess.run(command, check=False).returncode
@@ -67,9 +63,14 @@ def finished(child: int, output: int) -> tuple[int, str]:
 
 # As where the virtual environment is activated: a shell finds our programs, too.
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-load_command()
+jobs = json.loads(Path(sys.argv[1]).read_text())
+if any(command[0] == "pyuio" for _, command in jobs):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from tests.guest.support import load_command
+
+    load_command()
 results = []
-for directory, command in json.loads(Path(sys.argv[1]).read_text()):
+for directory, command in jobs:
     output, end = os.pipe()
     child = os.fork()
     if child == 0:
