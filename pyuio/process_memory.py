@@ -7,12 +7,15 @@ mlockall(2), mallopt(3), and the modules gc and `pymalloc` of CPython.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
+import mmap
 import os
 import re
 import resource
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from pyuio import privilege
 from pyuio._native._realtime import lib as _lib
@@ -22,6 +25,10 @@ from pyuio._native._realtime import lib as _lib
 _OBJECT = 512
 _EMPTY_BYTES = b"".__sizeof__()
 _OBJECTS_FOR_ONE_KEPT = 1024
+
+_PROBE = 1 << 20  # bytes: what other threads map meanwhile is less
+# The header of a mapping, and below it its flags: "lo" is VM_LOCKED (fs/proc/task_mmu.c, show_smap_vma_flags).
+_LOCKED_RANGE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (?:(?!^VmFlags:)[^\n]*\n)+^VmFlags:[^\n]* lo\b", re.MULTILINE)
 
 _keeps_heap = False
 
@@ -67,9 +74,39 @@ def is_locked() -> bool:
     return locked_size() > 0
 
 
-def lock(locked: bool) -> None:
-    """Lock all memory of the process, present and future, or none. OSError: the kernel refused."""
-    _checked(_lib.pyuio_lock_memory() if locked else _lib.pyuio_unlock_memory(), "mlockall" if locked else "munlockall")
+EVERYTHING: Literal["everything"] = "everything"
+Locked: TypeAlias = Literal["everything"] | tuple[tuple[int, int], ...]
+"""What is locked: all memory, present and future, or ranges, each as where it starts and ends."""
+
+
+def locked() -> Locked:
+    """Return what is locked now, by this module or by the program itself.
+
+    The kernel does not say whether what is to come will be; so a mapping is made, and looked at.
+    """
+    before = locked_size()
+    if not before:
+        return ()
+    try:
+        with contextlib.closing(mmap.mmap(-1, _PROBE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)):
+            if locked_size() >= before + _PROBE:
+                return EVERYTHING
+    except OSError:  # EAGAIN: no more may be locked
+        return EVERYTHING
+    found = _LOCKED_RANGE.finditer(Path("/proc/self/smaps").read_text())
+    return tuple((int(match[1], 16), int(match[2], 16)) for match in found)
+
+
+def lock(wanted: Locked) -> None:
+    """Lock what is wanted, and nothing else. OSError: the kernel refused."""
+    if isinstance(wanted, str):
+        _checked(_lib.pyuio_lock_memory(), "mlockall")
+        return
+    _checked(_lib.pyuio_unlock_memory(), "munlockall")
+    for start, end in wanted:
+        result = _lib.pyuio_lock_range(start, end - start)
+        if result != -errno.ENOMEM:  # it was unmapped meanwhile
+            _checked(result, f"mlock of {end - start} bytes")
 
 
 def _checked(result: int, doing: str) -> int:

@@ -135,7 +135,8 @@ class RealTime(Owned):
         return f"{touched // 1024} KiB" + (", all that the thread has" if touched < size else "")
 
     def _lock_memory(self) -> str:
-        _layers.change(self, "lock", True, read=process_memory.is_locked, write=process_memory.lock)
+        read, write = process_memory.locked, process_memory.lock
+        _layers.change(self, "lock", process_memory.EVERYTHING, read=read, write=write)
         room = process_memory.room_to_lock()
         more = "and all that is added" if room is None else f"the limit leaves {room // 1024} KiB for more"
         return f"{process_memory.locked_size() // 1024} KiB, {more}"

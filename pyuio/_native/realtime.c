@@ -44,6 +44,12 @@ int pyuio_unlock_memory(void)
     return munlockall() < 0 ? -errno : 0;
 }
 
+// Only what is mapped there: ENOMEM when that is not all of it.
+int pyuio_lock_range(uint64_t start, uint64_t size)
+{
+    return mlock((void *)(uintptr_t)start, size) < 0 ? -errno : 0;
+}
+
 static void touch(volatile char *memory, int64_t size)
 {
     // From the top: a stack grows downwards, a page at a time.

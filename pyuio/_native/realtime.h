@@ -21,6 +21,7 @@ int pyuio_scheduling_of(int thread, pyuio_scheduling *scheduling);
 int pyuio_schedule(int thread, pyuio_scheduling *scheduling);
 int pyuio_lock_memory(void);
 int pyuio_unlock_memory(void);
+int pyuio_lock_range(uint64_t start, uint64_t size);
 int64_t pyuio_touch_stack(int64_t size);
 int pyuio_touch_heap(int64_t size);
 int pyuio_keep_heap(int keep);

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import gc
 import mmap
 import os
@@ -25,7 +26,6 @@ from pyuio.processors import format_list
 from pyuio.sysfs import link_name
 from tests.guest.support import PCI_TESTDEV, attribute
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples/realtime_loop.py"
 KERNEL = Path("/proc/sys/kernel")
 LATENCY = Path("/dev/cpu_dma_latency")
 FORK = os.SCHED_RESET_ON_FORK
@@ -353,13 +353,28 @@ def test_a_forked_process_keeps_no_request() -> None:
 
 def test_memory_that_the_program_locked_stays_locked() -> None:
     script = """if True:
-        import ctypes, re, pyuio
+        import ctypes, mmap, re, pyuio
         locked = lambda: int(re.findall(r"VmLck:\\s*(\\d+)", open("/proc/self/status").read())[0])
-        assert ctypes.CDLL(None).mlockall(1) == 0
-        with pyuio.realtime(): pass
-        assert locked() > 1024
+        for flags in (1, 3):  # MCL_CURRENT, and with MCL_FUTURE
+            assert ctypes.CDLL(None).mlockall(flags) == 0
+            with pyuio.realtime(): pass
+            before = locked()
+            assert before > 1024
+            more = mmap.mmap(-1, 1 << 20)
+            assert (locked() > before) == (flags == 3)
     """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
+
+
+def test_a_range_that_was_locked_stays_so_and_nothing_else(device: pyuio.Device) -> None:
+    with pyuio.Service(device.interrupt):  # its ring
+        before = locked()
+        assert 0 < before < 1024
+        with pyuio.realtime(heap=0):
+            assert locked() > before + 1024
+        assert locked() == before
+        with contextlib.closing(mmap.mmap(-1, 1 << 20)):
+            assert locked() == before
 
 
 def test_the_end_of_the_process_gives_the_interrupt_back(device: pyuio.Device, line: str) -> None:
