@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The text of what ``pyuio setup`` writes. That it does what it says is shown in tests/guest/test_setup.py."""
+"""The text of what ``pyuio setup`` writes. That it does what it says is shown in tests/guest/commands/test_setup.py."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from pyuio.latency import load, plan, timer
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import Run
 
-RT_TESTS = Path(__file__).resolve().parents[2] / "build/rt-tests"
+RT_TESTS = Path(__file__).resolve().parents[3] / "build/rt-tests"
 PRIORITY = 80
 INTERVAL = 2_000_000  # ns
 SAMPLES = 200  # in each of the rounds

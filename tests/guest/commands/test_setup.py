@@ -27,7 +27,7 @@ from tests.guest.support import EDU, Cards, attribute, command_register, pyuio_c
 
 MEMBER, STRANGER, GROUP = "pyuio-member", "nobody", "pyuio-test"
 PCI = Path("/sys/bus/pci/devices")
-HELLO = (Path(__file__).resolve().parents[2] / "examples/hello.py").read_text()
+HELLO = (Path(__file__).resolve().parents[3] / "examples/hello.py").read_text()
 CAP_SYS_ADMIN = 21  # include/uapi/linux/capability.h
 PR_SET_DUMPABLE, PR_SET_KEEPCAPS = 4, 8  # include/uapi/linux/prctl.h
 AFTER_LOGIN = {resource.RLIMIT_RTPRIO: 89, resource.RLIMIT_MEMLOCK: resource.RLIM_INFINITY}
