@@ -7,7 +7,6 @@ import itertools
 import re
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio.program import Write
 
 TRACING = Path("/sys/kernel/tracing")
 # arch/x86/entry/syscalls/syscall_64.tbl
@@ -74,7 +72,9 @@ def test_no_write_when_it_is_unmasked_already(device: pyuio.Device, control: lis
         device.interrupt.read(0)
     threading.Timer(0.2, card.raise_interrupt).start()
     calls = [call for call in between(system_calls(device.interrupt.read), control) if call in NAMES.values()]
-    assert calls == ["read", "ppoll", "read"]
+    # It looks for signals after 0.25 s, and sleeps again.
+    assert calls == ["read"] + ["ppoll", "read"] * (len(calls) // 2)
+    assert len(calls) > 1
     card.acknowledge()
 
 
@@ -89,15 +89,22 @@ def test_one_call_for_what_is_pending(device: pyuio.Device, control: list[str]) 
 def test_a_service_reads_as_the_patch_does(device: pyuio.Device) -> None:
     """One write to unmask, one read, and nothing after waking."""
     card = Edu(device)
-    program = [*card.acknowledge_program(), Write(card.registers, Edu.raise_offset, 1)]
-    with pyuio.Service(device.interrupt, program, capacity=1 << 16) as service:
+    number = 100
+    with pyuio.Service(device.interrupt, card.acknowledge_program()) as service:
         thread = next(thread for thread in threading.enumerate() if thread.name == f"service of {device.name}")
-        card.raise_interrupt()
-        service.read()
-        calls = system_calls(lambda: time.sleep(0.2), thread.native_id)
-    ready = calls.count("write")  # tells Python, when it has taken everything
+
+        def work() -> None:
+            for _ in range(number):
+                card.raise_interrupt()
+                service.read(5)
+
+        # Not more often: kernel code that is patched, as tracing does, amid interrupts without end can stop an
+        # emulated machine (docs/findings.md).
+        work()
+        calls = system_calls(work, thread.native_id)
+    # What tells Python that there are events is a write, too.
+    assert calls.count("write") <= number
     calls = [call for call in calls if call != "write"]
-    assert len(calls) > 100
-    assert ready <= 1
     assert set(calls) == {"pwrite64", "read"}
+    assert 2 * number - 2 <= len(calls) <= 2 * number + 2
     assert all(one != other for one, other in itertools.pairwise(calls))
