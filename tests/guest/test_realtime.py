@@ -24,7 +24,7 @@ from pyuio_drivers.edu import Edu
 import pyuio
 from pyuio.processors import format_list
 from pyuio.sysfs import link_name
-from tests.guest.support import PCI_TESTDEV, attribute
+from tests.guest.support import PCI_TESTDEV, attribute, wait_until
 
 KERNEL = Path("/proc/sys/kernel")
 LATENCY = Path("/dev/cpu_dma_latency")
@@ -85,6 +85,8 @@ def all_is_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
             request.getfixturevalue(name)
     before = state()
     yield
+    with contextlib.suppress(AssertionError):  # a thread that was joined is listed for a moment more
+        wait_until(lambda: state() == before)
     assert state() == before
 
 
@@ -361,7 +363,8 @@ def test_memory_that_the_program_locked_stays_locked() -> None:
             before = locked()
             assert before > 1024
             more = mmap.mmap(-1, 1 << 20)
-            assert (locked() > before) == (flags == 3)
+            assert (locked() >= before + 1024) == (flags == 3)
+            more.close()
     """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
 
