@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from pyuio import binding, device_use
 from pyuio._native._access import Presence
 from pyuio.bar_mapping import checked_index, find_bar, map_bar
+from pyuio.config_space import ConfigSpace
 from pyuio.discovery import FoundDevice, find
 from pyuio.dma import Dma
 from pyuio.errors import (
@@ -30,7 +31,6 @@ from pyuio.errors import (
 )
 from pyuio.interrupt import Interrupt, open_uio_interrupt
 from pyuio.ownership import Owned, forget_all, owned
-from pyuio.pci import ConfigSpace
 from pyuio.port_region import renew_locks
 from pyuio.region import PortRegion, Region
 from pyuio.signals import postponed_signals

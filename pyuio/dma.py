@@ -22,11 +22,12 @@ from typing import SupportsIndex
 
 from pyuio._native._access import Presence
 from pyuio._native._memory import dma_rmb, dma_wmb
+from pyuio.config_space import ConfigSpace
 from pyuio.dma_buffer import DmaBuffer, DmaPool
 from pyuio.errors import ClosedError, DeviceRemovedError, DmaMemoryError, DmaUnavailableError
 from pyuio.hugepages import HugepageSize, hugepages
 from pyuio.ownership import Owned
-from pyuio.pci import Command, ConfigSpace
+from pyuio.pci import Command
 from pyuio.segment import Segment
 from pyuio.sysfs import read_optional
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from pyuio.bar_mapping import checked_index, find_bar, map_bar
 from pyuio.binding import is_for_user_space
+from pyuio.config_space import ConfigSpace
 from pyuio.discovery import FoundDevice
 from pyuio.errors import DeviceRemovedError, MappingError
 from pyuio.openers import openers
-from pyuio.pci import Command, ConfigSpace
+from pyuio.pci import Command
 from pyuio.region import PortRegion, Region
 from pyuio.uio import UioNode
 

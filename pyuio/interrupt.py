@@ -23,6 +23,7 @@ from pyuio._native._access import Presence
 from pyuio._native._waiting import ffi as _ffi
 from pyuio._native._waiting import lib as _lib
 from pyuio.asynchronous import Waiters
+from pyuio.config_space import ConfigSpace
 from pyuio.errors import (
     ClosedError,
     DeviceBusyError,
@@ -34,7 +35,6 @@ from pyuio.errors import (
 )
 from pyuio.masking import Masking, find_masking
 from pyuio.ownership import Owned
-from pyuio.pci import ConfigSpace
 from pyuio.sysfs import translated
 from pyuio.uio import UioNode
 

@@ -13,7 +13,8 @@ import os
 from typing import Any, Protocol
 
 from pyuio._native._waiting import lib as _lib
-from pyuio.pci import Command, ConfigSpace
+from pyuio.config_space import ConfigSpace
+from pyuio.pci import Command
 from pyuio.sysfs import translated
 from pyuio.uio import UioNode
 

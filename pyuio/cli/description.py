@@ -14,13 +14,14 @@ from typing import Any
 from pyuio.assigned_interrupt import assigned_interrupt
 from pyuio.bars import parse_resources
 from pyuio.capability_details import details
+from pyuio.config_space import ConfigSpace
 from pyuio.discovery import FoundDevice
 from pyuio.errors import DeviceRemovedError, DriverLoadError, PermissionDeniedError, PyuioError
 from pyuio.hardware_names import names
 from pyuio.installed_drivers import drivers_for
 from pyuio.kernel_modules import generic_drivers, matching_modules
 from pyuio.link import read_link
-from pyuio.pci import ConfigImage, ConfigSpace
+from pyuio.pci import ConfigImage
 from pyuio.sysfs import link_name, read_optional, read_text
 from pyuio.uio import UioNode
 

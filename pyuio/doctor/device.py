@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pyuio.bars import Bar, parse_resources
 from pyuio.binding import bind_command
+from pyuio.config_space import ConfigSpace
 from pyuio.discovery import FoundDevice
 from pyuio.doctor.finding import Answer, Check, advice, blocks, good, unknown
-from pyuio.pci import ConfigSpace
 from pyuio.sysfs import read_optional, read_text
 
 SUBJECT = "device"

@@ -25,6 +25,7 @@ from pyuio.assigned_interrupt import assigned_interrupt
 from pyuio.bars import parse_resources
 from pyuio.binding_record import BindingRecord
 from pyuio.capability_details import details
+from pyuio.config_space import ConfigSpace
 from pyuio.discovery import is_id_pair
 from pyuio.doctor import driver as doctor_driver
 from pyuio.doctor import facts
@@ -37,7 +38,7 @@ from pyuio.latency.reading import run_of
 from pyuio.latency.results import Run
 from pyuio.link import read_link
 from pyuio.location import parse_location
-from pyuio.pci import ConfigImage, ConfigSpace, parse_address
+from pyuio.pci import ConfigImage, parse_address
 from pyuio.processors import format_list, parse_list
 from pyuio.routes import parse_messages
 from pyuio.storage_use import parse_mounts, parse_swaps

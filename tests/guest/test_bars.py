@@ -11,7 +11,8 @@ import pytest
 import pyuio
 from pyuio import binding
 from pyuio.bars import Bar
-from pyuio.pci import Command, ConfigSpace
+from pyuio.config_space import ConfigSpace
+from pyuio.pci import Command
 from pyuio.region import PortRegion, Region
 from pyuio.sysfs import PCI_DEVICES, PCI_DRIVERS
 from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, SDHCI, XHCI, Cards, command_register

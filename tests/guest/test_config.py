@@ -9,7 +9,8 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio.pci import Command, ConfigSpace, Status
+from pyuio.config_space import ConfigSpace
+from pyuio.pci import Command, Status
 from pyuio.sysfs import PCI_DEVICES
 from tests.guest.support import XHCI, Cards, Later, attribute, command_register
 

@@ -26,10 +26,11 @@ import pyuio
 from pyuio import interrupt_line, process_memory, processor_latency, processors, scheduling
 from pyuio._native._access import Window
 from pyuio._native._memory import Span
+from pyuio.config_space import ConfigSpace
 from pyuio.discovery import find
 from pyuio.dma import Dma
 from pyuio.interrupt import timeout_nanoseconds
-from pyuio.pci import ConfigImage, ConfigSpace
+from pyuio.pci import ConfigImage
 from pyuio.program import Count, Operation, Poll, Read, Stamp, When, Write, WriteBack, flatten
 from pyuio.region import PortRegion, Region
 from pyuio.region_common import Pace

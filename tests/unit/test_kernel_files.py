@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from pyuio import binding_record, hugepages, network_use, openers, processors, storage_use, sysfs, uio
 from pyuio.assigned_interrupt import assigned_interrupt
 from pyuio.bars import parse_resources
+from pyuio.config_space import ConfigSpace
 from pyuio.errors import DeviceRemovedError, KernelFileError
 from pyuio.hugepages import HugepageSize
 from pyuio.link import parse_speed, parse_width
-from pyuio.pci import ConfigSpace
 from pyuio.routes import parse_messages
 from pyuio.scheduling import Thread
 from pyuio.storage_use import Mount, parse_mounts, parse_swaps

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from pyuio._native._waiting import ffi, lib
 from pyuio.bars import Bar, parse_resources
 from pyuio.capabilities import Capability
+from pyuio.config_space import ConfigSpace
 from pyuio.errors import ClosedError, DeviceRemovedError
-from pyuio.pci import Command, ConfigImage, ConfigSpace, Status, parse_address
+from pyuio.pci import Command, ConfigImage, Status, parse_address
 
 DATA = Path(__file__).parent / "data"
 
