@@ -40,8 +40,7 @@ from pyuio.uio import UioNode
 
 _log = logging.getLogger(__name__)
 
-# What open interrupts use in C. Garbage is finalized in any order, so that a forgotten device would be closed when that
-# is freed already: it must not be garbage before.
+# What open interrupts use in C: garbage is finalized in any order, and a forgotten device closes with this still there.
 _in_use: dict[int, tuple[Any, Masking]] = {}
 
 _NANOSECONDS = 1_000_000_000

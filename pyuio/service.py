@@ -25,8 +25,9 @@ from pyuio._native._waiting import ffi as _ffi
 from pyuio._native._waiting import lib as _lib
 from pyuio.errors import ClosedError, DeviceTimeoutError, OverrunError, PermissionDeniedError
 from pyuio.interrupt import Interrupt, timeout_nanoseconds
+from pyuio.native_program import NativeProgram
 from pyuio.ownership import Owned
-from pyuio.program import Count, Operation, Poll, Read, Stamp, Unmask, When, Write, WriteBack, flatten
+from pyuio.program import Operation
 from pyuio.signals import poll_with_signals, postponed_signals
 
 HANDLER = """
@@ -61,59 +62,6 @@ class Event(NamedTuple):
     count: int  # type: ignore[assignment]
     late: bool
     values: dict[str, int]
-
-
-class _Builder:
-    """Makes the array of C operations; what they touch stays until `stack` is undone."""
-
-    def __init__(self, operations: Sequence[Operation], stack: ExitStack) -> None:
-        flat = list(flatten(operations))
-        self._stack = stack
-        self.names: list[str] = []
-        self.counters: list[str] = []
-        self.array = _ffi.new("pyuio_operation[]", len(flat) or 1)
-        self.length = len(flat)
-        for native, (operation, inside) in zip(self.array, flat, strict=False):
-            self._fill(native, operation, inside)
-
-    def _fill(self, native: Any, operation: Operation, inside: int) -> None:
-        if isinstance(operation, (Read, Poll, Write, WriteBack)):
-            self._place(native, operation)
-        if isinstance(operation, (Read, Poll, Stamp, WriteBack, When)):
-            native.slot = _index(self.names, operation.name)
-        if isinstance(operation, Read):
-            native.kind = _lib.PYUIO_READ
-        elif isinstance(operation, Write):
-            native.kind, native.value = _lib.PYUIO_WRITE, operation.value
-        elif isinstance(operation, WriteBack):
-            native.kind = _lib.PYUIO_WRITE_BACK
-            native.mask = (1 << operation.bits) - 1 if operation.mask is None else operation.mask
-        elif isinstance(operation, When):
-            native.kind, native.skip = _lib.PYUIO_TEST, inside
-            native.mask, native.value = operation.mask, operation.value
-        elif isinstance(operation, Poll):
-            native.kind, native.limit = _lib.PYUIO_POLL, timeout_nanoseconds(operation.timeout)
-            native.mask, native.value = operation.mask, operation.value
-        elif isinstance(operation, Stamp):
-            native.kind = _lib.PYUIO_STAMP
-        elif isinstance(operation, Unmask):
-            native.kind = _lib.PYUIO_UNMASK
-        elif isinstance(operation, Count):
-            native.kind, native.slot = _lib.PYUIO_COUNT, _index(self.counters, operation.counter)
-        else:
-            raise TypeError(f"a native service does not know {type(operation).__name__}")
-
-    def _place(self, native: Any, operation: Read | Poll | Write | WriteBack) -> None:
-        native.bits = operation.bits
-        native.file, native.address = operation.region.reach(operation.offset, self._stack)
-        # What is in the processor's order when it was read: of a port, its bytes are put together as little-endian.
-        native.swap = operation.region.endian == "big"
-
-
-def _index(names: list[str], name: str) -> int:
-    if name not in names:
-        names.append(name)
-    return names.index(name)
 
 
 def _pointer(given: Any) -> int:
@@ -214,13 +162,13 @@ class Service(Owned):
         self._reported = 0
         self._stopped = False
         with ExitStack() as stack:
-            builder = _Builder(program, stack)
-            self._names = builder.names if handler is None else list(names)
-            self._counters = builder.counters
+            operations = NativeProgram(program, stack)
+            self._names = operations.names if handler is None else list(names)
+            self._counters = operations.counters
             self._values = struct.Struct(f"={len(self._names)}Q")
             self._size = _EVENT.size + self._values.size
             self._buffer = _ffi.new("unsigned char[]", _AT_ONCE * self._size)
-            self._native = self._made(builder, handler, context)
+            self._native = self._made(operations, handler, context)
             with postponed_signals():
                 interrupt.begin_service()
                 serving = _Serving(interrupt, self._native, around)
@@ -239,11 +187,11 @@ class Service(Owned):
             raise serving.error
         _log.info("%s: native service started", self.name)
 
-    def _made(self, builder: _Builder, handler: Any, context: Any) -> Any:
+    def _made(self, operations: NativeProgram, handler: Any, context: Any) -> Any:
         native = _lib.pyuio_service_new(
             self._interrupt.native,
-            builder.array,
-            builder.length,
+            operations.array,
+            operations.length,
             _ffi.cast("pyuio_handler", _pointer(handler)),
             _ffi.cast("void *", _pointer(context)),
             len(self._names),
