@@ -20,6 +20,7 @@ from pyuio.ownership import Owned
 from pyuio.processor_latency import LatencyRequest
 from pyuio.realtime_report import Report, Setting
 from pyuio.scheduling import Scheduling, Thread
+from pyuio.signals import postponed_signals
 from pyuio.throttling import ThrottlingWatch
 
 _layers = Layers()
@@ -244,10 +245,11 @@ class RealTime(Owned):
         """
         if self._process != os.getpid():
             return
-        if not self._closed:
-            _log.info("thread %d: real time ends", self._thread.id)
-        self._closed = True
-        refused = _leave(self)
+        with postponed_signals():
+            if not self._closed:
+                _log.info("thread %d: real time ends", self._thread.id)
+            self._closed = True
+            refused = _leave(self)
         for error in refused:
             self._settings.append(
                 Setting("close", "what was before", missing=error.strerror or str(error), remedy="set it by hand")
@@ -284,15 +286,9 @@ def _error(error: OSError, reason: str) -> RealTimeError:
 
 
 def _leave(owner: object) -> list[OSError]:
-    """Have the layers put everything back, and return what was refused.
-
-    Ctrl-C in its middle must not leave it half done.
-    """
-    try:
+    """Have the layers put everything back, and return what was refused. Ctrl-C does not leave it half done."""
+    with postponed_signals():
         return _layers.leave(owner)
-    except BaseException:
-        _layers.leave(owner)
-        raise
 
 
 @atexit.register

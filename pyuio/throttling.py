@@ -12,6 +12,7 @@ from pyuio._native._realtime import ffi as _ffi
 from pyuio._native._realtime import lib as _lib
 from pyuio.realtime_report import Throttling
 from pyuio.scheduling import Thread, kernel_number
+from pyuio.signals import postponed_signals
 
 
 class ThrottlingWatch:
@@ -35,10 +36,12 @@ class ThrottlingWatch:
                 self._native = None
         elif 0 <= self._last.runtime < self._last.period:
             runtime, period = self._last.runtime * 1000, self._last.period * 1000
-            native = _lib.pyuio_watch_start(self._thread.id, runtime, period)
-            if native == _ffi.NULL:
-                raise OSError(_ffi.errno, f"watching thread {self._thread.id} for RT throttling")
-            self._native = _ffi.gc(native, _lib.pyuio_watch_free)
+            # Ctrl-C in between would leave a thread that nobody knows.
+            with postponed_signals():
+                native = _lib.pyuio_watch_start(self._thread.id, runtime, period)
+                if native == _ffi.NULL:
+                    raise OSError(_ffi.errno, f"watching thread {self._thread.id} for RT throttling")
+                self._native = _ffi.gc(native, _lib.pyuio_watch_free)
 
     def forget(self, _before: object) -> None:
         """In a forked process: there is no watching thread, and its lock may be taken for ever."""
