@@ -20,7 +20,6 @@ from pyuio.ownership import Owned
 from pyuio.processor_latency import LatencyRequest
 from pyuio.realtime_report import Report, Setting
 from pyuio.scheduling import Scheduling, Thread
-from pyuio.signals import postponed_signals
 from pyuio.throttling import ThrottlingWatch
 
 _layers = Layers()
@@ -245,11 +244,10 @@ class RealTime(Owned):
         """
         if self._process != os.getpid():
             return
-        with postponed_signals():
-            if not self._closed:
-                _log.info("thread %d: real time ends", self._thread.id)
-            self._closed = True
-            refused = _leave(self)
+        if not self._closed:
+            _log.info("thread %d: real time ends", self._thread.id)
+        self._closed = True
+        refused = _leave(self)
         for error in refused:
             self._settings.append(
                 Setting("close", "what was before", missing=error.strerror or str(error), remedy="set it by hand")
@@ -286,9 +284,15 @@ def _error(error: OSError, reason: str) -> RealTimeError:
 
 
 def _leave(owner: object) -> list[OSError]:
-    """Have the layers put everything back, and return what was refused. Ctrl-C does not leave it half done."""
-    with postponed_signals():
+    """Have the layers put everything back, and return what was refused.
+
+    Ctrl-C in its middle must not leave it half done.
+    """
+    try:
         return _layers.leave(owner)
+    except BaseException:
+        _layers.leave(owner)
+        raise
 
 
 @atexit.register
