@@ -105,7 +105,8 @@ class DescriptorRing:
         """
         offset, bits = self._fields[name]
         if sys.byteorder != "little":
-            raise NotImplementedError("columns are in the processor's byte order, and the ring's is little-endian")
+            order = "columns are in the processor's byte order, and the ring's is little-endian"
+            raise NotImplementedError(f"{order}; use read and write, which convert")
         octets = memoryview(self.buffer)[offset:].cast("B")
         items: memoryview[int] = octets.cast(_FORMATS[bits])
         return items[:: self.entry_size * 8 // bits]
