@@ -6,9 +6,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import platform
-import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +14,8 @@ from typing import NamedTuple
 import capstone
 import pytest
 from capstone import x86
+
+from tests.shared_library import compiled
 
 needs_trap = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64", reason="the access trap is for x86-64 Linux only"
@@ -70,9 +70,6 @@ class Trap:
 
 
 def build(directory: Path) -> ctypes.CDLL:
-    """Compile the trap into a directory and load it."""
-    library = directory / "access_trap.so"
-    compiler = (sysconfig.get_config_var("CC") or "cc").split()
-    source = Path(__file__).with_name("access_trap.c")
-    subprocess.run([*compiler, "-shared", "-fPIC", "-O1", "-Wall", "-o", library, source], check=True, timeout=60)
-    return ctypes.CDLL(str(library))
+    """Load the trap, compiling it in a directory if that was not done before."""
+    source = Path(__file__).with_suffix(".c").read_text()
+    return ctypes.CDLL(str(compiled("access_trap", source, directory)))

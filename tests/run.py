@@ -33,9 +33,9 @@ from pathlib import Path
 
 from pyuio.vm import kernels
 from pyuio.vm.errors import GuestError
-from tests import sanitize
+from tests import access_trap, sanitize, shared_library
 from tests.fuzz import campaign
-from tests.guest import igb_uio, pciutils, rt_tests
+from tests.guest import igb_uio, pciutils, rt_tests, service_handler
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -43,7 +43,7 @@ BUILD = ROOT / "build"
 PARTS = ("lint", "docs", "unit", "vm", "guest", "commands", "sanitize", "fuzz")
 LANES = (("guest",), ("lint", "docs", "unit", "vm", "commands"))  # two, as each keeps a processor busy
 COMMANDS = "tests/guest/commands"
-GUEST_LIMIT = 1200  # seconds; what hangs is ended long before, by pytest-timeout
+GUEST_LIMIT = 2400  # seconds, for the slowest kernel; what hangs is ended long before, by pytest-timeout
 
 GUEST_DEVICES = (
     # Four slots apart, so that they share an interrupt line.
@@ -102,6 +102,8 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
             igb_uio.build(kernels.prepare(kernel, print).version, BUILD / "modules")
             rt_tests.fetch(BUILD / "rt-tests")
             pciutils.fetch(BUILD / "pciutils")
+        access_trap.build(shared_library.KEPT)
+        service_handler.build(shared_library.KEPT)
         command = in_guest(command, kernel, output)
     return command, results
 

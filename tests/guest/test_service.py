@@ -16,14 +16,13 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cffi
 import pytest
 from pyuio_drivers import edu as registers
 from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio.program import Count, Poll, Read, Stamp, Unmask, When, Write, WriteBack
-from pyuio.service import HANDLER
+from tests.guest import service_handler
 from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, Cards, attribute, wait_until
 
 
@@ -185,33 +184,10 @@ def test_it_can_be_waited_for_with_other_things(card: Edu) -> None:
     os.close(writing)
 
 
-@pytest.fixture
-def handler(tmp_path: Path) -> Iterator[Callable[[str], object]]:
-    """Compiles a handler, as the body of a function, and returns a pointer to it."""
-    libraries = []
-
-    def compile_handler(body: str) -> object:
-        source, library = tmp_path / "handler.c", tmp_path / "handler.so"
-        source.write_text(
-            f"#include <stdint.h>\n{HANDLER}\nvoid handle(pyuio_event *event, void *context) {{ {body} }}"
-        )
-        subprocess.run(["cc", "-shared", "-fPIC", "-O2", source, "-o", library], check=True)
-        ffi = cffi.FFI()
-        ffi.cdef(HANDLER + "void handle(pyuio_event *event, void *context);")
-        libraries.append(ffi.dlopen(str(library)))
-        return ffi.addressof(libraries[0], "handle")
-
-    yield compile_handler
-    libraries.clear()
-
-
-def test_a_function_in_place_of_the_program(card: Edu, handler: Callable[[str], object]) -> None:
+def test_a_function_in_place_of_the_program(card: Edu, tmp_path: Path) -> None:
+    library, function = service_handler.load(tmp_path)
     stack = contextlib.ExitStack()
     _, base = card.registers.reach(0, stack)
-    function = handler(
-        "volatile uint32_t *bar = context; event->values[0] = bar[9]; event->values[1] = event->count + 40;"
-        "event->late = 1; bar[25] = (uint32_t)event->values[0];"
-    )
     names = ("status", "sum")
     with pyuio.Service(card.device.interrupt, handler=function, context=base, names=names) as service:
         raise_interrupt(card, 3)
@@ -219,6 +195,7 @@ def test_a_function_in_place_of_the_program(card: Edu, handler: Callable[[str], 
     stack.close()
     assert event.values == {"status": 3, "sum": 41}
     assert event.late
+    del library  # the function's code lives as long
 
 
 def test_removal_ends_it_after_what_came_before(edu: str) -> None:
