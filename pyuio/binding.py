@@ -23,6 +23,7 @@ from pathlib import Path
 from pyuio import binding_record, trusted_file
 from pyuio.binding_record import BindingRecord
 from pyuio.errors import BindingError, DeviceBusyError, DeviceRemovedError, KernelSupportError, PermissionDeniedError
+from pyuio.realtime_kernel import refuse_what_freezes
 from pyuio.signals import postponed_signals
 from pyuio.sysfs import PCI_DEVICES, PCI_DRIVERS, link_name, read_optional, read_text, translated
 from pyuio.uio import UioNode
@@ -235,9 +236,10 @@ def bind(address: str, driver: str = UIO_PCI_GENERIC) -> Binding:
         BindingError: the kernel refused; the function is with its previous driver again.
         DeviceBusyError: another process did not let go of it.
         DeviceRemovedError: there is no such function.
-        KernelSupportError: this kernel does not have the driver.
+        KernelSupportError: this kernel does not have the driver, or could freeze with it.
         PermissionDeniedError: not root.
     """
+    refuse_what_freezes(address, driver)
     load_driver(driver)
     with postponed_signals(), _alone(address):
         return _bind(address, driver)

@@ -32,9 +32,10 @@ from pyuio.errors import (
 from pyuio.interrupt import Interrupt, open_uio_interrupt
 from pyuio.ownership import Owned, forget_all, owned
 from pyuio.port_region import renew_locks
+from pyuio.realtime_kernel import refuse_what_freezes
 from pyuio.region import PortRegion, Region
 from pyuio.signals import postponed_signals
-from pyuio.sysfs import parse_number, read_optional_number
+from pyuio.sysfs import link_name, parse_number, read_optional_number
 from pyuio.uio import UioNode
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Device(Owned):
                 self._presence.ask_config(self._config.fileno())
                 self._lock(self._config.fileno(), stack)
             self.uio = self._find_node(found, bind, stack)
+            refuse_what_freezes(self.name, link_name(self._directory / "driver"))
             node = self._keep(self.uio.open(), stack)
             attribute = self.uio.open_attribute()
             try:

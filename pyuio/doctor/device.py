@@ -12,6 +12,7 @@ from pyuio.binding import bind_command
 from pyuio.config_space import ConfigSpace
 from pyuio.discovery import FoundDevice
 from pyuio.doctor.finding import Answer, Check, advice, blocks, good, unknown
+from pyuio.realtime_kernel import FREEZES, WHY, is_realtime
 from pyuio.sysfs import read_optional, read_text
 
 SUBJECT = "device"
@@ -71,6 +72,8 @@ def look_at_pin(device: FoundDevice | None) -> Answer | None:
     """Whether the device has an interrupt that uio_pci_generic delivers."""
     if device is None or device.address is None:
         return None
+    if device.driver == FREEZES and is_realtime():
+        return blocks(f"{device.name}: {WHY}", f"pyuio bind {device.name} --driver uio_pci_generic")
     if device.driver == "igb_uio":
         return good(f"{device.name}: igb_uio delivers its interrupt, INTx, MSI or MSI-X")
     with closing(ConfigSpace(device.directory)) as config:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pyuio.errors import PyuioError
+from pyuio.realtime_kernel import is_realtime, says_realtime
 from pyuio.sysfs import read_text
 
 CPUS = Path("/sys/devices/system/cpu")
@@ -85,19 +86,9 @@ def parse_config(text: str) -> dict[str, str]:
     return {match[1]: match[2].strip('"') for match in matches if match}
 
 
-def realtime_kernel() -> bool:
-    """Return whether this kernel is PREEMPT_RT: ``/sys/kernel/realtime`` is 1, or ``uname -v`` says so."""
-    return text_of(Path("/sys/kernel/realtime")) == "1" or _says_realtime(kernel_version())
-
-
-def _says_realtime(version: str) -> bool:
-    # The second form is that of the patches before Linux 5.4.
-    return bool(re.search(r"\bPREEMPT[_ ]RT\b", version))
-
-
 def preemption() -> str | None:
     """Return the preemption model in force: "PREEMPT_RT", "full", "lazy", "voluntary" or "none"; None if unknown."""
-    if realtime_kernel():
+    if is_realtime():
         return "PREEMPT_RT"
     return find_preemption(kernel_version(), text_of(PREEMPT_DEBUG), command_line() or "", kernel_config() or {})
 
@@ -111,7 +102,7 @@ def find_preemption(version: str, debug: str | None, line: str, config: Mapping[
         line: the kernel's command line, whose ``preempt=`` counts with PREEMPT_DYNAMIC.
         config: the kernel's configuration, {} where it is not known.
     """
-    if _says_realtime(version) or config.get("CONFIG_PREEMPT_RT") == "y":
+    if says_realtime(version) or config.get("CONFIG_PREEMPT_RT") == "y":
         return "PREEMPT_RT"
     models = ("none", "voluntary", "full", "lazy")
     chosen = re.search(r"\((\w+)\)", debug or "")

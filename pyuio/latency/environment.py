@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyuio.doctor import facts
+from pyuio.realtime_kernel import is_realtime
 
 _VULNERABILITIES = Path("/sys/devices/system/cpu/vulnerabilities")
 
@@ -24,7 +25,7 @@ def read(*, hostname: bool = False) -> dict[str, Any]:
     found: dict[str, Any] = {
         "kernel release": facts.kernel_release(),
         "kernel version": facts.kernel_version(),
-        "PREEMPT_RT": facts.realtime_kernel(),
+        "PREEMPT_RT": is_realtime(),
         "preemption": facts.preemption(),
         # What follows -- is for the first program, and none of the kernel's business.
         "command line": (facts.command_line() or "").split(" -- ")[0] or None,

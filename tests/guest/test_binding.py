@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 import pyuio
-from pyuio import binding, binding_record
+from pyuio import binding, binding_record, realtime_kernel
+from pyuio.discovery import find
+from pyuio.doctor.device import look_at_pin
 from tests.guest.support import PCI_SERIAL, Cards, attribute
 
 UIO = "uio_pci_generic"
@@ -179,3 +182,27 @@ def test_another_process_that_does_not_let_go(serial: str, monkeypatch: pytest.M
         for use in (lambda: binding.bind(serial), lambda: binding.unbind(serial)):
             with pytest.raises(pyuio.DeviceBusyError, match=f"{serial}: another process .*fuser {path} shows which"):
                 use()
+
+
+def test_what_can_freeze_a_realtime_kernel_is_refused(edu: str, igb_uio: Path) -> None:
+    """Bound or to be bound; the module itself is harmless until its /dev/uioN is opened."""
+    if not realtime_kernel.is_realtime():
+        pytest.skip("this kernel is not PREEMPT_RT: debian-rt is")
+    subprocess.run(["modprobe", "uio"], check=True)
+    subprocess.run(["insmod", igb_uio], check=True)
+    device = Path("/sys/bus/pci/devices", edu)
+    try:
+        with pytest.raises(pyuio.KernelSupportError, match="igb_uio can freeze a PREEMPT_RT kernel"):
+            binding.bind(edu, "igb_uio")
+        assert binding.bound_driver(edu) is None
+        (device / "driver_override").write_text("igb_uio")
+        Path("/sys/bus/pci/drivers_probe").write_text(edu)
+        assert binding.bound_driver(edu) == "igb_uio"
+        with pytest.raises(pyuio.KernelSupportError, match="igb_uio can freeze a PREEMPT_RT kernel"):
+            pyuio.open(edu)
+        answer = look_at_pin(find(edu))
+        assert answer is not None
+        assert (answer.state, answer.remedy) == ("blocks", f"pyuio bind {edu} --driver uio_pci_generic")
+    finally:
+        (device / "driver_override").write_text("\n")
+        subprocess.run(["rmmod", "igb_uio"], check=True)

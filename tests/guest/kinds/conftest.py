@@ -11,7 +11,7 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio import binding
+from pyuio import binding, realtime_kernel
 from pyuio.interrupt import Interrupt
 from tests.guest.support import INTERRUPT_DISABLE, command_register
 
@@ -22,6 +22,8 @@ KINDS = ("uio_pci_generic", "igb_uio-legacy", "igb_uio-msi")
 def kind(request: pytest.FixtureRequest) -> Iterator[str]:
     """A kernel driver, loaded, and the way in which it delivers interrupts."""
     driver, _, mode = str(request.param).partition("-")
+    if driver == realtime_kernel.FREEZES and realtime_kernel.is_realtime():
+        pytest.skip(realtime_kernel.WHY)
     if mode:
         subprocess.run(["modprobe", "uio"], check=True)
         module: Path = request.getfixturevalue("igb_uio")
