@@ -42,6 +42,7 @@ class Inspection:
             raise MappingError(errno.EOPNOTSUPP, reason)
         self.name = self.address = found.address
         self.ids = found.ids
+        self.class_code = found.class_code
         self._directory: Path = found.directory
         self._regions: dict[int, Region | PortRegion] = {}
         self.config = ConfigSpace(found.directory)

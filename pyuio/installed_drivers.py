@@ -16,6 +16,7 @@ from pyuio.driver import Driver
 from pyuio.errors import AmbiguousDriverError, DriverLoadError, DriverNotFoundError
 
 GROUP = "pyuio.drivers"
+OWN = "pyuio-framework"  # this distribution, whose sample drivers give way to anyone else's
 
 _IDS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 
@@ -56,6 +57,16 @@ class InstalledDriver:
         """The id pairs it serves. DriverLoadError: as for `driver`."""
         return self.driver.ids
 
+    @property
+    def class_codes(self) -> tuple[int, ...]:
+        """The class codes it serves, 24 bits each. DriverLoadError: as for `driver`."""
+        return self.driver.class_codes
+
+    def serves(self, ids: str | None, class_code: int | None = None) -> bool:
+        """Return whether it serves these ids, or this class of cards. DriverLoadError: as for `driver`."""
+        by_class = class_code is not None and class_code in self.class_codes
+        return by_class or (ids is not None and ids.lower() in self.ids)
+
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution})" if self.distribution else self.name
 
@@ -79,25 +90,29 @@ def drivers_for(ids: str | None, class_code: int | None = None) -> tuple[list[In
     serving, failures = [], []
     for installed in installed_drivers():
         try:
-            by_class = class_code is not None and class_code in installed.driver.class_codes
-            if by_class or (ids is not None and ids.lower() in installed.ids):
+            if installed.serves(ids, class_code):
                 serving.append(installed)
         except DriverLoadError as error:
             failures.append(error)
     return serving, failures
 
 
-def driver_for(ids: str | None) -> type[Driver]:
-    """Return the class of the driver that serves these ids.
+def driver_for(ids: str | None, class_code: int | None = None) -> type[Driver]:
+    """Return the class of the driver that serves these ids, or this class of cards.
+
+    One that names the ids goes before one that serves the class, and another package's before pyuio's own samples.
 
     Args:
         ids: as in ``1234:11e8``; None, which no driver serves, for what is not a PCI function.
+        class_code: 24 bits, base class first; None to look at the ids alone.
 
     Raises:
         DriverNotFoundError: no installed driver does; the message lists what there is, and what did not load.
         AmbiguousDriverError: several do.
     """
-    serving, failures = drivers_for(ids)
+    serving, failures = drivers_for(ids, class_code)
+    serving = [installed for installed in serving if installed.serves(ids)] or serving
+    serving = [installed for installed in serving if installed.distribution != OWN] or serving
     if len({installed.driver for installed in serving}) > 1:
         listing = ", ".join(map(str, serving))
         raise AmbiguousDriverError(f"{len(serving)} installed drivers serve {ids}: {listing}; uninstall all but one")

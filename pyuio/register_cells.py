@@ -111,19 +111,20 @@ def cells(inspection: Inspection, place: Location, width: int, count: int = 1) -
     return [cell(place.offset + number * step) for number in range(count)]
 
 
-def register_map(name: str, ids: str | None, bar: int) -> type[RegisterMap]:
+def register_map(name: str, ids: str | None, bar: int, class_code: int | None = None) -> type[RegisterMap]:
     """Return the names of the registers of a BAR, as an installed driver declares them.
 
     Args:
         name: the device's, for messages.
         ids: the device's id pair.
         bar: 0 to 5.
+        class_code: the device's, for a driver that serves a class of cards; None to look at the ids alone.
 
     Raises:
         DriverNotFoundError, AmbiguousDriverError: no installed driver serves the device, or several do.
         RegisterNotFoundError: its driver names no registers there.
     """
-    driver = driver_for(ids)
+    driver = driver_for(ids, class_code)
     if bar not in driver.register_maps:
         has = ", ".join(f"bar{index}" for index in driver.register_maps) or "none"
         raise RegisterNotFoundError(

@@ -72,7 +72,7 @@ def _cells(device: Inspection, text: str, width: int | None, count: int) -> list
         if width is not None or count != 1:
             raise ValueError(f"{text!r} has its own width, and is one register: neither --width nor --count go with it")
         assert place.bar is not None  # only BARs have names
-        info = register_map(device.name, device.ids, place.bar).find(place.name)
+        info = register_map(device.name, device.ids, place.bar, device.class_code).find(place.name)
         return [named_cell(device.bar(place.bar), place.bar, info)]
 
 

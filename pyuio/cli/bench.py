@@ -172,7 +172,7 @@ def _chosen(device: str | None) -> tuple[FoundDevice | None, type[Driver]]:
     if device is None:
         return None, Edu
     found = find(device)
-    driver = driver_for(found.ids)
+    driver = driver_for(found.ids, found.class_code)
     closed_loop.check(driver)
     return found, driver
 

@@ -95,7 +95,7 @@ def _dump_names(device: Inspection, bar: int, every: bool, json_wanted: bool) ->
     read: list[tuple[Cell, int]] = []
     data: list[dict[str, Any]] = []
     lines = []
-    for info in register_map(device.name, device.ids, bar).walk():
+    for info in register_map(device.name, device.ids, bar, device.class_code).walk():
         cell = named_cell(device.bar(bar), bar, info)
         start = f"{info.offset:#06x}  {info.path}"
         if not info.readable or (info.read_effect and not every):

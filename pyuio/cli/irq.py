@@ -112,7 +112,7 @@ def _acknowledger(device: OpenDevice, place_and_value: str | None, use_driver: b
         return lambda: region.write32(place.offset, value)
     if use_driver:
         try:
-            driver = driver_for(device.ids)(device)
+            driver = driver_for(device.ids, device.class_code)(device)
         except DriverNotFoundError:
             return lambda: None
         if driver.supplies("acknowledge"):

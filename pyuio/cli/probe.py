@@ -55,8 +55,11 @@ def _matched(driver: InstalledDriver, present: list[FoundDevice]) -> dict[str, A
 
     error: str | None = None
     ids: tuple[str, ...] = ()
+    class_codes: tuple[int, ...] = ()
+    served: list[FoundDevice] = []
     try:
-        ids = driver.ids
+        ids, class_codes = driver.ids, driver.class_codes
+        served = [found for found in present if driver.serves(found.ids, found.class_code)]
     except DriverLoadError as failure:
         error = str(failure)
     return {
@@ -64,13 +67,16 @@ def _matched(driver: InstalledDriver, present: list[FoundDevice]) -> dict[str, A
         "distribution": driver.distribution,
         "class": driver.entry_point.value,
         "ids": list(ids),
+        "class_codes": [f"{code:06x}" for code in class_codes],
         "error": error,
         "devices": [
-            {"name": found.name, "ids": found.ids, "driver": found.driver, "uio": found.uio}
-            for found in present
-            if found.ids in ids
+            {"name": found.name, "ids": found.ids, "driver": found.driver, "uio": found.uio} for found in served
         ],
     }
+
+
+def _serves(driver: dict[str, Any]) -> str:
+    return " ".join([*driver["ids"], *(f"class {code}" for code in driver["class_codes"])])
 
 
 def _show(drivers: list[dict[str, Any]]) -> None:
@@ -83,7 +89,7 @@ def _show(drivers: list[dict[str, Any]]) -> None:
         if driver["error"]:
             table.add_row(*map(Text, who), Text("cannot be loaded", style="red"))
         elif not driver["devices"]:
-            table.add_row(*map(Text, who), Text("none here", style="dim"), Text(" ".join(driver["ids"])))
+            table.add_row(*map(Text, who), Text("none here", style="dim"), Text(_serves(driver)))
         for found in driver["devices"]:
             cells = (*who, found["name"], found["ids"], found["driver"] or "-", found["uio"] or "-")
             table.add_row(*map(Text, cells))

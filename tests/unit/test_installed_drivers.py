@@ -95,5 +95,13 @@ def test_none_serves(install: Install) -> None:
 
 def test_several_serve(install: Install) -> None:
     install("acme", "import pyuio\nclass Other(pyuio.Driver):\n    ids = ('1234:11e8',)\n", "other = acme:Other")
-    with pytest.raises(AmbiguousDriverError, match=r"edu \(pyuio-framework\), other \(acme\)"):
+    assert driver_for("1234:11e8").__name__ == "Other", "pyuio's own gives way"
+    install("more", "import pyuio\nclass More(pyuio.Driver):\n    ids = ('1234:11e8',)\n", "more = more:More")
+    with pytest.raises(AmbiguousDriverError, match=r"2 installed drivers serve .*: more \(more\), other \(acme\)"):
         driver_for("1234:11e8")
+
+
+def test_the_ids_go_before_the_class(install: Install) -> None:
+    install("acme", "import pyuio\nclass Any(pyuio.Driver):\n    class_codes = (0xFF0001,)\n", "any = acme:Any")
+    assert driver_for("aced:0001", 0xFF0001).__name__ == "Any"
+    assert driver_for("1234:11e8", 0xFF0001) is Edu
