@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 
 from pyuio import privilege
 from pyuio._native._realtime import lib as _lib
+from pyuio.signals import postponed_signals
 
 # CPython's objects of up to 512 bytes come from arenas of 1 MiB (Objects/obmalloc.c, from 3.10 on), which go back to
 # the kernel when nothing is in them. An object of that size, and how many of them to keep one of.
@@ -163,7 +164,8 @@ def set_garbage(state: tuple[bool, bool]) -> None:
     enabled, frozen = state
     if not enabled:
         gc.disable()
-        gc.collect()
+        with postponed_signals():  # a finalizer in Python would have the exception of Ctrl-C, and lose it
+            gc.collect()
     if not frozen:
         gc.unfreeze()
     elif gc.get_freeze_count() == 0:

@@ -526,7 +526,7 @@ def sleep_for_ever() -> None:
 
 
 def test_ctrl_c_while_it_is_set_up_leaves_nothing() -> None:
-    """Before any line of it, and of what it calls."""
+    """Before every third line of it, and of what it calls."""
     files = {str(module.__file__) for module in (realtime_settings, throttling, layers)}
     lines = left = 0
 
@@ -552,7 +552,7 @@ def test_ctrl_c_while_it_is_set_up_leaves_nothing() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         set_up()
-        for line in range(1, lines + 1):
+        for line in range(1, lines + 1, 3):
             left = line
             with pytest.raises(KeyboardInterrupt):
                 set_up()

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyuio
-from pyuio import processors
+from pyuio import process_memory, processors
 from pyuio._native._realtime import lib
 from pyuio.realtime_report import Report, Setting, Throttling
 
@@ -346,3 +347,25 @@ def test_lists_of_processors_as_the_kernel_writes_them() -> None:
     assert processors.parse_list("0-3,5\n") == {0, 1, 2, 3, 5}
     assert processors.parse_list("\n") == frozenset()
     assert processors.format_list([5, 0, 1, 3, 2]) == "0-3,5"
+
+
+class InTheEnd:
+    """Garbage that only the collector finds, and whose finalizer Ctrl-C comes in."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_is_not_lost_in_a_finalizer() -> None:
+    before = process_memory.garbage()
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        InTheEnd()
+        with pytest.raises(KeyboardInterrupt):
+            process_memory.set_garbage((False, before[1]))
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        process_memory.set_garbage(before)
