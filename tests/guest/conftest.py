@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What the guest tests share.
 
-They run in the guest of ``make test-guest``, and on a real box: ``pytest tests/guest --device 0000:03:00.0`` runs those
-that can do with that card, bound and left as they found it. A test that needs a card that is not there skips itself.
+They run in the guest of ``make test-guest``, and on a real box: ``pytest tests/guest --device 0000:03:00.0`` runs
+test_any_card.py on that card, which is left as it was, and those for its ids; the others skip themselves. What needs no
+card, and would change settings of the whole box, is left out there.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.geteuid() != 0:
         pytest.exit("the guest tests need root; in a guest they have it: make test-guest", returncode=3)
+    if config.getoption("--device"):
+        of_cards = [item for item in items if {"cards", "any_card"} & set(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in of_cards])
+        items[:] = of_cards
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +47,13 @@ def cards(request: pytest.FixtureRequest) -> Cards:
         return found
 
     return find
+
+
+@pytest.fixture
+def any_card(request: pytest.FixtureRequest) -> str:
+    """The address of the card that was named by ``--device``, of whatever kind; an edu card where none was."""
+    named: str | None = request.config.getoption("--device")
+    return named or str(request.getfixturevalue("edu"))
 
 
 @pytest.fixture
