@@ -6,8 +6,6 @@ from __future__ import annotations
 import gc
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from pyuio_drivers.edu import DMA_REACHABLE, Edu
 import pyuio
 from pyuio.hugepages import hugepages
 from pyuio.sysfs import PCI_DEVICES
-from tests.guest.support import EDU, Cards, command_register, start_dma
+from tests.guest.support import EDU, Cards, command_register, forked, start_dma
 
 BUS_MASTER = 1 << 2
 HUGE = 2 << 20
@@ -263,10 +261,9 @@ def test_views_outlive_the_device(edu: str) -> None:
 
 def test_parts_closed_in_the_wrong_order(edu: str) -> None:
     """Nothing can stop the device then, so its memory stays until the process ends: one of its own."""
-    program = f"""if True:
-        import pyuio
-        from pyuio.hugepages import hugepages
-        with pyuio.open("{edu}", bind=True) as device:
+
+    def program() -> None:
+        with pyuio.open(edu, bind=True) as device:
             buffer = device.dma.alloc(4096)
             device.config.close()
             try:
@@ -275,8 +272,8 @@ def test_parts_closed_in_the_wrong_order(edu: str) -> None:
                 print("refused")
         assert buffer.closed
         hugepages()[0].change(-hugepages()[0].total)  # what is in use goes with the process
-        """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+    done = forked(program, "parts")
     assert (done.returncode, done.stdout, done.stderr) == (0, "refused\n", "")
     assert not command_register(edu) & BUS_MASTER
 
