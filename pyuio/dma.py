@@ -66,6 +66,8 @@ class Dma(Owned):
         self._directory = directory
         self._config = config
         self._presence = presence
+        # A message is a write to memory like any other (PCI 3.0, section 6.8): without bus mastering none is sent.
+        self._sends_messages = directory is not None and any((directory / "msi_irqs").glob("*"))
         self._mask = ALL_ADDRESSES
         self.lock = _lock
         self._closed = False
@@ -88,7 +90,9 @@ class Dma(Owned):
 
         It comes from a hugepage, which it may share with other buffers, or, where there is none and a page suffices,
         from an ordinary page. A root process makes the kernel set more hugepages aside when none is free, and gives
-        them back. The first buffer of a device switches its bus mastering on.
+        them back. The first buffer of a device switches its bus mastering on; closing the last one switches it off, but
+        where the device's interrupt is MSI or MSI-X, which needs it: there it stays on, and the memory with the device,
+        until that is closed.
 
         Args:
             size: in bytes, at least 1, at most the largest hugepage that the kernel is set up for.
@@ -240,7 +244,7 @@ class Dma(Owned):
             if buffer.whole is not None:  # a part
                 buffer.shut()
                 return
-            if self._live == {buffer}:
+            if self._live == {buffer} and not self._sends_messages:
                 self._switch_bus_mastering(on=False)
             self._live.discard(buffer)
             buffer.shut()
@@ -260,6 +264,8 @@ class Dma(Owned):
 
     def _release_segments(self, keep: int = 0) -> None:
         """Give unused segments back to the kernel but for a few, so that a lone buffer's next one is quick."""
+        if self._sends_messages:  # bus mastering stays on, and the device might still write to them
+            return
         unused = [segment for segment in self._segments if segment.free.untouched]
         for segment in unused[keep:]:
             self._segments.remove(segment)
@@ -280,7 +286,7 @@ class Dma(Owned):
             self._closed = True
             for buffer in self._live:
                 buffer.shut()
-            if self._live:
+            if self._live or (self._sends_messages and self._segments):
                 try:
                     self._switch_bus_mastering(on=False)
                 except ClosedError:

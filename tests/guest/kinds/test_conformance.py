@@ -17,13 +17,17 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
+from pyuio.hugepages import hugepages
 from pyuio.interrupt import Interrupt
 from tests.guest.support import (
     Later,
+    command_register,
     interrupts_of_line,
     raise_and_wait,
     wait_until,
 )
+
+BUS_MASTER = 1 << 2
 
 
 def test_read_returns_the_interrupts_since_the_last_read(card: Edu, interrupt: Interrupt) -> None:
@@ -216,3 +220,17 @@ def test_bad_timeouts_change_nothing(interrupt: Interrupt) -> None:
         with pytest.raises(TypeError, match="number of seconds"):
             interrupt.read(thing)  # type: ignore[arg-type]
     assert interrupt.masked
+
+
+def test_it_still_comes_when_the_last_buffer_for_dma_is_closed(kind: str, bound: str) -> None:
+    """A message is a write to memory, which takes bus mastering; a line does without."""
+    before = (hugepages()[0].total, hugepages()[0].free)
+    with pyuio.open(bound) as device:
+        card = Edu(device)
+        card.device.dma.alloc(4096).close()
+        assert bool(command_register(bound) & BUS_MASTER) == kind.endswith("-msi")
+        card.raise_interrupt()
+        assert device.interrupt.read(5) == 1
+        card.acknowledge()
+    assert not command_register(bound) & BUS_MASTER
+    assert (hugepages()[0].total, hugepages()[0].free) == before
