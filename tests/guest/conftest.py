@@ -2,8 +2,7 @@
 """What the guest tests share.
 
 They run in the guest of ``make test-guest``, and on a real box: ``pytest tests/guest --device 0000:03:00.0`` runs
-test_any_card.py on that card, which is left as it was, and those for its ids; the others skip themselves. What needs no
-card, and would change settings of the whole box, is left out there.
+test_any_card.py on that card, which is left as it was; on an edu card, all that need one.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio import binding
+from pyuio.discovery import find
 from tests.guest.support import EDU, PCI_SERIAL, Cards, Later, current_drivers
 
 
@@ -28,10 +28,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.geteuid() != 0:
         pytest.exit("the guest tests need root; in a guest they have it: make test-guest", returncode=3)
-    if config.getoption("--device"):
-        of_cards = [item for item in items if {"cards", "any_card"} & set(getattr(item, "fixturenames", ()))]
-        config.hook.pytest_deselected(items=[item for item in items if item not in of_cards])
-        items[:] = of_cards
+    if named := config.getoption("--device"):
+        # Others would load modules and change what is the whole box's before they find out that it is not their card.
+        wanted = {"any_card", "cards"} if find(named).ids == EDU else {"any_card"}
+        kept = [item for item in items if wanted & set(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
 
 
 @pytest.fixture(scope="session")
@@ -39,14 +41,14 @@ def cards(request: pytest.FixtureRequest) -> Cards:
     """Addresses of the cards with an id pair that the tests may use; the test skips itself when there is none."""
     only = request.config.getoption("--device")
 
-    def find(ids: str) -> list[str]:
+    def find_all(ids: str) -> list[str]:
         found = [str(device.address) for device in pyuio.devices() if device.ids == ids]
         found = [address for address in found if only in (None, address)]
         if not found:
             pytest.skip(f"no card {ids} here")
         return found
 
-    return find
+    return find_all
 
 
 @pytest.fixture
