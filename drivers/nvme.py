@@ -12,6 +12,7 @@ import errno
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from pyuio_drivers import nvme_structures as spec
 from pyuio_drivers.nvme_errors import (
@@ -24,9 +25,11 @@ from pyuio_drivers.nvme_errors import (
 from pyuio_drivers.nvme_queue import NvmeQueue
 from pyuio_drivers.nvme_rings import ADMIN_ENTRIES, AdminQueue
 from pyuio_drivers.nvme_structures import Capabilities, Controller, Namespace, Smart
-from typing_extensions import Buffer
 
 from pyuio import Device, DeviceRemovedError, DeviceTimeoutError, Driver
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _QUEUES = 16  # how many are asked for
 _LARGEST_COMMAND = 2 << 20  # bytes: the addresses of its pages fill one page (section 4.3), its data a hugepage

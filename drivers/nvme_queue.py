@@ -11,13 +11,16 @@ from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice, repeat
+from typing import TYPE_CHECKING
 
 from pyuio_drivers.nvme_commands import SPINS, Batch, CommandQueue
 from pyuio_drivers.nvme_errors import ControllerFatalError, ControllerResetError
 from pyuio_drivers.nvme_structures import ANSWER_PHASE, COMMAND_NAMES, FLUSH, READ, WRITE
-from typing_extensions import Buffer, Self
 
 from pyuio import ClosedError, DeviceBusyError, PyuioError, dma_rmb
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer, Self
 
 
 class NvmeQueue(CommandQueue):

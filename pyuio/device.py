@@ -153,11 +153,11 @@ class Device(Owned):
             raise DriverNotBoundError(errno.ENODEV, f"{self.name} has no UIO node any more; its driver was unbound")
         if not bind:
             driver = binding.bound_driver(self.address)
-            what_to_do = f"open it with bind=True, or as root: {binding.bind_command(self.address)}"
+            what_to_do = f"pyuio.open(..., bind=True), or as root: pyuio bind {self.address}"
             if driver is not None:
-                reason = f"{self.name} is held by the kernel driver {driver}; to take it from there {what_to_do}"
+                reason = f"{self.name} is held by the kernel driver {driver}; to take it from there: {what_to_do}"
                 raise DeviceBusyError(errno.EBUSY, reason)
-            raise DriverNotBoundError(errno.ENODEV, f"{self.name} has no UIO driver; {what_to_do}")
+            raise DriverNotBoundError(errno.ENODEV, f"{self.name} has no UIO driver; to bind one: {what_to_do}")
         self._refuse_what_is_used(self.address)
         stack.callback(binding.bind(self.address).undo)
         node = UioNode.of_device(self._directory)

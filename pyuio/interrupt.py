@@ -15,9 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-from typing_extensions import Buffer
+from typing import TYPE_CHECKING, Any
 
 from pyuio._native._access import Presence
 from pyuio._native._waiting import ffi as _ffi
@@ -37,6 +35,9 @@ from pyuio.masking import Masking, find_masking
 from pyuio.ownership import Owned
 from pyuio.sysfs import translated
 from pyuio.uio import UioNode
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _log = logging.getLogger(__name__)
 
@@ -255,8 +256,7 @@ class Interrupt(Owned):
             if view.readonly:
                 raise TypeError(f"{self.name}: the buffer cannot be written to")
             if len(octets) < 4:
-                reason = f"{self.name}: a buffer of {len(octets)} bytes is too short for the count of 4 bytes"
-                raise ShortBufferError(errno.EINVAL, reason)
+                raise ShortBufferError(errno.EINVAL, f"{self.name}: {len(octets)} bytes are too short for its 4")
             octets[:4] = self.read(timeout).to_bytes(4, sys.byteorder)
         return 4
 

@@ -26,6 +26,14 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"pyuio {version('pyuio-framework')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     verbose: Annotated[
@@ -34,6 +42,10 @@ def options(
             "--verbose", "-v", count=True, metavar="", show_default=False, help="Log what is done; -vv: in detail."
         ),
     ] = 0,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, metavar="", help="Print the version."),
+    ] = False,
 ) -> None:
     """PCI drivers in Python, in user space, on Linux UIO."""
     if verbose:

@@ -45,7 +45,7 @@ Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where results are written, as they come: JSON, .hlog, .hgrm, PNG.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results that are in DIR.")]
-Picture = Annotated[bool, typer.Option(help="Draw one; an emulated processor takes a minute for it.")]
+Picture = Annotated[bool, typer.Option(help="Draw the distributions; an emulated processor takes a minute for it.")]
 Loads = Annotated[
     str, typer.Option(metavar="LIST", help="Of idle, python (a busy Python thread), cpu (all CPUs busy).")
 ]
@@ -114,7 +114,7 @@ def measure_latency(
 ) -> None:
     """Measure how long a card's interrupt takes to its handler.
 
-    On QEMU's edu card in three ways in turn: the loop of the patch in C, a read loop in Python, a native service. On
+    On QEMU's edu card in three ways in turn: a read loop in C, a read loop in Python, a native service. On
     any other card whose driver can trigger its interrupt in the latter two.
     """
     with usage():

@@ -65,7 +65,7 @@ def bind(
     ] = "uio_pci_generic",
     force: Annotated[bool, typer.Option("--force", help="Take the device even if the machine is using it.")] = False,
 ) -> None:
-    """Hand DEVICE to user space, by a kernel driver for that.
+    """Bind DEVICE to a kernel driver that user space can use.
 
     The driver that had it is remembered until the next boot, and unbind gives it back. Refused, with the reason: the
     controller of a mounted disk or of swap, an interface that carries a route, a bridge, the console, and what a

@@ -93,7 +93,7 @@ def show(findings: list[Finding], title: str, console: Console) -> None:
 def doctor(
     device: Annotated[
         str | None,
-        typer.Argument(metavar="DEVICE", help=f"To examine, too. {FORMS}", autocompletion=complete_device),
+        typer.Argument(metavar="DEVICE", help=f"A device to examine as well. {FORMS}", autocompletion=complete_device),
     ] = None,
     json_wanted: Json = False,
 ) -> None:

@@ -20,12 +20,23 @@ SHORT_HELP = {
 HIDDEN = ("show_completion",)  # docs/command-line.md has it
 
 
+def unwrapped(command: Any) -> Any:
+    """Return a command, or None, with each paragraph of its help in one line: typer keeps the source's own lines."""
+    if command is not None and command.help:
+        command.help = "\n\n".join(" ".join(part.splitlines()) for part in command.help.split("\n\n"))
+    return command
+
+
 class Commands(TyperGroup):
     """The commands of ``pyuio``, whose help has a line for each option, so that all of it fits a screen."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the commands in the order in which they were added, as newer typers do by themselves."""
         return list(self.commands)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, or None."""
+        return unwrapped(super().get_command(ctx, cmd_name))
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, those of typer with a short text."""
@@ -49,6 +60,6 @@ def later(module: str) -> typer.Typer:
             return list(self._commands().list_commands(ctx))
 
         def get_command(self, ctx: Any, cmd_name: str) -> Any:
-            return self._commands().get_command(ctx, cmd_name)
+            return unwrapped(self._commands().get_command(ctx, cmd_name))
 
     return typer.Typer(cls=Later, no_args_is_help=True)

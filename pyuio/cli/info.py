@@ -19,7 +19,7 @@ EPILOG = (
 
 
 def info(device: Device, as_json: Json = False) -> None:
-    """Tell all about one device.
+    """Show everything about one device.
 
     Its identity, link, configuration space, BARs, and UIO maps. Nothing is changed.
     Without privilege the kernel shows only the first 64 bytes of the configuration space.

@@ -31,7 +31,9 @@ Who drives a card that can do DMA can, without an IOMMU, read and write all memo
 
 def setup(
     device: Device,
-    group: Annotated[str, typer.Option(metavar="GROUP", help="Who may; made if there is none.")] = "pyuio",
+    group: Annotated[
+        str, typer.Option(metavar="GROUP", help="Group whose members may drive DEVICE; created if missing.")
+    ] = "pyuio",
     print_only: Annotated[bool, typer.Option("--print", help="Show what would be written, and write nothing.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Take it back, and give the device back.")] = False,
 ) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import itertools
 import json
 import os
 import pty
@@ -55,10 +57,24 @@ def on_a_terminal(*words: str, **more: str) -> str:
 
 def test_help_fits_a_screen() -> None:
     lines = run("--help", COLUMNS="80").stdout.splitlines()
-    assert len(lines) <= 30
+    assert len(lines) <= 31
     assert max(map(len, lines)) <= 80
     commands = re.findall(r"^│ ([a-z]+) ", "\n".join(lines), re.MULTILINE)
     assert {"list", "info", "probe", "doctor", "bench", "vm"} <= set(commands)
+
+
+def test_a_paragraph_of_help_fills_the_screen() -> None:
+    """However its source was wrapped: no word would have fitted on the line before."""
+    lines = [line.strip() for line in run("dump", "--help", COLUMNS="80").stdout.split("╭")[0].splitlines()]
+    start = next(number for number, line in enumerate(lines) if line.startswith("It is read by accesses"))
+    paragraph = lines[start : lines.index("", start)]
+    assert len(paragraph) >= 3
+    for line, following in itertools.pairwise(paragraph):
+        assert len(f"{line} {following.split()[0]}") > 78
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert run("--version").stdout == f"pyuio {importlib.metadata.version('pyuio-framework')}\n"
 
 
 @pytest.mark.parametrize("group", ["bench", "vm"])
