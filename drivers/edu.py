@@ -242,11 +242,13 @@ class Edu(Driver):
             timeout: seconds for each transfer.
 
         Raises:
-            ValueError: `offset` is out of range, or a `DmaBuffer` is beyond the mask of `Device.dma`.
+            ValueError: `offset` is out of range; a `DmaBuffer` is another device's, or beyond the mask of `Device.dma`.
             DeviceTimeoutError: the card did not finish in time.
             DmaMemoryError, DmaUnavailableError: see `Dma.alloc`.
         """
         view = memoryview(data).cast("B")
+        if isinstance(data, DmaBuffer) and not self.device.dma.owns(data):
+            raise ValueError(f"{data!r} is another device's, which this card may not be able to reach")
         if isinstance(data, DmaBuffer) and data.address + data.size - 1 > self.device.dma.mask:
             # The card would cut the address, and read somebody else's memory.
             raise ValueError(f"{data!r} is beyond what the card reaches, {self.device.dma.mask:#x}")
@@ -255,6 +257,8 @@ class Edu(Driver):
                 address = data.address + start
             else:
                 staging = self._stage()
+                # What a transfer before left running may still read it, or write to it.
+                self._wait_for_transfer(timeout)
                 staging[:length] = view[start : start + length]
                 address = staging.address
             self._transfer(Direction.FROM_MEMORY, address, DMA_BUFFER + offset, length, by_interrupt, timeout)
@@ -284,13 +288,16 @@ class Edu(Driver):
             self._staging = self.device.dma.alloc(4096)
         return self._staging
 
+    def _wait_for_transfer(self, timeout: float) -> None:
+        self.named.dma_command.poll(lambda command: not command.start, timeout)
+
     def _transfer(
         self, direction: Direction, source: int, destination: int, count: int, by_interrupt: bool, timeout: float
     ) -> None:
         """Run one transfer. Addresses are of 64 bits; section "DMA controller"."""
         deadline = time.monotonic() + timeout
         # The card ignores what is written to these registers while it transfers.
-        self.named.dma_command.poll(lambda command: not command.start, timeout)
+        self._wait_for_transfer(timeout)
         self.named.dma_source.write(source)
         self.named.dma_destination.write(destination)
         self.named.dma_count.write(count)

@@ -23,13 +23,15 @@ from typing import SupportsIndex
 from pyuio._native._access import Presence
 from pyuio._native._memory import dma_rmb, dma_wmb
 from pyuio.config_space import ConfigSpace
-from pyuio.dma_buffer import DmaBuffer, DmaPool
+from pyuio.dma_buffer import CACHE_LINE, DmaBuffer, DmaPool
 from pyuio.errors import ClosedError, DeviceRemovedError, DmaMemoryError, DmaUnavailableError
-from pyuio.hugepages import HugepageSize, hugepages
+from pyuio.hugepages import HugepageSize, hugepages, why_none
 from pyuio.ownership import Owned
 from pyuio.pci import Command
+from pyuio.ranges import FreeRanges
 from pyuio.segment import Segment
 from pyuio.sysfs import read_optional
+from pyuio.unbroken import Unbroken
 
 __all__ = ["Dma", "DmaBuffer", "DmaPool", "dma_rmb", "dma_wmb"]
 
@@ -37,12 +39,9 @@ _log = logging.getLogger(__name__)
 
 ALL_ADDRESSES = (1 << 64) - 1
 
-# Buffers never share one of these, in bytes: what a device writes to one then never meets a processor's write to
-# another's cache line.
-_CACHE_LINE = 64
 # How many pages, and how many hugepages beyond those that were free, are looked at for one below the mask.
 _PAGES_LOOKED_AT = 1024
-_HUGEPAGES_RESERVED = 64
+_BYTES_RESERVED = 128 << 20
 
 
 class Dma(Owned):
@@ -73,8 +72,10 @@ class Dma(Owned):
         self._closed = False
         self._segments: list[Segment] = []
         self._live: set[DmaBuffer] = set()
-        self._leaving: list[DmaBuffer] = []  # closed, but somebody still looks at the memory
+        self._leaving: set[DmaBuffer] = set()  # closed, but somebody still looks at the memory
         self._reserved: dict[HugepageSize, int] = {}
+        self._is_master: bool | None = None  # None: not known, as an exception came while it was switched
+        self._changing = Unbroken(self._work_out_what_is_free)
 
     @property
     def mask(self) -> int:
@@ -114,9 +115,9 @@ class Dma(Owned):
         if align < 1 or align & (align - 1):
             raise ValueError(f"align must be a power of two, not {align}")
         mask = self._mask if mask is None else _checked_mask(mask)
-        rounded = -(-size // _CACHE_LINE) * _CACHE_LINE
-        align = max(align, _CACHE_LINE)
-        with self.lock:
+        rounded = -(-size // CACHE_LINE) * CACHE_LINE
+        align = max(align, CACHE_LINE)
+        with self.lock, self._changing:
             self._require_open()
             if self._presence is not None:
                 self._presence.require()
@@ -127,15 +128,19 @@ class Dma(Owned):
             segment, offset = self._find(rounded, align, mask)
             buffer = DmaBuffer(segment.memory, offset, size, self, segment, offset)
             buffer.zero()
-            if not self._live:
-                try:
+            try:
+                self._live.add(buffer)
+                if self._is_master is not True:
                     self._switch_bus_mastering(on=True)
-                except BaseException:
-                    buffer.shut()
-                    segment.free.give(offset, rounded)
-                    self._release_segments()
-                    raise
-            self._live.add(buffer)
+                self._require_open()  # a signal handler may have closed it meanwhile
+            except BaseException:
+                self._live.discard(buffer)
+                buffer.shut()
+                if not self._live:
+                    self._switch_bus_mastering(on=False)
+                self._work_out_what_is_free()
+                self._release_segments()
+                raise
         _log.debug("%s: memory for DMA: %d bytes at %#x", self._name, size, buffer.address)
         return buffer
 
@@ -155,7 +160,7 @@ class Dma(Owned):
             raise ValueError(f"a pool has at least one buffer of at least one byte, not {count} of {size}")
         if align < 1 or align & (align - 1):
             raise ValueError(f"align must be a power of two, not {align}")
-        step = -(-size // max(align, _CACHE_LINE)) * max(align, _CACHE_LINE)
+        step = -(-size // max(align, CACHE_LINE)) * max(align, CACHE_LINE)
         # As many as possible in one piece: of the smallest hugepage, or else of one page, that holds one.
         pieces = [max(1, huge.size // step) for huge in hugepages() if huge.size >= step] + [mmap.PAGESIZE // step]
         wholes: list[DmaBuffer] = []
@@ -178,6 +183,10 @@ class Dma(Owned):
             raise
         buffers.reverse()  # taken from the end: lowest first
         return DmaPool(wholes, buffers)
+
+    def owns(self, buffer: DmaBuffer) -> bool:
+        """Return whether a buffer, or what it is a part of, is open and came from here."""
+        return not buffer.closed and (buffer.whole or buffer) in self._live
 
     # -- finding memory --
 
@@ -206,61 +215,66 @@ class Dma(Owned):
         for index, huge in enumerate(huge for huge in hugepages() if huge.size >= least):
             yield from _made(partial(Segment, huge))
             # More of the smallest size only: to have a kernel find a larger one can take it seconds.
-            for _ in range(_HUGEPAGES_RESERVED if index == 0 else 0):
-                if not huge.change(1):
+            for _ in range(max(1, _BYTES_RESERVED // huge.size) if index == 0 else 0):
+                if not self._reserve(huge):
                     break
-                self._reserved[huge] = self._reserved.get(huge, 0) + 1
                 yield from itertools.islice(_made(partial(Segment, huge)), 1)
         if least <= mmap.PAGESIZE:
             yield from itertools.islice(_made(partial(Segment, None)), _PAGES_LOOKED_AT)
 
+    def _reserve(self, huge: HugepageSize) -> bool:
+        """Have the kernel set one more hugepage aside; return whether it did."""
+        before = huge.set_aside
+        self._reserved[huge] = self._reserved.get(huge, 0) + 1  # first: an exception may come when it is done already
+        try:
+            return huge.change(1)
+        finally:
+            if huge.set_aside <= before:
+                self._reserved[huge] -= 1
+
     def _why_not(self, size: int, align: int, mask: int, aside: list[Segment]) -> str:
         tried = f"{self._name}: no memory for DMA of {size} bytes aligned to {align} up to {mask:#x}"
-        sizes = hugepages()
-        huge = next((huge for huge in sizes if huge.size >= max(size, align)), None)
-        if aside:
-            pages = sum(segment.huge is None for segment in aside)
-            return (
-                f"{tried}: {len(aside) - pages} hugepages and {pages} pages were looked at, and none is below; "
-                "close what has the low ones, or reserve some early (hugepages=N on the kernel's command line)"
-            )
-        if huge is None:
-            largest = (
-                f"the largest hugepage of this kernel has {sizes[-1]}" if sizes else "this kernel has no hugepages"
-            )
-            return f"{tried}: {largest}; larger ones come with hugepagesz=1G hugepages=1 on the kernel's command line"
+        if not aside:
+            return f"{tried}: {why_none(max(size, align))}"
+        pages = sum(segment.huge is None for segment in aside)
         return (
-            f"{tried}: {huge.free} of {huge.total} hugepages of {huge} are free, and this process could not reserve "
-            f"more; as root: {huge.command()}"
+            f"{tried}: {len(aside) - pages} hugepages and {pages} pages were looked at, and none is below; "
+            "close what has the low ones, or reserve some early (hugepages=N on the kernel's command line)"
         )
 
     # -- giving it back --
 
     def give_back(self, buffer: DmaBuffer) -> None:
         """Close a buffer, or a part of one: what `DmaBuffer.close` does."""
-        with self.lock:
+        with self.lock, self._changing:
             if buffer.closed:
                 return
             if buffer.whole is not None:  # a part
                 buffer.shut()
                 return
-            if self._live == {buffer} and not self._sends_messages:
+            if self._live == {buffer} and not self._sends_messages and self._is_master is not False:
                 self._switch_bus_mastering(on=False)
+            self._leaving.add(buffer)  # it is in one of them at any time
             self._live.discard(buffer)
             buffer.shut()
-            self._leaving.append(buffer)
             self._reap()
 
     def _reap(self) -> None:
         """Make the memory of closed buffers free when nobody looks at it any more."""
-        leaving, self._leaving = self._leaving, []
-        for buffer in leaving:
-            if buffer.exports:
-                self._leaving.append(buffer)
-            else:
-                buffer.place.free.give(buffer.at, -(-buffer.size // _CACHE_LINE) * _CACHE_LINE)
-        if leaving:
+        gone = [one for one in self._leaving - self._live if one.closed and not one.exports]
+        for buffer in gone:
+            buffer.place.free.give(*buffer.room)
+            self._leaving.discard(buffer)
+        if gone:
             self._release_segments(keep=1)
+
+    def _work_out_what_is_free(self) -> None:
+        """Find it out anew, by the buffers there are: an exception may have come between the steps of a change."""
+        for buffer in self._leaving - self._live:
+            buffer.shut()
+        for segment in self._segments:
+            taken = [buffer.room for buffer in self._live | self._leaving if buffer.place is segment]
+            segment.free = FreeRanges(segment.address, segment.size, taken)
 
     def _release_segments(self, keep: int = 0) -> None:
         """Give unused segments back to the kernel but for a few, so that a lone buffer's next one is quick."""
@@ -275,8 +289,12 @@ class Dma(Owned):
         segment.close()
         huge = segment.huge
         if huge is not None and self._reserved.get(huge, 0) > 0:
-            self._reserved[huge] -= 1
-            huge.change(-1)
+            before = huge.set_aside
+            try:
+                huge.change(-1)
+            finally:  # where an exception came before it was done, `close` does it
+                if huge.set_aside < before:
+                    self._reserved[huge] -= 1
 
     def close(self) -> None:
         """End bus mastering, close every buffer, give all memory back; again is harmless. `Device.close` calls it."""
@@ -286,7 +304,7 @@ class Dma(Owned):
             self._closed = True
             for buffer in self._live:
                 buffer.shut()
-            if self._live or (self._sends_messages and self._segments):
+            if self._is_master is not False:
                 try:
                     self._switch_bus_mastering(on=False)
                 except ClosedError:
@@ -318,8 +336,6 @@ class Dma(Owned):
             segment.let_move()
         self._segments.clear()
 
-    # -- the device --
-
     def _require_open(self) -> None:
         if self._closed:
             raise self.closed_error(f"memory for DMA of {self._name}")
@@ -338,14 +354,15 @@ class Dma(Owned):
             )
 
     def _switch_bus_mastering(self, *, on: bool) -> None:
-        if self._config is None:
-            return
-        _log.info("%s: bus mastering %s", self._name, "on" if on else "off")
-        if on:
-            self._config.change_command(set=Command.BUS_MASTER)
-        else:
-            with contextlib.suppress(DeviceRemovedError):
-                self._config.change_command(clear=Command.BUS_MASTER)
+        self._is_master = None
+        if self._config is not None:
+            _log.info("%s: bus mastering %s", self._name, "on" if on else "off")
+            if on:
+                self._config.change_command(set=Command.BUS_MASTER)
+            else:
+                with contextlib.suppress(DeviceRemovedError):
+                    self._config.change_command(clear=Command.BUS_MASTER)
+        self._is_master = on
 
 
 def _checked_mask(mask: SupportsIndex) -> int:

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
             """Close a buffer, or a part of one."""
 
 
+# Buffers never share one of these, in bytes: what a device writes to one then never meets a processor's write to
+# another's cache line.
+CACHE_LINE = 64
+
+
 class DmaBuffer(Span):
     """Memory of a `Dma`: physically contiguous, held in place, with an address for the device.
 
@@ -54,6 +59,11 @@ class DmaBuffer(Span):
         """Of the first byte, on the bus. ClosedError: it is closed."""
         self._require_open()
         return self.place.address + self.at
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """The offset and the size of what it takes of its place, for its owner."""
+        return self.at, -(-self.size // CACHE_LINE) * CACHE_LINE
 
     @property
     def registers(self) -> Window:
@@ -130,7 +140,7 @@ class DmaBuffer(Span):
 class DmaPool:
     """Buffers of equal size, to take and to give back in no time. `Dma.pool` makes it.
 
-    What comes out holds what it held when it was given back; at first, zeros.
+    What comes out holds what it held when it was given back; at first, zeros. Closing a buffer does not give it back.
     """
 
     def __init__(self, wholes: list[DmaBuffer], buffers: list[DmaBuffer]) -> None:
@@ -155,11 +165,21 @@ class DmaPool:
         return buffer
 
     def give(self, buffer: DmaBuffer) -> None:
-        """Take a buffer back. ValueError: it was given back already, or is not one of the pool's."""
+        """Take a buffer back, closed or not.
+
+        Raises:
+            ValueError: it was given back already, or is not one of the pool's.
+            ClosedError: the pool is closed.
+        """
         try:
             self._taken.remove(buffer)
         except KeyError:
+            if not self.wholes:
+                raise ClosedError("the pool is closed") from None
             raise ValueError(f"{buffer!r} was not taken from this pool, or was given back already") from None
+        if buffer.closed and buffer.whole is not None:  # by a with statement: the same part is cut anew
+            start = buffer.at - buffer.whole.at
+            buffer = buffer.whole[start : start + buffer.size]
         self._free.append(buffer)
 
     def close(self) -> None:

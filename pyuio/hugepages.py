@@ -7,6 +7,8 @@ Source: Documentation/admin-guide/mm/hugetlbpage.rst.
 from __future__ import annotations
 
 import contextlib
+import mmap
+import os
 import re
 import threading
 from dataclasses import dataclass
@@ -17,7 +19,9 @@ from pyuio.sysfs import read_number
 
 _DIRECTORY = Path("/sys/kernel/mm/hugepages")
 _NAME = re.compile(r"hugepages-([1-9][0-9]{0,11})kB")
-_changing = threading.Lock()
+# Entered again by a signal handler that closes a device, and held across a fork, so that the child finds it free.
+_changing = threading.RLock()
+os.register_at_fork(before=_changing.acquire, after_in_parent=_changing.release, after_in_child=_changing.release)
 
 
 @dataclass(frozen=True, order=True)
@@ -46,7 +50,7 @@ class HugepageSize:
         return free - reserved
 
     @property
-    def _set_aside(self) -> int:
+    def set_aside(self) -> int:
         """What a write of nr_hugepages sets: all but those that go when whoever has them lets go."""
         while True:
             surplus = read_number(self._directory / "surplus_hugepages")
@@ -54,9 +58,14 @@ class HugepageSize:
             if surplus == read_number(self._directory / "surplus_hugepages"):  # else one went in between
                 return total - surplus
 
+    @property
+    def may_change(self) -> bool:
+        """Whether this process may have the kernel set more aside, or fewer."""
+        return os.access(self._directory / "nr_hugepages", os.W_OK)
+
     def command(self, more: int = 1) -> str:
         """Return the command, for a root shell, after which there are so many more."""
-        return f"echo {self._set_aside + more} > {self._directory}/nr_hugepages"
+        return f"echo {self.set_aside + more} > {self._directory}/nr_hugepages"
 
     def change(self, more: int) -> bool:
         """Have the kernel set so many more aside, or, if negative, fewer; return whether it could and this user may.
@@ -65,9 +74,9 @@ class HugepageSize:
         the write is overruled: the kernel has no way to ask for one more.
         """
         with _changing, contextlib.suppress(OSError):
-            wanted = max(0, self._set_aside + more)
+            wanted = max(0, self.set_aside + more)
             (self._directory / "nr_hugepages").write_text(str(wanted))
-            return self._set_aside >= wanted
+            return self.set_aside >= wanted
         return False
 
     def __str__(self) -> str:
@@ -89,3 +98,19 @@ def hugepages() -> list[HugepageSize]:
     except OSError:
         return []
     return sorted(map(parse_size, names))
+
+
+def why_none(size: int) -> str:
+    """Return why there is no hugepage of at least `size` bytes to be had by this process, and what to do."""
+    sizes = hugepages()
+    huge = next((huge for huge in sizes if huge.size >= size), None)
+    early = "on the kernel's command line"
+    if not sizes:
+        return f"this kernel has no hugepages (CONFIG_HUGETLBFS), and a page has {mmap.PAGESIZE} bytes"
+    if huge is None:
+        larger = f"larger ones, where the processor has them, come with hugepagesz=1G hugepages=1 {early}"
+        return f"the largest hugepage of this kernel has {sizes[-1]}; {larger}"
+    left = f"{huge.free} of {huge.total} hugepages of {huge} are free"
+    if huge.may_change:
+        return f"{left}, and the kernel found no memory for another; free some, or reserve hugepages=N {early}"
+    return f"{left}, and this process could not reserve more; as root: {huge.command()}"

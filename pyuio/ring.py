@@ -72,7 +72,7 @@ class DescriptorRing:
         offset, read = self._readers[name]
         return read(index % self._count * self.entry_size + offset)
 
-    def write(self, index: int, **values: int) -> None:
+    def write(self, index: int, /, **values: int) -> None:
         """Store these fields of an entry, one store each, in this order.
 
         Args:
@@ -111,7 +111,7 @@ class DescriptorRing:
         items: memoryview[int] = octets.cast(_FORMATS[bits])
         return items[:: self.entry_size * 8 // bits]
 
-    def publish(self, index: int, **values: int) -> None:
+    def publish(self, index: int, /, **values: int) -> None:
         """Store these fields, then, after a `dma_wmb`, the owner, which must be one of them: the entry is handed over.
 
         Errors are those of `write`; with any of them, the entry is not handed over.

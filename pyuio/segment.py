@@ -80,8 +80,9 @@ def held(memory: mmap.mmap) -> socket.socket:
         OSError: the kernel's answer; EFAULT when there is no page to be had.
     """
     keeper, sender = socket.socketpair()
-    reading, writing = os.pipe()
+    reading = writing = -1
     try:
+        reading, writing = os.pipe()
         hold(memory, writing)
         socket.send_fds(sender, [b"\0"], [reading])
     except OSError as error:
@@ -93,9 +94,10 @@ def held(memory: mmap.mmap) -> socket.socket:
             raise KernelSupportError(error.errno, reason) from error
         raise
     finally:
-        os.close(reading)
-        os.close(writing)
         sender.close()
+        for end in (reading, writing):
+            if end >= 0:
+                os.close(end)
     return keeper
 
 
@@ -124,6 +126,7 @@ class Segment:
         if huge is not None:
             flags |= _MAP_HUGETLB | (huge.size.bit_length() - 1) << _MAP_HUGE_SHIFT
         self.memory = mmap.mmap(-1, self.size, flags=flags)
+        self._keeper: socket.socket | None = None
         # From here on a page that is missing (a cgroup's limit, say) is an error, by way of vmsplice, and no SIGBUS.
         try:
             leave_out(self.memory, True)
@@ -131,12 +134,14 @@ class Segment:
             self._start = pointer(self.memory)
             self.memory[0] = 0  # in the page table from here on, for pagemap to show
             numbers = frame_numbers(self._start, self.size)
+            first = numbers[0]
+            if first is None or numbers != list(range(first, first + len(numbers))):
+                reason = f"a page of {self.size} bytes is not in one piece in /proc/self/pagemap"
+                raise DmaMovedError(errno.EFAULT, reason)
         except BaseException:
+            self.let_move()
             self.memory.close()
             raise
-        first = numbers[0]
-        if first is None or numbers != list(range(first, first + len(numbers))):
-            raise DmaMovedError(errno.EFAULT, f"a page of {self.size} bytes is not in one piece in /proc/self/pagemap")
         self.address = first * mmap.PAGESIZE
         self.free = FreeRanges(self.address, self.size)
 
@@ -162,11 +167,12 @@ class Segment:
 
     def let_move(self) -> None:
         """Hold it no longer: for one that is kept only so that the kernel does not offer it again."""
-        self._keeper.close()
+        if self._keeper is not None:
+            self._keeper.close()
 
     def close(self) -> None:
         """Give the page back. What others have exported of it stays until they let go, as ordinary shared memory."""
-        self._keeper.close()
+        self.let_move()
         try:
             self.memory.close()
         except BufferError:

@@ -336,7 +336,7 @@ def test_hugepages_are_given_back(edu: str) -> None:
 
 def test_single_pages_where_there_are_no_hugepages(device: pyuio.Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyuio.hugepages.HugepageSize.change", lambda self, more: False)
-    with pytest.raises(pyuio.DmaMemoryError, match=r"as root: echo 1 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr"):
+    with pytest.raises(pyuio.DmaMemoryError, match="and the kernel found no memory for another"):
         device.dma.alloc(4097)
     buffers = [device.dma.alloc(4096) for _ in range(10)]
     assert len({buffer.address for buffer in buffers}) == 10
@@ -344,6 +344,60 @@ def test_single_pages_where_there_are_no_hugepages(device: pyuio.Device, monkeyp
         buffer.verify()
     with device.dma.pool(10, 1024) as pool:
         assert len(pool) == 10
+
+
+def test_the_command_in_the_message_is_the_remedy(device: pyuio.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process is told that may not reserve hugepages is run, and then there is one for it."""
+    monkeypatch.setattr("pyuio.hugepages.HugepageSize.change", lambda self, more: False)
+    monkeypatch.setattr("pyuio.hugepages.HugepageSize.may_change", False)
+    with pytest.raises(pyuio.DmaMemoryError, match=r"as root: echo \d+ > /sys/kernel/mm/hugepages/hug\S+$") as caught:
+        device.dma.alloc(4097)
+    command = str(caught.value).partition("as root: ")[2]
+    try:
+        assert os.system(command) == 0
+        assert device.dma.alloc(4097).place.huge is not None
+    finally:
+        monkeypatch.undo()
+        hugepages()[0].change(-1)
+
+
+def test_small_buffers_share_a_page_and_touch_nothing_of_each_other(device: pyuio.Device) -> None:
+    sizes = (1, 63, 64, 65, 100, 200)
+    buffers = [device.dma.alloc(size, align=1) for size in sizes]
+    assert len({buffer.place for buffer in buffers}) == 1
+    for number, buffer in enumerate(buffers):
+        buffer[:] = bytes([number + 1]) * buffer.size
+    assert [set(bytes(buffer)) for buffer in buffers] == [{number + 1} for number in range(len(buffers))]
+    lines = [{address // 64 for address in range(one.address, one.address + one.size)} for one in buffers]
+    assert sum(map(len, lines)) == len(set().union(*lines)), "two share a cache line"
+
+
+def test_another_devices_buffer_is_refused(cards: Cards, card: Edu) -> None:
+    if len(cards(EDU)) < 2:
+        pytest.skip("there is no second card")
+    with pyuio.open(cards(EDU)[1], bind=True) as other, pytest.raises(ValueError, match="is another device's"):
+        card.to_device(other.dma.alloc(64))
+
+
+def test_what_a_transfer_left_running_still_reads_is_not_written(card: Edu) -> None:
+    """After a time limit the card goes on, in the memory that the next transfer would fill."""
+    card.to_device(b"the first")
+    with pytest.raises(pyuio.DeviceTimeoutError):
+        card.from_device(9, timeout=0.01)
+    card.to_device(b"the second")
+    assert card.from_device(10) == b"the second"
+
+
+def test_a_buffer_of_a_pool_that_was_closed_can_be_given_back(device: pyuio.Device) -> None:
+    pool = device.dma.pool(2, 2048)
+    with pool.take() as buffer:
+        address = buffer.address
+    pool.give(buffer)
+    again = pool.take()
+    assert (again.address, again.closed, len(pool)) == (address, False, 1)
+    pool.close()
+    with pytest.raises(pyuio.ClosedError):
+        pool.give(again)
 
 
 def test_pool(device: pyuio.Device) -> None:

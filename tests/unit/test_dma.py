@@ -209,3 +209,17 @@ def test_ring_columns() -> None:
     buffer.close()
     with pytest.raises(pyuio.ClosedError):
         ring.column("length")
+
+
+def test_free_ranges_from_what_is_taken() -> None:
+    ranges = FreeRanges(0, 1000, [(300, 100), (0, 100), (400, 50)])
+    assert [ranges.take(100, 1, 10**6) for _ in range(8)] == [100, 200, 450, 550, 650, 750, 850, None]
+    assert FreeRanges(0, 1000, [(0, 1000)]).take(1, 1, 10**6) is None
+    assert FreeRanges(0, 1000).untouched
+
+
+def test_a_field_may_have_any_name() -> None:
+    names = {"index": (0, 32), "self": (4, 32), "owner": (8, 32)}
+    _, ring = ring_on(fields=names, owner="owner", entry_size=16)
+    ring.publish(1, index=5, owner=7, self=6)
+    assert [ring.read(1, name) for name in names] == [5, 6, 7]

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""Ctrl-C before any line of what hands out memory for DMA: no memory is anyone else's, none is lost, transfers work."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import pytest
+from pyuio_drivers.edu import Edu
+
+import pyuio
+from pyuio import config_space, dma, dma_buffer, hugepages, ranges, segment, unbroken
+from pyuio.hugepages import hugepages as sizes
+from tests.guest.support import command_register
+
+BUS_MASTER = 1 << 2
+FILES = {str(module.__file__) for module in (config_space, dma, dma_buffer, hugepages, ranges, segment, unbroken)}
+
+
+class Interrupter:
+    """Runs something with SIGINT at one line of it, and counts the lines."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+
+    def run(self, at: int, what: Any) -> bool:
+        """Return whether Ctrl-C came; 0 for never."""
+        self.lines = 0
+
+        def trace(frame: FrameType, event: str, _argument: object) -> Any:
+            if frame.f_code.co_filename not in FILES:
+                return None
+            if event == "line":
+                self.lines += 1
+                if self.lines == at:
+                    signal.raise_signal(signal.SIGINT)
+            return trace
+
+        sys.settrace(trace)
+        try:
+            what()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(None)
+        return False
+
+
+def apart(buffers: list[pyuio.DmaBuffer]) -> bool:
+    ordered = sorted((buffer.address, buffer.address + buffer.size) for buffer in buffers)
+    return all(end <= start for (_, end), (start, _) in itertools.pairwise(ordered))
+
+
+@pytest.fixture
+def ctrl_c() -> Any:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield Interrupter()
+    signal.signal(signal.SIGINT, before)
+
+
+EVERY_LINE = pytest.mark.parametrize("step", [7, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+
+
+@EVERY_LINE
+def test_it_leaves_memory_bus_mastering_and_hugepages_right(edu: str, ctrl_c: Interrupter, step: int) -> None:
+    total = sizes()[0].total
+    at, came = -step + 1, True
+    while came:
+        at += step
+        with pyuio.open(edu, bind=True) as device:
+            card = Edu(device)
+            kept = device.dma.alloc(100, align=64)
+            given = device.dma.alloc(200, align=64)
+
+            def steps(device: pyuio.Device = device, given: pyuio.DmaBuffer = given) -> None:
+                given.close()
+                device.dma.alloc(100, align=64).close()
+                device.dma.alloc(3 << 10, align=64)
+
+            came = ctrl_c.run(at, steps)
+            later = [device.dma.alloc(64, align=64) for _ in range(4)]
+            others = [one for one in device.dma._live if one not in later and one is not kept]
+            assert apart([kept, *later, *others]), at
+            assert command_register(edu) & BUS_MASTER, at
+            for buffer in (given, *others, *later, kept):
+                buffer.close()  # given: again, where that was broken off
+            assert not command_register(edu) & BUS_MASTER, at
+            assert all(one.free.untouched for one in device.dma._segments), at
+            if at % 20 == 1:  # a transfer takes 100 ms
+                card.to_device(b"after Ctrl-C")
+                assert card.from_device(12) == b"after Ctrl-C"
+        assert not command_register(edu) & BUS_MASTER
+        assert sizes()[0].total == total, at
+    assert at > 50
+
+
+@EVERY_LINE
+def test_the_first_and_the_last_buffer(edu: str, ctrl_c: Interrupter, step: int) -> None:
+    """Where bus mastering is switched on, and off."""
+    total = sizes()[0].total
+    at, came = -step + 1, True
+    while came:
+        at += step
+        with pyuio.open(edu, bind=True) as device:
+
+            def steps(device: pyuio.Device = device) -> None:
+                device.dma.alloc(100).close()
+
+            came = ctrl_c.run(at, steps)
+            buffer = device.dma.alloc(100)
+            assert command_register(edu) & BUS_MASTER, at
+            buffer.verify()
+        assert not command_register(edu) & BUS_MASTER, at
+        sizes()[0].change(total - sizes()[0].total)  # those that may stay: docs/dma.md, "What is not guaranteed"
+    assert at > 50
