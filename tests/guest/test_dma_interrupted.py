@@ -98,7 +98,9 @@ def test_it_leaves_memory_bus_mastering_and_hugepages_right(edu: str, ctrl_c: In
     assert at > 50
 
 
-@EVERY_LINE
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("step", [1, 7])
 def test_the_first_and_the_last_buffer(edu: str, ctrl_c: Interrupter, step: int) -> None:
     """Where bus mastering is switched on, and off."""
     total = sizes()[0].total
