@@ -30,7 +30,7 @@ def transfer(card: Edu, source: int, destination: int, count: int, direction: Di
         command.raise_interrupt = True
         command.start = True
     if card.wait_for_interrupt(timeout=1.0) != Interrupts.dma.mask:
-        raise ValueError("this interrupt is none of DMA")
+        raise ValueError("this interrupt is not the DMA's")
 
 
 def main(address: str | None = None) -> None:

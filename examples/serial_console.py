@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 r"""A console on a serial port: lines typed here go out, what comes in is shown. Ctrl-D, or Ctrl-C, ends it.
 
-In a guest, with a shell of the host's at the other end (`make` first; the shell has no terminal and shows no prompt):
+In a guest, with a shell of the host's at the other end (`make setup` first; the shell has no terminal and shows no prompt):
 
     mkfifo line.in line.out
     sh < line.out > line.in 2>&1 &
     .venv/bin/pyuio vm run --qemu '-chardev pipe,id=line,path=line' --device pci-serial,chardev=line -- \
         .venv/bin/python examples/serial_console.py
+    rm line.in line.out
 """
 
 import sys

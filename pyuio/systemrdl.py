@@ -12,7 +12,7 @@
 ``python -m pyuio.systemrdl card.rdl > card_registers.py`` writes the same as a Python module, whose names mypy checks;
 the program then needs neither the file nor the compiler.
 
-Needs systemrdl-compiler: ``pip install 'pyuio-framework[rdl]'``.
+Needs systemrdl-compiler: ``pip install systemrdl-compiler``, or ``pip install '.[rdl]'`` in pyuio's checkout.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _elaborated(
     except ImportError as error:
         raise SystemRdlUnavailableError(
             f"reading {os.fspath(path)} needs systemrdl-compiler, which cannot be imported ({error}); install it: "
-            "pip install 'pyuio-framework[rdl]'"
+            "pip install systemrdl-compiler"
         ) from error
     messages: list[str] = []
 

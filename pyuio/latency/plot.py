@@ -14,7 +14,7 @@ from pyuio.latency.results import Run, Series
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MISSING = "drawing needs matplotlib: pip install 'pyuio-framework[plot]'"
+MISSING = "drawing needs matplotlib: pip install matplotlib"
 
 _TICKS = (0, 50, 90, 99, 99.9, 99.99, 99.999, 99.9999)
 # Told apart by those who see no red and green, too (Okabe and Ito's colours), and by the dashes.

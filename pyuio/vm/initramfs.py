@@ -42,7 +42,7 @@ def assemble(image: Path, version: str, archive: Path) -> None:
     """
     virtme = shutil.which("virtme-run", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}")
     if virtme is None:
-        raise KernelError("virtme-ng is not installed: pip install 'pyuio-framework[vm]'")
+        raise KernelError("virtme-ng is not installed: pip install virtme-ng")
     work = archive.parent / "virtme"
     work.mkdir()
     # virtme-ng asks file(1), which need not be installed, for what is known here.
