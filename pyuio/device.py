@@ -153,7 +153,7 @@ class Device(Owned):
             raise DriverNotBoundError(errno.ENODEV, f"{self.name} has no UIO node any more; its driver was unbound")
         if not bind:
             driver = binding.bound_driver(self.address)
-            what_to_do = f"pyuio.open(..., bind=True), or as root: pyuio bind {self.address}"
+            what_to_do = f"pyuio.open('{self.address}', bind=True), or as root: pyuio bind {self.address}"
             if driver is not None:
                 reason = f"{self.name} is held by the kernel driver {driver}; to take it from there: {what_to_do}"
                 raise DeviceBusyError(errno.EBUSY, reason)

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 from pyuio_drivers.edu import Edu
+from pyuio_drivers.serial16550 import Serial16550
 
 import pyuio
 from pyuio import binding, device_use
 from pyuio import device as device_module
-from tests.guest.support import EDU, PCI_SERIAL, Cards, attribute
+from tests.guest.support import EDU, PCI_SERIAL, Cards, attribute, pyuio_command
 
 
 @pytest.fixture
@@ -74,20 +75,22 @@ def test_lists_the_candidates_when_several_match(cards: Cards) -> None:
 def test_without_bind_names_the_command_that_would_bind(edu: str) -> None:
     with pytest.raises(pyuio.DriverNotBoundError) as caught:
         pyuio.open(edu)
-    command = str(caught.value).split("as root: ")[1]
+    name, *words = str(caught.value).split("as root: ")[1].split()
+    assert name == "pyuio"
     try:
-        subprocess.run(["sh", "-c", command], check=True)
+        assert pyuio_command(*words).returncode == 0
         with pyuio.open(edu) as device:
             assert device.uio.driver_name == "uio_pci_generic"
     finally:
-        Path("/sys/bus/pci/devices", edu, "driver/unbind").write_text(edu)
-        Path("/sys/bus/pci/devices", edu, "driver_override").write_text("\n")
+        assert pyuio_command("unbind", edu).returncode == 0
 
 
 def test_never_takes_a_held_device_silently(cards: Cards) -> None:
     (address,) = cards(PCI_SERIAL)
-    with pytest.raises(pyuio.DeviceBusyError, match=r"held by the kernel driver serial; .* as root: modprobe"):
-        pyuio.open(address)
+    advice = rf"pyuio\.open\('{address}', bind=True\), or as root: pyuio bind {address}$"
+    for open_it in (pyuio.open, Serial16550.open):
+        with pytest.raises(pyuio.DeviceBusyError, match=f"held by the kernel driver serial; .*{advice}"):
+            open_it(address)
     assert binding.bound_driver(address) == "serial"
 
 
