@@ -64,6 +64,8 @@ from pyuio.waiting import wait
 if _TYPE_CHECKING:
     from pyuio.realtime_settings import RealTime
 
+    __version__: str
+
 __all__ = [
     "AmbiguousDeviceError",
     "AmbiguousDriverError",
@@ -128,9 +130,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Return `RealTime`, which is loaded when it is needed."""
+    """Return `RealTime` or ``__version__``; what these need is loaded at the first use."""
     if name == "RealTime":
         from pyuio.realtime_settings import RealTime
 
         return RealTime
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pyuio-framework")
     raise AttributeError(f"module 'pyuio' has no attribute {name!r}")

@@ -28,9 +28,9 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from pyuio import __version__
 
-        print(f"pyuio {version('pyuio-framework')}")
+        print(f"pyuio {__version__}")
         raise typer.Exit
 
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pyuio
 from pyuio.cli.completion import joined
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,18 +64,21 @@ def test_help_fits_a_screen() -> None:
     assert {"list", "info", "probe", "doctor", "bench", "vm"} <= set(commands)
 
 
-def test_a_paragraph_of_help_fills_the_screen() -> None:
+@pytest.mark.parametrize("command", ["bind", "unbind", "setup", "write", "dump", "irq", "bench latency"])
+def test_a_paragraph_of_help_fills_the_screen(command: str) -> None:
     """However its source was wrapped: no word would have fitted on the line before."""
-    lines = [line.strip() for line in run("dump", "--help", COLUMNS="80").stdout.split("╭")[0].splitlines()]
-    start = next(number for number, line in enumerate(lines) if line.startswith("It is read by accesses"))
-    paragraph = lines[start : lines.index("", start)]
-    assert len(paragraph) >= 3
-    for line, following in itertools.pairwise(paragraph):
-        assert len(f"{line} {following.split()[0]}") > 78
+    text = run(*command.split(), "--help", COLUMNS="80").stdout.split("╭")[0]
+    followed = 0
+    for line, following in itertools.pairwise(line.strip() for line in text.splitlines()):
+        if line and following:
+            assert len(f"{line} {following.split()[0]}") > 78
+            followed += 1
+    assert followed >= 1
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    assert run("--version").stdout == f"pyuio {importlib.metadata.version('pyuio-framework')}\n"
+    assert pyuio.__version__ == importlib.metadata.version("pyuio-framework")
+    assert run("--version").stdout == f"pyuio {pyuio.__version__}\n"
 
 
 @pytest.mark.parametrize("group", ["bench", "vm"])
