@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 r"""A console on a serial port: lines typed here go out, what comes in is shown. Ctrl-D, or Ctrl-C, ends it.
 
-In a guest, with a shell of the host's at the other end (`make setup` first; the shell has no terminal and shows no prompt):
+In a guest, with a shell of the host's at the other end, which has no terminal and shows no prompt (`make setup` first):
 
     mkfifo line.in line.out
     sh < line.out > line.in 2>&1 &

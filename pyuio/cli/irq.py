@@ -33,7 +33,8 @@ def irq(
         int | None, typer.Option(metavar="N", min=1, help="End after so many interrupts; without it, at Ctrl-C.")
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Give up, with status 1, after this long without an interrupt.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Give up, with status 1, after this long without an interrupt."),
     ] = None,
     acknowledge: Annotated[
         str | None, typer.Option(metavar="PLACE=VALUE", help="Acknowledge each by a 32-bit write: bar0+0x64=0xff.")
