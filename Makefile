@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # make demo      drive QEMU's edu card from Python, in a guest
-# make test      every test; what CI runs
+# make test      every test but the long ones (make test-long); what CI runs
 # make docs      the documentation as a site, in build/site
 # CONTRIBUTING.md says more.
 
