@@ -15,8 +15,7 @@ import mmap
 import operator
 import os
 import threading
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import SupportsIndex
 
@@ -29,7 +28,7 @@ from pyuio.hugepages import HugepageSize, hugepages, why_none
 from pyuio.ownership import Owned
 from pyuio.pci import Command
 from pyuio.ranges import FreeRanges
-from pyuio.segment import Segment
+from pyuio.segment import Segment, new_segments
 from pyuio.sysfs import read_optional
 from pyuio.unbroken import Unbroken
 
@@ -74,7 +73,7 @@ class Dma(Owned):
         self._live: set[DmaBuffer] = set()
         self._leaving: set[DmaBuffer] = set()  # closed, but somebody still looks at the memory
         self._reserved: dict[HugepageSize, int] = {}
-        self._is_master: bool | None = None  # None: not known, as an exception came while it was switched
+        self._is_master: bool | None = False  # by this object's doing; None: an exception came while it was switched
         self._changing = Unbroken(self._work_out_what_is_free)
 
     @property
@@ -136,8 +135,9 @@ class Dma(Owned):
             except BaseException:
                 self._live.discard(buffer)
                 buffer.shut()
-                if not self._live:
-                    self._switch_bus_mastering(on=False)
+                if not self._live and not self._sends_messages:
+                    with contextlib.suppress(ClosedError):
+                        self._switch_bus_mastering(on=False)
                 self._work_out_what_is_free()
                 self._release_segments()
                 raise
@@ -213,14 +213,14 @@ class Dma(Owned):
     def _candidates(self, least: int) -> Iterator[Segment]:
         """Yield new segments of at least so many bytes as long as there are any."""
         for index, huge in enumerate(huge for huge in hugepages() if huge.size >= least):
-            yield from _made(partial(Segment, huge))
+            yield from new_segments(huge)
             # More of the smallest size only: to have a kernel find a larger one can take it seconds.
             for _ in range(max(1, _BYTES_RESERVED // huge.size) if index == 0 else 0):
                 if not self._reserve(huge):
                     break
-                yield from itertools.islice(_made(partial(Segment, huge)), 1)
+                yield from itertools.islice(new_segments(huge), 1)
         if least <= mmap.PAGESIZE:
-            yield from itertools.islice(_made(partial(Segment, None)), _PAGES_LOOKED_AT)
+            yield from itertools.islice(new_segments(None), _PAGES_LOOKED_AT)
 
     def _reserve(self, huge: HugepageSize) -> bool:
         """Have the kernel set one more hugepage aside; return whether it did."""
@@ -370,17 +370,6 @@ def _checked_mask(mask: SupportsIndex) -> int:
     if not 1 <= mask <= ALL_ADDRESSES or mask & (mask + 1):
         raise ValueError(f"a mask is 2^n - 1, up to {ALL_ADDRESSES:#x}, not {mask:#x}")
     return mask
-
-
-def _made(make: Callable[[], Segment]) -> Iterator[Segment]:
-    while True:
-        try:
-            segment = make()
-        except OSError as error:
-            if error.errno in (errno.ENOMEM, errno.EFAULT):
-                return
-            raise
-        yield segment
 
 
 # One for all, held across a fork, so that the child finds nothing half done by another thread.

@@ -23,9 +23,11 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
+import io
 import mmap
 import os
 import socket
+from collections.abc import Iterator
 
 from pyuio._native._memory import fill_in, hold, leave_out, pointer
 from pyuio.errors import DmaMovedError, KernelSupportError, PermissionDeniedError
@@ -80,24 +82,21 @@ def held(memory: mmap.mmap) -> socket.socket:
         OSError: the kernel's answer; EFAULT when there is no page to be had.
     """
     keeper, sender = socket.socketpair()
-    reading = writing = -1
-    try:
-        reading, writing = os.pipe()
-        hold(memory, writing)
-        socket.send_fds(sender, [b"\0"], [reading])
-    except OSError as error:
-        keeper.close()
-        if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS):  # a sandbox's answers
-            reason = (
-                f"holding memory in place by vmsplice and SCM_RIGHTS: {error.strerror}; a sandbox (seccomp) forbids it"
-            )
-            raise KernelSupportError(error.errno, reason) from error
-        raise
-    finally:
-        sender.close()
-        for end in (reading, writing):
-            if end >= 0:
-                os.close(end)
+    with sender:
+        try:
+            # As files, which are closed when nobody has them any more, wherever Ctrl-C comes: an end of the pipe that
+            # stayed open would hold the page until the process ends.
+            reading, writing = map(io.FileIO, os.pipe(), "rw")
+            with reading, writing:
+                hold(memory, writing.fileno())
+                socket.send_fds(sender, [b"\0"], [reading.fileno()])
+        except OSError as error:
+            keeper.close()
+            if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS):  # a sandbox's answers
+                how = "holding memory in place by vmsplice and SCM_RIGHTS"
+                reason = f"{how}: {error.strerror}; a sandbox (seccomp) forbids it"
+                raise KernelSupportError(error.errno, reason) from error
+            raise
     return keeper
 
 
@@ -177,3 +176,15 @@ class Segment:
             self.memory.close()
         except BufferError:
             leave_out(self.memory, False)  # nobody will fill it in any more
+
+
+def new_segments(huge: HugepageSize | None) -> Iterator[Segment]:
+    """Yield new segments, each made when it is asked for, as long as there are pages of this kind; see `Segment`."""
+    while True:
+        try:
+            segment = Segment(huge)
+        except OSError as error:
+            if error.errno in (errno.ENOMEM, errno.EFAULT):
+                return
+            raise
+        yield segment

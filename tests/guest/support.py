@@ -34,7 +34,7 @@ PCI_TESTDEV = "1b36:0005"  # no INTx pin
 SDHCI = "1b36:0007"  # a BAR of 256 bytes
 XHCI = "1b36:000d"  # PCI Express, a 64-bit BAR
 
-INTERRUPT_DISABLE = 1 << 10  # in the command register
+BUS_MASTER, INTERRUPT_DISABLE = 1 << 2, 1 << 10  # in the command register
 
 PYUIO = [sys.executable, "-m", "pyuio.cli"]
 

@@ -21,6 +21,7 @@ from pyuio.sysfs import PCI_DEVICES
 from pyuio.uio import UioNode
 from tests.guest.crashing import STAGES, WAYS
 from tests.guest.support import (
+    BUS_MASTER,
     EDU,
     INTERRUPT_DISABLE,
     Cards,
@@ -30,7 +31,6 @@ from tests.guest.support import (
     wait_until,
 )
 
-BUS_MASTER = 1 << 2
 STATUS = {"SIGKILL": -9, "SIGSEGV": -11, "exception": 1}
 LATENCY = Path("/dev/cpu_dma_latency")
 FIRST_DRIVER = "pci-stub"  # stands for whatever driver the kernel has for a card

@@ -18,9 +18,8 @@ from pyuio_drivers.edu import DMA_REACHABLE, Edu
 import pyuio
 from pyuio.hugepages import hugepages
 from pyuio.sysfs import PCI_DEVICES
-from tests.guest.support import EDU, Cards, command_register, forked, start_dma
+from tests.guest.support import BUS_MASTER, EDU, Cards, command_register, forked, start_dma
 
-BUS_MASTER = 1 << 2
 HUGE = 2 << 20
 LOW = (1 << 28) - 1
 ALL_ADDRESSES = (1 << 64) - 1

@@ -26,9 +26,8 @@ from pyuio import binding
 from pyuio.dma import ALL_ADDRESSES
 from pyuio.hugepages import hugepages
 from pyuio.pci import Command
-from tests.guest.support import EDU, PCI_SERIAL, PCI_TESTDEV, Cards, Later, command_register, wait_until
+from tests.guest.support import BUS_MASTER, EDU, PCI_SERIAL, PCI_TESTDEV, Cards, Later, command_register, wait_until
 
-BUS_MASTER = 1 << 2
 LIMIT = 10  # seconds for a child: one that blocks is ended by a signal, and so found
 
 Uses = dict[str, Callable[[], object]]

@@ -20,14 +20,13 @@ import pyuio
 from pyuio.hugepages import hugepages
 from pyuio.interrupt import Interrupt
 from tests.guest.support import (
+    BUS_MASTER,
     Later,
     command_register,
     interrupts_of_line,
     raise_and_wait,
     wait_until,
 )
-
-BUS_MASTER = 1 << 2
 
 
 def test_read_returns_the_interrupts_since_the_last_read(card: Edu, interrupt: Interrupt) -> None:
