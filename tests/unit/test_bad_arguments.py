@@ -168,7 +168,7 @@ def memory(_directory: Path, _stack: ExitStack) -> list[Call]:
             {"offset": 0, "bits": 32},
         ),
         ("address", made.address, {"index": 0}),
-        ("publish", made.publish, {"index": 0, "address": 0, "flags": 0}),
+        ("publish", positional(made.publish, "index"), {"index": 0, "address": 0, "flags": 0}),
         ("read", made.read, {"index": 0, "name": "flags"}),
         ("owner", made.owner, {"index": 0}),
     ]
