@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import os
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -31,7 +31,6 @@ from pyuio.service import Service
 WAYS = (PYTHON, NATIVE)
 NEEDED = ("trigger", "acknowledge", "acknowledge_program")
 
-_MEMORY = "/dev/shm"
 _LOOK = 0.1  # seconds between two looks of the Python loop for whether it is to end
 
 
@@ -134,9 +133,11 @@ class ClosedLoop:
         self._options = options
         self._triggers: list[int] = []
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(tempfile.NamedTemporaryFile(dir=_MEMORY, prefix="pyuio-"))
-            file.truncate(4)
-            self._done = stack.enter_context(Region(file.name, 4, name="what both processes share"))
+            # Without a name in any directory: what is killed leaves nothing there.
+            with os.fdopen(os.memfd_create("pyuio"), "r+b") as file:
+                file.truncate(4)
+                path = f"/proc/self/fd/{file.fileno()}"
+                self._done = stack.enter_context(Region(path, 4, name="what both processes share"))
             # Before any other thread runs here: a forked process has only the one that forked it.
             self._process = TriggerProcess(card, self._done, options.raising_cpu, options.priority)
             stack.callback(self._process.close)
