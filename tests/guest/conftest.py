@@ -18,7 +18,7 @@ from pyuio_drivers.edu import Edu
 import pyuio
 from pyuio import binding
 from pyuio.discovery import find
-from tests.guest.support import EDU, PCI_SERIAL, Cards, Later, current_drivers
+from tests.guest.support import EDU, PATIENCE, PCI_SERIAL, Cards, Later, current_drivers, rebind
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -98,7 +98,7 @@ def later() -> Iterator[Later]:
 
     yield start
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -113,7 +113,11 @@ def igb_uio() -> Path:
 
 @pytest.fixture(autouse=True)
 def drivers_stay() -> Iterator[None]:
-    """Fail a test that leaves a function with another kernel driver than it had."""
+    """Fail a test that leaves a function with another kernel driver than it had, and put it back for those after it."""
     before = current_drivers()
     yield
-    assert current_drivers() == before
+    after = current_drivers()
+    for address in before.keys() & after.keys():
+        if after[address] != before[address]:
+            rebind(address, before[address])
+    assert after == before

@@ -36,6 +36,10 @@ XHCI = "1b36:000d"  # PCI Express, a 64-bit BAR
 
 BUS_MASTER, INTERRUPT_DISABLE = 1 << 2, 1 << 10  # in the command register
 
+# No test is about these: they are many times what a slow machine takes, and less than pytest allows a test.
+PATIENCE = 60  # seconds for what another thread or process does
+PROGRAM_LIMIT = 240  # seconds for a program that a test starts; killed, it would leave its card bound
+
 PYUIO = [sys.executable, "-m", "pyuio.cli"]
 
 Cards = Callable[[str], list[str]]
@@ -91,6 +95,16 @@ def current_drivers() -> dict[str, str | None]:
     return {entry.name: link_name(entry / "driver") for entry in PCI_DEVICES.iterdir()}
 
 
+def rebind(address: str, driver: str | None) -> None:
+    """Take a function from its kernel driver and give it to another or none, without pyuio."""
+    directory = PCI_DEVICES / address
+    if (directory / "driver").exists():
+        (directory / "driver/unbind").write_text(address)
+    (directory / "driver_override").write_text("\n")
+    if driver is not None:
+        Path("/sys/bus/pci/drivers", driver, "bind").write_text(address)
+
+
 def attribute(address: str, name: str) -> str:
     """A sysfs attribute, read without pyuio."""
     return Path("/sys/bus/pci/devices", address, name).read_text().strip()
@@ -112,8 +126,8 @@ def interrupts_of_line(address: str) -> int:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; fail when it is not after 10 s."""
-    deadline = time.monotonic() + 10
+    """Wait until something is so; fail when it is not after a minute."""
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it never came to be so"
         time.sleep(0.001)

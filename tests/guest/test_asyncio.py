@@ -16,7 +16,7 @@ from pyuio_drivers.edu import Edu
 import pyuio
 from pyuio.interrupt import Interrupt
 from pyuio.sysfs import PCI_DRIVERS
-from tests.guest.support import wait_until
+from tests.guest.support import PATIENCE, wait_until
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -214,7 +214,7 @@ def test_closing_from_another_thread_ends_the_waits(run: Run, device: pyuio.Devi
         results = await asyncio.gather(*tasks, return_exceptions=True)
         device.close()  # returns when the other thread is done with it
         assert device.uio.directory.exists() is False
-        closing.join(10)
+        closing.join(PATIENCE)
         assert [type(result) for result in results] == [pyuio.ClosedError] * 3
 
     run(main())
@@ -257,7 +257,7 @@ def test_two_loops_in_two_threads(card: Edu, interrupt: Interrupt) -> None:
             time.sleep(0)
     enough.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE)
     if interrupt.pending:
         taken.append(interrupt.read(0))
     # With two waiting, one that is not acknowledged yet may fire for the other: nothing is lost, and nothing invented.

@@ -26,9 +26,18 @@ from pyuio import binding
 from pyuio.dma import ALL_ADDRESSES
 from pyuio.hugepages import hugepages
 from pyuio.pci import Command
-from tests.guest.support import BUS_MASTER, EDU, PCI_SERIAL, PCI_TESTDEV, Cards, Later, command_register, wait_until
-
-LIMIT = 10  # seconds for a child: one that blocks is ended by a signal, and so found
+from tests.guest.support import (
+    BUS_MASTER,
+    EDU,
+    PATIENCE,
+    PCI_SERIAL,
+    PCI_TESTDEV,
+    PROGRAM_LIMIT,
+    Cards,
+    Later,
+    command_register,
+    wait_until,
+)
 
 Uses = dict[str, Callable[[], object]]
 
@@ -40,7 +49,7 @@ def answers(uses: Uses) -> dict[str, str]:
     if child == 0:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(LIMIT)
+            signal.alarm(PATIENCE)  # ends a child that blocks
             told = {}
             for name, use in uses.items():
                 try:
@@ -174,7 +183,7 @@ def test_a_child_can_use_nothing_and_end_nothing(cards: Cards, later: Later) -> 
         assert bytes(buffer[:4]) == b"mine"
         assert not select.select([hotplug._wake], [], [], 0)[0]  # or whoever waits there would never sleep again
         card.raise_interrupt()
-        reader.join(LIMIT)
+        reader.join(PATIENCE)
         assert counts == [1]
         card.acknowledge()
         served.raise_interrupt(8)
@@ -256,7 +265,11 @@ def test_whatever_way_a_child_ends(cards: Cards) -> None:
     """At the top of a program, so that the ends of interpreters are real."""
     first, second = cards(EDU)[:2]
     done = subprocess.run(
-        [sys.executable, "-c", ENDINGS, first, second], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", ENDINGS, first, second],
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_LIMIT,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (0, "all is well\n"), done.stderr
     assert done.stderr.count("as it should") == 2
@@ -354,7 +367,7 @@ def fork_among_threads(cards: Cards, seconds: float) -> int:
         finally:
             stop.set()
             for thread in threads:
-                thread.join(LIMIT)
+                thread.join(PATIENCE)
         assert failures == []
         assert not any(thread.is_alive() for thread in threads)
     return children

@@ -21,6 +21,7 @@ from tests.guest.support import (
     EDU,
     INTERRUPT_DISABLE,
     PCI_TESTDEV,
+    PROGRAM_LIMIT,
     Cards,
     attribute,
     command_register,
@@ -177,7 +178,7 @@ def test_the_end_of_the_process_masks_nothing_and_the_next_one_copes(edu: str) -
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     try:
-        subprocess.run([sys.executable, "-c", code, edu], timeout=60, check=False)
+        subprocess.run([sys.executable, "-c", code, edu], timeout=PROGRAM_LIMIT, check=False)
         with pyuio.open(edu) as device:
             assert device.interrupt.masked
             card = Edu(device)  # acknowledges what the dead process raised

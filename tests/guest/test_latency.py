@@ -16,7 +16,7 @@ import pytest
 
 from pyuio import binding
 from pyuio.latency.results import Run
-from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, Cards, pyuio_command
+from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, PROGRAM_LIMIT, Cards, pyuio_command
 
 PYUIO = [sys.executable, "-m", "pyuio.cli"]
 WAYS = ["C", "Python read loop", "native service"]
@@ -81,7 +81,7 @@ def test_ctrl_c_keeps_what_was_measured(edu: str, tmp_path: Path) -> None:
             while not (tmp_path / "latency.json").exists() and running.poll() is None:
                 time.sleep(0.1)
             running.send_signal(signal.SIGINT)
-            output, _ = running.communicate(timeout=120)
+            output, _ = running.communicate(timeout=PROGRAM_LIMIT)
         finally:
             running.kill()
     assert running.returncode == 130
@@ -125,6 +125,6 @@ def test_one_cpu_only(edu: str) -> None:
 def test_no_compiler(edu: str) -> None:
     environment = {**os.environ, "PATH": "/nowhere"}
     command = [*PYUIO, "bench", "rate", edu]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_LIMIT, env=environment, check=False)
     assert done.returncode == 1
     assert "install gcc" in done.stderr

@@ -24,6 +24,7 @@ from pyuio.latency.load import Load
 from pyuio.latency.plan import Plan
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import Run
+from tests.guest.support import PATIENCE
 from tests.guest.test_latency import bench, result
 
 WAYS = ["Python read loop", "native service"]
@@ -156,7 +157,7 @@ def test_the_process_ends_with_the_one_that_was_killed(serial: str) -> None:
     command = [sys.executable, "-m", "pyuio.cli", "bench", "latency", serial, "--count", "5000", "--loads", "idle"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
         forked = Path(f"/proc/{running.pid}/task/{running.pid}/children")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while not (pids := forked.read_text().split()):
             assert time.monotonic() < deadline
             time.sleep(0.05)

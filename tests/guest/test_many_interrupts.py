@@ -14,7 +14,7 @@ import pytest
 from pyuio_drivers.edu import RAISE_INTERRUPT, Edu
 
 import pyuio
-from tests.guest.support import wait_until
+from tests.guest.support import PATIENCE, wait_until
 
 BITS = 32
 
@@ -42,7 +42,7 @@ class Raiser:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
     @property
@@ -156,5 +156,5 @@ def test_reading_threads_share_them(device: pyuio.Device) -> None:
     assert sum(counts) >= 500
     device.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE)
         assert not thread.is_alive()

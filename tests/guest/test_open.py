@@ -20,7 +20,7 @@ from pyuio_drivers.serial16550 import Serial16550
 import pyuio
 from pyuio import binding, device_use
 from pyuio import device as device_module
-from tests.guest.support import EDU, PCI_SERIAL, Cards, attribute, pyuio_command
+from tests.guest.support import EDU, PCI_SERIAL, PROGRAM_LIMIT, Cards, attribute, pyuio_command
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_a_kernel_without_uio(edu: str) -> None:
     )
     hidden = f'mount -t tmpfs none {modules} && exec "$@"'
     command = ["unshare", "-m", "sh", "-c", hidden, "sh", sys.executable, "-c", code, edu]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_LIMIT, check=False)
     assert re.match(r"True .*this kernel has no driver uio_pci_generic", done.stdout), done.stderr
     assert "CONFIG_UIO_PCI_GENERIC" in done.stdout
     pyuio.open(edu, bind=True).close()

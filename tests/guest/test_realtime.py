@@ -27,7 +27,7 @@ import pyuio
 from pyuio import layers, realtime_settings, throttling
 from pyuio.processors import format_list
 from pyuio.sysfs import link_name
-from tests.guest.support import PCI_TESTDEV, attribute, wait_until
+from tests.guest.support import PCI_TESTDEV, PROGRAM_LIMIT, attribute, wait_until
 
 KERNEL = Path("/proc/sys/kernel")
 LATENCY = Path("/dev/cpu_dma_latency")
@@ -369,7 +369,7 @@ def test_memory_that_the_program_locked_stays_locked() -> None:
             assert (locked() > before + 512) == (flags == 3)
             more.close()
     """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PROGRAM_LIMIT)
 
 
 def test_a_range_that_was_locked_stays_so_and_nothing_else(device: pyuio.Device) -> None:
@@ -385,7 +385,7 @@ def test_a_range_that_was_locked_stays_so_and_nothing_else(device: pyuio.Device)
 
 def test_the_end_of_the_process_gives_the_interrupt_back(device: pyuio.Device, line: str) -> None:
     script = f"import pyuio; pyuio.realtime(interrupt={line}, cpus={max(CPUS)})"
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PROGRAM_LIMIT)
 
 
 def test_refused_to_an_ordinary_user(line: str) -> None:

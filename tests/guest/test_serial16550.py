@@ -19,7 +19,7 @@ from pyuio_drivers.serial16550 import Serial16550, WriteTimeoutError
 from pyuio_drivers.serial_received import LineError
 
 import pyuio
-from tests.guest.support import Later
+from tests.guest.support import PATIENCE, Later
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_what_waits(port: Serial16550) -> None:
     port.write(b"one\ntwo\nthree")
     port.flush()
     assert port.out_waiting == 0
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while port.in_waiting < 13:
         assert time.monotonic() < deadline
     assert port.readline() == b"one\n"
@@ -224,7 +224,7 @@ def test_a_blocked_read_ends(port: Serial16550, later: Later, end: Callable[[Ser
     thread = later(read)
     time.sleep(0.1)
     end(port)
-    thread.join(10)
+    thread.join(PATIENCE)
     assert [type(error) for error in errors] == [pyuio.ClosedError]
 
 

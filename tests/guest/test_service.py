@@ -23,7 +23,7 @@ from pyuio_drivers.edu import Edu
 import pyuio
 from pyuio.program import Count, Poll, Read, Stamp, Unmask, When, Write, WriteBack
 from tests.guest import service_handler
-from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, Cards, attribute, wait_until
+from tests.guest.support import PATIENCE, PCI_SERIAL, PCI_TESTDEV, PROGRAM_LIMIT, Cards, attribute, wait_until
 
 
 def raise_interrupt(card: Edu, bits: int) -> None:
@@ -245,7 +245,7 @@ def test_the_interpreter_ends_with_one_running(edu: str) -> None:
         "service = pyuio.Service(card.device.interrupt, card.acknowledge_program())\n"
         "card.raise_interrupt(); print(service.read(5)[0].values)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, edu], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program, edu], capture_output=True, text=True, timeout=PROGRAM_LIMIT)
     assert (done.returncode, done.stdout) == (0, "{'status': 1}\n"), done.stderr
 
 
@@ -364,7 +364,7 @@ def test_the_signal_that_ends_it_is_nobody_elses(edu: str) -> None:
         signal.raise_signal(signal.SIGRTMAX - 1)
         print("done")
     """)
-    done = subprocess.run([sys.executable, "-c", program, edu], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program, edu], capture_output=True, text=True, timeout=PROGRAM_LIMIT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
@@ -404,5 +404,5 @@ def test_stopping_ends_a_read(card: Edu, later: Callable[[Callable[[], object]],
 
         thread = later(read)
         service.stop()
-        thread.join(10)
+        thread.join(PATIENCE)
         assert [type(error) for error in errors] == [pyuio.ClosedError]

@@ -23,7 +23,7 @@ def test_ctrl_c_while_command_runs(vm: Vm) -> None:
     with vm.start("--", "sh", "-c", "echo started; exec sleep 1000") as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.readline() == b"started\n"
+        assert process.stdout.readline() == b"started\n", process.stderr.read()
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
         assert b"pyuio: ended by Ctrl-C\n" in process.stderr.read()
@@ -59,7 +59,7 @@ def test_qemu_abort(vm: Vm) -> None:
     with vm.start("--", "sh", "-c", "echo started; exec sleep 1000") as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.readline() == b"started\n"
+        assert process.stdout.readline() == b"started\n", process.stderr.read()
         os.kill(vm.wait_for_qemu(), signal.SIGABRT)
         assert process.wait(10) == 122
         assert b"pyuio: QEMU was ended by signal 6" in process.stderr.read()

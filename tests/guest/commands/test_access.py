@@ -13,7 +13,7 @@ import pytest
 from pyuio import binding
 from pyuio.discovery import find
 from pyuio.inspection import Inspection
-from tests.guest.support import PCI_SERIAL, PYUIO, Cards, pyuio_command
+from tests.guest.support import PATIENCE, PCI_SERIAL, PYUIO, Cards, pyuio_command
 
 SCRATCH = "bar0+7"  # of a 16550: keeps what is written, and does nothing with it
 
@@ -215,8 +215,8 @@ def test_watching(edu: str) -> None:
             assert (answer["place"], answer["value"]) == ("bar0+0x04", value)
             assert answer["time"] > 1e9
         watcher.send_signal(signal.SIGINT)
-        assert (watcher.wait(10), watcher.stdout.read()) == (130, "")
+        assert (watcher.wait(PATIENCE), watcher.stdout.read()) == (130, "")
         # A reader that goes away ends it, too.
         other.stdout.close()
         device.bar(0).write32(4, 2)
-        assert other.wait(10) == 1
+        assert other.wait(PATIENCE) == 1

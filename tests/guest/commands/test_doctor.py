@@ -27,6 +27,7 @@ from tests.guest.support import (
     EDU,
     PCI_SERIAL,
     PCI_TESTDEV,
+    PROGRAM_LIMIT,
     Cards,
     attribute,
     current_drivers,
@@ -49,7 +50,7 @@ def names(device: str | None = None) -> list[str]:
 
 
 def shell(command: str) -> None:
-    subprocess.run(["sh", "-ec", command], check=True, timeout=60)
+    subprocess.run(["sh", "-ec", command], check=True, timeout=PROGRAM_LIMIT)
 
 
 @contextmanager
@@ -352,7 +353,7 @@ def test_an_ordinary_user_learns_what_is_missing(edu: str) -> None:
 
 def test_the_command(edu: str) -> None:
     command = [sys.executable, "-m", "pyuio.cli", "doctor", edu, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PROGRAM_LIMIT)
     answer = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
     assert answer["device"] == edu

@@ -17,6 +17,7 @@ from pyuio.inspection import Inspection
 from pyuio.pci import Status
 from tests.guest.support import (
     INTERRUPT_DISABLE,
+    PATIENCE,
     PCI_TESTDEV,
     PYUIO,
     Cards,
@@ -84,7 +85,7 @@ def test_without_a_driver_it_waits_to_be_acknowledged(card: Inspection) -> None:
         second = json.loads(process.stdout.readline())
         assert (second["total"], second["count"]) == (2, 1)
         assert second["seconds_since_last"] > 0
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
     assert command_register(card.name) & INTERRUPT_DISABLE
 
 
@@ -96,7 +97,7 @@ def test_a_write_that_acknowledges(card: Inspection) -> None:
             card.bar(0).write32(RAISE, 1)
             assert process.stdout.readline().split()[0] == str(number)
             wait_until(lambda: not is_raised(card))
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_ctrl_c_ends_it_and_leaves_it_masked(card: Inspection) -> None:
@@ -119,7 +120,7 @@ def test_none_in_time(card: Inspection) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         card.bar(0).write32(RAISE, 1)
-        _output, errors = process.communicate(timeout=20)
+        _output, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1
         assert "was not acknowledged within 0.5 s" in errors
 

@@ -15,6 +15,7 @@ import pytest
 from pyuio.latency import load, plan, timer
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import Run
+from tests.guest.support import PROGRAM_LIMIT
 
 RT_TESTS = Path(__file__).resolve().parents[3] / "build/rt-tests"
 PRIORITY = 80
@@ -52,7 +53,7 @@ def test_the_command_with_everything(tmp_path: Path) -> None:
 def test_refused_priority_is_said_with_the_remedy() -> None:
     command = [sys.executable, "-m", "pyuio.cli", "bench", "timer", "--count=100"]
     nothing = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
-    result = subprocess.run([*nothing, *command], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run([*nothing, *command], capture_output=True, text=True, timeout=PROGRAM_LIMIT, check=False)
     assert result.returncode == 1
     assert result.stderr.startswith("pyuio: SCHED_FIFO, priority 89: ")
     assert "CAP_SYS_NICE" in result.stderr
@@ -72,7 +73,7 @@ def cyclictest(cpu: int) -> list[int]:
     ]  # fmt: skip
     environment = {**os.environ, "LD_LIBRARY_PATH": str(library)}
     output = subprocess.run(
-        [program, *options], env=environment, capture_output=True, text=True, timeout=60, check=True
+        [program, *options], env=environment, capture_output=True, text=True, timeout=PROGRAM_LIMIT, check=True
     ).stdout
     rows = re.findall(r"^(\d+)\s+(\d+)$", output, re.MULTILINE)
     return [int(value) for value, count in rows for _ in range(int(count))]

@@ -21,6 +21,7 @@ from pyuio.hugepages import hugepages
 from pyuio.interrupt import Interrupt
 from tests.guest.support import (
     BUS_MASTER,
+    PATIENCE,
     Later,
     command_register,
     interrupts_of_line,
@@ -48,7 +49,7 @@ def test_a_blocking_read_blocks_until_there_is_one(card: Edu, interrupt: Interru
     time.sleep(0.1)
     assert counts == []
     card.raise_interrupt()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert counts == [1]
     card.acknowledge()
 
@@ -91,7 +92,7 @@ def test_masked_by_the_handler_and_unmasked_while_a_thread_is_in_read_or_poll(
             assert interrupt.masked or not is_masked()
             wait_until(lambda: not is_masked())
         card.raise_interrupt()
-        thread.join(10)
+        thread.join(PATIENCE)
         assert is_masked is None or is_masked()
         card.acknowledge()
         if interrupt.pending:

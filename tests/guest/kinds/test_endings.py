@@ -21,7 +21,7 @@ import pyuio
 from pyuio import binding
 from pyuio.interrupt import Interrupt
 from pyuio.sysfs import PCI_DRIVERS
-from tests.guest.support import Later
+from tests.guest.support import PATIENCE, PROGRAM_LIMIT, Later
 
 
 def test_a_signal_handler_runs_and_the_wait_goes_on(card: Edu, interrupt: Interrupt) -> None:
@@ -172,7 +172,7 @@ def test_close_from_another_thread_ends_the_wait(bound: str, later: Later, how: 
     time.sleep(0.1)
     device.close()
     for thread in threads:
-        thread.join(5)
+        thread.join(PATIENCE)
     assert len(ended) == 3
     pyuio.open(bound).close()
 
@@ -214,7 +214,7 @@ def test_losing_the_device_ends_the_wait(kind: str, edu: str, later: Later, how:
         (PCI_DRIVERS / driver / "unbind").write_text(edu)
     else:
         Path("/sys/bus/pci/devices", edu, "remove").write_text("1")
-    thread.join(5)
+    thread.join(PATIENCE)
     assert len(ended) == 1
     with pytest.raises(pyuio.DeviceRemovedError):
         interrupt.read(0)
@@ -245,5 +245,7 @@ def test_a_descriptor_closed_under_it(bound: str) -> None:
         "    except pyuio.ClosedError as error: print('closed by something else' in str(error))\n"
         "device.close()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, bound], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, bound], capture_output=True, text=True, timeout=PROGRAM_LIMIT, check=False
+    )
     assert done.stdout == "True\n" * 3, done.stderr

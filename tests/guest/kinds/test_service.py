@@ -14,7 +14,7 @@ from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio.interrupt import Interrupt
-from tests.guest.support import Later, wait_until
+from tests.guest.support import PATIENCE, Later, wait_until
 
 RAISED = 200
 
@@ -85,7 +85,7 @@ def test_close_ends_it(card: Edu, interrupt: Interrupt, later: Later, what: str)
     closed: list[pyuio.Service | Interrupt | pyuio.Device] = [service, interrupt, card.device]
     closed[("service", "interrupt", "device").index(what)].close()
     for thread in threads:
-        thread.join(5)
+        thread.join(PATIENCE)
     assert ended == [pyuio.ClosedError] * 2
     service.close()
     service.close()
@@ -113,5 +113,5 @@ def test_nobody_else_reads_meanwhile(card: Edu, interrupt: Interrupt, later: Lat
     with pytest.raises(pyuio.DeviceBusyError, match="somebody waits"):
         pyuio.Service(interrupt)
     card.raise_interrupt()
-    waiting.join(5)
+    waiting.join(PATIENCE)
     card.acknowledge()
