@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError
 from pyuio.pci import parse_address
 from pyuio.sysfs import PCI_DEVICES, link_name
 from pyuio.uio import UioNode
+
+_threads = threading.local()  # libudev's objects are for one thread
 
 _IDS = re.compile(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}")
 
@@ -77,12 +80,20 @@ def is_id_pair(text: str) -> bool:
     return _IDS.fullmatch(text) is not None
 
 
+def _context() -> pyudev.Context:
+    """Return this thread's, as making one runs ``ldconfig``, which takes longer than all the rest."""
+    if not hasattr(_threads, "context"):
+        _threads.context = pyudev.Context()
+    context: pyudev.Context = _threads.context
+    return context
+
+
 def devices() -> list[FoundDevice]:
     """Return every PCI function, and every other device with a UIO node, in the order of their addresses and names.
 
     Any user may ask. It is how things are now; `Hotplug` tells of changes.
     """
-    context = pyudev.Context()
+    context = _context()
     present = {device.sys_path: device for device in context.list_devices(subsystem="pci")}
     for node in context.list_devices(subsystem="uio"):
         device = _behind(node)
@@ -113,7 +124,7 @@ def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
         ValueError: `which` has none of these forms.
         TypeError: `which` is not a string, a path or an entry of `devices`.
     """
-    context = pyudev.Context()
+    context = _context()
     if isinstance(which, FoundDevice):
         name, directory = which.name, which.directory
     elif not isinstance(which, (str, os.PathLike)):

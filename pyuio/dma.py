@@ -100,7 +100,8 @@ class Dma(Owned):
             mask: the highest address that may occur in it, 2^n - 1; None for `mask`.
 
         Raises:
-            DmaMemoryError: there is no such memory; the message says what was looked at and what to do.
+            DmaMemoryError: there is no such memory; the message says what was looked at and what to do. Or a signal
+                handler calls this in the middle of another call.
             DmaUnavailableError: an IOMMU translates for the device.
             PermissionDeniedError: this user may not know physical addresses.
             DeviceRemovedError: the device is gone.
@@ -116,8 +117,11 @@ class Dma(Owned):
         mask = self._mask if mask is None else _checked_mask(mask)
         rounded = -(-size // CACHE_LINE) * CACHE_LINE
         align = max(align, CACHE_LINE)
-        with self.lock, self._changing:
+        with self.lock, self._changing as inside_another:
             self._require_open()
+            if inside_another:
+                reason = "it is called by a signal handler in the middle of another alloc() or close()"
+                raise DmaMemoryError(f"{self._name}: no memory for DMA: {reason}; allocate when the handler is done")
             if self._presence is not None:
                 self._presence.require()
             self._reap()
@@ -246,7 +250,7 @@ class Dma(Owned):
 
     def give_back(self, buffer: DmaBuffer) -> None:
         """Close a buffer, or a part of one: what `DmaBuffer.close` does."""
-        with self.lock, self._changing:
+        with self.lock, self._changing as inside_another:
             if buffer.closed:
                 return
             if buffer.whole is not None:  # a part
@@ -257,7 +261,8 @@ class Dma(Owned):
             self._leaving.add(buffer)  # it is in one of them at any time
             self._live.discard(buffer)
             buffer.shut()
-            self._reap()
+            if not inside_another:  # else the next alloc() or close() does it
+                self._reap()
 
     def _reap(self) -> None:
         """Make the memory of closed buffers free when nobody looks at it any more."""

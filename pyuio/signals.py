@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
+_NUMBERS = tuple(map(int, signal.valid_signals()))
 _LONGEST_SLEEP = 0.25  # seconds between two looks for signals, as in _native/waiting.c
 
 
@@ -28,7 +29,7 @@ def postponed_signals() -> Iterator[None]:
             received.append(signal.Signals(number))
 
     with ExitStack() as at_the_end:
-        for number in signal.valid_signals():
+        for number in _NUMBERS:
             handler = signal.getsignal(number)
             if not callable(handler) or isinstance(handler, signal.Handlers):
                 continue

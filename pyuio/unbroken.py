@@ -23,15 +23,16 @@ class Unbroken:
         self._running: FrameType | None = None  # whose block it is; that of a broken one may be left here
         self._broken = False
 
-    def __enter__(self) -> None:
-        """Mend, if need be."""
+    def __enter__(self) -> bool:
+        """Mend, if need be; return whether this is in the middle of another, some of whose steps are still to come."""
         frame = sys._getframe(1)
         if self._running is not None and _is_below(self._running, frame):
-            return
+            return True
         self._running = frame
         if self._broken:
             self._mend()
         self._broken = True  # until the end is reached
+        return False
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._running is sys._getframe(1):

@@ -7,6 +7,7 @@ test_any_card.py on that card, which is left as it was; on an edu card, all that
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ def cards(request: pytest.FixtureRequest) -> Cards:
     """Addresses of the cards with an id pair that the tests may use; the test skips itself when there is none."""
     only = request.config.getoption("--device")
 
+    @functools.cache  # emulated, a look takes a quarter of a second
     def find_all(ids: str) -> list[str]:
         found = [str(device.address) for device in pyuio.devices() if device.ids == ids]
         found = [address for address in found if only in (None, address)]

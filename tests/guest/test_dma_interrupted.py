@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Ctrl-C before any line of what hands out memory for DMA: no memory is anyone else's, none is lost, transfers work."""
+"""A signal before any line of what hands out memory for DMA: no memory is anyone else's, none is lost, transfers work.
+
+Ctrl-C, or one whose handler itself allocates and closes.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ class Interrupter:
         self.lines = 0
 
     def run(self, at: int, what: Any) -> bool:
-        """Return whether Ctrl-C came; 0 for never."""
+        """Return whether the signal came before it was done; 0 for never."""
         self.lines = 0
 
         def trace(frame: FrameType, event: str, _argument: object) -> Any:
@@ -46,7 +49,7 @@ class Interrupter:
             return True
         finally:
             sys.settrace(None)
-        return False
+        return 0 < at <= self.lines
 
 
 def apart(buffers: list[pyuio.DmaBuffer]) -> bool:
@@ -95,6 +98,44 @@ def test_it_leaves_memory_bus_mastering_and_hugepages_right(edu: str, ctrl_c: In
         assert not command_register(edu) & BUS_MASTER
         assert sizes()[0].total == total, at
     assert at > 50
+
+
+@EVERY_LINE
+def test_a_handler_that_closes_and_allocates(edu: str, ctrl_c: Interrupter, step: int) -> None:
+    total = sizes()[0].total
+    at, came, refused = -step + 1, True, 0
+    while came:
+        at += step
+        with pyuio.open(edu, bind=True) as device:
+            kept, given, other = (device.dma.alloc(size, align=64) for size in (100, 200, 300))
+            got: list[pyuio.DmaBuffer] = []
+
+            def handler(_number: int, _frame: FrameType | None, other: Any = other, got: Any = got) -> None:
+                nonlocal refused
+                other.close()
+                try:
+                    got.append(device.dma.alloc(128, align=64))
+                except pyuio.DmaMemoryError as error:
+                    refused += "signal handler" in str(error)
+
+            def steps(device: pyuio.Device = device, given: pyuio.DmaBuffer = given, got: Any = got) -> None:
+                given.close()
+                got.append(device.dma.alloc(100, align=64))
+                got.append(device.dma.alloc(3 << 10, align=64))
+
+            signal.signal(signal.SIGINT, handler)
+            came = ctrl_c.run(at, steps)
+            assert other.closed == came
+            got += [device.dma.alloc(64, align=64) for _ in range(4)]
+            assert apart([kept, *got]), at
+            assert command_register(edu) & BUS_MASTER, at
+            for buffer in (kept, other, *got):
+                buffer.close()
+            assert not command_register(edu) & BUS_MASTER, at
+            assert all(one.free.untouched for one in device.dma._segments), at
+        assert sizes()[0].total == total, at
+    assert at > 50
+    assert refused > 5
 
 
 @pytest.mark.long

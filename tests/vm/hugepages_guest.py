@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""Run in a guest by test_hugepages.py: DMA memory from the hugepage of 1 GiB that was set aside at boot."""
+
+from pyuio_drivers import edu
+from pyuio_drivers.edu import Edu
+
+import pyuio
+from pyuio.dma import ALL_ADDRESSES
+from pyuio.hugepages import hugepages
+from tests.guest.support import start_dma, wait_until
+
+small, large = hugepages()
+assert (small.size, large.size) == (2 << 20, 1 << 30)
+assert (large.total, large.free) == (1, 1)
+
+address = next(device.address for device in pyuio.devices() if device.ids == "1234:11e8")
+assert address is not None
+with Edu.open(address) as card:
+    dma = card.device.dma
+    dma.mask = ALL_ADDRESSES
+    with dma.alloc(5 << 20) as buffer, dma.alloc(3 << 20, align=4 << 20) as other:
+        assert buffer.place is other.place
+        assert buffer.place.huge == large
+        assert other.address % (4 << 20) == 0
+        assert (large.total, large.free) == (1, 0)
+        assert bytes(buffer) == bytes(5 << 20)
+        buffer.verify()
+        # Across what would be the border of two smaller ones, out and in again.
+        border = (2 << 20) - 50
+        buffer[border : border + 100] = bytes(range(100))
+        for source, destination, to_memory in (
+            (buffer.address + border, edu.DMA_BUFFER, False),
+            (edu.DMA_BUFFER, other.address + border, True),
+        ):
+            start_dma(card, source, destination, 100, to_memory)
+            wait_until(lambda: not card.registers.read64(edu.DMA_COMMAND) & edu.DMA_START)
+        assert bytes(other[border : border + 100]) == bytes(range(100))
+        assert not any(other[:border])
+        with dma.alloc(100) as little:
+            assert little.place.huge in (small, large)
+    with dma.alloc(1 << 30) as whole:
+        assert whole.place.huge == large
+        whole.verify()
+        whole[-1:] = b"e"
+        try:
+            dma.alloc((1 << 30) + 1)
+        except pyuio.DmaMemoryError as error:
+            print(error)
+    with dma.pool(300, 3 << 20) as pool:
+        taken = [pool.take() for _ in range(300)]
+        assert len({one.address for one in taken}) == 300
+assert (large.total, large.free) == (1, 1)
+assert small.total == 0
+print("all is well")
