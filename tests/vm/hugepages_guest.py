@@ -35,7 +35,7 @@ with Edu.open(address) as card:
             start_dma(card, source, destination, 100, to_memory)
             wait_until(lambda: not card.registers.read64(edu.DMA_COMMAND) & edu.DMA_START)
         assert bytes(other[border : border + 100]) == bytes(range(100))
-        assert not any(other[:border])
+        assert not any(bytes(other[:border]))
         with dma.alloc(100) as little:
             assert little.place.huge in (small, large)
     with dma.alloc(1 << 30) as whole:
