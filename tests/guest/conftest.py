@@ -19,7 +19,17 @@ from pyuio_drivers.edu import Edu
 import pyuio
 from pyuio import binding
 from pyuio.discovery import find
-from tests.guest.support import EDU, PATIENCE, PCI_SERIAL, Cards, Later, current_drivers, rebind
+from pyuio.hugepages import hugepages
+from tests.guest.support import (
+    EDU,
+    PATIENCE,
+    PCI_SERIAL,
+    Cards,
+    Later,
+    current_drivers,
+    rebind,
+    set_aside_what_the_card_reaches,
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -77,6 +87,21 @@ def device(edu: str) -> Iterator[pyuio.Device]:
 def card(device: pyuio.Device) -> Edu:
     """The edu driver on an open card."""
     return Edu(device)
+
+
+@pytest.fixture
+def reachable(edu: str) -> Iterator[None]:
+    """One hugepage is free, and an edu card reaches it; it stays so for the next test."""
+    with pyuio.open(edu, bind=True):
+        set_aside_what_the_card_reaches()
+
+
+@pytest.fixture
+def no_hugepages() -> None:
+    """None is set aside, and none in use."""
+    size = hugepages()[0]
+    size.change(-size.total)
+    assert size.total == 0
 
 
 @pytest.fixture

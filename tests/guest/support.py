@@ -125,6 +125,18 @@ def interrupts_of_line(address: str) -> int:
     return sum(map(int, line[1].split()))
 
 
+def interrupt_threads(number: str = r"\d+") -> dict[int, tuple[int, int]]:
+    """Policy and priority of the kernel's threads that handle interrupts."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if re.match(f"irq/{number}-", (entry / "comm").read_text()):
+                    thread = int(entry.name)
+                    found[thread] = os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority
+    return found
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait until something is so; fail when it is not after a minute."""
     deadline = time.monotonic() + PATIENCE
@@ -134,9 +146,10 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def set_aside_what_the_card_reaches() -> None:
-    """Have the kernel set one hugepage aside, which an edu card reaches, or each driver of it looks for another."""
+    """Have one hugepage set aside, which an edu card reaches, or each driver of it looks for another, for seconds."""
     size = hugepages()[0]
-    size.change(1)
+    if size.free == 0:
+        size.change(1)
     assert Edu.dma_mask is not None
     # The last one taken is the one that stays.
     with contextlib.closing(Dma("whoever is first")) as first:

@@ -120,7 +120,7 @@ def at_once(*works: Callable[[], str]) -> list[str]:
 
 
 def test_one_of_several_binds_and_one_gives_back(serial: str) -> None:
-    for _ in range(8):
+    for _ in range(4):
         assert sorted(at_once(*[lambda: str(binding.bind(serial).previous)] * 3)) == ["serial", UIO, UIO]
         record = binding_record.load(serial)
         assert record is not None
@@ -131,7 +131,7 @@ def test_one_of_several_binds_and_one_gives_back(serial: str) -> None:
 
 
 def test_binding_against_giving_back(serial: str) -> None:
-    for _ in range(8):
+    for _ in range(4):
         assert "" not in at_once(
             *[lambda: str(binding.bind(serial).previous), lambda: str(binding.unbind(serial).driver)] * 2
         )
@@ -157,7 +157,7 @@ def test_one_of_several_opens(serial: str) -> None:
         device.close()
         return "opened"
 
-    for _ in range(5):
+    for _ in range(3):
         assert sorted(at_once(*[open_it] * 3)) == ["DeviceBusyError", "DeviceBusyError", "opened"]
         assert is_as_before(serial)
     os.close(done)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from tests.guest.support import (
     Cards,
     attribute,
     command_register,
+    interrupt_threads,
     set_aside_what_the_card_reaches,
     wait_until,
 )
@@ -125,10 +125,8 @@ def test_an_interrupt_that_comes_before_the_next_driver(address: str, crash: Cra
 
 def line_state(number: int) -> tuple[str, list[tuple[int, int]]]:
     """Where an interrupt goes, and policy and priority of the threads that handle it, without pyuio."""
-    listed = subprocess.run(["ps", "-eo", "pid=,comm="], capture_output=True, text=True, check=True).stdout
-    threads = [int(pid) for pid in re.findall(rf"(\d+) irq/{number}-", listed)]
-    state = [(os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority) for thread in threads]
-    return Path(f"/proc/irq/{number}/smp_affinity_list").read_text().strip(), state
+    threads = list(interrupt_threads(str(number)).values())
+    return Path(f"/proc/irq/{number}/smp_affinity_list").read_text().strip(), threads
 
 
 @pytest.mark.parametrize("by", ["realtime", "unbind"])

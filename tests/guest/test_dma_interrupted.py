@@ -64,7 +64,7 @@ def ctrl_c() -> Any:
     signal.signal(signal.SIGINT, before)
 
 
-EVERY_LINE = pytest.mark.parametrize("step", [7, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+EVERY_LINE = pytest.mark.parametrize("step", [13, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 
 
 @EVERY_LINE

@@ -18,6 +18,7 @@ from pyuio.hugepages import hugepages
 from tests.guest.support import Later, start_dma, wait_until
 
 
+@pytest.mark.usefixtures("reachable")
 def test_fork_during_a_transfer(card: Edu) -> None:
     """The child has neither the memory nor a copy of it, and nothing that it does reaches the transfer."""
     data = random.randbytes(64)
@@ -78,6 +79,7 @@ def test_pages_do_not_move(device: pyuio.Device, huge: bool, monkeypatch: pytest
         hugepages()[0].change(-hugepages()[0].total)
 
 
+@pytest.mark.usefixtures("reachable")
 def test_switching_bus_mastering_disturbs_no_interrupt(card: Edu, later: Later) -> None:
     """Both are in the command register, which the kernel, a waiting thread and this one change at the same time."""
     ended = threading.Event()

@@ -49,7 +49,7 @@ def test_it_tells_of_a_card_that_goes_and_comes(edu: str) -> None:
 
 def test_a_card_that_came_can_be_opened_at_once(edu: str) -> None:
     with pyuio.Hotplug(EDU) as hotplug:
-        for _ in range(20):
+        for _ in range(6):
             with pyuio.open(edu, bind=True) as device:
                 remove(edu)
                 with pytest.raises(pyuio.DeviceRemovedError):

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import ctypes
 import gc
 import mmap
 import os
+import random
 import re
 import resource
 import signal
@@ -27,7 +29,7 @@ import pyuio
 from pyuio import layers, realtime_settings, throttling
 from pyuio.processors import format_list
 from pyuio.sysfs import link_name
-from tests.guest.support import PCI_TESTDEV, PROGRAM_LIMIT, attribute, wait_until
+from tests.guest.support import PCI_TESTDEV, PROGRAM_LIMIT, attribute, interrupt_threads, wait_until
 
 KERNEL = Path("/proc/sys/kernel")
 LATENCY = Path("/dev/cpu_dma_latency")
@@ -53,12 +55,6 @@ def latency() -> int:
     """The latency that the kernel was asked for, in microseconds; to ask is to request any."""
     with LATENCY.open("rb", buffering=0) as file:
         return int.from_bytes(file.read(4), sys.byteorder)
-
-
-def interrupt_threads(number: str = r"\d+") -> dict[int, tuple[int, int]]:
-    """Policy and priority of the kernel's threads that handle interrupts, as ps has them."""
-    listed = subprocess.run(["ps", "-eo", "pid=,comm="], capture_output=True, text=True, check=True).stdout
-    return {int(pid): policy(int(pid)) for pid in re.findall(rf"(\d+) irq/{number}-", listed)}
 
 
 def steered() -> dict[str, str]:
@@ -357,19 +353,17 @@ def test_a_forked_process_keeps_no_request() -> None:
 
 
 def test_memory_that_the_program_locked_stays_locked() -> None:
-    script = """if True:
-        import ctypes, mmap, re, pyuio
-        locked = lambda: int(re.findall(r"VmLck:\\s*(\\d+)", open("/proc/self/status").read())[0])
+    def work() -> None:
         for flags in (1, 3):  # MCL_CURRENT, and with MCL_FUTURE
             assert ctypes.CDLL(None).mlockall(flags) == 0
-            with pyuio.realtime(): pass
+            with pyuio.realtime():
+                pass
             before = locked()
             assert before > 1024
-            more = mmap.mmap(-1, 1 << 20)
-            assert (locked() > before + 512) == (flags == 3)
-            more.close()
-    """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=PROGRAM_LIMIT)
+            with contextlib.closing(mmap.mmap(-1, 1 << 20)):
+                assert (locked() > before + 512) == (flags == 3)
+
+    in_child(work)
 
 
 def test_a_range_that_was_locked_stays_so_and_nothing_else(device: pyuio.Device) -> None:
@@ -525,8 +519,9 @@ def sleep_for_ever() -> None:
         time.sleep(0.01)
 
 
-def test_ctrl_c_while_it_is_set_up_leaves_nothing() -> None:
-    """Before every third line of it, and of what it calls."""
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.long)])
+def test_ctrl_c_while_it_is_set_up_leaves_nothing(step: int) -> None:
+    """Before every ninth line of it, and of what it calls, from another one each time."""
     files = {str(module.__file__) for module in (realtime_settings, throttling, layers)}
     lines = left = 0
 
@@ -552,7 +547,7 @@ def test_ctrl_c_while_it_is_set_up_leaves_nothing() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         set_up()
-        for line in range(1, lines + 1, 3):
+        for line in range(random.randint(1, step), lines + 1, step):
             left = line
             with pytest.raises(KeyboardInterrupt):
                 set_up()

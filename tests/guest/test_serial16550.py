@@ -6,8 +6,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -259,24 +257,25 @@ def test_a_signal_handler_may_close(port: Serial16550) -> None:
         timer.join()
 
 
-ENDLESS = """
-import sys
-from pyuio_drivers.serial16550 import Serial16550
-port = Serial16550.open(sys.argv[1])
-port.loopback = True
-port.baudrate = 115200
-print("ready", flush=True)
-while True:
-    port.write(bytes(range(256)))
-"""
-
-
 def test_the_next_one_takes_over_from_one_that_was_killed(serial: str) -> None:
-    with subprocess.Popen([sys.executable, "-c", ENDLESS, serial], stdout=subprocess.PIPE) as running:
-        assert running.stdout is not None
-        assert running.stdout.readline() == b"ready\n"
-        time.sleep(0.3)
-        running.kill()
+    told, tell = os.pipe()
+    running = os.fork()
+    if running == 0:
+        try:
+            port = Serial16550.open(serial)
+            port.loopback = True
+            port.baudrate = 115200
+            os.write(tell, b"ready")
+            while True:
+                port.write(bytes(range(256)))
+        finally:
+            os._exit(1)
+    os.close(tell)
+    with os.fdopen(told, "rb", buffering=0) as file:
+        assert file.read(5) == b"ready"
+    time.sleep(0.3)
+    os.kill(running, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(running, 0)[1]) == -signal.SIGKILL
     with Serial16550.open(serial) as port:
         port.loopback = True
         port.timeout = 10

@@ -359,7 +359,7 @@ def test_the_signal_that_ends_it_is_nobody_elses(edu: str) -> None:
 
         signal.signal(signal.SIGRTMAX, lambda *_: sys.exit("somebody else's signal"))
         with pyuio.open(sys.argv[1], bind=True) as device:
-            for _ in range(50):
+            for _ in range(20):
                 pyuio.Service(device.interrupt).close()
         signal.raise_signal(signal.SIGRTMAX - 1)
         print("done")

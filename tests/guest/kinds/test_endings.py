@@ -7,8 +7,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +19,7 @@ import pyuio
 from pyuio import binding
 from pyuio.interrupt import Interrupt
 from pyuio.sysfs import PCI_DRIVERS
-from tests.guest.support import PATIENCE, PROGRAM_LIMIT, Later
+from tests.guest.support import PATIENCE, Later, forked
 
 
 def test_a_signal_handler_runs_and_the_wait_goes_on(card: Edu, interrupt: Interrupt) -> None:
@@ -236,16 +234,15 @@ def test_losing_the_device_ends_the_wait(kind: str, edu: str, later: Later, how:
 
 def test_a_descriptor_closed_under_it(bound: str) -> None:
     """In a process of its own, as what happens to the number afterwards is anybody's guess."""
-    code = (
-        "import os, sys, pyuio\n"
-        "device = pyuio.open(sys.argv[1])\n"
-        "os.close(device.interrupt.fileno())\n"
-        "for use in (device.interrupt.read, device.interrupt.poll, lambda: device.interrupt.read(0)):\n"
-        "    try: use()\n"
-        "    except pyuio.ClosedError as error: print('closed by something else' in str(error))\n"
-        "device.close()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, bound], capture_output=True, text=True, timeout=PROGRAM_LIMIT, check=False
-    )
-    assert done.stdout == "True\n" * 3, done.stderr
+
+    def program() -> None:
+        device = pyuio.open(bound)
+        os.close(device.interrupt.fileno())
+        for use in (device.interrupt.read, device.interrupt.poll, lambda: device.interrupt.read(0)):
+            with pytest.raises(pyuio.ClosedError, match="closed by something else"):
+                use()
+        device.close()
+        print("all refused")
+
+    done = forked(program)
+    assert done.stdout == "all refused\n", done.stderr
