@@ -90,15 +90,15 @@ def card(device: pyuio.Device) -> Edu:
 
 
 @pytest.fixture
-def reachable(edu: str) -> Iterator[None]:
+def reachable(edu: str) -> None:
     """One hugepage is free, and an edu card reaches it; it stays so for the next test."""
     with pyuio.open(edu, bind=True):
         set_aside_what_the_card_reaches()
 
 
 @pytest.fixture
-def no_hugepages() -> None:
-    """None is set aside, and none in use."""
+def no_hugepages(reachable: None) -> None:
+    """None is set aside, and none in use, whatever there was before."""
     size = hugepages()[0]
     size.change(-size.total)
     assert size.total == 0

@@ -69,7 +69,7 @@ def test_ctrl_c_keeps_what_was_measured(edu: str, tmp_path: Path) -> None:
         "latency",
         edu,
         "--count",
-        "3000",
+        "1500",
         "--loads",
         "idle",
         "--no-picture",

@@ -79,12 +79,14 @@ def state() -> dict[str, object]:
 @pytest.fixture(autouse=True)
 def all_is_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
     """Set up last: what a test opens is there before, and closed after."""
+    # A thread that was joined is listed for a moment more.
+    wait_until(lambda: len(list(Path("/proc/self/task").iterdir())) == threading.active_count())
     for name in ("device", "card"):
         if name in request.fixturenames:
             request.getfixturevalue(name)
     before = state()
     yield
-    with contextlib.suppress(AssertionError):  # a thread that was joined is listed for a moment more
+    with contextlib.suppress(AssertionError):
         wait_until(lambda: state() == before)
     assert state() == before
 

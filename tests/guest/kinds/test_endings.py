@@ -238,7 +238,8 @@ def test_a_descriptor_closed_under_it(bound: str) -> None:
     def program() -> None:
         device = pyuio.open(bound)
         os.close(device.interrupt.fileno())
-        for use in (device.interrupt.read, device.interrupt.poll, lambda: device.interrupt.read(0)):
+        uses: list[Callable[[], object]] = [device.interrupt.read, device.interrupt.poll]
+        for use in [*uses, lambda: device.interrupt.read(0)]:
             with pytest.raises(pyuio.ClosedError, match="closed by something else"):
                 use()
         device.close()
