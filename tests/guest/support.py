@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import io
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, ClassVar, NoReturn
 
 import typer
 from pyuio_drivers import edu
@@ -170,3 +173,121 @@ def raise_and_wait(card: Edu, bits: int = 1) -> None:
     before = card.device.uio.event_count
     card.raise_interrupt(bits)
     wait_until(lambda: card.device.uio.event_count != before)
+
+
+@functools.cache
+def load_drive() -> None:
+    """Import what commands import that touch a card, too, once for all that are forked."""
+    load_command()
+    for name in (
+        "pyuio.device",
+        "pyuio.driver",
+        "pyuio.inspection",
+        "pyuio.installed_drivers",
+        "pyuio.kernel_modules",
+        "pyuio.location",
+        "pyuio.register_cells",
+    ):
+        importlib.import_module(name)
+
+
+class Beside:
+    """A program of Python's in a fork, as `forked`, but beside the test: with what is used of subprocess.Popen.
+
+    As a context manager it closes its streams and waits for the program; one that has not ended within `PATIENCE` is
+    killed, and fails the test.
+
+    Attributes:
+        pid: of the program.
+        stdout: what it prints, as it prints it.
+        stderr: what it prints there.
+        returncode: its exit status once it has been waited for, of a signal the negative number; None before.
+    """
+
+    _streams: ClassVar[list[IO[str]]] = []  # our ends of all pipes, which a program that forks later must not keep open
+
+    def __init__(self, program: Callable[[], object], *command: str) -> None:
+        output, errors = os.pipe(), os.pipe()
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            for stream in self._streams:
+                if not stream.closed:
+                    os.close(stream.fileno())
+            for number, (reader, writer) in ((1, output), (2, errors)):
+                os.dup2(writer, number)
+                os.close(reader)
+                os.close(writer)
+            _become(program, *command)
+        os.close(output[1])
+        os.close(errors[1])
+        self.stdout, self.stderr = os.fdopen(output[0]), os.fdopen(errors[0])
+        self._streams.extend((self.stdout, self.stderr))
+
+    def __enter__(self) -> Beside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in (self.stdout, self.stderr):
+            stream.close()
+            self._streams.remove(stream)
+        try:
+            self.wait(PATIENCE)
+        finally:
+            if self.returncode is None:
+                self.send_signal(signal.SIGKILL)
+                self.wait(PATIENCE)
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has been waited for."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def poll(self) -> int | None:
+        """Return its exit status if it has ended."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        """Return its exit status; TimeoutExpired if it does not end within so many seconds."""
+        deadline = time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if time.monotonic() >= deadline:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            time.sleep(0.005)
+        return status
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Return what else it prints, once it has ended; TimeoutExpired if it does not within so many seconds."""
+        self.wait(timeout)  # what it prints has room in the pipes
+        return self.stdout.read(), self.stderr.read()
+
+
+def _become(program: Callable[[], object], *command: str) -> NoReturn:
+    """Do in a fork what a program of Python's does, to its end."""
+    status = 1
+    try:
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        logging.getLogger().handlers.clear()  # pytest's
+        sys.argv = [*command]
+        program()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                status = 120  # as Python ends then
+        os._exit(status)
+
+
+def pyuio_beside(*words: str) -> Beside:
+    """The command ``pyuio`` with these words, which runs beside the test."""
+    load_drive()
+    return Beside(cli.main, "pyuio", *words)

@@ -13,7 +13,7 @@ import pytest
 from pyuio import binding
 from pyuio.discovery import find
 from pyuio.inspection import Inspection
-from tests.guest.support import PATIENCE, PCI_SERIAL, PYUIO, Cards, pyuio_command
+from tests.guest.support import PATIENCE, PCI_SERIAL, Cards, pyuio_beside, pyuio_command
 
 SCRATCH = "bar0+7"  # of a 16550: keeps what is written, and does nothing with it
 
@@ -199,14 +199,12 @@ def test_a_dump_by_name(edu: str) -> None:
 
 def test_watching(edu: str) -> None:
     output("write", edu, "bar0+4", "0")
-    command = [*PYUIO, "read", edu, "bar0+4", "--watch", "--interval", "0.01"]
+    command = ["read", edu, "bar0+4", "--watch", "--interval", "0.01"]
     with (
         Inspection(find(edu)) as device,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watcher,
-        subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as other,
+        pyuio_beside(*command) as watcher,
+        pyuio_beside(*command, "--json") as other,
     ):
-        assert watcher.stdout is not None
-        assert other.stdout is not None
         for value in (0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF):
             device.bar(0).write32(4, value ^ 0xFFFFFFFF)
             words = watcher.stdout.readline().split()

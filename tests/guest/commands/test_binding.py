@@ -6,14 +6,15 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import pyuio
 from pyuio import binding, binding_record
-from tests.guest.support import PCI_SERIAL, Cards, attribute, pyuio_command
+from tests.guest.support import PATIENCE, PCI_SERIAL, Beside, Cards, attribute, pyuio_command
 
 
 @pytest.fixture
@@ -74,19 +75,20 @@ def test_what_was_released_by_hand_is_given_back(serial: str) -> None:
     assert (done.returncode, done.stdout) == (0, f"{serial} has its kernel driver serial again\n")
 
 
-OPEN_AND_WAIT = "import pyuio, sys, time; pyuio.open(sys.argv[1], bind=True); print('open', flush=True); time.sleep(60)"
-
-
 def test_what_a_killed_driver_had_is_given_back(serial: str) -> None:
-    command = [sys.executable, "-c", f"{OPEN_AND_WAIT}"]
-    with subprocess.Popen([*command, serial], stdout=subprocess.PIPE, text=True) as driver:
-        assert driver.stdout is not None
+    def open_and_wait() -> None:
+        opened = pyuio.open(serial, bind=True)
+        print("open", flush=True)
+        time.sleep(60)
+        opened.close()
+
+    with Beside(open_and_wait) as driver:
         assert driver.stdout.readline() == "open\n"
         refused = pyuio_command("unbind", serial)
         assert refused.returncode == 1
         assert f"process {driver.pid} (python" in refused.stderr
         driver.send_signal(signal.SIGKILL)
-        driver.wait()
+        driver.wait(PATIENCE)
     assert binding.bound_driver(serial) == "uio_pci_generic"
     assert pyuio_command("unbind", serial).returncode == 0
     assert binding.bound_driver(serial) == "serial"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -19,9 +18,10 @@ from tests.guest.support import (
     INTERRUPT_DISABLE,
     PATIENCE,
     PCI_TESTDEV,
-    PYUIO,
+    Beside,
     Cards,
     command_register,
+    pyuio_beside,
     pyuio_command,
     wait_until,
 )
@@ -46,8 +46,8 @@ def card(bound: str) -> Iterator[Inspection]:
         device.bar(0).write32(ACKNOWLEDGE, 0xFFFFFFFF)
 
 
-def start(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([*PYUIO, "irq", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(*words: str) -> Beside:
+    return pyuio_beside("irq", *words)
 
 
 def is_raised(card: Inspection) -> bool:
@@ -56,7 +56,6 @@ def is_raised(card: Inspection) -> bool:
 
 def test_a_known_driver_acknowledges(card: Inspection) -> None:
     with start(card.name, "--count", "3") as process:
-        assert process.stdout is not None
         assert process.stdout.readline().split()[:2] == ["total", "count"]
         for number in (1, 2, 3):
             card.bar(0).write32(RAISE, 1)
@@ -71,8 +70,6 @@ def test_a_known_driver_acknowledges(card: Inspection) -> None:
 
 def test_without_a_driver_it_waits_to_be_acknowledged(card: Inspection) -> None:
     with start(card.name, "--count", "2", "--no-driver", "--json") as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
         card.bar(0).write32(RAISE, 1)
         first = json.loads(process.stdout.readline())
         assert (first["total"], first["count"], first["seconds_since_last"]) == (1, 1, None)
@@ -91,7 +88,6 @@ def test_without_a_driver_it_waits_to_be_acknowledged(card: Inspection) -> None:
 
 def test_a_write_that_acknowledges(card: Inspection) -> None:
     with start(card.name, "--count", "2", "--acknowledge", f"bar0+{ACKNOWLEDGE:#x}=0xff") as process:
-        assert process.stdout is not None
         process.stdout.readline()
         for number in (1, 2):
             card.bar(0).write32(RAISE, 1)
@@ -102,7 +98,6 @@ def test_a_write_that_acknowledges(card: Inspection) -> None:
 
 def test_ctrl_c_ends_it_and_leaves_it_masked(card: Inspection) -> None:
     with start(card.name) as process:
-        assert process.stdout is not None
         process.stdout.readline()
         card.bar(0).write32(RAISE, 1)
         assert process.stdout.readline().split()[0] == "1"
@@ -117,7 +112,6 @@ def test_none_in_time(card: Inspection) -> None:
     assert done.returncode == 1
     assert "no interrupt came for 0.2 s; 0 before" in done.stderr
     with start(card.name, "--no-driver", "--timeout", "0.5") as process:
-        assert process.stdout is not None
         process.stdout.readline()
         card.bar(0).write32(RAISE, 1)
         _output, errors = process.communicate(timeout=PATIENCE)
