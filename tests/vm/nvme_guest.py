@@ -26,17 +26,67 @@ from pyuio_drivers.nvme_errors import (
 from pyuio_drivers.nvme_structures import AQA, CC, CC_EN, CC_SHN, CC_SHN_NORMAL, CSTS, CSTS_RDY, IDENTIFY, INTMC, INTMS
 
 import pyuio
+from pyuio.hugepages import hugepages
 from pyuio.pci import Command
 
 MAIN, FAULTY, SLOW, MANY, EMPTY = (f"0000:00:0{number}.0" for number in range(1, 6))
 IN = Path(os.environ["NVME_IN"])
 BLOCK = 512
+HUGEPAGES = 16  # more than any test here has in use
+
+
+kept: dict[bool, Nvme] = {}
+"""The disk that one test after the other uses, by whether it interrupts: opening it takes a second under emulation."""
+
+
+def let_go() -> None:
+    while kept:
+        kept.popitem()[1].close()
+
+
+def keep(by_interrupt: bool) -> Nvme:
+    if by_interrupt not in kept:
+        let_go()
+        kept[by_interrupt] = Nvme.open(MAIN, writable=True, by_interrupt=by_interrupt)
+    return kept[by_interrupt]
+
+
+@pytest.fixture(autouse=True)
+def nobody_has_the_disk(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Closes the disk before a test that opens it itself, and after one that failed."""
+    if not {"disk", "either_disk"} & set(request.fixturenames):
+        let_go()
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed != failed:
+        let_go()
 
 
 @pytest.fixture
-def disk() -> Iterator[Nvme]:
-    with Nvme.open(MAIN, writable=True) as opened:
-        yield opened
+def alone() -> Iterator[None]:
+    """Has `disk` open for one test only, which leaves it in a state that is no other's."""
+    let_go()
+    yield
+    let_go()
+
+
+@pytest.fixture
+def disk() -> Nvme:
+    """The disk, as the test before left it."""
+    return keep(by_interrupt=False)
+
+
+@pytest.fixture
+def either_disk(by_interrupt: bool) -> Nvme:
+    """The same, with or without interrupts."""
+    return keep(by_interrupt)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def enough_hugepages() -> None:
+    """What drivers allocate is there: to set it aside anew takes each half a second under emulation."""
+    size = hugepages()[0]
+    size.change(HUGEPAGES)
 
 
 def pattern(block: int, count: int = 1, seed: int = 0) -> bytes:
@@ -101,14 +151,12 @@ def test_every_number_of_pages(disk: Nvme, count: int) -> None:
     assert disk.read(40000 + count + count - 1) == data[-BLOCK:]
 
 
-@pytest.mark.parametrize("by_interrupt", [False, True])
 @pytest.mark.parametrize(("depth", "batch"), [(1, None), (2, 1), (5, 2), (5, None), (32, 16), (32, None)])
-def test_many(depth: int, batch: int | None, by_interrupt: bool) -> None:
+@pytest.mark.parametrize("by_interrupt", [False, True])
+def test_many(either_disk: Nvme, depth: int, batch: int | None, by_interrupt: bool) -> None:
     """In halves, as a real disk gets them, and all at once, as an emulated one does by itself."""
-    with (
-        Nvme.open(MAIN, writable=True, by_interrupt=by_interrupt) as disk,
-        disk.queue(depth, 16, batch=batch) as queue,
-    ):
+    disk = either_disk
+    with disk.queue(depth, 16, batch=batch) as queue:
         assert disk.controller.emulated
         before = disk.device.interrupt.total
         blocks = random.Random(depth).sample(range(60000, 100000, 8), 200)
@@ -310,7 +358,7 @@ def test_injected_errors() -> None:
 def test_timeouts() -> None:
     with Nvme.open(SLOW, timeout=20) as disk, disk.queue(4) as queue:
         expected = [bytes(data) for data in disk.read_many(range(4))]
-        # The disk does one a second, after a few that it had saved up.
+        # The disk does four a second, after a few that it had saved up.
         disk.timeout = 0.2
         for _ in range(2):
             with pytest.raises(CommandTimeoutError, match="reading 1 blocks at block") as caught:
@@ -321,6 +369,7 @@ def test_timeouts() -> None:
         assert disk.read(0) == expected[0]
 
 
+@pytest.mark.usefixtures("alone")
 def test_fatal_status_and_reset(disk: Nvme) -> None:
     expected = disk.read(2048)
     queue = disk.queue(4)
@@ -338,6 +387,7 @@ def test_fatal_status_and_reset(disk: Nvme) -> None:
     assert [bytes(data) for data in queue.read_many([2048])] == [expected]
 
 
+@pytest.mark.usefixtures("alone")
 def test_controller_that_is_not_ready(disk: Nvme) -> None:
     expected = disk.read(2048)
     disk.registers.write32(CC, disk.registers.read32(CC) & ~CC_EN)
@@ -349,6 +399,7 @@ def test_controller_that_is_not_ready(disk: Nvme) -> None:
     assert disk.read(2048) == expected
 
 
+@pytest.mark.usefixtures("alone")
 def test_controller_that_does_not_answer(disk: Nvme) -> None:
     expected = disk.read(2048)
     disk.device.config.change_command(clear=Command.MEMORY_SPACE)
@@ -375,6 +426,7 @@ def test_a_disk_that_is_unbound(by_interrupt: bool) -> None:
         disk.read(2048)
 
 
+@pytest.mark.usefixtures("alone")
 def test_reset_in_the_middle(disk: Nvme) -> None:
     for depth, batch in ((1, 1), (8, 4), (8, 8)):
         with disk.queue(depth, batch=batch) as queue:
@@ -386,6 +438,7 @@ def test_reset_in_the_middle(disk: Nvme) -> None:
             assert len(list(queue.read_many(range(100)))) == 100
 
 
+@pytest.mark.usefixtures("alone")
 def test_close_shuts_down_and_ends_everything(disk: Nvme) -> None:
     queue = disk.queue(8)
     reading = queue.read_many(range(100))
@@ -403,6 +456,7 @@ def test_close_shuts_down_and_ends_everything(disk: Nvme) -> None:
         assert not device.config.command & Command.BUS_MASTER
 
 
+@pytest.mark.usefixtures("alone")
 def test_shutdown_is_completed(disk: Nvme) -> None:
     """The controller says so, before it is disabled (section 3.1.6, SHST)."""
     disk.write(0, disk.read(0))
@@ -453,6 +507,7 @@ def test_a_driver_that_is_killed_while_it_writes() -> None:
     (sysfs / "driver_override").write_text("\n")
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_forked_child_has_no_disk(disk: Nvme) -> None:
     """What it rings would have the controller work through whatever its parent put into the rings."""
     with disk.queue(8) as queue:

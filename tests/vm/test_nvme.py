@@ -76,7 +76,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
                 image.write(noise)
             elif name in ("two", "five"):
                 image.write(f"{name}\n".encode())
-    words = ["--qemu", "-object throttle-group,id=slow,x-iops-total=2"]
+    words = ["--qemu", "-object throttle-group,id=slow,x-iops-total=4"]
     for name in NAMES:
         words += ["--qemu", blockdev(name, directory / f"{name}.img")]
     for name in ("main,mdts=4", "faulty", "slow"):
@@ -85,7 +85,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     words += ["--device", "nvme-ns,drive=two,bus=many,nsid=2"]
     words += ["--device", "nvme-ns,drive=five,bus=many,nsid=5,logical_block_size=4096,physical_block_size=4096"]
     program = Path(__file__).with_name("nvme_guest.py")
-    options = ["-v", "--noconftest", "-p", "no:cacheprovider", "--durations=8", "--timeout=0"]  # LIMIT is enough
+    options = ["-v", "--noconftest", "-pno:cacheprovider", "-pno:hypothesispytest", "--timeout=0"]  # LIMIT is enough
     vm = Vm()
     command = vm.command(*words, f"--timeout={LIMIT}", "--", sys.executable, "-m", "pytest", *options, str(program))
     result = subprocess.run(
