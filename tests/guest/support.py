@@ -269,7 +269,7 @@ def _become(program: Callable[[], object], *command: str) -> NoReturn:
     """Do in a fork what a program of Python's does, to its end."""
     status = 1
     try:
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)  # as Python has them
         logging.getLogger().handlers.clear()  # pytest's
         sys.argv = [*command]
         program()
