@@ -54,11 +54,21 @@ def is_raised(card: Inspection) -> bool:
     return Status.INTERRUPT_STATUS in card.config.status
 
 
+def raise_when_waited_for(card: Inspection) -> None:
+    """Raise an interrupt once the command waits for one.
+
+    Raised between the acknowledgement and the command's look whether it was heeded, it would be taken for one that was
+    not, and waited for without end.
+    """
+    wait_until(lambda: not command_register(card.name) & INTERRUPT_DISABLE)
+    card.bar(0).write32(RAISE, 1)
+
+
 def test_a_known_driver_acknowledges(card: Inspection) -> None:
     with start(card.name, "--count", "3") as process:
         assert process.stdout.readline().split()[:2] == ["total", "count"]
         for number in (1, 2, 3):
-            card.bar(0).write32(RAISE, 1)
+            raise_when_waited_for(card)
             total, count, since = process.stdout.readline().split()
             assert (total, count) == (str(number), "1")
             assert (since == "-") == (number == 1)
@@ -78,7 +88,7 @@ def test_without_a_driver_it_waits_to_be_acknowledged(card: Inspection) -> None:
         done = pyuio_command("write", card.name, f"bar0+{ACKNOWLEDGE}", "1")
         assert done.returncode == 0
         assert "open, and may not expect writes" in done.stderr
-        card.bar(0).write32(RAISE, 1)
+        raise_when_waited_for(card)
         second = json.loads(process.stdout.readline())
         assert (second["total"], second["count"]) == (2, 1)
         assert second["seconds_since_last"] > 0
@@ -90,7 +100,7 @@ def test_a_write_that_acknowledges(card: Inspection) -> None:
     with start(card.name, "--count", "2", "--acknowledge", f"bar0+{ACKNOWLEDGE:#x}=0xff") as process:
         process.stdout.readline()
         for number in (1, 2):
-            card.bar(0).write32(RAISE, 1)
+            raise_when_waited_for(card)
             assert process.stdout.readline().split()[0] == str(number)
             wait_until(lambda: not is_raised(card))
         assert process.wait(PATIENCE) == 0
