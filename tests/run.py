@@ -105,6 +105,8 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
     if part == "guest" and not options:
         where.append(f"--ignore={COMMANDS}")
     command = [str(BIN / "python"), "-m", "pytest", f"--junitxml={results}", "-p", "no:cacheprovider", *where, *options]
+    if part == "commands":
+        command += ["-p", "no:hypothesispytest"]  # nothing there uses it; emulated, it costs 8 s
     if part != "unit":
         rewrite_assertions()
     if part in ("guest", "commands"):
