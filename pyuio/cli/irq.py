@@ -25,6 +25,7 @@ EPILOG = (
     "refuses; with 2 for wrong usage, with 130 when Ctrl-C ended it. The interrupt is masked afterwards."
 )
 _LOOK = 0.001  # seconds between looks at an interrupt that nobody has acknowledged
+_IN_VAIN = 10  # acknowledgements in a row after which the line is raised all the same: more are no new interrupts
 
 
 def irq(
@@ -61,7 +62,7 @@ def irq(
     with Opened(found) as opened:
         opened.interrupt.pending  # noqa: B018 - whether it has one, before anything is done
         tell = _acknowledger(opened, acknowledge, use_driver)
-        total, last = 0, None
+        total, last, in_vain = 0, None, 0
         if not json_wanted:
             print_line("   total   count  seconds since the last")
         while count is None or total < count:
@@ -74,9 +75,13 @@ def irq(
             total += came
             _show(total, came, None if last is None else now - last, json_wanted)
             last = now
-            tell()
-            if count is None or total < count:
-                _wait_until_acknowledged(opened, timeout)
+            if tell is not None:
+                tell()
+            # Raised again already, it interrupts once it is waited for.
+            in_vain = in_vain + 1 if _still_raises(opened) else 0
+            if (count is None or total < count) and in_vain >= (1 if tell is None else _IN_VAIN):
+                _wait_until_acknowledged(opened, tell, timeout)
+                in_vain = 0
 
 
 def _require_uio(found: FoundDevice) -> None:
@@ -94,8 +99,8 @@ def _show(total: int, count: int, since: float | None, json_wanted: bool) -> Non
         print_line(f"{total:8}{count:8}  {'-' if since is None else f'{since:.6f}'}")
 
 
-def _acknowledger(device: OpenDevice, place_and_value: str | None, use_driver: bool) -> Callable[[], object]:
-    """Return what tells the device that its interrupt was seen; nothing where nobody knows how."""
+def _acknowledger(device: OpenDevice, place_and_value: str | None, use_driver: bool) -> Callable[[], object] | None:
+    """Return what tells the device that its interrupt was seen; None where nobody knows how."""
     from pyuio.errors import DriverNotFoundError
     from pyuio.installed_drivers import driver_for
     from pyuio.location import parse_location, parse_number
@@ -115,28 +120,38 @@ def _acknowledger(device: OpenDevice, place_and_value: str | None, use_driver: b
         try:
             driver = driver_for(device.ids, device.class_code)(device)
         except DriverNotFoundError:
-            return lambda: None
+            return None
         if driver.supplies("acknowledge"):
             return driver.acknowledge
-    return lambda: None
+    return None
 
 
-def _wait_until_acknowledged(device: OpenDevice, timeout: float | None) -> None:
-    """Wait until the device does not raise its line any more: unmasked before, it would interrupt without end.
+def _still_raises(device: OpenDevice) -> bool:
+    """Return whether the device raises its line: Interrupt Status, bit 3 of the status register, says so.
 
-    Interrupt Status, bit 3 of the status register, says so (PCI Local Bus Specification 3.0, section 6.2.3).
+    Source: PCI Local Bus Specification 3.0, section 6.2.3.
     """
     from pyuio.pci import Status
 
-    if device.address is None or Status.INTERRUPT_STATUS not in device.config.status:
-        return
+    return device.address is not None and Status.INTERRUPT_STATUS in device.config.status
+
+
+def _wait_until_acknowledged(device: OpenDevice, tell: Callable[[], object] | None, timeout: float | None) -> None:
+    """Wait until the device does not raise its line any more: unmasked before, it would interrupt without end.
+
+    Args:
+        device: what raises it.
+        tell: what was to acknowledge it, and is tried again; None where the user is to.
+        timeout: seconds, None for ever.
+    """
+    told = "nothing told it that it was seen" if tell is None else f"acknowledged {_IN_VAIN} times, in vain"
     advice = "tell it with pyuio write, or with --acknowledge; waiting for that"
-    print(
-        f"pyuio: {device.name} still raises its interrupt: nothing told it that it was seen; {advice}", file=sys.stderr
-    )
+    print(f"pyuio: {device.name} still raises its interrupt: {told}; {advice}", file=sys.stderr)
     deadline = None if timeout is None else time.monotonic() + timeout
-    while Status.INTERRUPT_STATUS in device.config.status:
+    while _still_raises(device):
         if deadline is not None and time.monotonic() >= deadline:
             reason = f"{device.name}: its interrupt was not acknowledged within {timeout:g} s"
             raise DeviceTimeoutError(errno.ETIMEDOUT, reason)
         time.sleep(_LOOK)
+        if tell is not None:
+            tell()

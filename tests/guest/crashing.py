@@ -75,8 +75,8 @@ def live(address: str, way: str, stage: str, ready: int) -> None:
         if stage == "realtime":
             keep.append(pyuio.realtime(interrupt=device, cpus=max(os.sched_getaffinity(0))))
             wait = device.interrupt.read
-    crash_soon(way)
     os.write(ready, b"r")
+    crash_soon(way)
     wait()
 
 

@@ -55,11 +55,7 @@ def is_raised(card: Inspection) -> bool:
 
 
 def raise_when_waited_for(card: Inspection) -> None:
-    """Raise an interrupt once the command waits for one.
-
-    Raised between the acknowledgement and the command's look whether it was heeded, it would be taken for one that was
-    not, and waited for without end.
-    """
+    """Raise an interrupt once the command waits for one: before, it may be acknowledged along with the last one."""
     wait_until(lambda: not command_register(card.name) & INTERRUPT_DISABLE)
     card.bar(0).write32(RAISE, 1)
 
@@ -76,6 +72,33 @@ def test_a_known_driver_acknowledges(card: Inspection) -> None:
         output, errors = process.communicate(timeout=10)
         assert (process.returncode, output, errors) == (0, "", "")
     assert command_register(card.name) & INTERRUPT_DISABLE
+
+
+def test_one_that_comes_right_after_the_acknowledgement(card: Inspection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken for one that was not acknowledged, which would be waited for without end."""
+    acknowledge = edu_driver.Edu.acknowledge
+
+    def acknowledge_and_raise(driver: edu_driver.Edu) -> None:
+        acknowledge(driver)
+        driver.raise_interrupt()
+
+    monkeypatch.setattr(edu_driver.Edu, "acknowledge", acknowledge_and_raise)
+    with start(card.name, "--count", "5", "--timeout", "30") as process:
+        raise_when_waited_for(card)
+        output, errors = process.communicate(PATIENCE)
+        assert (process.returncode, errors) == (0, "")
+        assert [line.split()[0] for line in output.splitlines()] == ["total", "1", "2", "3", "4", "5"]
+
+
+def test_a_write_that_does_not_acknowledge(card: Inspection) -> None:
+    """Or the lines would come without end."""
+    with start(card.name, "--acknowledge", "bar0+0x4=1", "--timeout", "0.5") as process:
+        raise_when_waited_for(card)
+        output, errors = process.communicate(PATIENCE)
+        assert process.returncode == 1
+        assert "still raises its interrupt: acknowledged 10 times, in vain" in errors
+        assert "was not acknowledged within 0.5 s" in errors
+        assert output.splitlines()[-1].split()[0] == "10"
 
 
 def test_without_a_driver_it_waits_to_be_acknowledged(card: Inspection) -> None:
