@@ -65,10 +65,17 @@ class Interrupter:
 
 def others_can_allocate() -> bool:
     """Whether nothing holds the lock of all memory for DMA."""
-    held = threading.Thread(target=lambda: dma._lock.acquire(timeout=5) and dma._lock.release(), daemon=True)
-    held.start()
-    held.join(2)
-    return not held.is_alive()
+    taken = []
+
+    def take() -> None:
+        if dma._lock.acquire(timeout=5):
+            taken.append(True)
+            dma._lock.release()
+
+    other = threading.Thread(target=take)
+    other.start()
+    other.join()
+    return bool(taken)
 
 
 def apart(buffers: list[pyuio.DmaBuffer]) -> bool:
