@@ -13,8 +13,8 @@
 - sanitize: those that use the compiled parts, under AddressSanitizer and UBSan (tests/sanitize.py)
 - fuzz: what takes apart bytes from outside, with bytes that atheris finds, for FUZZ_SECONDS (tests/fuzz)
 
-All but the last two without a part: then most of the guest's tests run beside the others, and what a part prints comes
-when it is done. Every part runs, whatever the others did; the exit status is 0 only when all passed.
+All but the last two without a part: then two run at any time, and what a part prints comes when it is done. Every part
+runs, whatever the others did; the exit status is 0 only when all passed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 BUILD = ROOT / "build"
 PARTS = ("lint", "docs", "unit", "vm", "guest", "commands", "sanitize", "fuzz")
-LANES = (("guest",), ("lint", "docs", "unit", "vm", "commands"))  # two, as each keeps a processor busy
+WHOLE = ("guest", "vm", "commands", "unit", "docs", "lint")  # longest first
+AT_ONCE = 2  # parts, as each keeps a processor busy
 COMMANDS = "tests/guest/commands"
 GUEST_LIMIT = 2400  # seconds, for the slowest kernel; what hangs is ended long before, by pytest-timeout
 
@@ -187,29 +188,25 @@ def run_part(part: str, options: list[str]) -> tuple[int, int, int]:
     return done
 
 
-def run_beside_each_other(lanes: Sequence[Sequence[str]]) -> bool:
-    """Run all parts, those of one lane one after the other, each in a process of its own; return whether all passed."""
+def run_beside_each_other(parts: Sequence[str]) -> bool:
+    """Run these parts, `AT_ONCE` at any time, each in a process of its own; return whether all passed."""
     printing = threading.Lock()
 
-    def run_lane(parts: Sequence[str]) -> list[tuple[int, int, int]]:
-        counts = []
-        for part in parts:
-            command = [sys.executable, "-m", "tests.run", part]
-            log = BUILD / f"{part}.log"
-            log.parent.mkdir(exist_ok=True)
-            with log.open("wb") as file:
-                done = subprocess.run(command, cwd=ROOT, check=False, stdout=file, stderr=subprocess.STDOUT)
-            text = log.read_text(errors="replace")
-            with printing:
-                print(f"== {part}\n{text}", flush=True)
-            found = re.findall(rf"^{part}: (\d+) passed, (\d+) failed, (\d+) skipped", text, re.MULTILINE)
-            passed, failed, skipped = map(int, found[-1]) if found else (0, 0, 0)
-            counts.append((passed, failed or int(done.returncode != 0), skipped))
-        return counts
+    def run(part: str) -> tuple[int, int, int]:
+        command = [sys.executable, "-m", "tests.run", part]
+        log = BUILD / f"{part}.log"
+        log.parent.mkdir(exist_ok=True)
+        with log.open("wb") as file:
+            done = subprocess.run(command, cwd=ROOT, check=False, stdout=file, stderr=subprocess.STDOUT)
+        text = log.read_text(errors="replace")
+        with printing:
+            print(f"== {part}\n{text}", flush=True)
+        found = re.findall(rf"^{part}: (\d+) passed, (\d+) failed, (\d+) skipped", text, re.MULTILINE)
+        passed, failed, skipped = map(int, found[-1]) if found else (0, 0, 0)
+        return passed, failed or int(done.returncode != 0), skipped
 
-    with ThreadPoolExecutor(len(lanes)) as executor:
-        counts = [count for lane in executor.map(run_lane, lanes) for count in lane]
-    return summed_up(counts)
+    with ThreadPoolExecutor(AT_ONCE) as executor:
+        return summed_up(list(executor.map(run, parts)))
 
 
 def summed_up(counts: Sequence[tuple[int, int, int]]) -> bool:
@@ -228,7 +225,7 @@ def main() -> int:
         print(f"tests.run: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr)
         return 2
     if not parts:
-        return 0 if run_beside_each_other(LANES) else 1
+        return 0 if run_beside_each_other(WHOLE) else 1
     counts = []
     for part in parts:
         if len(parts) > 1:

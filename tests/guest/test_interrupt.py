@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import select
+import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -21,10 +22,10 @@ from tests.guest.support import (
     EDU,
     INTERRUPT_DISABLE,
     PCI_TESTDEV,
-    PROGRAM_LIMIT,
     Cards,
     attribute,
     command_register,
+    forked,
     interrupts_of_line,
     wait_until,
 )
@@ -170,15 +171,15 @@ def test_a_kernel_driver_with_no_way_of_masking(edu: str) -> None:
 def test_the_end_of_the_process_masks_nothing_and_the_next_one_copes(edu: str) -> None:
     """Killed while armed, a process leaves the line unmasked; whoever opens next starts from a clean slate."""
     done = binding.bind(edu)
-    code = (
-        "import os, signal, sys, pyuio\n"
-        "device = pyuio.open(sys.argv[1])\n"
-        "device.interrupt.unmask()\n"
-        "device.bar(0).write32(0x60, 1)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
+
+    def program() -> None:
+        device = pyuio.open(edu)
+        device.interrupt.unmask()
+        device.bar(0).write32(RAISE_INTERRUPT, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
     try:
-        subprocess.run([sys.executable, "-c", code, edu], timeout=PROGRAM_LIMIT, check=False)
+        assert forked(program).returncode == -signal.SIGKILL
         with pyuio.open(edu) as device:
             assert device.interrupt.masked
             card = Edu(device)  # acknowledges what the dead process raised

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ import pytest
 
 from pyuio import binding
 from pyuio.latency.results import Run
-from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, PROGRAM_LIMIT, Cards, pyuio_command
+from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, PROGRAM_LIMIT, Cards, pyuio_beside, pyuio_command
 
-PYUIO = [sys.executable, "-m", "pyuio.cli"]
 WAYS = ["C", "Python read loop", "native service"]
 
 
@@ -63,27 +61,12 @@ def test_rate(edu: str) -> None:
 
 
 def test_ctrl_c_keeps_what_was_measured(edu: str, tmp_path: Path) -> None:
-    command = [
-        *PYUIO,
-        "bench",
-        "latency",
-        edu,
-        "--count",
-        "1500",
-        "--loads",
-        "idle",
-        "--no-picture",
-        "--out",
-        str(tmp_path),
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        try:
-            while not (tmp_path / "latency.json").exists() and running.poll() is None:
-                time.sleep(0.1)
-            running.send_signal(signal.SIGINT)
-            output, _ = running.communicate(timeout=PROGRAM_LIMIT)
-        finally:
-            running.kill()
+    words = ["latency", edu, "--count", "1500", "--loads", "idle", "--no-picture", "--out", str(tmp_path)]
+    with pyuio_beside("bench", *words) as running:
+        while not (tmp_path / "latency.json").exists() and running.poll() is None:
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        output, _ = running.communicate(timeout=PROGRAM_LIMIT)
     assert running.returncode == 130
     assert "interrupted" in output
     run = Run.load(tmp_path / "latency.json")
