@@ -100,8 +100,8 @@ class Dma(Owned):
             mask: the highest address that may occur in it, 2^n - 1; None for `mask`.
 
         Raises:
-            DmaMemoryError: there is no such memory; the message says what was looked at and what to do. Or a signal
-                handler calls this in the middle of another call.
+            DmaMemoryError: there is no such memory, or a signal handler calls this in the middle of another call; the
+                message says what was looked at and what to do.
             DmaUnavailableError: an IOMMU translates for the device.
             PermissionDeniedError: this user may not know physical addresses.
             DeviceRemovedError: the device is gone.
@@ -116,19 +116,18 @@ class Dma(Owned):
             raise ValueError(f"align must be a power of two, not {align}")
         mask = self._mask if mask is None else _checked_mask(mask)
         rounded = -(-size // CACHE_LINE) * CACHE_LINE
-        align = max(align, CACHE_LINE)
         with self.lock, self._changing as inside_another:
             self._require_open()
             if inside_another:
-                reason = "it is called by a signal handler in the middle of another alloc() or close()"
-                raise DmaMemoryError(f"{self._name}: no memory for DMA: {reason}; allocate when the handler is done")
+                reason = "called by a signal handler in the middle of another alloc() or close()"
+                raise DmaMemoryError(f"{self._name}: no memory for DMA: {reason}; do it after the handler")
             if self._presence is not None:
                 self._presence.require()
             self._reap()
             if not self._live:
                 self._require_untranslated()
             _open.add(self)
-            segment, offset = self._find(rounded, align, mask)
+            segment, offset = self._find(rounded, max(align, CACHE_LINE), mask)
             buffer = DmaBuffer(segment.memory, offset, size, self, segment, offset)
             buffer.zero()
             try:
