@@ -100,8 +100,7 @@ class Dma(Owned):
             mask: the highest address that may occur in it, 2^n - 1; None for `mask`.
 
         Raises:
-            DmaMemoryError: there is no such memory, or a signal handler calls this in the middle of another call; the
-                message says what was looked at and what to do.
+            DmaMemoryError: there is none, or a signal handler asks amid another call; the message says what to do.
             DmaUnavailableError: an IOMMU translates for the device.
             PermissionDeniedError: this user may not know physical addresses.
             DeviceRemovedError: the device is gone.
@@ -115,7 +114,6 @@ class Dma(Owned):
         if align < 1 or align & (align - 1):
             raise ValueError(f"align must be a power of two, not {align}")
         mask = self._mask if mask is None else _checked_mask(mask)
-        rounded = -(-size // CACHE_LINE) * CACHE_LINE
         with self.lock, self._changing as inside_another:
             self._require_open()
             if inside_another:
@@ -127,7 +125,7 @@ class Dma(Owned):
             if not self._live:
                 self._require_untranslated()
             _open.add(self)
-            segment, offset = self._find(rounded, max(align, CACHE_LINE), mask)
+            segment, offset = self._find(-(-size // CACHE_LINE) * CACHE_LINE, max(align, CACHE_LINE), mask)
             buffer = DmaBuffer(segment.memory, offset, size, self, segment, offset)
             buffer.zero()
             try:
@@ -138,9 +136,9 @@ class Dma(Owned):
             except BaseException:
                 self._live.discard(buffer)
                 buffer.shut()
-                if not self._live and not self._sends_messages:
+                if not self._live:
                     with contextlib.suppress(ClosedError):
-                        self._switch_bus_mastering(on=False)
+                        self._end_bus_mastering()
                 self._work_out_what_is_free()
                 self._release_segments()
                 raise
@@ -190,8 +188,6 @@ class Dma(Owned):
     def owns(self, buffer: DmaBuffer) -> bool:
         """Return whether a buffer, or what it is a part of, is open and came from here."""
         return not buffer.closed and (buffer.whole or buffer) in self._live
-
-    # -- finding memory --
 
     def _find(self, size: int, align: int, mask: int) -> tuple[Segment, int]:
         for segment in self._segments:
@@ -245,8 +241,6 @@ class Dma(Owned):
             "close what has the low ones, or reserve some early (hugepages=N on the kernel's command line)"
         )
 
-    # -- giving it back --
-
     def give_back(self, buffer: DmaBuffer) -> None:
         """Close a buffer, or a part of one: what `DmaBuffer.close` does."""
         with self.lock, self._changing as inside_another:
@@ -255,12 +249,14 @@ class Dma(Owned):
             if buffer.whole is not None:  # a part
                 buffer.shut()
                 return
-            if self._live == {buffer} and not self._sends_messages and self._is_master is not False:
-                self._switch_bus_mastering(on=False)
+            if self._live == {buffer}:
+                self._end_bus_mastering()
             self._leaving.add(buffer)  # it is in one of them at any time
             self._live.discard(buffer)
             buffer.shut()
             if not inside_another:  # else the next alloc() or close() does it
+                if not self._live:
+                    self._end_bus_mastering()  # a signal handler may have closed the others since the look above
                 self._reap()
 
     def _reap(self) -> None:
@@ -356,6 +352,10 @@ class Dma(Owned):
                 f"memory for DMA of {self._name}: its IOMMU translates (iommu_group/type is {kind}), so the device "
                 "would not reach it; boot with iommu=pt on the kernel's command line, or use VFIO",
             )
+
+    def _end_bus_mastering(self) -> None:
+        if self._is_master is not False and not self._sends_messages:
+            self._switch_bus_mastering(on=False)
 
     def _switch_bus_mastering(self, *, on: bool) -> None:
         self._is_master = None

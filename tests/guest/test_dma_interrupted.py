@@ -166,6 +166,19 @@ def test_a_handler_that_closes_and_allocates(edu: str, ctrl_c: Interrupter, step
     assert refused > 5
 
 
+def test_a_handler_that_closes_the_other_of_the_last_two(device: pyuio.Device, ctrl_c: Interrupter) -> None:
+    at, came = 0, True
+    while came:
+        at += 1
+        first, second = device.dma.alloc(100), device.dma.alloc(100)
+        signal.signal(signal.SIGINT, lambda *_, second=second: second.close())
+        came = ctrl_c.run(at, first.close)
+        assert second.closed == came
+        second.close()
+        assert not command_register(str(device.address)) & BUS_MASTER, at
+    assert at > 10
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("step", [1, 7])
