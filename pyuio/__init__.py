@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from pyuio._native import _access as _access  # first, as it refuses sub-interpreters, and all else may do worse
 from pyuio.device import Device, open
-from pyuio.discovery import FoundDevice, devices
-from pyuio.dma import DmaBuffer, dma_rmb, dma_wmb
+from pyuio.dma.allocator import DmaBuffer, dma_rmb, dma_wmb
+from pyuio.dma.ring import DescriptorRing
 from pyuio.driver import Driver
 from pyuio.errors import (
     AmbiguousDeviceError,
@@ -54,15 +54,15 @@ from pyuio.errors import (
     UnsupportedByDriverError,
     WouldBlockError,
 )
-from pyuio.hotplug import Hotplug, HotplugEvent
-from pyuio.realtime import realtime
-from pyuio.registers import Array, Field, Register, RegisterMap
-from pyuio.ring import DescriptorRing
+from pyuio.interrupt.wait import wait
+from pyuio.pci.discovery import FoundDevice, devices
+from pyuio.pci.hotplug import Hotplug, HotplugEvent
+from pyuio.registers.register_map import Array, Field, Register, RegisterMap
+from pyuio.rt.realtime import realtime
 from pyuio.service import Event, Service
-from pyuio.waiting import wait
 
 if _TYPE_CHECKING:
-    from pyuio.realtime_settings import RealTime
+    from pyuio.rt.settings import RealTime
 
     __version__: str
 
@@ -132,7 +132,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Return `RealTime` or ``__version__``; what these need is loaded at the first use."""
     if name == "RealTime":
-        from pyuio.realtime_settings import RealTime
+        from pyuio.rt.settings import RealTime
 
         return RealTime
     if name == "__version__":

@@ -16,12 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyuio import binding, device_use
 from pyuio._native._access import Presence
-from pyuio.bar_mapping import checked_index, find_bar, map_bar
-from pyuio.config_space import ConfigSpace
-from pyuio.discovery import FoundDevice, find
-from pyuio.dma import Dma
+from pyuio.claim import binding, in_use
+from pyuio.dma.allocator import Dma
 from pyuio.errors import (
     DeviceBusyError,
     DriverNotBoundError,
@@ -29,18 +26,22 @@ from pyuio.errors import (
     PermissionDeniedError,
     PyuioError,
 )
-from pyuio.interrupt import Interrupt, open_uio_interrupt
-from pyuio.ownership import Owned, forget_all, owned
-from pyuio.port_region import renew_locks
-from pyuio.realtime_kernel import refuse_what_freezes
+from pyuio.interrupt.interrupt import Interrupt, open_uio_interrupt
+from pyuio.kernel.drivers import bound_driver
+from pyuio.kernel.preempt_rt import refuse_what_freezes
+from pyuio.kernel.sysfs import link_name, parse_number, read_optional_number
+from pyuio.kernel.uio import UioNode
+from pyuio.pci.config_space import ConfigSpace
+from pyuio.pci.discovery import FoundDevice, find
+from pyuio.process.fork import Owned, forget_all, owned
+from pyuio.process.signals import postponed_signals
 from pyuio.region import PortRegion, Region
-from pyuio.signals import postponed_signals
-from pyuio.sysfs import link_name, parse_number, read_optional_number
-from pyuio.uio import UioNode
+from pyuio.region.bar_mapping import checked_index, find_bar, map_bar
+from pyuio.region.ports import renew_locks
 
 if TYPE_CHECKING:
     from pyuio._native._access import Endian
-    from pyuio.registers import RegisterMap
+    from pyuio.registers.register_map import RegisterMap
 
 _log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ class Device(Owned):
         if self.address is None:
             raise DriverNotBoundError(errno.ENODEV, f"{self.name} has no UIO node any more; its driver was unbound")
         if not bind:
-            driver = binding.bound_driver(self.address)
+            driver = bound_driver(self.address)
             what_to_do = f"pyuio.open('{self.address}', bind=True), or as root: pyuio bind {self.address}"
             if driver is not None:
                 reason = f"{self.name} is held by the kernel driver {driver}; to take it from there: {what_to_do}"
@@ -166,7 +167,7 @@ class Device(Owned):
         return node
 
     def _refuse_what_is_used(self, address: str) -> None:
-        if reasons := device_use.uses(address):
+        if reasons := in_use.uses(address):
             listing = "".join(f"\n  {reason}" for reason in reasons)
             advice = f"end that first, or take it from whoever uses it: pyuio bind {address} --force"
             raise DeviceBusyError(errno.EBUSY, f"{self.name} is in use, and not bound:{listing}\n{advice}")
@@ -262,7 +263,7 @@ class Device(Owned):
                 if self._traced is None:
                     region = map_it(endian=endian)
                 else:
-                    from pyuio import tracing
+                    from pyuio.region import tracing
 
                     region = map_it(endian=endian, kinds=tracing.KINDS)
                     tracing.begin(region, f"{self.name}: bar{index}", self._traced.get(index))
@@ -358,7 +359,7 @@ def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool = False) -> 
         which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0``, or
             an entry of `devices`.
         bind: bind ``uio_pci_generic`` if no UIO driver has the device, taking it from any kernel driver that has it,
-            unless the machine is using it (`pyuio.device_use`); closing gives it back.
+            unless the machine is using it (`pyuio.claim.in_use`); closing gives it back.
 
     Raises:
         DeviceNotFoundError: there is no such device.

@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
 from pyuio.device import Device
-from pyuio.discovery import FoundDevice, devices, find
 from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError, DeviceRemovedError, UnsupportedByDriverError
+from pyuio.pci.discovery import FoundDevice, devices, find
 from pyuio.program import Operation
-from pyuio.registers import RegisterMap
+from pyuio.registers.register_map import RegisterMap
 
 _Driver = TypeVar("_Driver", bound="Driver")
 

@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 from pyuio._native._waiting import ffi as _ffi
 from pyuio._native._waiting import lib as _lib
 from pyuio.errors import ClosedError, DeviceTimeoutError, OverrunError, PermissionDeniedError
-from pyuio.interrupt import Interrupt, timeout_nanoseconds
-from pyuio.native_program import NativeProgram
-from pyuio.ownership import Owned
-from pyuio.program import Operation
-from pyuio.signals import poll_with_signals, postponed_signals
+from pyuio.interrupt.interrupt import Interrupt
+from pyuio.process.fork import Owned
+from pyuio.process.signals import poll_with_signals, postponed_signals
+from pyuio.process.timeouts import timeout_nanoseconds
+from pyuio.program import NativeProgram, Operation
 
 HANDLER = """
 typedef struct {

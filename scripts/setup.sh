@@ -73,9 +73,6 @@ echo "set-up: Python packages into .venv" >&2
 [ -e "${READY:-}" ] || "$PYTHON" -m venv --clear .venv
 .venv/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[vm,dev,docs]' ||
     { echo "set-up: pip failed; see above. Run make again when what it says is mended" >&2; exit 1; }
-mkdir -p build/typing
-ln -sfn ../../drivers build/typing/pyuio_drivers
-ln -sfn ../../benchmarks build/typing/pyuio_benchmarks
 # The guest sees these files read-only and would compile them anew at every start.
 .venv/bin/python -m compileall -q pyuio drivers examples tests || true
 echo "set-up: done" >&2

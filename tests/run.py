@@ -3,7 +3,7 @@
 
 ``python -m tests.run [PART...] [-- PYTEST OPTIONS]``, where a part is one of
 
-- lint: ruff and mypy
+- lint: ruff, mypy, codespell, and import-linter: each folder of pyuio/ imports only from those below it
 - docs: the documentation builds without a warning
 - unit: tests/unit, on this machine
 - vm: tests/vm, which boot guests from this machine
@@ -61,8 +61,14 @@ GUEST_DEVICES = (
 
 
 def run_lint() -> bool:
-    """Run ruff and mypy over the whole tree; return whether both are clean."""
-    commands = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
+    """Run the linters over the whole tree; return whether all are clean."""
+    commands = (
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["codespell"],
+        ["lint-imports", "--no-logo", "--no-cache"],
+        ["mypy"],
+    )
     failed = [command for command in commands if subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT).returncode]
     return not failed
 

@@ -20,8 +20,8 @@ from pyuio.errors import ConfigLockedError, DeviceBusyError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyuio.inspection import Inspection
-    from pyuio.register_cells import Cell
+    from pyuio.inspect.cells import Cell
+    from pyuio.inspect.inspection import Inspection
 
 PLACE_HELP = "bar0+0x24, config+4, or a name as in bar0.status, if an installed driver knows the device's registers."
 Place = Annotated[str, typer.Argument(metavar="PLACE", help=PLACE_HELP)]
@@ -35,8 +35,8 @@ WATCH_EPILOG = f"{STATUS}, with 130 when Ctrl-C ended --watch."
 
 def inspect(device: str) -> Inspection:
     """Return what reads and writes the registers of the DEVICE named, whoever has it."""
-    from pyuio.discovery import find
-    from pyuio.inspection import Inspection
+    from pyuio.inspect.inspection import Inspection
+    from pyuio.pci.discovery import find
 
     with usage():
         found = find(device)
@@ -62,8 +62,8 @@ def doubt(device: Inspection, read: Sequence[tuple[Cell, int]]) -> None:
 
 
 def _cells(device: Inspection, text: str, width: int | None, count: int) -> list[Cell]:
-    from pyuio.location import parse_location
-    from pyuio.register_cells import cells, named_cell, register_map
+    from pyuio.inspect.cells import cells, named_cell, register_map
+    from pyuio.inspect.location import parse_location
 
     with usage():
         place = parse_location(text)

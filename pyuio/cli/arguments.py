@@ -15,7 +15,7 @@ from pyuio.errors import PyuioError
 
 def complete_device(incomplete: str) -> list[tuple[str, str]]:
     """Return what a shell may complete a DEVICE to: names that mean one device, each with what it is."""
-    from pyuio.discovery import devices  # it takes longer than all else that a command line needs
+    from pyuio.pci.discovery import devices  # it takes longer than all else that a command line needs
 
     present = devices()
     found = []
@@ -35,7 +35,7 @@ def complete_device(incomplete: str) -> list[tuple[str, str]]:
 FORMS = "A PCI address (0000:00:04.0), an id pair (1234:11e8) or a node (uio0)."
 
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help=FORMS, autocompletion=complete_device)]
-"""The device a command is about; `pyuio.open` and `pyuio.discovery.find` take it as it is."""
+"""The device a command is about; `pyuio.open` and `pyuio.pci.discovery.find` take it as it is."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

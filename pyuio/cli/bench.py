@@ -15,7 +15,6 @@ from pyuio_drivers.edu import Edu
 
 from pyuio.cli.arguments import Json, complete_device, usage
 from pyuio.cli.output import console, print_json
-from pyuio.discovery import FoundDevice, find
 from pyuio.driver import Driver
 from pyuio.errors import MeasurementError
 from pyuio.installed_drivers import driver_for
@@ -25,6 +24,7 @@ from pyuio.latency.output import Output
 from pyuio.latency.patch_loop import PatchLoop
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import Run
+from pyuio.pci.discovery import FoundDevice, find
 
 app = typer.Typer(help="Measure latency, and compare results.", no_args_is_help=True)
 

@@ -28,7 +28,7 @@ def pci_address(device: str) -> str:
     Raises:
         BindingError: it is not a PCI function.
     """
-    from pyuio.discovery import find
+    from pyuio.pci.discovery import find
 
     with usage():
         found = find(device)
@@ -51,8 +51,8 @@ def refuse_what_is_used(address: str, reasons: list[str], force: bool) -> None:
 
 
 def _node(address: str) -> str:
-    from pyuio.sysfs import PCI_DEVICES
-    from pyuio.uio import UioNode
+    from pyuio.kernel.sysfs import PCI_DEVICES
+    from pyuio.kernel.uio import UioNode
 
     node = UioNode.of_device(PCI_DEVICES / address)
     return f" as {node.path}" if node else ""
@@ -71,11 +71,12 @@ def bind(
     controller of a mounted disk or of swap, an interface that carries a route, a bridge, the console, and what a
     process has open.
     """
-    from pyuio import binding, binding_record
-    from pyuio.device_use import uses
+    from pyuio.claim import binding, binding_record
+    from pyuio.claim.in_use import uses
+    from pyuio.kernel.drivers import bound_driver
 
     address = pci_address(device)
-    previous = binding.bound_driver(address)
+    previous = bound_driver(address)
     if previous == driver:
         print(f"{address} is bound to {driver} already{_node(address)}: nothing to do")
         return
@@ -98,11 +99,12 @@ def unbind(
     That is the one before bind, or before a driver in Python that was killed. One that had none is left without. What
     another program bound is released, as what it had is not known.
     """
-    from pyuio import binding
-    from pyuio.device_use import opened_by
+    from pyuio.claim import binding
+    from pyuio.claim.in_use import opened_by
+    from pyuio.kernel.drivers import is_for_user_space
 
     address = pci_address(device)
-    if binding.is_for_user_space(address):
+    if is_for_user_space(address):
         refuse_what_is_used(address, opened_by(address), force)
     done = binding.unbind(address)
     now = f"has its kernel driver {done.driver}" if done.driver else "has no driver"

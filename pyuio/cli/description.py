@@ -11,19 +11,19 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pyuio.assigned_interrupt import assigned_interrupt
-from pyuio.bars import parse_resources
-from pyuio.capability_details import details
-from pyuio.config_space import ConfigSpace
-from pyuio.discovery import FoundDevice
 from pyuio.errors import DeviceRemovedError, DriverLoadError, PermissionDeniedError, PyuioError
-from pyuio.hardware_names import names
 from pyuio.installed_drivers import drivers_for
-from pyuio.kernel_modules import generic_drivers, matching_modules
-from pyuio.link import read_link
-from pyuio.pci import ConfigImage
-from pyuio.sysfs import link_name, read_optional, read_text
-from pyuio.uio import UioNode
+from pyuio.kernel.drivers import generic_drivers, matching_modules
+from pyuio.kernel.sysfs import link_name, read_optional, read_text
+from pyuio.kernel.uio import UioNode
+from pyuio.pci.assigned_interrupt import assigned_interrupt
+from pyuio.pci.bars import parse_resources
+from pyuio.pci.capability_details import details
+from pyuio.pci.config_image import ConfigImage
+from pyuio.pci.config_space import ConfigSpace
+from pyuio.pci.discovery import FoundDevice
+from pyuio.pci.hardware_names import names
+from pyuio.pci.link import read_link
 
 _DEVSEL = ("fast", "medium", "slow", "reserved")
 _CONFIGURATION_LENGTHS = (64, 256, 4096)

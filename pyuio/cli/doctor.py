@@ -14,9 +14,9 @@ from rich.text import Text
 
 from pyuio.cli.arguments import FORMS, Json, complete_device
 from pyuio.cli.output import console, print_json
-from pyuio.discovery import find
 from pyuio.doctor import Finding, examine, facts, something_blocks
 from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError
+from pyuio.pci.discovery import find
 
 JSON_FORMAT = 1
 EPILOG = (

@@ -15,8 +15,8 @@ from pyuio.cli.output import print_json, print_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyuio.inspection import Inspection
-    from pyuio.register_cells import Cell
+    from pyuio.inspect.cells import Cell
+    from pyuio.inspect.inspection import Inspection
 
 
 def dump(
@@ -42,8 +42,8 @@ def dump(
     It is read by accesses of exactly the width given, or, with --names, of each register's own. Reading a BAR can have
     side effects: some registers are cleared by it. A * stands for lines as the one above it.
     """
-    from pyuio.location import Location, parse_location, parse_number
-    from pyuio.register_cells import cells, checked_width
+    from pyuio.inspect.cells import cells, checked_width
+    from pyuio.inspect.location import Location, parse_location, parse_number
 
     with inspect(device) as inspection:
         with usage():
@@ -89,7 +89,7 @@ def dump(
 
 def _dump_names(device: Inspection, bar: int, every: bool, json_wanted: bool) -> None:
     """Print the registers of a BAR by name: those that can be read, by default without an effect."""
-    from pyuio.register_cells import named_cell, register_map
+    from pyuio.inspect.cells import named_cell, register_map
 
     warn_of_others(device, "reads, which can have side effects")
     read: list[tuple[Cell, int]] = []

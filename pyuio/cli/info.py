@@ -25,7 +25,7 @@ def info(device: Device, as_json: Json = False) -> None:
     Without privilege the kernel shows only the first 64 bytes of the configuration space.
     """
     from pyuio.cli.description import description
-    from pyuio.discovery import find
+    from pyuio.pci.discovery import find
 
     with usage():
         found = find(device)

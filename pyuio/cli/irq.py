@@ -18,7 +18,7 @@ from pyuio.errors import DeviceTimeoutError, DriverNotBoundError
 
 if TYPE_CHECKING:
     from pyuio.device import Device as OpenDevice
-    from pyuio.discovery import FoundDevice
+    from pyuio.pci.discovery import FoundDevice
 
 EPILOG = (
     "Ends with 0 after --count interrupts, with 1 when they did not come within --timeout, or the device or the kernel "
@@ -52,7 +52,7 @@ def irq(
     probe), by --acknowledge, or by you with pyuio write; only then the next is waited for.
     """
     from pyuio.device import Device as Opened
-    from pyuio.discovery import find
+    from pyuio.pci.discovery import find
 
     if timeout is not None and not 0 < timeout < 1e9:
         raise typer.BadParameter(f"{timeout} is not a number of seconds above 0", param_hint="--timeout")
@@ -102,8 +102,8 @@ def _show(total: int, count: int, since: float | None, json_wanted: bool) -> Non
 def _acknowledger(device: OpenDevice, place_and_value: str | None, use_driver: bool) -> Callable[[], object] | None:
     """Return what tells the device that its interrupt was seen; None where nobody knows how."""
     from pyuio.errors import DriverNotFoundError
+    from pyuio.inspect.location import parse_location, parse_number
     from pyuio.installed_drivers import driver_for
-    from pyuio.location import parse_location, parse_number
 
     if place_and_value is not None:
         with usage():
@@ -131,7 +131,7 @@ def _still_raises(device: OpenDevice) -> bool:
 
     Source: PCI Local Bus Specification 3.0, section 6.2.3.
     """
-    from pyuio.pci import Status
+    from pyuio.pci.config_image import Status
 
     return device.address is not None and Status.INTERRUPT_STATUS in device.config.status
 

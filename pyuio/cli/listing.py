@@ -15,7 +15,7 @@ from pyuio.cli.output import console, print_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pyuio.discovery import FoundDevice
+    from pyuio.pci.discovery import FoundDevice
 
 HEADINGS = ("address", "ids", "driver", "node", "interrupt", "group", "device")
 JSON_FORMAT = 1
@@ -66,8 +66,8 @@ def list_devices(
 ) -> None:
     """List PCI functions and UIO nodes."""
     from pyuio.cli.description import summary
-    from pyuio.discovery import devices
     from pyuio.errors import DeviceRemovedError
+    from pyuio.pci.discovery import devices
 
     left_out: Counter[str] = Counter()
     shown = []

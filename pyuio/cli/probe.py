@@ -13,8 +13,8 @@ from pyuio.cli.arguments import FORMS, Json, complete_device, usage
 from pyuio.cli.output import columns, console, print_json
 
 if TYPE_CHECKING:
-    from pyuio.discovery import FoundDevice
     from pyuio.installed_drivers import InstalledDriver
+    from pyuio.pci.discovery import FoundDevice
 
 JSON_FORMAT = 1
 EPILOG = (
@@ -31,8 +31,8 @@ def probe(
     as_json: Json = False,
 ) -> None:
     """Show which installed drivers serve which devices."""
-    from pyuio.discovery import devices, find
     from pyuio.installed_drivers import installed_drivers
+    from pyuio.pci.discovery import devices, find
 
     with usage():
         present = devices() if device is None else [find(device)]

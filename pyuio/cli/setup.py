@@ -11,7 +11,7 @@ from pyuio.cli.arguments import Device, usage
 from pyuio.cli.binding import pci_address, refuse_what_is_used
 
 if TYPE_CHECKING:
-    from pyuio.permission import Permission
+    from pyuio.claim.permission import Permission
 
 EPILOG = (
     "Ends with 0 when it is as asked for, also when it was so before; with 1 when something is in the way, or the "
@@ -42,7 +42,7 @@ def setup(
     Writes a udev rule, which binds uio_pci_generic to it when the machine starts and gives its files to GROUP, and
     limits for real time; and says what still needs a capability. DEVICE is refused if the machine is using it.
     """
-    from pyuio.permission import Permission, checked_group
+    from pyuio.claim.permission import Permission, checked_group
 
     with usage():
         checked_group(group)
@@ -69,16 +69,17 @@ def _show(permission: Permission) -> None:
 
 
 def _give(permission: Permission) -> None:
-    from pyuio import binding
-    from pyuio.device_use import uses
-    from pyuio.sysfs import PCI_DEVICES
-    from pyuio.uio import UioNode
+    from pyuio.claim import binding
+    from pyuio.claim.in_use import uses
+    from pyuio.kernel.drivers import UIO_PCI_GENERIC, load_driver
+    from pyuio.kernel.sysfs import PCI_DEVICES
+    from pyuio.kernel.uio import UioNode
 
     address, group = permission.address, permission.group
     unbound = UioNode.of_device(PCI_DEVICES / address) is None
     if unbound:
         refuse_what_is_used(address, uses(address), force=False)
-        binding.load_driver(binding.UIO_PCI_GENERIC)  # before anything is written
+        load_driver(UIO_PCI_GENERIC)  # before anything is written
     changed = permission.write()
     if unbound:
         binding.bind(address)
@@ -92,10 +93,11 @@ def _give(permission: Permission) -> None:
 
 
 def _undo(device: str) -> None:
-    from pyuio import binding, permission
-    from pyuio.device_use import opened_by
+    from pyuio.claim import binding, permission
+    from pyuio.claim.in_use import opened_by
     from pyuio.errors import DeviceNotFoundError
-    from pyuio.pci import parse_address
+    from pyuio.kernel.drivers import is_for_user_space
+    from pyuio.pci.address import parse_address
 
     try:
         address, there = pci_address(device), True
@@ -104,7 +106,7 @@ def _undo(device: str) -> None:
         if found is None or not permission.rule_path(found).exists():
             raise
         address, there = found, False
-    if there and binding.is_for_user_space(address):
+    if there and is_for_user_space(address):
         refuse_what_is_used(address, opened_by(address), force=False)
     removed = permission.undo(address)
     if not removed:

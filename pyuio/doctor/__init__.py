@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 
-from pyuio.discovery import FoundDevice, find
 from pyuio.doctor import device as device_checks
 from pyuio.doctor import driver, interrupts, memory, processors, scheduling
 from pyuio.doctor.finding import Finding, State
+from pyuio.pci.discovery import FoundDevice, find
 
 __all__ = ["CHECKS", "Finding", "State", "examine", "something_blocks"]
 

@@ -7,13 +7,13 @@ import re
 from contextlib import closing
 from pathlib import Path
 
-from pyuio.bars import Bar, parse_resources
-from pyuio.binding import bind_command
-from pyuio.config_space import ConfigSpace
-from pyuio.discovery import FoundDevice
+from pyuio.claim.binding import bind_command
 from pyuio.doctor.finding import Answer, Check, advice, blocks, good, unknown
-from pyuio.realtime_kernel import FREEZES, WHY, is_realtime
-from pyuio.sysfs import read_optional, read_text
+from pyuio.kernel.preempt_rt import FREEZES, WHY, is_realtime
+from pyuio.kernel.sysfs import read_optional, read_text
+from pyuio.pci.bars import Bar, parse_resources
+from pyuio.pci.config_space import ConfigSpace
+from pyuio.pci.discovery import FoundDevice
 
 SUBJECT = "device"
 ASPM_POLICY = Path("/sys/module/pcie_aspm/parameters/policy")

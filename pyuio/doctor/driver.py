@@ -10,13 +10,13 @@ import subprocess
 from pathlib import Path
 
 from pyuio._native._memory import pointer
-from pyuio.binding import MODPROBE_SECONDS, UIO_PCI_GENERIC, find_modprobe
-from pyuio.discovery import FoundDevice
 from pyuio.doctor import facts
 from pyuio.doctor.finding import Answer, Check, advice, blocks, box, counted, good, unknown
 from pyuio.errors import PermissionDeniedError
-from pyuio.segment import frame_numbers
-from pyuio.sysfs import PCI_DEVICES, PCI_DRIVERS, read_optional
+from pyuio.kernel.drivers import MODPROBE_SECONDS, UIO_PCI_GENERIC, find_modprobe
+from pyuio.kernel.pagemap import frame_numbers
+from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, read_optional
+from pyuio.pci.discovery import FoundDevice
 
 SUBJECT = "driver"
 SECURITY = Path("/sys/kernel/security")

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pyuio.errors import PyuioError
-from pyuio.realtime_kernel import is_realtime, says_realtime
-from pyuio.sysfs import read_text
+from pyuio.kernel.preempt_rt import is_realtime, says_realtime
+from pyuio.kernel.sysfs import read_text
 
 CPUS = Path("/sys/devices/system/cpu")
 CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")

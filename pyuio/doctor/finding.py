@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pyuio.discovery import FoundDevice
 from pyuio.errors import PyuioError
+from pyuio.pci.discovery import FoundDevice
 
 State = Literal["good", "advice", "blocks", "unknown"]
 

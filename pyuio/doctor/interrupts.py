@@ -10,13 +10,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyuio import interrupt_line
-from pyuio.discovery import FoundDevice
 from pyuio.doctor import facts
 from pyuio.doctor.finding import Answer, Check, advice, box, counted, good, unknown
 from pyuio.doctor.scheduling import WANTED_PRIORITY
-from pyuio.processors import format_list
-from pyuio.sysfs import read_optional, read_text
+from pyuio.kernel.irq import effective_affinity
+from pyuio.kernel.irq import threads as interrupt_threads
+from pyuio.kernel.processors import format_list
+from pyuio.kernel.sysfs import read_optional, read_text
+from pyuio.pci.discovery import FoundDevice
 
 SUBJECT = "interrupts"
 IRQS = Path("/proc/irq")
@@ -44,7 +45,7 @@ def affinities() -> dict[int, frozenset[int]]:
     for entry in IRQS.iterdir():
         # A handler has a directory below that of its interrupt.
         if entry.name.isdigit() and any(below.is_dir() for below in entry.iterdir()):
-            cpus = interrupt_line.effective_affinity(int(entry.name))
+            cpus = effective_affinity(int(entry.name))
             if cpus:
                 found[int(entry.name)] = cpus
     return found
@@ -143,7 +144,7 @@ def look_at_line(device: FoundDevice | None) -> Answer | None:
     handlers = parse_handlers(read_text(Path("/proc/interrupts")), irq)
     if not handlers:
         return unknown(f"interrupt {irq} has no handler in /proc/interrupts now; igb_uio has one while it is open")
-    return judge_line(irq, handlers, device.driver or "", interrupt_line.effective_affinity(irq))
+    return judge_line(irq, handlers, device.driver or "", effective_affinity(irq))
 
 
 def judge_thread(name: str, number: int, priority: int) -> Answer:
@@ -159,7 +160,7 @@ def look_at_thread(device: FoundDevice | None) -> Answer | None:
     irq = device_irq(device)
     if irq is None:
         return None
-    threads = [(os.sched_getparam(thread.id).sched_priority, thread.id) for thread in interrupt_line.threads(irq)]
+    threads = [(os.sched_getparam(thread.id).sched_priority, thread.id) for thread in interrupt_threads(irq)]
     if not threads:
         return None
     priority, number = min(threads)

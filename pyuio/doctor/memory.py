@@ -8,10 +8,10 @@ import re
 import resource
 from pathlib import Path
 
-from pyuio import privilege
 from pyuio.doctor.finding import Answer, Check, advice, box, good, unknown
-from pyuio.hugepages import HugepageSize, hugepages
-from pyuio.sysfs import read_optional, read_text
+from pyuio.kernel import privilege
+from pyuio.kernel.hugepages import HugepageSize, hugepages
+from pyuio.kernel.sysfs import read_optional, read_text
 
 SUBJECT = "memory"
 TRANSPARENT_HUGEPAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pyuio.doctor import facts
 from pyuio.doctor.facts import CPUS
 from pyuio.doctor.finding import Answer, Check, advice, box, counted, good, unknown
-from pyuio.processors import format_list
-from pyuio.sysfs import read_optional, read_text
+from pyuio.kernel.processors import format_list
+from pyuio.kernel.sysfs import read_optional, read_text
 
 SUBJECT = "processors"
 SLOW_CLOCKS = ("hpet", "acpi_pm", "jiffies", "refined-jiffies", "pit")

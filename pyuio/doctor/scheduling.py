@@ -13,11 +13,11 @@ import resource
 from collections.abc import Iterable
 from pathlib import Path
 
-from pyuio import privilege
 from pyuio.doctor import facts
 from pyuio.doctor.finding import Answer, Check, advice, box, good, unknown
-from pyuio.scheduling import kernel_number
-from pyuio.sysfs import read_optional, read_text
+from pyuio.kernel import privilege
+from pyuio.kernel.scheduling import kernel_number
+from pyuio.kernel.sysfs import read_optional, read_text
 
 SUBJECT = "scheduling"
 RT_RUNTIME = Path("/proc/sys/kernel/sched_rt_runtime_us")

@@ -25,7 +25,7 @@ from pyuio.latency.reading_thread import ReadingThread
 from pyuio.latency.results import TRIGGER_TAKES
 from pyuio.latency.trigger_process import Triggered, TriggerProcess
 from pyuio.program import Write
-from pyuio.region import Region
+from pyuio.region.memory import Region
 from pyuio.service import Service
 
 WAYS = (PYTHON, NATIVE)

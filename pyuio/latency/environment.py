@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyuio.doctor import facts
-from pyuio.realtime_kernel import is_realtime
+from pyuio.kernel.preempt_rt import is_realtime
 
 _VULNERABILITIES = Path("/sys/devices/system/cpu/vulnerabilities")
 

@@ -23,7 +23,7 @@ from pyuio.latency.plan import Plan
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import Run
 from pyuio.latency.timer import default_cpu
-from pyuio.realtime import realtime
+from pyuio.rt.realtime import realtime
 
 PYTHON = "Python read loop"
 NATIVE = "native service"

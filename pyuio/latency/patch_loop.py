@@ -18,7 +18,7 @@ from types import TracebackType
 from pyuio_drivers.edu import Edu
 
 from pyuio.errors import MeasurementError
-from pyuio.sysfs import PCI_DEVICES
+from pyuio.kernel.sysfs import PCI_DEVICES
 
 _READY_LIMIT = 30.0  # seconds
 _MEMORY = "/dev/shm"

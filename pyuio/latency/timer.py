@@ -24,8 +24,8 @@ from pyuio.latency.output import Output
 from pyuio.latency.plan import Plan
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import Run, Series
-from pyuio.realtime import realtime
-from pyuio.realtime_settings import RealTime
+from pyuio.rt.realtime import realtime
+from pyuio.rt.settings import RealTime
 
 INTERVALS = 10_000, 1_000_000_000  # ns, the least and the most
 DEFAULT_PRIORITY = 89  # the highest less ten

@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
-from pyuio.dma import dma_wmb
+from pyuio.dma.allocator import dma_wmb
 from pyuio.driver import Driver
 from pyuio.errors import MeasurementError
 from pyuio.latency.interrupts import recipe
-from pyuio.region import Region
+from pyuio.region.memory import Region
 
 _LAST_WAIT = 3.0  # seconds that an interrupt may take to be handled; it is lost after that
 _END_LIMIT = 5.0  # seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyuio.realtime_report import Report
+from pyuio.rt.report import Report
 
 
 def of(report: Report) -> dict[str, Any]:

@@ -20,29 +20,29 @@ from pathlib import Path
 
 from pyuio_drivers.nvme_structures import Capabilities, Controller, Namespace, Smart
 
-from pyuio import binding_record, systemrdl
-from pyuio.assigned_interrupt import assigned_interrupt
-from pyuio.bars import parse_resources
-from pyuio.binding_record import BindingRecord
-from pyuio.capability_details import details
-from pyuio.config_space import ConfigSpace
-from pyuio.discovery import is_id_pair
+from pyuio import systemrdl
+from pyuio.claim import binding_record
+from pyuio.claim.binding_record import BindingRecord
+from pyuio.claim.disks_in_use import parse_mounts, parse_swaps
+from pyuio.claim.routes import parse_messages
 from pyuio.doctor import driver as doctor_driver
 from pyuio.doctor import facts
 from pyuio.doctor import interrupts as doctor_interrupts
 from pyuio.doctor import memory as doctor_memory
 from pyuio.doctor import scheduling as doctor_scheduling
 from pyuio.errors import DeviceRemovedError, KernelFileError, ResultFileError, SystemRdlError
-from pyuio.hugepages import parse_size
-from pyuio.latency.reading import run_of
-from pyuio.latency.results import Run
-from pyuio.link import read_link
-from pyuio.location import parse_location
+from pyuio.inspect.location import parse_location
+from pyuio.kernel.hugepages import parse_size
+from pyuio.kernel.processors import format_list, parse_list
+from pyuio.kernel.uio import UioNode
+from pyuio.latency.results import Run, run_of
 from pyuio.pci import ConfigImage, parse_address
-from pyuio.processors import format_list, parse_list
-from pyuio.routes import parse_messages
-from pyuio.storage_use import parse_mounts, parse_swaps
-from pyuio.uio import UioNode
+from pyuio.pci.address import is_id_pair
+from pyuio.pci.assigned_interrupt import assigned_interrupt
+from pyuio.pci.bars import parse_resources
+from pyuio.pci.capability_details import details
+from pyuio.pci.config_space import ConfigSpace
+from pyuio.pci.link import read_link
 
 DATA = Path(__file__).parent.parent / "unit/data"
 

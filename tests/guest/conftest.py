@@ -17,9 +17,9 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio import binding
-from pyuio.discovery import find
-from pyuio.hugepages import hugepages
+from pyuio.claim import binding
+from pyuio.kernel.hugepages import hugepages
+from pyuio.pci.discovery import find
 from tests.guest.support import (
     EDU,
     PATIENCE,

@@ -21,7 +21,7 @@ from pyuio_drivers import edu as registers
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio import binding
+from pyuio.claim import binding
 from tests.guest.support import start_dma
 
 WAYS = ("SIGKILL", "SIGSEGV", "exception")

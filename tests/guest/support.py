@@ -28,8 +28,8 @@ from pyuio_drivers.edu import Edu
 import pyuio
 from pyuio import cli
 from pyuio.dma import Dma
-from pyuio.hugepages import hugepages
-from pyuio.sysfs import PCI_DEVICES, link_name
+from pyuio.kernel.hugepages import hugepages
+from pyuio.kernel.sysfs import PCI_DEVICES, link_name
 
 EDU = "1234:11e8"
 PCI_SERIAL = "1b36:0002"  # bound to the kernel's driver "serial" from the start
@@ -168,11 +168,11 @@ def load_drive() -> None:
     for name in (
         "pyuio.device",
         "pyuio.driver",
-        "pyuio.inspection",
+        "pyuio.inspect.inspection",
         "pyuio.installed_drivers",
-        "pyuio.kernel_modules",
-        "pyuio.location",
-        "pyuio.register_cells",
+        "pyuio.kernel.drivers",
+        "pyuio.inspect.location",
+        "pyuio.inspect.cells",
     ):
         importlib.import_module(name)
 

@@ -15,7 +15,7 @@ from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio.interrupt import Interrupt
-from pyuio.sysfs import PCI_DRIVERS
+from pyuio.kernel.sysfs import PCI_DRIVERS
 from tests.guest.support import PATIENCE, wait_until
 
 Run = Callable[[Coroutine[Any, Any, None]], None]

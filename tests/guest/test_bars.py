@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import pyuio
-from pyuio import binding
-from pyuio.bars import Bar
-from pyuio.config_space import ConfigSpace
+from pyuio.claim import binding
+from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS
 from pyuio.pci import Command
+from pyuio.pci.bars import Bar
+from pyuio.pci.config_space import ConfigSpace
 from pyuio.region import PortRegion, Region
-from pyuio.sysfs import PCI_DEVICES, PCI_DRIVERS
 from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, SDHCI, XHCI, Cards, command_register
 
 LIVENESS = 0x04

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 import pyuio
-from pyuio import binding, binding_record, realtime_kernel
-from pyuio.discovery import find
+from pyuio.claim import binding, binding_record
 from pyuio.doctor.device import look_at_pin
+from pyuio.kernel import preempt_rt
+from pyuio.kernel.drivers import bound_driver, load_driver
+from pyuio.pci.discovery import find
 from tests.guest.support import PCI_SERIAL, Cards, attribute
 
 UIO = "uio_pci_generic"
@@ -26,14 +28,14 @@ UIO = "uio_pci_generic"
 def serial(cards: Cards) -> Iterator[str]:
     """The address of a serial port, which the kernel's driver has, and has again in the end."""
     (address,) = cards(PCI_SERIAL)
-    binding.load_driver(UIO)
+    load_driver(UIO)
     yield address
     binding.unbind(address)
     assert is_as_before(address)
 
 
 def is_as_before(address: str) -> bool:
-    held = (binding.bound_driver(address), attribute(address, "driver_override"), binding_record.load(address))
+    held = (bound_driver(address), attribute(address, "driver_override"), binding_record.load(address))
     return held == ("serial", "(null)", None)
 
 
@@ -84,7 +86,7 @@ def test_given_back_by_the_next_driver(serial: str) -> None:
     """Killed when the kernel's driver was off already, or the override set, and nothing else was."""
     for steps in (3, 4):
         assert not dies_after(steps, lambda: binding.bind(serial))
-        assert binding.bound_driver(serial) != UIO
+        assert bound_driver(serial) != UIO
         binding.bind(serial).undo()
         assert is_as_before(serial)
 
@@ -135,7 +137,7 @@ def test_binding_against_giving_back(serial: str) -> None:
         assert "" not in at_once(
             *[lambda: str(binding.bind(serial).previous), lambda: str(binding.unbind(serial).driver)] * 2
         )
-        if binding.bound_driver(serial) == UIO:
+        if bound_driver(serial) == UIO:
             record = binding_record.load(serial)
             assert record is not None
             assert (record.previous, record.previous_override) == ("serial", "")
@@ -168,7 +170,7 @@ def test_who_undoes_what_another_did_leaves_it(serial: str) -> None:
     first = binding.bind(serial)
     second = binding.bind(serial)
     second.undo()
-    assert binding.bound_driver(serial) == UIO
+    assert bound_driver(serial) == UIO
     first.undo()
     second.undo()
     assert is_as_before(serial)
@@ -186,7 +188,7 @@ def test_another_process_that_does_not_let_go(serial: str, monkeypatch: pytest.M
 
 def test_what_can_freeze_a_realtime_kernel_is_refused(edu: str, igb_uio: Path) -> None:
     """Bound or to be bound; the module itself is harmless until its /dev/uioN is opened."""
-    if not realtime_kernel.is_realtime():
+    if not preempt_rt.is_realtime():
         pytest.skip("this kernel is not PREEMPT_RT: debian-rt is")
     subprocess.run(["modprobe", "uio"], check=True)
     subprocess.run(["insmod", igb_uio], check=True)
@@ -194,10 +196,10 @@ def test_what_can_freeze_a_realtime_kernel_is_refused(edu: str, igb_uio: Path) -
     try:
         with pytest.raises(pyuio.KernelSupportError, match="igb_uio can freeze a PREEMPT_RT kernel"):
             binding.bind(edu, "igb_uio")
-        assert binding.bound_driver(edu) is None
+        assert bound_driver(edu) is None
         (device / "driver_override").write_text("igb_uio")
         Path("/sys/bus/pci/drivers_probe").write_text(edu)
-        assert binding.bound_driver(edu) == "igb_uio"
+        assert bound_driver(edu) == "igb_uio"
         with pytest.raises(pyuio.KernelSupportError, match="igb_uio can freeze a PREEMPT_RT kernel"):
             pyuio.open(edu)
         answer = look_at_pin(find(edu))

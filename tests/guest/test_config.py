@@ -9,9 +9,9 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio.config_space import ConfigSpace
+from pyuio.kernel.sysfs import PCI_DEVICES
 from pyuio.pci import Command, Status
-from pyuio.sysfs import PCI_DEVICES
+from pyuio.pci.config_space import ConfigSpace
 from tests.guest.support import XHCI, Cards, Later, attribute, command_register
 
 

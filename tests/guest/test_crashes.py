@@ -13,11 +13,13 @@ import pytest
 from pyuio_drivers.edu import RAISE_INTERRUPT, Edu
 
 import pyuio
-from pyuio import binding, binding_record, interrupt_record
-from pyuio.hugepages import hugepages
+from pyuio.claim import binding, binding_record
+from pyuio.kernel import irq_record
+from pyuio.kernel.drivers import bound_driver, load_driver
+from pyuio.kernel.hugepages import hugepages
+from pyuio.kernel.sysfs import PCI_DEVICES
+from pyuio.kernel.uio import UioNode
 from pyuio.region import Region
-from pyuio.sysfs import PCI_DEVICES
-from pyuio.uio import UioNode
 from tests.guest.crashing import STAGES, WAYS
 from tests.guest.support import (
     BUS_MASTER,
@@ -42,7 +44,7 @@ Crash = Callable[[str, str], int]
 def address(cards: Cards) -> Iterator[str]:
     """The address of an edu card that has a kernel driver; one hugepage for all who crash."""
     address = cards(EDU)[0]
-    binding.load_driver(FIRST_DRIVER)
+    load_driver(FIRST_DRIVER)
     override = PCI_DEVICES / address / "driver_override"
     override.write_text(FIRST_DRIVER)
     Path("/sys/bus/pci/drivers_probe").write_text(address)
@@ -100,9 +102,9 @@ def test_nothing_is_in_the_way(address: str, crash: Crash, way: str, stage: str)
 
     # Where the interpreter came to its end, it has closed the device, which gave it back.
     closed = way == "exception" and stage != "bound"
-    assert binding.bound_driver(address) == (FIRST_DRIVER if closed else "uio_pci_generic")
+    assert bound_driver(address) == (FIRST_DRIVER if closed else "uio_pci_generic")
     assert closed or binding.unbind(address).given_back
-    assert binding.bound_driver(address) == FIRST_DRIVER
+    assert bound_driver(address) == FIRST_DRIVER
     assert attribute(address, "driver_override") == FIRST_DRIVER
     assert binding_record.load(address) is None
 
@@ -155,4 +157,4 @@ def test_what_real_time_set_of_the_interrupt_is_put_back(address: str, crash: Cr
         else:
             assert binding.unbind(address).given_back
             assert line_state(number) == before
-    assert not list(interrupt_record.DIRECTORY.iterdir())
+    assert not list(irq_record.DIRECTORY.iterdir())

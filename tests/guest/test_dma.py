@@ -16,8 +16,8 @@ from pyuio_drivers import edu as registers
 from pyuio_drivers.edu import DMA_REACHABLE, Edu
 
 import pyuio
-from pyuio.hugepages import hugepages
-from pyuio.sysfs import PCI_DEVICES
+from pyuio.kernel.hugepages import hugepages
+from pyuio.kernel.sysfs import PCI_DEVICES
 from tests.guest.support import BUS_MASTER, EDU, Cards, command_register, forked, start_dma
 
 pytestmark = pytest.mark.usefixtures("reachable")
@@ -156,8 +156,8 @@ def test_a_card_that_reaches_all_memory(cards: Cards) -> None:
 
 
 def test_alignment_and_masks(device: pyuio.Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyuio.dma._BYTES_RESERVED", 8 << 20)  # or it looks everywhere for what there is not
-    monkeypatch.setattr("pyuio.dma._PAGES_LOOKED_AT", 64)
+    monkeypatch.setattr("pyuio.dma.allocator._BYTES_RESERVED", 8 << 20)  # or it looks everywhere for what there is not
+    monkeypatch.setattr("pyuio.dma.allocator._PAGES_LOOKED_AT", 64)
     for align in (1, 64, 4096, 65536, HUGE):
         assert device.dma.alloc(10, align=align).address % align == 0
     for align in (0, 3, -1):
@@ -339,7 +339,7 @@ def test_hugepages_are_given_back(edu: str) -> None:
 
 @pytest.mark.usefixtures("no_hugepages")
 def test_single_pages_where_there_are_no_hugepages(device: pyuio.Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyuio.hugepages.HugepageSize.change", lambda self, more: False)
+    monkeypatch.setattr("pyuio.kernel.hugepages.HugepageSize.change", lambda self, more: False)
     with pytest.raises(pyuio.DmaMemoryError, match="and the kernel found no memory for another"):
         device.dma.alloc(4097)
     buffers = [device.dma.alloc(4096) for _ in range(10)]
@@ -353,8 +353,8 @@ def test_single_pages_where_there_are_no_hugepages(device: pyuio.Device, monkeyp
 @pytest.mark.usefixtures("no_hugepages")
 def test_the_command_in_the_message_is_the_remedy(device: pyuio.Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a process is told that may not reserve hugepages is run, and then there is one for it."""
-    monkeypatch.setattr("pyuio.hugepages.HugepageSize.change", lambda self, more: False)
-    monkeypatch.setattr("pyuio.hugepages.HugepageSize.may_change", False)
+    monkeypatch.setattr("pyuio.kernel.hugepages.HugepageSize.change", lambda self, more: False)
+    monkeypatch.setattr("pyuio.kernel.hugepages.HugepageSize.may_change", False)
     with pytest.raises(pyuio.DmaMemoryError, match=r"as root: echo \d+ > /sys/kernel/mm/hugepages/hug\S+$") as caught:
         device.dma.alloc(4097)
     command = str(caught.value).partition("as root: ")[2]

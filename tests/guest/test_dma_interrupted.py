@@ -18,11 +18,16 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio import config_space, dma, dma_buffer, hugepages, ranges, segment, unbroken
-from pyuio.hugepages import hugepages as sizes
+from pyuio.dma import allocator, buffer, free_ranges, pinned_page, transaction
+from pyuio.kernel import hugepages
+from pyuio.kernel.hugepages import hugepages as sizes
+from pyuio.pci import config_space
 from tests.guest.support import BUS_MASTER, command_register
 
-FILES = {str(module.__file__) for module in (config_space, dma, dma_buffer, hugepages, ranges, segment, unbroken)}
+FILES = {
+    str(module.__file__)
+    for module in (config_space, allocator, buffer, hugepages, free_ranges, pinned_page, transaction)
+}
 
 
 class Interrupter:
@@ -68,9 +73,9 @@ def others_can_allocate() -> bool:
     taken = []
 
     def take() -> None:
-        if dma._lock.acquire(timeout=5):
+        if allocator._lock.acquire(timeout=5):
             taken.append(True)
-            dma._lock.release()
+            allocator._lock.release()
 
     other = threading.Thread(target=take)
     other.start()

@@ -15,9 +15,9 @@ import pytest
 from pyuio_drivers import edu as registers
 from pyuio_drivers.edu import Edu
 
-from pyuio import binding
+from pyuio.claim import binding
 from pyuio.dma import Dma
-from pyuio.hugepages import hugepages
+from pyuio.kernel.hugepages import hugepages
 from tests.guest.support import BUS_MASTER, attribute, command_register, set_aside_what_the_card_reaches, start_dma
 
 HUGE = 2 << 20

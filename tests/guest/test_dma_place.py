@@ -14,7 +14,7 @@ from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio.dma import Dma
-from pyuio.hugepages import hugepages
+from pyuio.kernel.hugepages import hugepages
 from tests.guest.support import Later, start_dma, wait_until
 
 
@@ -67,7 +67,7 @@ def soft_offline(address: int) -> int:
 def test_pages_do_not_move(device: pyuio.Device, huge: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel is asked to migrate it; and then again, when nothing holds it any more, which `verify` notices."""
     if not huge:
-        monkeypatch.setattr("pyuio.hugepages.HugepageSize.change", lambda self, more: False)
+        monkeypatch.setattr("pyuio.kernel.hugepages.HugepageSize.change", lambda self, more: False)
     hugepages()[0].change(2 * huge)  # one to be, one to move to
     try:
         buffer = device.dma.alloc(4096)

@@ -22,9 +22,10 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio import binding
-from pyuio.dma import ALL_ADDRESSES
-from pyuio.hugepages import hugepages
+from pyuio.claim import binding
+from pyuio.dma.allocator import ALL_ADDRESSES
+from pyuio.kernel.drivers import bound_driver
+from pyuio.kernel.hugepages import hugepages
 from pyuio.pci import Command
 from tests.guest.support import (
     BUS_MASTER,
@@ -195,7 +196,7 @@ def test_a_child_can_use_nothing_and_end_nothing(cards: Cards, later: Later) -> 
         assert (came[0].action, came[0].device.address) == ("remove", other)
         assert tuned.missing == ()
         assert os.sched_getscheduler(0) & os.SCHED_FIFO
-    assert binding.bound_driver(first) is None
+    assert bound_driver(first) is None
 
 
 ENDINGS = """if True:
@@ -248,7 +249,7 @@ ENDINGS = """if True:
         assert status == (how in ("exception", "failing")), (how, status)
         assert command_register(address) == before, how
         assert bytes(buffer[:4]) == b"mine"
-        assert binding.bound_driver(address) == "uio_pci_generic"
+        assert bound_driver(address) == "uio_pci_generic"
         assert os.sched_getscheduler(0) & os.SCHED_FIFO
     card.raise_interrupt()
     assert interrupt.read(5) == 1
@@ -273,7 +274,7 @@ def test_whatever_way_a_child_ends(cards: Cards) -> None:
     )
     assert (done.returncode, done.stdout) == (0, "all is well\n"), done.stderr
     assert done.stderr.count("as it should") == 2
-    assert binding.bound_driver(first) is None
+    assert bound_driver(first) is None
 
 
 def test_a_child_keeps_nothing_when_its_parent_is_killed(edu: str) -> None:

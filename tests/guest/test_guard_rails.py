@@ -12,7 +12,7 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio import binding
+from pyuio.kernel.drivers import bound_driver
 from tests.guest.support import PCI_SERIAL, Cards, command_register, pyuio_command
 
 
@@ -55,12 +55,12 @@ def test_open_takes_no_device_in_use(cards: Cards) -> None:
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
-    assert binding.bound_driver(serial) == "serial"
+    assert bound_driver(serial) == "serial"
     bridge = next(str(one.address) for one in pyuio.devices() if one.class_code == 0x060400)
-    driver = binding.bound_driver(bridge)
+    driver = bound_driver(bridge)
     with pytest.raises(pyuio.DeviceBusyError, match="it is a bridge"):
         pyuio.open(bridge, bind=True)
-    assert binding.bound_driver(bridge) == driver
+    assert bound_driver(bridge) == driver
 
 
 def test_what_happens_is_logged(edu: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,7 @@ import pytest
 from pyuio_drivers.edu import RAISE_INTERRUPT, Edu
 
 import pyuio
-from pyuio import binding
+from pyuio.claim import binding
 from pyuio.interrupt import Interrupt
 from tests.guest.support import (
     EDU,

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import pyuio
-from pyuio import interrupt_record
-from pyuio.binding_record import boot_id
-from pyuio.scheduling import Scheduling, Thread
+from pyuio.kernel import irq_record
+from pyuio.kernel.scheduling import Scheduling, Thread
+from pyuio.kernel.trusted_file import boot_id
 
 
 class Line:
@@ -48,8 +48,8 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where it is remembered; none of this program's own is."""
     found = tmp_path / "run/interrupts"
     found.mkdir(parents=True)
-    monkeypatch.setattr(interrupt_record, "DIRECTORY", found)
-    monkeypatch.setattr(interrupt_record, "_mine", {})
+    monkeypatch.setattr(irq_record, "DIRECTORY", found)
+    monkeypatch.setattr(irq_record, "_mine", {})
     return found
 
 
@@ -68,14 +68,14 @@ def left(directory: Path, name: str, changes: object, boot: str | None = None) -
 
 
 def test_it_is_remembered_as_long_as_it_is_changed(directory: Path, line: Line) -> None:
-    interrupt_record.steer(line.number, {1})
-    interrupt_record.steer(line.number, {0})
+    irq_record.steer(line.number, {1})
+    irq_record.steer(line.number, {0})
     (path,) = directory.iterdir()
     data = json.loads(path.read_text())
     assert (path.name, data["changes"]) == (f"{line.number}.{os.getpid()}.json", {"cpus": ["0-1", "0"]})
-    interrupt_record.put_back(line.number)  # nothing: this process is there
+    irq_record.put_back(line.number)  # nothing: this process is there
     assert line.cpus == "0"
-    interrupt_record.steer(line.number, {0, 1})
+    irq_record.steer(line.number, {0, 1})
     assert line.cpus == "0-1"
     assert list(directory.iterdir()) == []
 
@@ -84,9 +84,9 @@ def test_what_is_refused_is_not_remembered(directory: Path, line: Line) -> None:
     missing = {max(os.sched_getaffinity(0)) + 1000}
     for cpus in ([], [{1}]):
         for each in cpus:
-            interrupt_record.steer(line.number, each)
+            irq_record.steer(line.number, each)
         with pytest.raises(OSError, match="smp_affinity_list"):
-            interrupt_record.steer(line.number, missing)
+            irq_record.steer(line.number, missing)
         kept = [json.loads(path.read_text())["changes"] for path in directory.iterdir()]
         assert kept == [{"cpus": ["0-1", "1"]} for _ in cpus]
 
@@ -95,7 +95,7 @@ def test_what_dead_processes_left_is_put_back_latest_first(directory: Path, line
     line.path.write_text("1")
     for at, (name, changes) in enumerate((("{}.1", ["0-1", "0"]), ("{}.2", ["0", "1"]), ("{}7.1", ["0", "0-1"]))):
         os.utime(left(directory, name.format(line.number), {"cpus": changes}), (at, at))
-    interrupt_record.put_back(line.number)
+    irq_record.put_back(line.number)
     assert line.cpus == "0-1"
     assert [path.name for path in directory.iterdir()] == [f"{line.number}7.1.json"]
 
@@ -107,7 +107,7 @@ def test_what_somebody_changed_since_stays(directory: Path, line: Line) -> None:
     left(directory, f"{line.number}.2", {f"{me.id} {me.started}": [[0] * 7, given], "1 0": [[0] * 7, given]})
     left(directory, f"{line.number}.3", {"cpus": ["0", "0-1"]}, boot="another")
     before = Scheduling.of(me)
-    interrupt_record.put_back(line.number)
+    irq_record.put_back(line.number)
     assert line.cpus == "0-1"
     assert Scheduling.of(me) == before
     assert list(directory.iterdir()) == []
@@ -125,12 +125,12 @@ def test_a_file_that_is_none_is_logged(
     else:
         path.write_bytes(text.encode(errors="surrogatepass"))
     with caplog.at_level(logging.WARNING):
-        interrupt_record.put_back(line.number)
+        irq_record.put_back(line.number)
     assert str(path) in caplog.text
     assert line.cpus == "0-1"
 
 
 def test_what_others_could_have_written_is_not_believed(directory: Path, line: Line) -> None:
     left(directory, f"{line.number}.1", {"cpus": ["0", "0-1"]}).chmod(0o666)
-    interrupt_record.put_back(line.number)
+    irq_record.put_back(line.number)
     assert line.cpus == "0-1"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pyuio import binding
+from pyuio.kernel.drivers import bound_driver
 from pyuio.latency.results import Run
 from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, PROGRAM_LIMIT, Cards, pyuio_beside, pyuio_command
 
@@ -46,7 +46,7 @@ def test_latency(edu: str, tmp_path: Path) -> None:
         assert 0 < figures["min"] <= figures["p50"] <= figures["max"] < 60e9
     assert "interrupt_cpu" in run["tuning"]
     assert Run.load(tmp_path / "latency.json").as_dict() == run
-    assert binding.bound_driver(edu) is None
+    assert bound_driver(edu) is None
     log = (tmp_path / "latency.hlog").read_text()
     assert log.count("Tag=") == 6
     assert bench("compare", *[str(tmp_path / "latency.json")] * 2).returncode == 0
@@ -73,7 +73,7 @@ def test_ctrl_c_keeps_what_was_measured(edu: str, tmp_path: Path) -> None:
     assert run.interrupted
     assert run.void == []
     assert all(series.count >= 1 for series in run.series)
-    assert binding.bound_driver(edu) is None
+    assert bound_driver(edu) is None
 
 
 def test_bad_input(edu: str, cards: Cards, tmp_path: Path) -> None:

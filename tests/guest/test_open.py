@@ -19,8 +19,9 @@ from pyuio_drivers.edu import Edu
 from pyuio_drivers.serial16550 import Serial16550
 
 import pyuio
-from pyuio import binding, device_use
 from pyuio import device as device_module
+from pyuio.claim import binding, in_use
+from pyuio.kernel.drivers import bound_driver, load_driver
 from tests.guest.support import EDU, PCI_SERIAL, Cards, attribute, forked, pyuio_command
 
 CLONE_NEWNS = 0x20000  # include/uapi/linux/sched.h
@@ -94,28 +95,28 @@ def test_never_takes_a_held_device_silently(cards: Cards) -> None:
     for open_it in (pyuio.open, Serial16550.open):
         with pytest.raises(pyuio.DeviceBusyError, match=f"held by the kernel driver serial; .*{advice}"):
             open_it(address)
-    assert binding.bound_driver(address) == "serial"
+    assert bound_driver(address) == "serial"
 
 
 def test_gives_back_to_the_driver_it_had(cards: Cards) -> None:
     (address,) = cards(PCI_SERIAL)
     with pyuio.open(address, bind=True):
-        assert binding.bound_driver(address) == "uio_pci_generic"
-    assert binding.bound_driver(address) == "serial"
+        assert bound_driver(address) == "uio_pci_generic"
+    assert bound_driver(address) == "serial"
     assert attribute(address, "driver_override") == "(null)"
 
 
 def test_leaves_unbound_what_was_unbound(edu: str) -> None:
     with pyuio.open(edu, bind=True):
         pass
-    assert binding.bound_driver(edu) is None
+    assert bound_driver(edu) is None
     assert attribute(edu, "driver_override") == "(null)"
 
 
 def test_leaves_bound_what_was_bound(bound: str) -> None:
     with pyuio.open(bound, bind=True):
         pass
-    assert binding.bound_driver(bound) == "uio_pci_generic"
+    assert bound_driver(bound) == "uio_pci_generic"
 
 
 def test_gives_back_when_opening_fails_half_way(cards: Cards, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,10 +125,10 @@ def test_gives_back_when_opening_fails_half_way(cards: Cards, monkeypatch: pytes
     def fail(node: object) -> int:
         raise pyuio.DeviceRemovedError(19, "no node")
 
-    monkeypatch.setattr("pyuio.uio.UioNode.open", fail)
+    monkeypatch.setattr("pyuio.kernel.uio.UioNode.open", fail)
     with pytest.raises(pyuio.DeviceRemovedError):
         pyuio.open(address, bind=True)
-    assert binding.bound_driver(address) == "serial"
+    assert bound_driver(address) == "serial"
 
 
 def test_a_driver_that_does_not_take_the_device(edu: str) -> None:
@@ -191,7 +192,7 @@ def test_an_ordinary_user_is_told_what_is_refused(bound: str) -> None:
 
 
 def test_an_ordinary_user_cannot_bind(edu: str) -> None:
-    binding.load_driver("uio_pci_generic")
+    load_driver("uio_pci_generic")
     assert re.match(rf"PermissionDeniedError: .*{edu}/driver_override.*; .*root", refusal(edu, bind=True))
 
 
@@ -248,7 +249,7 @@ def test_parts_closed_before_the_device(edu: str) -> None:
     interrupt.unmask()
     interrupt.close()
     device.close()
-    assert binding.bound_driver(edu) is None
+    assert bound_driver(edu) is None
 
 
 def test_a_guest_without_the_card(cards: Cards) -> None:
@@ -281,7 +282,7 @@ def test_a_device_that_was_forgotten_is_closed(edu: str) -> None:
 
     with pytest.warns(ResourceWarning, match=f"{edu}.* was not closed"):
         forget()
-    assert binding.bound_driver(edu) is None
+    assert bound_driver(edu) is None
     pyuio.open(edu, bind=True).close()
 
 
@@ -296,7 +297,7 @@ def test_a_forked_child_that_ends_leaves_the_device_alone(device: pyuio.Device) 
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    assert binding.bound_driver(str(device.address)) == "uio_pci_generic"
+    assert bound_driver(str(device.address)) == "uio_pci_generic"
     with pytest.raises(pyuio.DeviceBusyError):
         pyuio.open(str(device.address))
     card.raise_interrupt()
@@ -344,7 +345,7 @@ def trace_lines(at_line: Callable[[], None], address: str) -> None:
 def test_ctrl_c_never_leaves_the_card_taken(cards: Cards, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Before any line of opening and closing (of one in twenty, for short): the card then has the driver it had."""
     # To look who uses the card takes longer than all the rest, and changes nothing.
-    monkeypatch.setattr(device_use, "uses", lambda _address: [])
+    monkeypatch.setattr(in_use, "uses", lambda _address: [])
     (address,) = cards(PCI_SERIAL)
     lines = left = 0
 
@@ -367,7 +368,7 @@ def test_ctrl_c_never_leaves_the_card_taken(cards: Cards, monkeypatch: pytest.Mo
             with pytest.raises(KeyboardInterrupt):
                 trace_lines(interrupt, address)
             gc.collect()
-            assert binding.bound_driver(address) == "serial", f"interrupted before line {line} of {lines}"
+            assert bound_driver(address) == "serial", f"interrupted before line {line} of {lines}"
             assert attribute(address, "driver_override") == "(null)", f"interrupted before line {line} of {lines}"
     finally:
         signal.signal(signal.SIGINT, before)

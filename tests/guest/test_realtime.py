@@ -26,9 +26,9 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio import layers, realtime_settings, throttling
-from pyuio.processors import format_list
-from pyuio.sysfs import link_name
+from pyuio.kernel.processors import format_list
+from pyuio.kernel.sysfs import link_name
+from pyuio.rt import setting_stack, settings, throttling
 from tests.guest.support import PCI_TESTDEV, PROGRAM_LIMIT, attribute, interrupt_threads, wait_until
 
 KERNEL = Path("/proc/sys/kernel")
@@ -524,7 +524,7 @@ def sleep_for_ever() -> None:
 @pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.long)])
 def test_ctrl_c_while_it_is_set_up_leaves_nothing(step: int) -> None:
     """Before every ninth line of it, and of what it calls, from another one each time."""
-    files = {str(module.__file__) for module in (realtime_settings, throttling, layers)}
+    files = {str(module.__file__) for module in (settings, throttling, setting_stack)}
     lines = left = 0
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:

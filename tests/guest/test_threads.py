@@ -15,8 +15,8 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio import binding
-from pyuio.dma import ALL_ADDRESSES
+from pyuio.dma.allocator import ALL_ADDRESSES
+from pyuio.kernel.drivers import bound_driver
 from pyuio.pci import Command
 from tests.guest.support import EDU, Cards, wait_until
 
@@ -173,7 +173,7 @@ def rounds(address: str, seconds: float) -> Counter[str]:
             one.stop.set()
             one.end()
         assert one.wrong == []
-        assert binding.bound_driver(address) is None
+        assert bound_driver(address) is None
         done += one.done
     return done
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyuio import Register
-from pyuio.named_register import RegisterType
+from pyuio.registers.register import RegisterType
 
 
 def kind(width: int, fields: dict[str, Any], access: Any = "rw") -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pyuio.assigned_interrupt import AssignedInterrupt, assigned_interrupt
+from pyuio.pci.assigned_interrupt import AssignedInterrupt, assigned_interrupt
 
 
 def test_a_line(tmp_path: Path) -> None:

@@ -23,18 +23,19 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import pyuio
-from pyuio import interrupt_line, process_memory, processor_latency, processors, scheduling
 from pyuio._native._access import Window
 from pyuio._native._memory import Span
-from pyuio.config_space import ConfigSpace
-from pyuio.discovery import find
 from pyuio.dma import Dma
-from pyuio.interrupt import timeout_nanoseconds
+from pyuio.inspect.cells import checked_width
+from pyuio.kernel import irq, processors, scheduling
 from pyuio.pci import ConfigImage
+from pyuio.pci.config_space import ConfigSpace
+from pyuio.pci.discovery import find
+from pyuio.process.timeouts import timeout_nanoseconds
 from pyuio.program import Count, Operation, Poll, Read, Stamp, When, Write, WriteBack, flatten
 from pyuio.region import PortRegion, Region
-from pyuio.region_common import Pace
-from pyuio.register_cells import checked_width
+from pyuio.region.common import Pace
+from pyuio.rt import memory_lock, pm_qos
 from tests.unit.support import NAME, SIZE, VERBS, widths
 from tests.unit.test_dma import Buffer
 
@@ -204,9 +205,9 @@ def waiting_and_real_time(_directory: Path, _stack: ExitStack) -> list[Call]:
         ("fifo", scheduling.checked, fifo),
         ("priority", positional(scheduling.checked_priority, "name", "priority"), {"name": "x", "priority": 1}),
         ("cpus", positional(processors.checked, "name", "cpus"), {"name": "x", "cpus": min(processors.online())}),
-        ("size", positional(process_memory.checked_size, "name", "size"), {"name": "x", "size": 1}),
-        ("latency", processor_latency.checked, {"microseconds": 1}),
-        ("interrupt", positional(interrupt_line.checked, "interrupt"), {"interrupt": FIRST_INTERRUPT}),
+        ("size", positional(memory_lock.checked_size, "name", "size"), {"name": "x", "size": 1}),
+        ("latency", pm_qos.checked, {"microseconds": 1}),
+        ("interrupt", positional(irq.checked, "interrupt"), {"interrupt": FIRST_INTERRUPT}),
     ]
 
 

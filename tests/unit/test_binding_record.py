@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyuio import binding_record
-from pyuio.binding_record import BindingRecord, check_driver_name, parse
+from pyuio.claim import binding_record
+from pyuio.claim.binding_record import BindingRecord, check_driver_name, parse
 from pyuio.errors import PermissionDeniedError
 
 RECORD = BindingRecord("0000:00:04.0", "1234:11e8", "uio_pci_generic", "serial", "", "a-boot")

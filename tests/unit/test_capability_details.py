@@ -6,9 +6,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyuio.capabilities import Capability
-from pyuio.capability_details import details
 from pyuio.pci import ConfigImage, Status
+from pyuio.pci.capabilities import Capability
+from pyuio.pci.capability_details import details
 from tests.unit.test_pci import image
 
 

@@ -239,7 +239,7 @@ def test_bash_completes_commands_and_options(bash: Path) -> None:
 
 def test_bash_completes_devices(bash: Path) -> None:
     """Only what follows the last colon: that is the word that bash replaces."""
-    from pyuio.discovery import devices
+    from pyuio.pci.discovery import devices
 
     addresses = [device.address for device in devices() if device.address and device.address.startswith("0000:00:")]
     if not addresses:

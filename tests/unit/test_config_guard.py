@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyuio.config_guard import owned, what_is_at
-from pyuio.config_space import ConfigSpace
 from pyuio.errors import ConfigLockedError
 from pyuio.pci import ConfigImage
+from pyuio.pci.config_guard import owned, what_is_at
+from pyuio.pci.config_space import ConfigSpace
 from tests.unit.test_pci import recorded
 
 STANDARD, EXTENDED = 0x50, 0x180

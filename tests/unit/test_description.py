@@ -16,8 +16,8 @@ from rich.console import Console
 
 from pyuio.cli import info, listing
 from pyuio.cli.description import description, summary
-from pyuio.discovery import FoundDevice
 from pyuio.errors import DeviceRemovedError
+from pyuio.pci.discovery import FoundDevice
 from tests.unit.test_pci import recorded
 
 PAGE = (Path(__file__).parents[2] / "docs/command-line.md").read_text()

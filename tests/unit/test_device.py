@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyuio
-from pyuio.discovery import find
-from pyuio.interrupt import timeout_nanoseconds
-from pyuio.uio import UioNode
+from pyuio.kernel.uio import UioNode
+from pyuio.pci.discovery import find
+from pyuio.process.timeouts import timeout_nanoseconds
 
 
 @pytest.mark.parametrize("name", ["", "edu", "00:04", "1234", "1234:11e8:1", "/dev/null", "uio", "uio0x", "1234:11g8"])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyuio.routes import Route, parse_messages, parse_route, routes
-from pyuio.storage_use import Mount, parse_mounts, parse_swaps
+from pyuio.claim.disks_in_use import Mount, parse_mounts, parse_swaps
+from pyuio.claim.routes import Route, parse_messages, parse_route, routes
 
 # A guest's, with a disk at a place with a space in it, and a bind mount, which has two optional fields.
 MOUNTINFO = r"""27 1 0:23 / / rw,relatime - overlay root rw,lowerdir=/host,upperdir=/overlay/upper,workdir=/overlay/work

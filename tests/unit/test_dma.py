@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 import pyuio
 from pyuio._native._access import Window
 from pyuio._native._memory import Span, fill_in, hold, leave_out, pointer
-from pyuio.dma_buffer import DmaBuffer
-from pyuio.ranges import FreeRanges
-from pyuio.ring import DescriptorRing
+from pyuio.dma.buffer import DmaBuffer
+from pyuio.dma.free_ranges import FreeRanges
+from pyuio.dma.ring import DescriptorRing
 
 SIZE = 1 << 16
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyuio.bars import Bar
 from pyuio.doctor import CHECKS, device, driver, examine, interrupts, memory, processors, scheduling, something_blocks
 from pyuio.doctor.finding import Answer, Check, Finding, box, counted
 from pyuio.errors import DeviceRemovedError, PermissionDeniedError
-from pyuio.hugepages import HugepageSize
+from pyuio.kernel.hugepages import HugepageSize
+from pyuio.pci.bars import Bar
 
 HUGE = HugepageSize(2 << 20)
 GIGANTIC = HugepageSize(1 << 30)

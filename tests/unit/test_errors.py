@@ -7,7 +7,7 @@ import pytest
 
 import pyuio
 from pyuio import errors
-from pyuio.sysfs import translated
+from pyuio.kernel.sysfs import translated
 
 BUILT_IN = {
     "DriverNotFoundError": LookupError,

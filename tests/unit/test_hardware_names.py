@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pyuio import hardware_names
-from pyuio.hardware_names import HardwareNames, names, names_of
+from pyuio.pci import hardware_names
+from pyuio.pci.hardware_names import HardwareNames, names, names_of
 
 XHCI = "pci:v00001B36d0000000Dsv00001AF4sd00001100bc0Csc03i30"
 

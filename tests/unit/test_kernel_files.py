@@ -18,17 +18,18 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pyuio import binding_record, hugepages, network_use, openers, processors, storage_use, sysfs, uio
-from pyuio.assigned_interrupt import assigned_interrupt
-from pyuio.bars import parse_resources
-from pyuio.config_space import ConfigSpace
+from pyuio.claim import binding_record, disks_in_use, networks_in_use, nodes_in_use
+from pyuio.claim.disks_in_use import Mount, parse_mounts, parse_swaps
+from pyuio.claim.routes import parse_messages
 from pyuio.errors import DeviceRemovedError, KernelFileError
-from pyuio.hugepages import HugepageSize
-from pyuio.link import parse_speed, parse_width
-from pyuio.routes import parse_messages
-from pyuio.scheduling import Thread
-from pyuio.storage_use import Mount, parse_mounts, parse_swaps
-from pyuio.uio import UioMap, UioNode
+from pyuio.kernel import hugepages, processors, sysfs, uio
+from pyuio.kernel.hugepages import HugepageSize
+from pyuio.kernel.scheduling import Thread
+from pyuio.kernel.uio import UioMap, UioNode
+from pyuio.pci.assigned_interrupt import assigned_interrupt
+from pyuio.pci.bars import parse_resources
+from pyuio.pci.config_space import ConfigSpace
+from pyuio.pci.link import parse_speed, parse_width
 
 IN_ONE_DIRECTORY = settings(
     max_examples=60,
@@ -185,7 +186,7 @@ def test_a_mount_point_with_an_odd_name(separator: str) -> None:
 
 def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "mountinfo").write_bytes(b"28 1 8:1 / /a\rb\xff rw - ext4 /dev/sda1 rw\n")
-    text = storage_use._text(tmp_path / "mountinfo")
+    text = disks_in_use._text(tmp_path / "mountinfo")
     assert parse_mounts(text) == [Mount("8:1", "ext4", "/dev/sda1", "/a\rb\udcff")]
 
 
@@ -193,13 +194,13 @@ def test_a_block_device_that_holds_itself(tmp_path: Path) -> None:
     (tmp_path / "dm-0/holders").mkdir(parents=True)
     (tmp_path / "dm-0/dev").write_text("253:0\n")
     (tmp_path / "dm-0/holders/dm-0").symlink_to(tmp_path / "dm-0")
-    assert list(storage_use._stacked(tmp_path / "dm-0")) == [("253:0", "/dev/dm-0")]
+    assert list(disks_in_use._stacked(tmp_path / "dm-0")) == [("253:0", "/dev/dm-0")]
 
 
 @pytest.mark.parametrize("content", [b"", b":", b"1", b"1:2:3", b"x:y", b"1:99999999999999999999", b"-1:-1", b"\xff"])
 def test_a_device_number_that_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "dev").write_bytes(content)
-    openers._nodes_below(tmp_path)
+    nodes_in_use._nodes_below(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["1" * 5000, "٤", "-1", "1_0", ""])
@@ -214,9 +215,9 @@ def test_an_interface_with_an_odd_index(tmp_path: Path, monkeypatch: pytest.Monk
     (function / "net/eth0/ifindex").write_text("one\n")
     (tmp_path / "class").mkdir()
     (tmp_path / "class/eth0").symlink_to(function / "net/eth0")
-    monkeypatch.setattr(network_use, "_NET", tmp_path / "class")
+    monkeypatch.setattr(networks_in_use, "_NET", tmp_path / "class")
     with pytest.raises(KernelFileError, match="ifindex"):
-        network_use.network_uses(function, 0x020000)
+        networks_in_use.network_uses(function, 0x020000)
 
 
 @IN_ONE_DIRECTORY

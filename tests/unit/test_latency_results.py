@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyuio.errors import PyuioError, ResultFileError
-from pyuio.latency.reading import run_of
-from pyuio.latency.results import FIGURES, HIGHEST, Run, Series
+from pyuio.latency.results import FIGURES, HIGHEST, Run, Series, run_of
 
 
 def series_of(values: list[int], way: str = "C", load: str = "idle") -> Series:

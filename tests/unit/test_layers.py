@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyuio.layers import Layers
+from pyuio.rt.setting_stack import Layers
 
 layers = Layers()
 

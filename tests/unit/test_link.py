@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyuio.link import Link, parse_speed, parse_width, read_link
+from pyuio.pci.link import Link, parse_speed, parse_width, read_link
 
 
 def write(directory: Path, **attributes: str) -> Path:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyuio.cli.dump import hexdump
-from pyuio.location import Location, parse_location, parse_number
+from pyuio.inspect.location import Location, parse_location, parse_number
 
 
 @pytest.mark.parametrize(

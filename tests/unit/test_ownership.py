@@ -13,7 +13,7 @@ import pytest
 
 from pyuio.dma import Dma
 from pyuio.errors import ClosedError
-from pyuio.ownership import Owned
+from pyuio.process.fork import Owned
 
 
 class Thing(Owned):

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyuio._native._waiting import ffi, lib
-from pyuio.bars import Bar, parse_resources
-from pyuio.capabilities import Capability
-from pyuio.config_space import ConfigSpace
 from pyuio.errors import ClosedError, DeviceRemovedError
 from pyuio.pci import Command, ConfigImage, Status, parse_address
+from pyuio.pci.bars import Bar, parse_resources
+from pyuio.pci.capabilities import Capability
+from pyuio.pci.config_space import ConfigSpace
 
 DATA = Path(__file__).parent / "data"
 

@@ -21,9 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyuio
-from pyuio import process_memory, processors
 from pyuio._native._realtime import lib
-from pyuio.realtime_report import Report, Setting, Throttling
+from pyuio.kernel import processors
+from pyuio.rt import memory_lock
+from pyuio.rt.report import Report, Setting, Throttling
 
 MIB = 1 << 20
 # What needs no privilege.
@@ -360,12 +361,12 @@ class InTheEnd:
 
 
 def test_ctrl_c_is_not_lost_in_a_finalizer() -> None:
-    before = process_memory.garbage()
+    before = memory_lock.garbage()
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         InTheEnd()
         with pytest.raises(KeyboardInterrupt):
-            process_memory.set_garbage((False, before[1]))
+            memory_lock.set_garbage((False, before[1]))
     finally:
         signal.signal(signal.SIGINT, handler)
-        process_memory.set_garbage(before)
+        memory_lock.set_garbage(before)

@@ -7,8 +7,9 @@ import os
 
 import pytest
 
-from pyuio import KernelSupportError, realtime_kernel
-from pyuio.realtime_kernel import is_realtime, refuse_what_freezes, says_realtime
+from pyuio import KernelSupportError
+from pyuio.kernel import preempt_rt
+from pyuio.kernel.preempt_rt import is_realtime, refuse_what_freezes, says_realtime
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_this_kernel() -> None:
 
 @pytest.mark.parametrize("realtime", [True, False])
 def test_what_is_refused(realtime: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(realtime_kernel, "is_realtime", lambda: realtime)
+    monkeypatch.setattr(preempt_rt, "is_realtime", lambda: realtime)
     for driver in (None, "uio_pci_generic", "uio_cif"):
         refuse_what_freezes("0000:00:04.0", driver)
     if realtime:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pyuio.errors import DriverNotFoundError, RegisterAccessError, RegisterNotFoundError
+from pyuio.inspect.cells import Cell, named_cell, register_map
 from pyuio.region import Region
-from pyuio.register_cells import Cell, named_cell, register_map
 from pyuio.registers import Array, Field, Register, RegisterMap
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pyuio import Field, Register, UnknownValueError
 from pyuio.region import Region
-from pyuio.register_fields import ACCESSES
+from pyuio.registers.fields import ACCESSES
 from tests.unit.register_support import Plain, kind
 
 WIDTHS = st.sampled_from([8, 16, 32, 64])

@@ -13,7 +13,7 @@ import pytest
 
 from pyuio import Field, Register, RegisterMap
 from pyuio.region import Region
-from pyuio.tracing import TracedPortRegion, TracedRegion, begin
+from pyuio.region.tracing import TracedPortRegion, TracedRegion, begin
 
 
 class Control(Register):

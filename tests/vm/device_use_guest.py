@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pyuio.binding import bound_driver
-from pyuio.device_use import uses
-from pyuio.discovery import devices
-from pyuio.openers import openers
-from pyuio.sysfs import PCI_DEVICES
+from pyuio.claim.in_use import uses
+from pyuio.claim.nodes_in_use import openers
+from pyuio.kernel.drivers import bound_driver
+from pyuio.kernel.sysfs import PCI_DEVICES
+from pyuio.pci.discovery import devices
 from tests.guest.support import pyuio_command
 
 failures: list[str] = []

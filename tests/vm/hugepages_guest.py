@@ -5,8 +5,8 @@ from pyuio_drivers import edu
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio.dma import ALL_ADDRESSES
-from pyuio.hugepages import hugepages
+from pyuio.dma.allocator import ALL_ADDRESSES
+from pyuio.kernel.hugepages import hugepages
 from tests.guest.support import start_dma, wait_until
 
 small, large = hugepages()

@@ -6,6 +6,7 @@ from pathlib import Path
 from pyuio_drivers.edu import Edu
 
 import pyuio
+from pyuio.pci import Command
 from tests.guest.support import attribute
 
 address = next(device.address for device in pyuio.devices() if device.ids == "1234:11e8")
@@ -20,7 +21,7 @@ with Edu.open(address) as card:
         refusal = error
     assert isinstance(refusal, OSError), "memory was handed out under an IOMMU that translates"
     print(f"refused: {refusal}")
-    assert not card.device.config.command & pyuio.pci.Command.BUS_MASTER
+    assert not card.device.config.command & Command.BUS_MASTER
 
 # What iommu=pt does at boot, for this group alone; with no driver bound.
 Path("/sys/bus/pci/devices", address, "iommu_group/type").write_text("identity")

@@ -26,7 +26,7 @@ from pyuio_drivers.nvme_errors import (
 from pyuio_drivers.nvme_structures import AQA, CC, CC_EN, CC_SHN, CC_SHN_NORMAL, CSTS, CSTS_RDY, IDENTIFY, INTMC, INTMS
 
 import pyuio
-from pyuio.hugepages import hugepages
+from pyuio.kernel.hugepages import hugepages
 from pyuio.pci import Command
 
 MAIN, FAULTY, SLOW, MANY, EMPTY = (f"0000:00:0{number}.0" for number in range(1, 6))

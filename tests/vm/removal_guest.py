@@ -27,10 +27,10 @@ from unittest import mock
 from pyuio_drivers.edu import LIVENESS, Edu
 
 import pyuio
-import pyuio.discovery
-import pyuio.inspection
+from pyuio.inspect.inspection import Inspection
+from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS
+from pyuio.pci.discovery import find
 from pyuio.region import Region
-from pyuio.sysfs import PCI_DEVICES, PCI_DRIVERS
 
 PORTS = ("0000:00:10.0", "0000:00:11.0", "0000:00:12.0")  # with a card behind each: card0, card1, card2
 ROOT_BUS = ("0000:00:18.0", "0000:00:19.0", "0000:00:1a.0")  # cards on the root bus: root0, root1, root2
@@ -317,7 +317,7 @@ def pull(port: str, name: str) -> None:
     """
     driver = Path("/sys/bus/pci_express/drivers/pciehp")
     (driver / "unbind").write_text(next(path.name for path in driver.glob(f"{port}:*")))
-    with pyuio.inspection.Inspection(pyuio.discovery.find(port)) as slot:
+    with Inspection(find(port)) as slot:
         express = next(one for one in slot.config.capabilities() if one.id == 0x10)
         with slot.config.unlocked() as config:
             config.write16(express.offset + 0x18, config.read16(express.offset + 0x18) | 0x0700)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pyuio import binding
-from pyuio.discovery import find
-from pyuio.inspection import Inspection
+from pyuio.claim import binding
+from pyuio.inspect.inspection import Inspection
+from pyuio.kernel.drivers import bound_driver
+from pyuio.pci.discovery import find
 from tests.guest.support import PATIENCE, PCI_SERIAL, Cards, pyuio_beside, pyuio_command
 
 SCRATCH = "bar0+7"  # of a 16550: keeps what is written, and does nothing with it
@@ -48,7 +49,7 @@ def test_a_device_that_is_bound_to_nothing(edu: str) -> None:
     }
     assert output("write", edu, "bar0+0x80", "0x123456789a", "--width", "64") == ""
     assert output("read", edu, "bar0+0x80", "--width", "64") == "0x000000123456789a\n"
-    assert binding.bound_driver(edu) is None
+    assert bound_driver(edu) is None
 
 
 def test_a_device_that_a_driver_in_user_space_has(edu: str) -> None:
@@ -159,7 +160,7 @@ def test_a_device_that_a_kernel_driver_has(cards: Cards) -> None:
         assert "warning" in done.stderr
         assert output("read", serial, "config", "--width", "16") == "0x1b36\n"
         assert "I/O ports have no 64-bit access" in failure(2, "read", serial, "bar0", "--width", "64")
-    assert binding.bound_driver(serial) == "serial"
+    assert bound_driver(serial) == "serial"
 
 
 def test_dumps(edu: str) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import pyuio
-from pyuio import binding, binding_record
+from pyuio.claim import binding, binding_record
+from pyuio.kernel.drivers import bound_driver
 from tests.guest.support import PATIENCE, PCI_SERIAL, Beside, Cards, attribute, pyuio_command
 
 
@@ -22,10 +23,10 @@ def serial(cards: Cards) -> Iterator[str]:
     """The address of a serial port, given back to its kernel driver afterwards, whatever the test left."""
     (address,) = cards(PCI_SERIAL)
     yield address
-    if binding.bound_driver(address) != "serial":
+    if bound_driver(address) != "serial":
         override = Path("/sys/bus/pci/devices", address, "driver_override")
         override.write_text("\n")
-        if binding.bound_driver(address) is not None:
+        if bound_driver(address) is not None:
             override.with_name("driver").joinpath("unbind").write_text(address)
         Path("/sys/bus/pci/drivers/serial/bind").write_text(address)
     binding_record.forget(address)
@@ -40,13 +41,13 @@ def test_what_had_no_driver(edu: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{edu} is bound to uio_pci_generic as /dev/uio")
     assert "leaves it without a driver" in done.stdout
-    assert binding.bound_driver(edu) == "uio_pci_generic"
+    assert bound_driver(edu) == "uio_pci_generic"
     again = pyuio_command("bind", edu.removeprefix("0000:"))
     assert (again.returncode, "bound to uio_pci_generic already as /dev/uio" in again.stdout) == (0, True)
     node = again.stdout.split(" as ")[1].split(":")[0]
     done = pyuio_command("unbind", node)
     assert done.stdout == f"{edu} is released from uio_pci_generic, and has no driver\n"
-    assert (done.returncode, binding.bound_driver(edu), attribute(edu, "driver_override")) == (0, None, "(null)")
+    assert (done.returncode, bound_driver(edu), attribute(edu, "driver_override")) == (0, None, "(null)")
     again = pyuio_command("unbind", edu)
     assert (again.returncode, again.stdout) == (0, f"{edu} has no driver: nothing to undo\n")
     assert not record_of(edu).exists()
@@ -57,13 +58,13 @@ def test_what_had_a_driver(serial: str) -> None:
     assert (done.returncode, f"pyuio unbind {serial} gives it back to serial\n" in done.stdout) == (0, True)
     # By way of another driver: what counts is the first.
     assert pyuio_command("bind", serial, "--driver", "pci-stub").returncode == 0
-    assert binding.bound_driver(serial) == "pci-stub"
+    assert bound_driver(serial) == "pci-stub"
     done = pyuio_command("unbind", serial)
     assert (done.returncode, done.stdout) == (
         0,
         f"{serial} is released from pci-stub, and has its kernel driver serial\n",
     )
-    assert (binding.bound_driver(serial), attribute(serial, "driver_override")) == ("serial", "(null)")
+    assert (bound_driver(serial), attribute(serial, "driver_override")) == ("serial", "(null)")
     again = pyuio_command("unbind", serial)
     assert (again.returncode, again.stdout) == (0, f"{serial} has its kernel driver serial: nothing to undo\n")
 
@@ -89,9 +90,9 @@ def test_what_a_killed_driver_had_is_given_back(serial: str) -> None:
         assert f"process {driver.pid} (python" in refused.stderr
         driver.send_signal(signal.SIGKILL)
         driver.wait(PATIENCE)
-    assert binding.bound_driver(serial) == "uio_pci_generic"
+    assert bound_driver(serial) == "uio_pci_generic"
     assert pyuio_command("unbind", serial).returncode == 0
-    assert binding.bound_driver(serial) == "serial"
+    assert bound_driver(serial) == "serial"
 
 
 def test_opening_what_is_bound_forgets_nothing(serial: str) -> None:
@@ -100,10 +101,10 @@ def test_opening_what_is_bound_forgets_nothing(serial: str) -> None:
     undo = binding.bind(serial, "pci-stub")
     assert json.loads(record_of(serial).read_text())["driver"] == "pci-stub"
     undo.undo()
-    assert binding.bound_driver(serial) == "uio_pci_generic"
+    assert bound_driver(serial) == "uio_pci_generic"
     assert record_of(serial).read_text() == before
     assert pyuio_command("unbind", serial).returncode == 0
-    assert binding.bound_driver(serial) == "serial"
+    assert bound_driver(serial) == "serial"
 
 
 @pytest.mark.parametrize("spoil", ["boot", "text", "writable"])
@@ -120,9 +121,9 @@ def test_a_record_that_is_not_to_be_believed(serial: str, spoil: str) -> None:
     assert done.returncode == 0
     assert "what it had before is not known" in done.stdout
     assert (str(path) in done.stderr) == (spoil != "boot")
-    assert binding.bound_driver(serial) is None
+    assert bound_driver(serial) is None
     subprocess.run(["sh", "-c", done.stdout.split("choose: ")[1]], check=True)
-    assert binding.bound_driver(serial) == "serial"
+    assert bound_driver(serial) == "serial"
 
 
 def test_a_driver_that_is_not_there(serial: str) -> None:
@@ -132,14 +133,14 @@ def test_a_driver_that_is_not_there(serial: str) -> None:
     assert "it is not among this kernel's modules" in done.stderr
     done = pyuio_command("bind", serial, "--driver", "../../devices")
     assert (done.returncode, "cannot be a kernel driver's name" in done.stderr) == (2, True)
-    assert binding.bound_driver(serial) == "serial"
+    assert bound_driver(serial) == "serial"
 
 
 def test_a_driver_that_does_not_take_the_device(serial: str) -> None:
     done = pyuio_command("bind", serial, "--driver", "shpchp", "--force")
     assert done.returncode == 1
     assert "no driver shpchp" in done.stderr or f"shpchp did not take {serial}" in done.stderr
-    assert (binding.bound_driver(serial), attribute(serial, "driver_override")) == ("serial", "(null)")
+    assert (bound_driver(serial), attribute(serial, "driver_override")) == ("serial", "(null)")
     assert not record_of(serial).exists()
 
 

@@ -18,11 +18,12 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio import binding
-from pyuio.discovery import find
+from pyuio.claim import binding
 from pyuio.doctor import CHECKS, Finding, examine, facts, something_blocks
-from pyuio.hugepages import hugepages
-from pyuio.realtime_kernel import is_realtime
+from pyuio.kernel.drivers import load_driver
+from pyuio.kernel.hugepages import hugepages
+from pyuio.kernel.preempt_rt import is_realtime
+from pyuio.pci.discovery import find
 from tests.guest.support import (
     EDU,
     PCI_SERIAL,
@@ -205,7 +206,7 @@ def test_the_module() -> None:
         replaced = finding("uio_pci_generic")
         assert replaced.state == "blocks"
         with pytest.raises(pyuio.PyuioError):
-            binding.load_driver("uio_pci_generic")
+            load_driver("uio_pci_generic")
     finally:
         override.unlink(missing_ok=True)
         shell("modprobe uio_pci_generic")

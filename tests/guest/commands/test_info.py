@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import pyuio
-from pyuio.sysfs import PCI_DEVICES
+from pyuio.kernel.sysfs import PCI_DEVICES
 from tests.guest import pciutils
 from tests.guest.support import EDU, PCI_SERIAL, PCI_TESTDEV, Cards, attribute, pyuio_command
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 from pyuio_drivers import edu as edu_driver
 
-from pyuio import binding
-from pyuio.discovery import find
-from pyuio.inspection import Inspection
+from pyuio.claim import binding
+from pyuio.inspect.inspection import Inspection
 from pyuio.pci import Status
+from pyuio.pci.discovery import find
 from tests.guest.support import (
     INTERRUPT_DISABLE,
     PATIENCE,

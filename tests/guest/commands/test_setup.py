@@ -21,8 +21,9 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio import binding
-from pyuio.permission import LIMITS, RULES, Permission
+from pyuio.claim import binding
+from pyuio.claim.permission import LIMITS, RULES, Permission
+from pyuio.kernel.drivers import bound_driver
 from tests.guest.support import EDU, Cards, attribute, command_register, pyuio_command
 
 MEMBER, STRANGER, GROUP = "pyuio-member", "nobody", "pyuio-test"
@@ -122,7 +123,7 @@ def card(cards: Cards) -> Iterator[str]:
         for command in (("userdel", MEMBER), ("groupdel", GROUP)):
             subprocess.run(command, check=False, capture_output=True)
     assert f"{address} is root's alone again, and has no driver" in said
-    assert binding.bound_driver(address) is None
+    assert bound_driver(address) is None
     assert owners(address) == before
     assert not list(RULES.glob("*pyuio*"))
     assert not list(LIMITS.glob("*pyuio*"))
@@ -255,5 +256,5 @@ def test_what_is_in_the_way(card: str, cards: Cards) -> None:
         run("mount", "-t", "tmpfs", "-o", "ro", "none", str(RULES))
         stack.callback(run, "umount", str(RULES))
         assert "Read-only file system" in setup_fails(address, "--group", GROUP)
-    assert binding.bound_driver(address) is None
+    assert bound_driver(address) is None
     assert [path.name for path in RULES.glob("*pyuio*")] == [f"70-pyuio-{card}.rules"]

@@ -11,8 +11,9 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio import binding, realtime_kernel
+from pyuio.claim import binding
 from pyuio.interrupt import Interrupt
+from pyuio.kernel import preempt_rt
 from tests.guest.support import INTERRUPT_DISABLE, command_register
 
 KINDS = ("uio_pci_generic", "igb_uio-legacy", "igb_uio-msi")
@@ -22,8 +23,8 @@ KINDS = ("uio_pci_generic", "igb_uio-legacy", "igb_uio-msi")
 def kind(request: pytest.FixtureRequest) -> Iterator[str]:
     """A kernel driver, loaded, and the way in which it delivers interrupts."""
     driver, _, mode = str(request.param).partition("-")
-    if driver == realtime_kernel.FREEZES and realtime_kernel.is_realtime():
-        pytest.skip(realtime_kernel.WHY)
+    if driver == preempt_rt.FREEZES and preempt_rt.is_realtime():
+        pytest.skip(preempt_rt.WHY)
     if mode:
         subprocess.run(["modprobe", "uio"], check=True)
         module: Path = request.getfixturevalue("igb_uio")

@@ -17,8 +17,8 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio.hugepages import hugepages
 from pyuio.interrupt import Interrupt
+from pyuio.kernel.hugepages import hugepages
 from tests.guest.support import (
     BUS_MASTER,
     PATIENCE,

@@ -16,9 +16,9 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio import binding
+from pyuio.claim import binding
 from pyuio.interrupt import Interrupt
-from pyuio.sysfs import PCI_DRIVERS
+from pyuio.kernel.sysfs import PCI_DRIVERS
 from tests.guest.support import PATIENCE, Later, forked
 
 

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: MIT
+"""Binding a kernel driver to a PCI function, and giving the function back to the driver it had.
+
+Through ``driver_override`` and ``drivers_probe``, which concern one function only; an id written to ``new_id`` would
+take every card of the kind (Documentation/ABI/testing/sysfs-bus-pci). What a function had is remembered for other
+processes, too: `unbind` gives it back after whoever bound it was killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pyuio.claim import binding_record
+from pyuio.claim.binding_record import BindingRecord
+from pyuio.errors import BindingError, DeviceBusyError, DeviceRemovedError
+from pyuio.kernel import trusted_file
+from pyuio.kernel.drivers import UIO_PCI_GENERIC, bound_driver, is_for_user_space, load_driver
+from pyuio.kernel.preempt_rt import refuse_what_freezes
+from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, read_optional, read_text, translated
+from pyuio.kernel.trusted_file import boot_id
+from pyuio.pci.address import ids_of
+from pyuio.process.signals import postponed_signals
+
+_LOCK_SECONDS = 10.0
+
+_log = logging.getLogger("pyuio.binding")
+
+
+def bind_command(address: str, driver: str = UIO_PCI_GENERIC) -> str:
+    """Return the shell commands, on one line, that bind `driver` to a PCI function as root."""
+    device = PCI_DEVICES / address
+    release = f" && echo {address} > {device}/driver/unbind" if bound_driver(address) else ""
+    override = f"modprobe {driver} && echo {driver} > {device}/driver_override"
+    return f"{override}{release} && echo {address} > /sys/bus/pci/drivers_probe"
+
+
+def _write(address: str, target: Path, text: str) -> None:
+    try:
+        target.write_text(text)
+    except FileNotFoundError as error:
+        raise DeviceRemovedError(errno.ENODEV, f"writing {target}: there is no device {address}") from error
+    except OSError as error:
+        raise translated(error, f"writing {text.strip()!r} to {target}", BindingError) from error
+
+
+@contextmanager
+def _alone(address: str) -> Iterator[None]:
+    """Keep every other thread and process of pyuio from binding and unbinding a function in a ``with`` block."""
+    path = PCI_DEVICES / address / "driver_override"
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise DeviceRemovedError(errno.ENODEV, f"opening {path}: there is no device {address}") from error
+    try:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    who = f"another process binds or unbinds it (fuser {path} shows which)"
+                    raise DeviceBusyError(errno.EBUSY, f"{address}: {who}, and was not done in time") from error
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(file)
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A driver bound to a PCI function, and what is needed to undo that.
+
+    Attributes:
+        address: of the function.
+        driver: the kernel driver that was bound.
+        previous: the driver that had the function before, or None.
+        previous_override: ``driver_override`` before, "" for none.
+        earlier: what was remembered of the function before.
+    """
+
+    address: str
+    driver: str
+    previous: str | None
+    previous_override: str
+    earlier: BindingRecord | None = None
+
+    def undo(self) -> None:
+        """Release the function and give it back to the driver it had, if any; nothing when the function is gone.
+
+        Raises:
+            BindingError: the previous driver did not take it back.
+            DeviceBusyError: another process did not let go of it.
+        """
+        if self.driver == self.previous:
+            return
+        with postponed_signals():
+            try:
+                with _alone(self.address):
+                    self.undo_alone()
+            except DeviceRemovedError:
+                _remember(self.address, self.earlier)
+
+    def undo_alone(self) -> None:
+        """Do that for a caller that keeps others out."""
+        self._undo()
+        _remember(self.address, self.earlier)
+
+    def _undo(self) -> None:
+        device = PCI_DEVICES / self.address
+        _put_back_interrupts(device)
+        # An empty line clears the override.
+        _write(self.address, device / "driver_override", self.previous_override + "\n")
+        if bound_driver(self.address) == self.driver != self.previous:
+            _write(self.address, device / "driver/unbind", self.address)
+        if self.previous is not None and bound_driver(self.address) != self.previous:
+            if not (PCI_DRIVERS / self.previous).exists():
+                reason = (
+                    f"{self.address} cannot be given back: its driver {self.previous} is not loaded any more; load its "
+                    f"module, which takes the device by itself"
+                )
+                raise BindingError(errno.ENODEV, reason)
+            _write(self.address, PCI_DRIVERS / self.previous / "bind", self.address)
+        _log.info("%s: released from %s, with %s again", self.address, self.driver, self.previous or "no driver")
+
+
+def _put_back_interrupts(device: Path) -> None:
+    """Put back what drivers that were killed have changed of a function's interrupts, before these are gone."""
+    numbers = _names(device / "msi_irqs") | {read_optional(device / "irq") or "0"}
+    for number in numbers & {name.partition(".")[0] for name in _names(trusted_file.RUN / "interrupts")}:
+        # At the end of the interpreter nothing can be imported any more; then the next one does it.
+        with suppress(ImportError):
+            from pyuio.kernel import irq_record
+
+            irq_record.put_back(int(number))
+
+
+def _names(directory: Path) -> set[str]:
+    try:
+        return {entry.name for entry in directory.iterdir()}
+    except OSError:
+        return set()
+
+
+def _remember(address: str, record: BindingRecord | None) -> None:
+    """Keep what a function had for other processes, or forget it; it is logged when that is not possible."""
+    try:
+        if record is None:
+            binding_record.forget(address)
+        else:
+            binding_record.save(record)
+    except OSError as error:
+        _log.warning("%s: what driver it had is not remembered: %s", address, error)
+
+
+def bind(address: str, driver: str = UIO_PCI_GENERIC) -> Binding:
+    """Bind a kernel driver to a PCI function, taking it from the one that has it, and return how to undo that.
+
+    One that the driver has already stays as it is, and undoing does nothing. Of several processes that bind the same
+    function at once one does it, and the others find it done.
+
+    Args:
+        address: in the kernel's form, ``0000:00:04.0``.
+        driver: its module is loaded if need be.
+
+    Raises:
+        BindingError: the kernel refused; the function is with its previous driver again.
+        DeviceBusyError: another process did not let go of it.
+        DeviceRemovedError: there is no such function.
+        KernelSupportError: this kernel does not have the driver, or could freeze with it.
+        PermissionDeniedError: not root.
+    """
+    refuse_what_freezes(address, driver)
+    load_driver(driver)
+    with postponed_signals(), _alone(address):
+        return _bind(address, driver)
+
+
+def _bind(address: str, driver: str) -> Binding:
+    device = PCI_DEVICES / address
+    try:
+        text = read_text(device / "driver_override")
+        override = "" if text == "(null)" else text
+        now = previous = bound_driver(address)
+        earlier = binding_record.load(address)
+        ids, boot = ids_of(address), boot_id()
+    except FileNotFoundError as error:
+        raise DeviceRemovedError(errno.ENODEV, f"binding {driver}: there is no device {address}") from error
+    if now == driver:
+        return Binding(address, driver, now, override)
+    if earlier is not None and now in (None, earlier.previous):
+        # Whoever bound it was killed half way: what counts is what was before that.
+        previous, override, earlier = earlier.previous, earlier.previous_override, None
+    record = BindingRecord(address, ids, driver, previous, override, boot)
+    if earlier is not None and earlier.driver == now:
+        # That driver is pyuio's own doing: what counts is who had the function before it.
+        record = replace(earlier, driver=driver)
+    else:
+        earlier = None
+    binding = Binding(address, driver, previous, override, earlier)
+    # What is there already: who may not write that is told before anything is remembered.
+    _write(address, device / "driver_override", ("" if text == "(null)" else text) + "\n")
+    try:
+        # Before the first change: whoever is killed in the middle leaves it to be undone.
+        _remember(address, record)
+        _write(address, device / "driver_override", driver)
+        if now is not None:
+            _write(address, device / "driver/unbind", address)
+        _write(address, PCI_DRIVERS.parent / "drivers_probe", address)
+        if bound_driver(address) != driver:
+            raise BindingError(errno.EINVAL, f"{driver} did not take {address}; the kernel log (dmesg) says why")
+    except BaseException:
+        binding.undo_alone()
+        raise
+    _log.info("%s: bound to %s, taken from %s", address, driver, previous or "no driver")
+    return binding
+
+
+@dataclass(frozen=True)
+class Unbinding:
+    """What `unbind` did.
+
+    Attributes:
+        released: the driver that the function was taken from, or None.
+        driver: the kernel driver that has the function now, or None.
+        given_back: whether that driver got it just now.
+        known: whether it was known what driver the function had before it was bound.
+    """
+
+    released: str | None
+    driver: str | None
+    given_back: bool = False
+    known: bool = True
+
+
+def unbind(address: str) -> Unbinding:
+    """Give a function back to the kernel driver it had before pyuio, in this process or another, bound one.
+
+    Of one that was bound by something else it is not known who had it: it is left without a driver. A function that an
+    ordinary kernel driver has, or none, is left alone.
+
+    Args:
+        address: in the kernel's form, ``0000:00:04.0``.
+
+    Raises:
+        BindingError: the kernel refused, or the previous driver did not take the function back.
+        DeviceBusyError: another process did not let go of it.
+        DeviceRemovedError: there is no such function.
+        PermissionDeniedError: not root.
+    """
+    with postponed_signals(), _alone(address):
+        driver = bound_driver(address)
+        record = binding_record.load(address)
+        if record is not None and driver in (None, record.driver, record.previous):
+            Binding(address, record.driver, record.previous, record.previous_override).undo_alone()
+            now = bound_driver(address)
+            return Unbinding(None if driver == now else driver, now, given_back=now not in (None, driver))
+        _remember(address, None)  # something else bound it since
+        if driver is None or not is_for_user_space(address):
+            return Unbinding(None, driver)
+        Binding(address, driver, None, "").undo_alone()
+        return Unbinding(driver, bound_driver(address), known=False)

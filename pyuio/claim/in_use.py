@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""What the machine is using a PCI function for: whether it may be taken from its kernel driver.
+
+Disks with a mounted file system, network interfaces that carry a route, bridges, the display and the console, and
+device nodes that a process has open. What is not seen: who talks to a device by way of the kernel without any of these,
+and, without root, other users' processes.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from pyuio.claim.disks_in_use import storage_uses
+from pyuio.claim.networks_in_use import network_uses
+from pyuio.claim.nodes_in_use import openers
+from pyuio.errors import DeviceRemovedError
+from pyuio.kernel.sysfs import PCI_DEVICES, read_number, read_optional
+
+_BRIDGE = 0x06  # base class, PCI Code and ID Assignment Specification
+_TTY = Path("/sys/class/tty")
+_VT_CONSOLES = Path("/sys/class/vtconsole")
+
+
+def _bridge_uses(function: Path) -> list[str]:
+    behind = sum((entry / "vendor").exists() for entry in function.glob("????:??:??.?"))
+    return [f"it is a bridge, with {behind} functions directly behind it" if behind else "it is a bridge"]
+
+
+def _display_uses(function: Path) -> list[str]:
+    """Return what is shown by the function (Documentation/ABI/testing/sysfs-bus-pci, drivers/video/fbdev/core)."""
+    reasons = []
+    if read_optional(function / "boot_vga") == "1":
+        reasons.append("it is the display that the machine started with (boot_vga)")
+    on_framebuffer = any(
+        read_optional(console / "bind") == "1" and "frame buffer" in (read_optional(console / "name") or "")
+        for console in _VT_CONSOLES.glob("vtcon*")
+    )
+    if on_framebuffer:
+        reasons += [f"its {entry.name} shows the console" for entry in sorted(function.glob("graphics/fb*"))]
+    for connector in sorted(function.glob("drm/card*/card*-*")):
+        if read_optional(connector / "enabled") == "enabled":
+            reasons.append(f"it drives the display at {connector.name}")
+    return reasons
+
+
+def _console_uses(function: Path) -> list[str]:
+    """Return the kernel's consoles among the function's terminals (Documentation/ABI/testing/sysfs-tty)."""
+    active = (read_optional(_TTY / "console/active") or "").split()
+    return [
+        f"{name} is a console of the kernel's"
+        for name in active
+        if (_TTY / name).exists() and (_TTY / name).resolve().is_relative_to(function)
+    ]
+
+
+def _virtual_function_uses(function: Path) -> list[str]:
+    count = read_optional(function / "sriov_numvfs") or "0"
+    return [] if count == "0" else [f"it has {count} virtual functions (sriov_numvfs)"]
+
+
+def uses(address: str) -> list[str]:
+    """Return what a PCI function is used for, a sentence for each, without a full stop; [] for nothing that is seen.
+
+    Args:
+        address: in the kernel's form, ``0000:00:04.0``.
+
+    Raises:
+        DeviceRemovedError: there is no such function.
+    """
+    function = (PCI_DEVICES / address).resolve()
+    try:
+        class_code = read_number(function / "class", 16)
+    except FileNotFoundError as error:
+        raise DeviceRemovedError(errno.ENODEV, f"there is no device {address}") from error
+    if class_code >> 16 == _BRIDGE:
+        return _bridge_uses(function)  # the rest would be that of what is behind it
+    return [
+        *storage_uses(function),
+        *network_uses(function, class_code),
+        *_display_uses(function),
+        *_console_uses(function),
+        *_virtual_function_uses(function),
+        *openers(function),
+    ]
+
+
+def opened_by(address: str) -> list[str]:
+    """Return a sentence for each process, other than this one, that has a device node of the function open."""
+    return openers((PCI_DEVICES / address).resolve())

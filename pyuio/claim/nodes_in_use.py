@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""Which processes have the device nodes of a PCI function open: a getty its terminal, a desktop its display.
+
+Source: proc(5), ``/proc/PID/fd``. Without root only the user's own processes are seen.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from pyuio.claim.disks_in_use import subsystems
+from pyuio.kernel.sysfs import link_name
+
+_VFIO = Path("/dev/vfio")
+# They look at every device that comes, and are gone in a moment.
+_PASSING = ("systemd-udevd", "(udev-worker)", "udevd")
+
+Node = tuple[bool, int]
+"""Whether it is a block device, and its number."""
+
+
+def _nodes_below(directory: Path) -> set[Node]:
+    found = set()
+    for place, _directories, files in os.walk(directory):
+        if "dev" not in files:
+            continue
+        try:
+            major, minor = Path(place, "dev").read_text().split(":")
+            number = os.makedev(int(major), int(minor))
+        except (OSError, ValueError, OverflowError):  # it has just gone
+            continue
+        found.add((link_name(Path(place, "subsystem")) == "block", number))
+    return found
+
+
+def _vfio_nodes(function: Path) -> set[Node]:
+    """Return the node of the function's IOMMU group: who has it has every device in it."""
+    group = link_name(function / "iommu_group")
+    found = set()
+    for name in (group, f"noiommu-{group}") if group else ():
+        try:
+            found.add((False, (_VFIO / name).stat().st_rdev))
+        except OSError:
+            continue
+    return found
+
+
+def _opened_by(process: Path, nodes: set[Node]) -> Iterable[str]:
+    """Return the paths of those nodes that a process has open."""
+    found = set()
+    for entry in (process / "fd").iterdir():
+        # The link first: to look at a file on a server that is away would take for ever.
+        path = str(entry.readlink())
+        if not path.startswith("/dev/"):
+            continue
+        try:
+            status = entry.stat()
+        except OSError:
+            continue
+        if (stat.S_ISBLK(status.st_mode), status.st_rdev) in nodes and not stat.S_ISREG(status.st_mode):
+            found.add(path)
+    return sorted(found)
+
+
+def openers(function: Path) -> list[str]:
+    """Return a sentence for each process, other than this one, that has a device node of a function open.
+
+    Args:
+        function: its directory in sysfs, resolved.
+    """
+    nodes = _nodes_below(function) | _vfio_nodes(function)
+    for subsystem in subsystems(function):
+        nodes |= _nodes_below(subsystem)
+    reasons = []
+    for process in sorted(Path("/proc").iterdir()):
+        if not nodes or not process.name.isdecimal() or int(process.name) == os.getpid():
+            continue
+        try:
+            name = (process / "comm").read_text(errors="replace").strip()
+            if name not in _PASSING and (paths := _opened_by(process, nodes)):
+                reasons.append(f"process {process.name} ({name}) has {', '.join(paths)} open")
+        except OSError:  # another user's, or it has just ended
+            continue
+    return reasons

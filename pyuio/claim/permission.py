@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: MIT
+"""What lets the members of a group drive one PCI function without root: a udev rule, and limits for real time.
+
+The kernel asks for no capability where the files of a function are written or mapped; their mode alone decides
+(``drivers/pci/pci-sysfs.c``: pci_write_config, pci_mmap_resource; lockdown forbids both to everybody). So udev gives
+``config``, ``resourceN`` and ``/dev/uioN`` to the group each time the function appears. Binding stays root's, that is
+udev's: who may write ``drivers_probe`` or a driver's ``bind`` reaches other functions, too.
+
+Sources: udev(7), limits.conf(5), systemd.exec(5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import logging
+import os
+import re
+import shutil
+import stat
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyuio.errors import SetupError
+from pyuio.kernel.drivers import UIO_PCI_GENERIC
+from pyuio.kernel.sysfs import PCI_DEVICES, translated
+from pyuio.kernel.uio import UioNode
+from pyuio.pci.address import ids_of
+
+RULES = Path("/etc/udev/rules.d")
+LIMITS = Path("/etc/security/limits.d")
+SETTLE_SECONDS = 30
+# What pyuio.realtime takes without being told otherwise.
+_REALTIME_PRIORITY = 89
+_GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_log = logging.getLogger("pyuio.permission")
+
+
+def checked_group(name: str) -> str:
+    """Return the name of a group that may be given a card. ValueError: it is root's, or cannot be one."""
+    if not _GROUP.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot be a group: up to 31 of a-z, 0-9, _ and -, a letter or _ first (groupadd(8))"
+        )
+    if name == "root":
+        raise ValueError("the group root needs no permission; name one for those who shall drive the card")
+    return name
+
+
+@dataclass(frozen=True)
+class Permission:
+    """A group's permission to drive one function.
+
+    Attributes:
+        address: of the function, in the kernel's form.
+        vendor, device: its ids, 4 hexadecimal digits each: another card in its place gets nothing.
+        group: the group's name, checked.
+    """
+
+    address: str
+    vendor: str
+    device: str
+    group: str
+
+    @classmethod
+    def of(cls, address: str, group: str) -> Permission:
+        """Return that for the function at an address. ValueError: the group cannot be one; OSError: it is gone."""
+        vendor, device = ids_of(address).split(":")
+        return cls(address, vendor, device, checked_group(group))
+
+    @property
+    def rule_path(self) -> Path:
+        """Where the udev rule goes."""
+        return rule_path(self.address)
+
+    @property
+    def limits_path(self) -> Path:
+        """Where the group's limits go; one file for all its cards."""
+        return LIMITS / f"pyuio-{self.group}.conf"
+
+    def rule(self) -> str:
+        """Return the udev rule: bind the function if nothing has it, give its files to the group."""
+        ids = f'{{vendor}}=="0x{self.vendor}"', f'{{device}}=="0x{self.device}"'
+        driver = UIO_PCI_GENERIC
+        bind = f"[ -e driver ] || {{ modprobe {driver}; echo {self.address} >/sys/bus/pci/drivers_probe; }}"
+        give = f"chgrp {self.group} config resource[0-5]*; chmod g+rw config resource[0-5]*"
+        return "\n".join(
+            [
+                f"# By pyuio setup: members of the group {self.group} may drive {self.address}, and no other card.",
+                f"# To take it back: pyuio setup --undo {self.address}",
+                f'ACTION=="add", SUBSYSTEM=="pci", KERNEL=="{self.address}", ATTR{ids[0]}, ATTR{ids[1]}, '
+                f'ATTR{{driver_override}}="{driver}", '
+                f"RUN+=\"/bin/sh -c 'PATH={_PATH}; cd %S%p || exit; {bind}; {give}'\"",
+                f'SUBSYSTEM=="uio", KERNELS=="{self.address}", ATTRS{ids[0]}, ATTRS{ids[1]}, '
+                f'GROUP="{self.group}", MODE="0660"',
+                "",
+            ]
+        )
+
+    def limits(self) -> str:
+        """Return what goes to limits.d: for SCHED_FIFO, and to lock memory."""
+        return (
+            f"# By pyuio setup: what pyuio.realtime() needs, from the next login on.\n"
+            f"@{self.group} - rtprio {_REALTIME_PRIORITY}\n"
+            f"@{self.group} - memlock unlimited\n"
+        )
+
+    def unit(self) -> str:
+        """Return the part of a systemd unit for a service that drives the card without root."""
+        return (
+            "[Service]\n"
+            f"User=somebody\n"
+            f"SupplementaryGroups={self.group}\n"
+            f"LimitRTPRIO={_REALTIME_PRIORITY}\n"
+            f"LimitMEMLOCK=infinity\n"
+            "NoNewPrivileges=yes\n"
+            "# Only for DMA, which needs physical addresses; SCHED_FIFO needs no capability with the limits above.\n"
+            "AmbientCapabilities=CAP_SYS_ADMIN\n"
+            "CapabilityBoundingSet=CAP_SYS_ADMIN\n"
+        )
+
+    def files(self) -> list[Path]:
+        """Return the files that the group gets, those that are there now; OSError: the function is gone."""
+        directory = PCI_DEVICES / self.address
+        node = UioNode.of_device(directory)
+        return [directory / "config", *sorted(directory.glob("resource[0-5]*")), *([node.path] if node else [])]
+
+    def write(self) -> list[Path]:
+        """Write the rule and the limits, making the group if there is none; return the files that changed.
+
+        Raises:
+            PermissionDeniedError: this user may not.
+            SetupError: the group cannot be made, or a file not be written.
+        """
+        _make_group(self.group)
+        wanted = ((self.rule_path, self.rule()), (self.limits_path, self.limits()))
+        return [path for path, text in wanted if _write(path, text)]
+
+    def apply(self) -> None:
+        """Have udev do now what it does when the card appears, and see that it did.
+
+        Raises:
+            SetupError: the files are not the group's afterwards.
+        """
+        _reload_rules()
+        directory = PCI_DEVICES / self.address
+        node = UioNode.of_device(directory)
+        devices = [directory, *([node.directory] if node else [])]
+        _run("udevadm", "trigger", "--action=add", *map(str, devices))
+        _run("udevadm", "settle", f"--timeout={SETTLE_SECONDS}")
+        number = grp.getgrnam(self.group).gr_gid
+        for path in self.files():
+            status = path.stat()
+            if status.st_gid != number or status.st_mode & 0o060 != 0o060:
+                reason = (
+                    f"{path} is not the group {self.group}'s: udev did not apply {self.rule_path}; is it running? "
+                    f"(journalctl -u systemd-udevd, udevadm test {directory})"
+                )
+                raise SetupError(errno.EPERM, reason)
+        _log.info("%s: may be driven by members of %s", self.address, self.group)
+
+
+def rule_path(address: str) -> Path:
+    """Return where the udev rule for a function goes: after the names are given, before modules are loaded."""
+    return RULES / f"70-pyuio-{address}.rules"
+
+
+def group_of(rule: str) -> str | None:
+    """Return the group that a rule gives a card to, or None."""
+    match = re.search(r'GROUP="([^"]+)"', rule)
+    return match[1] if match else None
+
+
+def undo(address: str) -> list[Path]:
+    """Take a permission back, as far as files go: the rule, the limits if no other card needs them.
+
+    The group stays: who is in it is not pyuio's to decide. The function, if it is there, is root's again; which driver
+    it has does not change.
+
+    Args:
+        address: of the function, which need not be there any more.
+
+    Returns:
+        The files that were removed; [] if there was no permission.
+
+    Raises:
+        PermissionDeniedError: this user may not.
+        SetupError: a file cannot be removed.
+    """
+    path = rule_path(address)
+    try:
+        group = group_of(path.read_text())
+    except FileNotFoundError:
+        return []
+    removed = [path]
+    try:
+        path.unlink()
+        others = {group_of(other.read_text()) for other in RULES.glob("70-pyuio-*.rules")}
+        limits = LIMITS / f"pyuio-{group}.conf"
+        if group not in others and limits.exists():
+            limits.unlink()
+            removed.append(limits)
+    except OSError as error:
+        raise translated(error, f"removing {path} and what goes with it", SetupError) from error
+    with contextlib.suppress(SetupError):  # there may be no udev to be told
+        _reload_rules()
+    directory = PCI_DEVICES / address
+    for name, mode in ((directory / "config", 0o644), *((one, 0o600) for one in directory.glob("resource[0-5]*"))):
+        with contextlib.suppress(FileNotFoundError):
+            os.chown(name, 0, 0)
+            name.chmod(mode)
+    node = UioNode.of_device(directory)
+    if node is not None:
+        with contextlib.suppress(FileNotFoundError):
+            os.chown(node.path, 0, 0)
+            node.path.chmod(0o600)
+    _log.info("%s: is root's alone again", address)
+    return removed
+
+
+def _make_group(name: str) -> None:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        _run("groupadd", "--system", name)
+
+
+def _write(path: Path, text: str) -> bool:
+    """Write a file, whole or not at all, unless it is so already; return whether it was written."""
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        if path.exists() and path.read_text(errors="replace") == text:
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        with draft.open("x") as file:
+            os.fchmod(file.fileno(), stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
+            file.write(text)
+        draft.replace(path)
+    except OSError as error:
+        raise translated(error, f"writing {path}", SetupError) from error
+    return True
+
+
+def _reload_rules() -> None:
+    _run("udevadm", "control", "--reload")
+
+
+def _run(*command: str) -> None:
+    """Run an administrator's program. SetupError: it is not there, or failed; the message has what it said."""
+    program = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:{_PATH}")
+    words = " ".join(command)
+    if program is None:
+        raise SetupError(errno.ENOENT, f"{words}: there is no {command[0]} on this machine; do by hand what it does")
+    try:
+        done = subprocess.run(
+            [program, *command[1:]], capture_output=True, text=True, timeout=2 * SETTLE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SetupError(errno.ETIMEDOUT, f"{words}: not done after {2 * SETTLE_SECONDS} s") from error
+    if done.returncode:
+        answer = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+        raise SetupError(errno.EPERM, f"{words}: {answer}" + ("; run as root" if os.geteuid() else ""))

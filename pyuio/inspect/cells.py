@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""Registers by place and width, or by name, as tools read and write them: of a BAR, or of configuration space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pyuio.errors import RegisterNotFoundError
+from pyuio.inspect.inspection import Inspection
+from pyuio.inspect.location import Location, parse_number
+from pyuio.installed_drivers import driver_for
+from pyuio.region import PortRegion, Region
+from pyuio.registers.fields import Bits
+from pyuio.registers.register_map import RegisterInfo, RegisterMap
+
+WIDTHS = (8, 16, 32, 64)
+
+
+def _no_fields(_value: int) -> dict[str, int]:
+    return {}
+
+
+def _parse_value(text: str) -> int:
+    return parse_number(text, "the value")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One register, or a field of one.
+
+    Attributes:
+        place: where it is.
+        width: in bits.
+        read: reads it, by one access of the register's width.
+        write: writes it: a register by one access, a field by a read and a write of its register if need be.
+        parse: returns the value that a text stands for; raises ValueError.
+        meaning: returns what a value means to people, after the digits of a register, instead of those of a field.
+        fields: returns the values of the register's fields.
+        is_field: it is a field of a register.
+    """
+
+    place: Location
+    width: int
+    read: Callable[[], int]
+    write: Callable[[int], None]
+    parse: Callable[[str], int] = _parse_value
+    meaning: Callable[[int], str] | None = None
+    fields: Callable[[int], dict[str, int]] = _no_fields
+    is_field: bool = False
+
+    @property
+    def ones(self) -> int:
+        """What a register that does not answer reads as."""
+        return (1 << self.width) - 1
+
+    def text(self, value: int) -> str:
+        """Return a value as people read it."""
+        if self.is_field and self.meaning is not None:
+            return self.meaning(value)
+        digits = f"{value:#0{2 + self.width // 4}x}"
+        return digits if self.meaning is None else f"{digits}  {self.meaning(value)}".rstrip()
+
+    def data(self, value: int) -> dict[str, Any]:
+        """Return what JSON tells of a value."""
+        found = {"place": str(self.place), "width": self.width, "value": value}
+        return {**found, "fields": fields} if (fields := self.fields(value)) else found
+
+
+def checked_width(width: int) -> int:
+    """Return a width in bits, or raise ValueError."""
+    if width not in WIDTHS:
+        raise ValueError(f"the width is 8, 16, 32 or 64 bits, not {width}")
+    return width
+
+
+def cells(inspection: Inspection, place: Location, width: int, count: int = 1) -> list[Cell]:
+    """Return `count` registers, one after the other. Nothing is read or written yet.
+
+    Args:
+        inspection: the device.
+        place: of the first, by its offset.
+        width: of each, in bits.
+        count: at least 1.
+
+    Raises:
+        ValueError: they are not inside the BAR or the configuration space, or its kind has no such width.
+        MappingError, DeviceRemovedError, PermissionDeniedError: as `Inspection.bar`.
+    """
+    step = checked_width(width) // 8
+    space = inspection.config if place.bar is None else inspection.bar(place.bar)
+    last = place.offset + count * step
+    if count < 1:
+        raise ValueError(f"the count is at least 1, not {count}")
+    if place.offset % step:
+        fitting = max(option for option in WIDTHS if place.offset % (option // 8) == 0)
+        raise ValueError(f"{place}: the offset is not a multiple of {step}; give --width {fitting}, or another offset")
+    if last > space.size:
+        raise ValueError(f"{place}: {count} of {width} bits end at {last:#x}, and {place.space} at {space.size:#x}")
+    if width == 64 and not isinstance(space, Region):
+        raise ValueError(
+            f"{place}: {'configuration space has' if place.bar is None else 'I/O ports have'} no 64-bit access"
+        )
+    read = cast("Callable[[int], int]", getattr(space, f"read{width}"))
+    write = cast("Callable[[int, int], None]", getattr(space, f"write{width}"))
+
+    def cell(offset: int) -> Cell:
+        return Cell(Location(place.bar, offset), width, lambda: read(offset), lambda value: write(offset, value))
+
+    return [cell(place.offset + number * step) for number in range(count)]
+
+
+def register_map(name: str, ids: str | None, bar: int, class_code: int | None = None) -> type[RegisterMap]:
+    """Return the names of the registers of a BAR, as an installed driver declares them.
+
+    Args:
+        name: the device's, for messages.
+        ids: the device's id pair.
+        bar: 0 to 5.
+        class_code: the device's, for a driver that serves a class of cards; None to look at the ids alone.
+
+    Raises:
+        DriverNotFoundError, AmbiguousDriverError: no installed driver serves the device, or several do.
+        RegisterNotFoundError: its driver names no registers there.
+    """
+    driver = driver_for(ids, class_code)
+    if bar not in driver.register_maps:
+        has = ", ".join(f"bar{index}" for index in driver.register_maps) or "none"
+        raise RegisterNotFoundError(
+            f"{driver.__name__}, the driver of {name}, has no names for bar{bar}: it has for {has}"
+        )
+    return driver.register_maps[bar]
+
+
+def named_cell(region: Region | PortRegion, bar: int, info: RegisterInfo) -> Cell:
+    """Return a register, or a field of one, by what is declared of it. Nothing is read or written yet.
+
+    Args:
+        region: the BAR.
+        bar: its index.
+        info: the declaration.
+    """
+    register = info.bind(region)
+    place = Location(bar, info.offset, info.path)
+    if info.field is not None:
+        return _field_cell(place, info, info.field, register.read, lambda value: info.write(region, value))
+    return Cell(
+        place,
+        info.width,
+        register.read,
+        register.write,
+        meaning=info.text,
+        fields=lambda value: {name: field.extract(value) for name, field in info.fields.items()},
+    )
+
+
+def _field_cell(
+    place: Location, info: RegisterInfo, field: Bits, read: Callable[[], int], write: Callable[[int], None]
+) -> Cell:
+    names = {} if field.enum is None else {member.name.casefold(): int(member) for member in field.enum}
+
+    def parse(text: str) -> int:
+        if text.casefold() in names:
+            return names[text.casefold()]
+        try:
+            return parse_number(text, f"the value of {info.path}")
+        except ValueError as error:
+            raise ValueError(f"{error}; or one of {', '.join(names)}" if names else str(error)) from None
+
+    return Cell(
+        place,
+        field.high - field.low + 1,
+        lambda: field.extract(read()),
+        write,
+        parse,
+        meaning=lambda value: field.text(value << field.low),
+        is_field=True,
+    )

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""A PCI function looked at from outside: its registers without opening it, whoever has it.
+
+`pyuio.device` is for drivers: it needs a UIO driver, and is alone with the device. This is for tools, beside whatever
+drives the device.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from pyuio.claim.nodes_in_use import openers
+from pyuio.errors import DeviceRemovedError, MappingError
+from pyuio.kernel.drivers import is_for_user_space
+from pyuio.kernel.uio import UioNode
+from pyuio.pci.config_image import Command
+from pyuio.pci.config_space import ConfigSpace
+from pyuio.pci.discovery import FoundDevice
+from pyuio.region import PortRegion, Region
+from pyuio.region.bar_mapping import checked_index, find_bar, map_bar
+
+_POWER_MANAGEMENT = 0x01  # capability (PCI Bus Power Management Interface Specification 1.2, section 3.2)
+_POWER_CONTROL = 4  # offset in it: PMCSR, whose low two bits are the power state
+
+
+class Inspection:
+    """The registers of a PCI function.
+
+    Args:
+        found: the function.
+
+    Raises:
+        MappingError: it is not a PCI function.
+        DeviceRemovedError: it is gone.
+        PermissionDeniedError: its configuration space may not be read.
+    """
+
+    def __init__(self, found: FoundDevice) -> None:
+        if found.address is None:
+            reason = f"{found.name} is not a PCI function: it has neither BARs nor configuration space"
+            raise MappingError(errno.EOPNOTSUPP, reason)
+        self.name = self.address = found.address
+        self.ids = found.ids
+        self.class_code = found.class_code
+        self._directory: Path = found.directory
+        self._regions: dict[int, Region | PortRegion] = {}
+        self.config = ConfigSpace(found.directory)
+        """Its configuration space."""
+
+    @property
+    def kernel_driver(self) -> str | None:
+        """The kernel driver that drives it, or None: one that hands it to user space, as UIO does, is none."""
+        driver = self._directory / "driver"
+        return driver.resolve().name if driver.exists() and not is_for_user_space(self.address) else None
+
+    def processes(self) -> list[str]:
+        """Return a sentence for each other process that has the function open through UIO or VFIO."""
+        return openers(self._directory.resolve()) if is_for_user_space(self.address) else []
+
+    def bar(self, index: int) -> Region | PortRegion:
+        """Return a BAR, which must answer: memory or I/O ports switched on in the command register.
+
+        Args:
+            index: 0 to 5.
+
+        Raises:
+            MappingError: there is no such BAR, it does not answer, or the kernel refuses to map it.
+            PermissionDeniedError: this user may not.
+            ValueError: the index is not 0 to 5.
+        """
+        found = self._regions.get(checked_index(index))
+        if found is None:
+            bar = find_bar(self.config.bars(), index, self.name)
+            needed = Command.IO_SPACE if bar.kind == "io" else Command.MEMORY_SPACE
+            self._require(needed, f"BAR {index} of {self.name}")
+            try:
+                found = map_bar(bar, self._directory, self.name, node=UioNode.of_device(self._directory))
+            except MappingError as error:
+                driver = self.kernel_driver
+                if driver is None or error.errno != errno.EINVAL:
+                    raise
+                reason = (
+                    f"{error.strerror}: {driver}, and the kernel lets nobody else at what a driver claimed "
+                    f"(CONFIG_IO_STRICT_DEVMEM); boot with iomem=relaxed, or take it from there: pyuio bind {self.name}"
+                )
+                raise MappingError(error.errno, reason) from error
+            self._regions[index] = found
+        return found
+
+    def _require(self, needed: Command, what: str) -> None:
+        command = self.config.read16(0x04)
+        if command == 0xFFFF:
+            self._raise_silent()
+        if not Command(command) & needed:
+            kind = "I/O ports are" if needed == Command.IO_SPACE else "memory is"
+            enable = f"echo 1 > {self._directory}/enable"
+            reason = (
+                f"{what} does not answer: its {kind} switched off in the command register ({command:#06x} has no "
+                f"{needed!s}), and every bit would read as 1; a driver switches it on, or as root: {enable}"
+            )
+            raise MappingError(errno.EIO, reason)
+
+    def _raise_silent(self) -> None:
+        raise DeviceRemovedError(errno.ENODEV, f"{self.name} does not answer: it was pulled out, or has lost its power")
+
+    def doubt_of_ones(self) -> str:
+        """Return why a register may read as all ones without being so; "" for no reason to doubt.
+
+        Raises:
+            DeviceRemovedError: the device is gone.
+        """
+        if self.config.read16(0x00) == 0xFFFF:
+            self._raise_silent()
+        for capability in self.config.capabilities():
+            if capability.id == _POWER_MANAGEMENT:
+                state = self.config.read16(capability.offset + _POWER_CONTROL) & 3
+                if state:
+                    wake = f"echo on > {self._directory}/power/control"
+                    return f"the device is in power state D{state}, where it answers nothing: {wake}"
+        return ""
+
+    def close(self) -> None:
+        """Unmap the BARs and close the configuration space; again is harmless."""
+        for region in self._regions.values():
+            region.close()
+        self.config.end()
+
+    def __enter__(self) -> Inspection:
+        """Return itself; leaving the block closes it."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

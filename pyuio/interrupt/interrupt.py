@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: MIT
+"""The interrupt of a device as a thing to read: each read returns how many came since the last one.
+
+The line is masked by the interrupt itself and unmasked while someone waits, as in Peter Chubb's user-mode driver patch
+of 2005. The waiting is in ``_native/waiting.c``, the ways of masking in `pyuio.interrupt.masking`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pyuio._native._access import Presence
+from pyuio._native._waiting import ffi as _ffi
+from pyuio._native._waiting import lib as _lib
+from pyuio.errors import (
+    ClosedError,
+    DeviceBusyError,
+    DeviceRemovedError,
+    DeviceTimeoutError,
+    InterruptUnavailableError,
+    ShortBufferError,
+    WouldBlockError,
+)
+from pyuio.interrupt.masking import Masking, find_masking
+from pyuio.kernel.sysfs import translated
+from pyuio.kernel.uio import UioNode
+from pyuio.pci.config_space import ConfigSpace
+from pyuio.process.asyncio_waiters import Waiters
+from pyuio.process.fork import Owned
+from pyuio.process.timeouts import timeout_nanoseconds
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_log = logging.getLogger("pyuio.interrupt")
+
+# What open interrupts use in C: garbage is finalized in any order, and a forgotten device closes with this still there.
+_in_use: dict[int, tuple[Any, Masking]] = {}
+
+_NANOSECONDS = 1_000_000_000
+_FOR_EVER = -1
+# What the kernel answers when the device is gone.
+_GONE = (errno.EIO, errno.ENODEV, errno.ENXIO)
+
+
+def open_uio_interrupt(
+    node: UioNode, device: int, config: ConfigSpace | None, name: str, presence: Presence | None = None
+) -> Interrupt:
+    """Return the interrupt of a UIO device, masked, with nothing pending.
+
+    Args:
+        node: the device's UIO node.
+        device: a descriptor of it, non-blocking, which stays the caller's.
+        config: its configuration space, or None for what is not a PCI function.
+        name: what error messages call the device.
+        presence: of the device, which is told when it is found to be gone.
+
+    Raises:
+        InterruptUnavailableError: the device has no interrupt that its UIO driver could deliver.
+        DeviceRemovedError: the device is gone.
+        PermissionDeniedError: this user may not write the configuration space.
+    """
+    # A duplicate is the same open file to the kernel: one listener, released once.
+    device = os.dup(device)
+    try:
+        pending = _kernel_total(node, device, name)
+        masking = find_masking(node, device, config)
+        # What came before is nobody's: it is read and forgotten.
+        total = _kernel_total(node, device, name, pending)
+        native = _lib.pyuio_new(device, total)
+        if native == _ffi.NULL:
+            raise OSError(_ffi.errno, f"{name}: no memory or descriptor for its interrupt")
+    except BaseException:
+        os.close(device)
+        raise
+
+    def free(pointer: Any, _kept: Masking = masking) -> None:
+        # Freeing masks, and reads what the way of masking keeps: that must still be there, whatever is collected first.
+        _lib.pyuio_free(pointer)
+
+    _log.debug("%s: its interrupt is masked %s", name, masking.description)
+    return Interrupt(_ffi.gc(native, free), device, masking, name, presence)
+
+
+def _kernel_total(node: UioNode, device: int, name: str, otherwise: int | None = None) -> int:
+    try:
+        return int.from_bytes(os.read(device, 4), sys.byteorder)
+    except BlockingIOError:
+        return node.event_count if otherwise is None else otherwise
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise translated(error, f"reading {node.path}") from error
+        reason = (
+            f"{name} has no interrupt that {node.driver_name} could deliver: it has no INTx pin, or the firmware "
+            f"routed that nowhere; poll a status register of the device instead"
+        )
+        raise InterruptUnavailableError(errno.ENXIO, reason) from error
+
+
+class Interrupt(Owned):
+    """The interrupt of an open device, masked unless someone waits.
+
+    Methods may be called from several threads and asyncio tasks; each interrupt is counted in one read only. A device
+    has one; `Device.interrupt` is it.
+
+    Args:
+        native: what waits, which it owns.
+        descriptor: becomes readable with an interrupt.
+        masking: how it is masked; found out before.
+        name: what error messages call the device.
+        presence: of the device, which is told when it is found to be gone.
+    """
+
+    def __init__(
+        self, native: Any, descriptor: int, masking: Masking, name: str, presence: Presence | None = None
+    ) -> None:
+        self.name = name
+        self._presence = presence
+        self._native = native
+        self._descriptor = descriptor
+        self._masking = masking
+        self._waiters = Waiters(self._duplicate)
+        self._first = int(_lib.pyuio_total(native))
+        masking.install(native)
+        self.checked(_lib.pyuio_mask(native), "masking the interrupt")
+        _in_use[id(native)] = native, masking
+
+    @property
+    def native(self) -> Any:
+        """What waits in C, for `pyuio.service`."""
+        return self._native
+
+    def begin_service(self) -> None:
+        """Keep every other reader out, for a `pyuio.Service`; ``pyuio_serve_end`` lets them in again.
+
+        Raises:
+            DeviceBusyError: a service has it, or somebody waits for it.
+            ClosedError: it is closed.
+        """
+        self._require_there()
+        busy = bool(self._waiters.loops)
+        self.checked(-errno.EBUSY if busy else _lib.pyuio_serve_begin(self._native), "serving it")
+
+    def notice(self, result: int) -> None:
+        """Say so, for all parts of the device, if what a function in C returned means that the device is gone."""
+        if self._presence is not None and -result in _GONE:
+            self._presence.note_gone()
+
+    def _require_there(self) -> None:
+        # Something else may have noticed before the kernel does.
+        if self._presence is not None and self._presence.gone and not self.closed:
+            self._presence.require()
+
+    def checked(self, result: int, doing: str) -> int:
+        """Return what a function in C returned, or raise what it stands for; `doing` is for the message."""
+        if result >= 0:
+            return result
+        self.notice(result)
+        if result == _lib.PYUIO_CLOSED:
+            raise self.closed_error(f"the interrupt of {self.name}")
+        if -result == errno.EBADF:
+            raise ClosedError(f"{self.name}: the descriptor of its interrupt was closed by something else")
+        if -result == errno.EBUSY:
+            raise DeviceBusyError(errno.EBUSY, f"{self.name}: a native service has its interrupt, or somebody waits")
+        if -result == errno.EIO:
+            reason = f"{self.name}: {doing}: {os.strerror(-result)}; the device was removed or unbound"
+            raise DeviceRemovedError(errno.ENODEV, reason)
+        raise translated(OSError(-result, os.strerror(-result)), f"{self.name}: {doing}")
+
+    def _wait(self, function: Any, timeout: float | None) -> int:
+        """Call a waiting function until it has a result other than a signal, and return that."""
+        remaining = timeout_nanoseconds(timeout)
+        deadline = None if remaining <= 0 else time.monotonic_ns() + remaining
+        self._require_there()
+        while True:
+            result: int = function(self._native, remaining)
+            if result > 0:  # first, as the caller has an interrupt to handle
+                return result
+            if result != _lib.PYUIO_SIGNAL:
+                return self.checked(result, "waiting for an interrupt")
+            # Python's signal handlers run here, between two bytecodes.
+            if deadline is not None:
+                remaining = max(0, deadline - time.monotonic_ns())
+
+    def read(self, timeout: float | None = None) -> int:
+        """Return how many interrupts came since the last read, waiting for one if there is none.
+
+        If some are pending, they are returned at once, and the interrupt stays masked. Otherwise it is unmasked and
+        waited for; the next interrupt masks it again.
+
+        Args:
+            timeout: seconds to wait, None for ever, 0 not at all.
+
+        Returns:
+            1 to 2^32 - 1; the kernel's own count wraps there.
+
+        Raises:
+            WouldBlockError: a `BlockingIOError`; `timeout` is 0 and none is pending. The interrupt is unmasked.
+            DeviceTimeoutError: a `TimeoutError`; none came in time. The interrupt is unmasked.
+            ClosedError: it is closed, before or meanwhile.
+            DeviceRemovedError: the device was removed or unbound, before or meanwhile.
+            TypeError: the timeout is not a number.
+            ValueError: the timeout is negative or NaN.
+        """
+        count = self._wait(_lib.pyuio_read, timeout)
+        if count:
+            if self._waiters.loops:
+                self._waiters.call_on_all(self._rearm)
+            return count
+        if timeout == 0:
+            raise WouldBlockError(errno.EAGAIN, f"{self.name}: no interrupt is pending; it is unmasked now")
+        raise self._timed_out(timeout)
+
+    def readinto(self, buffer: Buffer, timeout: float | None = None) -> int:
+        """Read the count into a buffer, as the patch's read did: an unsigned 32-bit integer in native byte order.
+
+        Args:
+            buffer: writable, 4 bytes or more; the first 4 are written.
+            timeout: as for `read`.
+
+        Returns:
+            4, the number of bytes written.
+
+        Raises:
+            ShortBufferError: an `OSError` with EINVAL; the buffer has fewer than 4 bytes. Nothing was read.
+            TypeError: it is not a writable buffer.
+        Other errors are those of `read`.
+        """
+        with memoryview(buffer) as view, view.cast("B") as octets:
+            if view.readonly:
+                raise TypeError(f"{self.name}: the buffer cannot be written to")
+            if len(octets) < 4:
+                raise ShortBufferError(errno.EINVAL, f"{self.name}: {len(octets)} bytes are too short for its 4")
+            octets[:4] = self.read(timeout).to_bytes(4, sys.byteorder)
+        return 4
+
+    async def read_async(self, timeout: float | None = None) -> int:
+        """Return what `read` returns, while other asyncio tasks run.
+
+        Any number of tasks may wait, on any event loops. A task that is cancelled takes no interrupt with it.
+
+        Args:
+            timeout: seconds to wait, None for ever.
+
+        Raises what `read` raises, `DeviceTimeoutError` also for a timeout of 0.
+        """
+        remaining = timeout_nanoseconds(timeout)
+        deadline = None if remaining < 0 else time.monotonic() + remaining / _NANOSECONDS
+        in_time = True
+        self._require_there()
+        while True:
+            count = self.checked(_lib.pyuio_read(self._native, 0), "waiting for an interrupt")
+            if count:
+                # Soon, not now: this task acknowledges first.
+                self._waiters.call_on_all(self._rearm)
+                return count
+            if not in_time:
+                raise self._timed_out(timeout)
+            in_time = await self._waiters.readable(None if deadline is None else deadline - time.monotonic())
+
+    def _rearm(self) -> None:
+        """Unmask for the tasks that still wait, when another waiter took an interrupt: that left it masked."""
+        if self._waiters.loops:
+            _lib.pyuio_arm(self._native)
+
+    def _duplicate(self) -> int:
+        self.checked(_lib.pyuio_hold(self._native), "waiting for an interrupt")
+        try:
+            return os.dup(self._descriptor)
+        finally:
+            _lib.pyuio_release(self._native)
+
+    def _timed_out(self, timeout: float | None) -> DeviceTimeoutError:
+        reason = f"{self.name}: no interrupt came within {timeout} s{self._masking.advice}"
+        return DeviceTimeoutError(errno.ETIMEDOUT, reason)
+
+    def poll(self, timeout: float | None = 0) -> bool:
+        """Return whether an interrupt is pending, after waiting for one up to `timeout` seconds, unmasked meanwhile.
+
+        None waits for ever. The interrupt is left for `read`, whose errors this has, too, but for the first two.
+        """
+        return self._wait(_lib.pyuio_wait, timeout) == _lib.PYUIO_READY
+
+    @property
+    def pending(self) -> bool:
+        """Whether an interrupt waits to be read; asking changes nothing. ClosedError: it is closed."""
+        return self.checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt") == _lib.PYUIO_READY
+
+    @property
+    def total(self) -> int:
+        """Interrupts read since it was opened, modulo 2^32."""
+        return (int(_lib.pyuio_total(self._native)) - self._first) & 0xFFFFFFFF
+
+    @property
+    def masked(self) -> bool:
+        """Whether the interrupt is masked now. ClosedError: it is closed."""
+        self.checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt")
+        return self._masking.is_masked(self._native)
+
+    def mask(self) -> None:
+        """Mask the interrupt; nothing where the kernel driver offers no way. Raises what `read` raises."""
+        self.checked(_lib.pyuio_mask(self._native), "masking the interrupt")
+
+    def unmask(self) -> None:
+        """Unmask the interrupt; the next one masks it again. Raises what `read` raises."""
+        self.checked(_lib.pyuio_unmask(self._native), "unmasking the interrupt")
+
+    def fileno(self) -> int:
+        """Return the descriptor of ``/dev/uioN``, for select and its kin. ClosedError: it is closed.
+
+        Once `read` with a timeout of 0 has raised `BlockingIOError`, the interrupt is armed: the descriptor becomes
+        readable with the next one.
+        """
+        self.checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt")
+        return self._descriptor
+
+    @contextmanager
+    def armed(self) -> Iterator[tuple[int, int, bool]]:
+        """Unmask the interrupt and keep it open in a ``with`` block, for a caller that waits by itself.
+
+        Gives the descriptor that becomes readable with an interrupt, the one that does when the interrupt is closed,
+        and whether an interrupt is pending already. Raises what `read` raises.
+        """
+        self._require_there()
+        self.checked(_lib.pyuio_hold(self._native), "waiting for an interrupt")
+        _lib.pyuio_count_sleeper(self._native, 1)
+        try:
+            ready = self.checked(_lib.pyuio_arm(self._native), "unmasking the interrupt") == _lib.PYUIO_READY
+            yield self._descriptor, _lib.pyuio_wake_descriptor(self._native), ready
+        finally:
+            _lib.pyuio_count_sleeper(self._native, -1)
+            _lib.pyuio_release(self._native)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield what `read` returns, for ever."""
+        while True:
+            yield self.read()
+
+    def __aiter__(self) -> Interrupt:
+        """Return itself: ``async for count in interrupt`` gives what `read_async` returns, for ever."""
+        return self
+
+    async def __anext__(self) -> int:
+        """Return what `read_async` returns."""
+        return await self.read_async()
+
+    def close(self) -> None:
+        """Mask the interrupt, end every wait for it with `ClosedError`, and free it; again is harmless."""
+        _lib.pyuio_close(self._native)
+        _in_use.pop(id(self._native), None)
+        self._waiters.wake_all()
+
+    def forget(self) -> None:
+        """In a forked child: close it there, without masking it, nor waking whoever waits for it in the parent."""
+        super().forget()
+        _lib.pyuio_forget(self._native)
+        self._waiters.forget()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return bool(_lib.pyuio_is_pending(self._native) == _lib.PYUIO_CLOSED)
+
+    def __enter__(self) -> Interrupt:
+        """Return itself; leaving the block closes it. ClosedError: it is closed."""
+        self.checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"masked {self._masking.description}, {self.total} read"
+        return f"<pyuio.Interrupt of {self.name}: {state}>"

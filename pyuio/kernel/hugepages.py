@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""The kernel's hugepages: which sizes there are, how many are free, and having more of them.
+
+Source: Documentation/admin-guide/mm/hugetlbpage.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyuio.errors import KernelFileError
+from pyuio.kernel.sysfs import read_number
+
+_DIRECTORY = Path("/sys/kernel/mm/hugepages")
+_NAME = re.compile(r"hugepages-([1-9][0-9]{0,11})kB")
+# Entered again by a signal handler that closes a device, and held across a fork, so that the child finds it free.
+_changing = threading.RLock()
+os.register_at_fork(before=_changing.acquire, after_in_parent=_changing.release, after_in_child=_changing.release)
+
+
+@dataclass(frozen=True, order=True)
+class HugepageSize:
+    """Hugepages of one size. `total` and `free` are read anew each time.
+
+    Attributes:
+        size: in bytes, a power of two.
+    """
+
+    size: int
+
+    @property
+    def _directory(self) -> Path:
+        return _DIRECTORY / f"hugepages-{self.size >> 10}kB"
+
+    @property
+    def total(self) -> int:
+        """How many there are, used or free."""
+        return read_number(self._directory / "nr_hugepages")
+
+    @property
+    def free(self) -> int:
+        """How many are free and not promised to anyone."""
+        free, reserved = (read_number(self._directory / name) for name in ("free_hugepages", "resv_hugepages"))
+        return free - reserved
+
+    @property
+    def set_aside(self) -> int:
+        """What a write of nr_hugepages sets: all but those that go when whoever has them lets go."""
+        while True:
+            surplus = read_number(self._directory / "surplus_hugepages")
+            total = self.total
+            if surplus == read_number(self._directory / "surplus_hugepages"):  # else one went in between
+                return total - surplus
+
+    @property
+    def may_change(self) -> bool:
+        """Whether this process may have the kernel set more aside, or fewer."""
+        return os.access(self._directory / "nr_hugepages", os.W_OK)
+
+    def command(self, more: int = 1) -> str:
+        """Return the command, for a root shell, after which there are so many more."""
+        return f"echo {self.set_aside + more} > {self._directory}/nr_hugepages"
+
+    def change(self, more: int) -> bool:
+        """Have the kernel set so many more aside, or, if negative, fewer; return whether it could and this user may.
+
+        Those that are in use go when they are no longer. Another process that changes the number between the read and
+        the write is overruled: the kernel has no way to ask for one more.
+        """
+        with _changing, contextlib.suppress(OSError):
+            wanted = max(0, self.set_aside + more)
+            (self._directory / "nr_hugepages").write_text(str(wanted))
+            return self.set_aside >= wanted
+        return False
+
+    def __str__(self) -> str:
+        return f"{self.size >> 10} kB"
+
+
+def parse_size(name: str) -> HugepageSize:
+    """Return the size in the name of a directory, ``hugepages-2048kB``. KernelFileError: it has another."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise KernelFileError(f"{_DIRECTORY} should have directories such as hugepages-2048kB, and has {name[:80]!r}")
+    return HugepageSize(int(match[1]) << 10)
+
+
+def hugepages() -> list[HugepageSize]:
+    """Return the sizes of hugepages that this kernel has, smallest first; [] for a kernel without any."""
+    try:
+        names = [entry.name for entry in _DIRECTORY.iterdir()]
+    except OSError:
+        return []
+    return sorted(map(parse_size, names))
+
+
+def why_none(size: int) -> str:
+    """Return why there is no hugepage of at least `size` bytes to be had by this process, and what to do."""
+    sizes = hugepages()
+    huge = next((huge for huge in sizes if huge.size >= size), None)
+    early = "on the kernel's command line"
+    if not sizes:
+        return f"this kernel has no hugepages (CONFIG_HUGETLBFS), and a page has {mmap.PAGESIZE} bytes"
+    if huge is None:
+        larger = f"larger ones, where the processor has them, come with hugepagesz=1G hugepages=1 {early}"
+        return f"the largest hugepage of this kernel has {sizes[-1]}; {larger}"
+    left = f"{huge.free} of {huge.total} hugepages of {huge} are free"
+    if huge.may_change:
+        return f"{left}, and the kernel found no memory for another; free some, or reserve hugepages=N {early}"
+    return f"{left}, and this process could not reserve more; as root: {huge.command()}"

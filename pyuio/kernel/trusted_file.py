@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""What processes of pyuio leave each other in ``/run/pyuio``: believed if root, or this user, alone could write it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from pyuio.errors import PermissionDeniedError
+from pyuio.kernel.sysfs import read_text
+
+RUN = Path("/run/pyuio")
+_LONGEST = 4096  # bytes
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def _check_owner(status: os.stat_result, path: Path) -> None:
+    """Raise PermissionDeniedError for what another user could have written."""
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        reason = f"{path} can be written by other users than root, and is not believed; remove it"
+        raise PermissionDeniedError(errno.EPERM, reason)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, whole or not at all, and make its directory, and that one's.
+
+    Raises:
+        PermissionDeniedError: a directory belongs to another user.
+        OSError: the kernel refused.
+    """
+    for directory in (path.parent.parent, path.parent):
+        try:
+            directory.mkdir(mode=0o755)
+        except FileExistsError:
+            # Not followed: where it leads somebody else may have chosen.
+            status = directory.lstat()
+            if not stat.S_ISDIR(status.st_mode):
+                raise PermissionDeniedError(errno.ENOTDIR, f"{directory} is not a directory; remove it") from None
+            _check_owner(status, directory)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    try:
+        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(file, "w") as stream:
+            stream.write(text)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        PermissionDeniedError: another user could have written it.
+        OSError, ValueError: the kernel refused; it is not text.
+    """
+    _check_owner(path.parent.lstat(), path.parent)
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(file, "rb") as stream:
+        _check_owner(os.fstat(file), path)
+        return stream.read(_LONGEST).decode()
+
+
+def boot_id() -> str:
+    """Return the kernel's name for the time since it was booted (random(4))."""
+    return read_text(_BOOT_ID)

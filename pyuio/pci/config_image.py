@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""The fields and capabilities of a configuration space, and the bits of its command and status registers.
+
+Sources: PCI Local Bus Specification 3.0, chapter 6 (configuration space) and appendix H (capability IDs); PCI Express
+Base Specification 5.0, section 7.6 (extended capabilities). "Section" below is a section of the first.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from pyuio.pci.capabilities import Capability, walk_extended, walk_standard
+
+HEADER_LENGTH = 64
+_CONFIGURATION_LENGTHS = (64, 256, 4096)
+
+
+class RegisterBits(enum.IntFlag):
+    """Bits of a register by name; printed as ``MEMORY_SPACE|BUS_MASTER``."""
+
+    def __str__(self) -> str:
+        return "|".join(str(bit.name) for bit in type(self) if bit in self) or "0"
+
+
+class Command(RegisterBits):
+    """The command register, offset 0x04 (section 6.2.2)."""
+
+    IO_SPACE = 1 << 0
+    MEMORY_SPACE = 1 << 1
+    BUS_MASTER = 1 << 2
+    SPECIAL_CYCLES = 1 << 3
+    MEMORY_WRITE_AND_INVALIDATE = 1 << 4
+    VGA_PALETTE_SNOOP = 1 << 5
+    PARITY_ERROR_RESPONSE = 1 << 6
+    SERR_ENABLE = 1 << 8
+    FAST_BACK_TO_BACK_ENABLE = 1 << 9
+    INTERRUPT_DISABLE = 1 << 10
+
+
+class Status(RegisterBits):
+    """The status register, offset 0x06 (section 6.2.3), without the two-bit `ConfigSpace.devsel_timing`."""
+
+    INTERRUPT_STATUS = 1 << 3
+    CAPABILITIES_LIST = 1 << 4
+    MHZ_66_CAPABLE = 1 << 5
+    FAST_BACK_TO_BACK_CAPABLE = 1 << 7
+    MASTER_DATA_PARITY_ERROR = 1 << 8
+    SIGNALED_TARGET_ABORT = 1 << 11
+    RECEIVED_TARGET_ABORT = 1 << 12
+    RECEIVED_MASTER_ABORT = 1 << 13
+    SIGNALED_SYSTEM_ERROR = 1 << 14
+    DETECTED_PARITY_ERROR = 1 << 15
+
+
+_STATUS_BITS = sum(Status)
+_COMMAND_BITS = sum(Command)
+
+
+class ConfigImage:
+    """The fields of a configuration space, over bytes recorded from a device.
+
+    `pyuio.pci.config_space.ConfigSpace` is the same over a device that is there.
+
+    Args:
+        image: 64, 256 or 4096 bytes from offset 0.
+        name: what error messages call it.
+
+    Raises:
+        ValueError: the image has another length.
+    """
+
+    def __init__(self, image: bytes, name: str = "a recorded configuration space") -> None:
+        if len(image) not in _CONFIGURATION_LENGTHS:
+            raise ValueError(f"{name} has {len(image)} bytes; a configuration space has 64, 256 or 4096")
+        self._image = image
+        self.name = name
+        self.size = len(image)
+        """Bytes that can be read: 4096 (PCI Express), 256, or 64 without the privilege to read more."""
+
+    # -- plain access --
+
+    def _check(self, offset: int, length: int, align: int) -> None:
+        for what, number in (("offset", offset), ("length", length)):
+            if not isinstance(number, int):
+                raise TypeError(f"{self.name}: the {what} must be an int, not {type(number).__name__}")
+        if offset % align:
+            raise ValueError(f"{self.name}: offset {offset:#x} is not a multiple of {align}")
+        if offset < 0 or length < 0 or offset + length > self.size:
+            more = "" if self.size > HEADER_LENGTH else " (the kernel shows the rest to root only)"
+            raise ValueError(
+                f"{self.name}: {length} bytes at {offset:#x} are not within its {self.size:#x} bytes{more}"
+            )
+
+    def _get(self, offset: int, length: int) -> bytes:
+        return self._image[offset : offset + length]
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`, read by the kernel in accesses of its own choice.
+
+        Raises:
+            ValueError: they are not within the configuration space.
+        """
+        self._check(offset, length, 1)
+        return self._get(offset, length)
+
+    def _read_word(self, offset: int, width: int) -> int:
+        self._check(offset, width, width)
+        return int.from_bytes(self._get(offset, width), "little")
+
+    def read8(self, offset: int) -> int:
+        """Return the byte at `offset`: 0 to 0xff, by one access. ValueError: outside the configuration space."""
+        return self._read_word(offset, 1)
+
+    def read16(self, offset: int) -> int:
+        """Return the 16 bits at `offset`, a multiple of 2 bytes, by one access. ValueError: misaligned or outside."""
+        return self._read_word(offset, 2)
+
+    def read32(self, offset: int) -> int:
+        """Return the 32 bits at `offset`, a multiple of 4 bytes, by one access. ValueError: misaligned or outside."""
+        return self._read_word(offset, 4)
+
+    # -- the header, section 6.2 --
+
+    @property
+    def vendor_id(self) -> int:
+        """Vendor ID, 16 bits, offset 0x00."""
+        return self.read16(0x00)
+
+    @property
+    def device_id(self) -> int:
+        """Device ID, 16 bits, offset 0x02."""
+        return self.read16(0x02)
+
+    @property
+    def command(self) -> Command:
+        """The command register's bits by name, read from the device now."""
+        return Command(self.read16(0x04) & _COMMAND_BITS)
+
+    @property
+    def status(self) -> Status:
+        """The status register's bits by name, read from the device now."""
+        return Status(self.read16(0x06) & _STATUS_BITS)
+
+    @property
+    def devsel_timing(self) -> int:
+        """DEVSEL timing, bits 9 and 10 of the status register: 0 fast, 1 medium, 2 slow."""
+        return self.read16(0x06) >> 9 & 3
+
+    @property
+    def revision_id(self) -> int:
+        """Revision ID, 8 bits, offset 0x08."""
+        return self.read8(0x08)
+
+    @property
+    def class_code(self) -> int:
+        """Class code, 24 bits from offset 0x09: base class, subclass, programming interface."""
+        return self.read32(0x08) >> 8
+
+    @property
+    def cache_line_size(self) -> int:
+        """Cache line size in 32-bit words, offset 0x0c."""
+        return self.read8(0x0C)
+
+    @property
+    def latency_timer(self) -> int:
+        """Latency timer in bus clocks, offset 0x0d."""
+        return self.read8(0x0D)
+
+    @property
+    def header_type(self) -> int:
+        """Layout of the header, 7 bits, offset 0x0e: 0 a function, 1 a PCI bridge, 2 a CardBus bridge."""
+        return self.read8(0x0E) & 0x7F
+
+    @property
+    def multi_function(self) -> bool:
+        """Whether the device has more than one function: bit 7 at offset 0x0e."""
+        return bool(self.read8(0x0E) & 0x80)
+
+    @property
+    def subsystem_vendor_id(self) -> int | None:
+        """Subsystem vendor ID, 16 bits, offset 0x2c of a type 0 header; None in other headers."""
+        return self.read16(0x2C) if self.header_type == 0 else None
+
+    @property
+    def subsystem_id(self) -> int | None:
+        """Subsystem ID, 16 bits, offset 0x2e of a type 0 header; None in other headers."""
+        return self.read16(0x2E) if self.header_type == 0 else None
+
+    @property
+    def interrupt_line(self) -> int:
+        """Interrupt line, 8 bits, offset 0x3c: what the firmware routed INTx to; the device does not use it."""
+        return self.read8(0x3C)
+
+    @property
+    def interrupt_pin(self) -> int:
+        """Interrupt pin, offset 0x3d: 0 for none, 1 to 4 for INTA# to INTD#."""
+        return self.read8(0x3D)
+
+    # -- capabilities --
+
+    def capabilities(self) -> list[Capability]:
+        """Return the standard capabilities in the order of the list (section 6.7); [] without any."""
+        if self.status & Status.CAPABILITIES_LIST == 0:
+            return []
+        return list(walk_standard(self.read(0, min(self.size, 256))))
+
+    def extended_capabilities(self) -> list[Capability]:
+        """Return the extended capabilities in the order of the list; [] for what is not a PCI Express function."""
+        return list(walk_extended(self.read(0, self.size)))

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: MIT
+"""Cards that come and go: events of PCI functions, to be read, iterated over, awaited, or passed to a function.
+
+The events are those of udev, by pyudev's Monitor; without udev, as in some containers and small systems, the kernel's
+own (``lib/kobject_uevent.c``).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyudev
+
+from pyuio.errors import ClosedError, DeviceTimeoutError, WouldBlockError
+from pyuio.pci.address import is_id_pair
+from pyuio.pci.discovery import FoundDevice
+from pyuio.process.asyncio_waiters import Waiters
+from pyuio.process.fork import Owned
+from pyuio.process.signals import poll_with_signals
+from pyuio.process.timeouts import timeout_nanoseconds
+
+# A new card is announced before it is set up: seconds between two looks, and after how many it is reported anyway.
+_LOOK_AGAIN = 0.005
+_LONGEST_SETUP = 2.0
+
+
+@dataclass(frozen=True)
+class HotplugEvent:
+    """A PCI function came or went.
+
+    Attributes:
+        action: "add" or "remove".
+        device: the function; with neither driver nor node when it went.
+    """
+
+    action: Literal["add", "remove"]
+    device: FoundDevice
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.device.name} {self.device.ids}"
+
+
+class Hotplug(Owned):
+    """The PCI functions that come and go from the moment this is made.
+
+    What is there before is not told: make this first, then call `devices`, and nothing is missed. A context manager;
+    usable from several threads and asyncio tasks, each event going to one of them. An "add" comes when the function is
+    set up and can be opened; its usual kernel driver may have it by then. Events wait in a queue of the kernel,
+    which drops some when a thousand or so are not taken.
+
+    Args:
+        ids: tell of these id pairs only: one, ``1234:11e8``, or several, as in `Driver.ids`; None for all.
+
+    Raises:
+        ValueError: an id pair does not have that form.
+        OSError: the kernel or udev refused.
+    """
+
+    def __init__(self, ids: str | Iterable[str] | None = None) -> None:
+        pairs = None if ids is None else {ids} if isinstance(ids, str) else set(ids)
+        for pair in pairs or ():
+            if not is_id_pair(pair):
+                raise ValueError(f"{pair!r} is no id pair such as 1234:11e8")
+        self._ids = None if pairs is None else {pair.lower() for pair in pairs}
+        self._guard = threading.RLock()  # a signal handler that closes does not wait for itself
+        self._queue: deque[tuple[HotplugEvent, float]] = deque()
+        self._users = 0
+        self._closed = False
+        source = "udev" if Path("/run/udev/control").exists() else "kernel"
+        self._monitor: pyudev.Monitor | None = pyudev.Monitor.from_netlink(pyudev.Context(), source)
+        self._monitor.filter_by("pci")
+        self._monitor.start()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._waiters = Waiters(self._duplicate)
+        self.own()
+
+    def _duplicate(self) -> int:
+        with self._guard:
+            return os.dup(self._open_monitor().fileno())
+
+    def _open_monitor(self) -> pyudev.Monitor:
+        if self._closed or self._monitor is None:
+            raise self.closed_error("the watching for devices that come and go")
+        return self._monitor
+
+    @contextmanager
+    def _in_use(self) -> Iterator[int]:
+        """Keep the descriptors open in a ``with`` block, and give that of the events."""
+        with self._guard:
+            descriptor: int = self._open_monitor().fileno()
+            self._users += 1
+        try:
+            yield descriptor
+        finally:
+            with self._guard:
+                self._users -= 1
+                self._free()
+
+    def _free(self) -> None:
+        if self._closed and not self._users and self._monitor is not None:
+            self._monitor = None  # closes its socket
+            os.close(self._wake)
+
+    def _take(self) -> HotplugEvent | None:
+        """Return the next event that can be told now, or None."""
+        with self._guard:
+            monitor = self._open_monitor()
+            while (device := monitor.poll(timeout=0)) is not None:
+                action = device.action
+                found = FoundDevice.from_udev(device)
+                if action in ("add", "remove") and (self._ids is None or found.ids in self._ids):
+                    self._queue.append((HotplugEvent(action, found), time.monotonic() + _LONGEST_SETUP))
+            if self._queue:
+                event, latest = self._queue[0]
+                if event.action == "remove" or _is_set_up(event.device) or time.monotonic() > latest:
+                    self._queue.popleft()
+                    return event if event.action == "remove" else HotplugEvent("add", event.device.again())
+            return None
+
+    def _remaining(self, deadline: float | None) -> float | None:
+        """Return how long to sleep at most, in seconds, or None for as long as nothing happens."""
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if self._queue:
+            return _LOOK_AGAIN if left is None else min(left, _LOOK_AGAIN)
+        return left
+
+    def read(self, timeout: float | None = None) -> HotplugEvent:
+        """Return the next event, waiting for one if there is none.
+
+        Args:
+            timeout: seconds to wait, None for ever, 0 not at all.
+
+        Raises:
+            WouldBlockError: a `BlockingIOError`; `timeout` is 0 and there is none.
+            DeviceTimeoutError: a `TimeoutError`; none came in time.
+            ClosedError: it is closed, before or meanwhile, also by another thread.
+            TypeError: the timeout is not a number.
+            ValueError: the timeout is negative or NaN.
+        """
+        deadline = _deadline(timeout)
+        with self._in_use() as descriptor:
+            poller = select.poll()
+            poller.register(descriptor, select.POLLIN)
+            poller.register(self._wake, select.POLLIN)
+            while True:
+                if (event := self._take()) is not None:
+                    return event
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise _nothing_came(timeout)
+                poll_with_signals(poller, self._remaining(deadline))
+
+    async def read_async(self, timeout: float | None = None) -> HotplugEvent:
+        """Return what `read` returns, while other asyncio tasks run. Arguments and errors are those of `read`."""
+        deadline = _deadline(timeout)
+        while True:
+            if (event := self._take()) is not None:
+                return event
+            if deadline is not None and time.monotonic() >= deadline:
+                raise _nothing_came(timeout)
+            await self._waiters.readable(self._remaining(deadline))
+
+    def events(self, timeout: float | None = None) -> Iterator[HotplugEvent]:
+        """Yield what `read` returns until none came for `timeout` seconds (None: for ever), or until it is closed."""
+        while True:
+            try:
+                event = self.read(timeout)
+            except (DeviceTimeoutError, WouldBlockError, ClosedError):
+                return
+            yield event
+
+    def call(self, function: Callable[[HotplugEvent], object]) -> None:
+        """Have a thread call `function` with each event from now on, until this is closed.
+
+        An exception of `function` goes to `threading.excepthook`, and ends that.
+
+        Raises:
+            ClosedError: it is closed.
+        """
+
+        def call_with_each() -> None:
+            for event in self.events():
+                function(event)
+
+        self._open_monitor()
+        threading.Thread(target=call_with_each, name="pyuio hotplug", daemon=True).start()
+
+    def __iter__(self) -> Iterator[HotplugEvent]:
+        """Yield what `read` returns, until it is closed."""
+        return self.events()
+
+    def __aiter__(self) -> Hotplug:
+        """Return itself: ``async for event in hotplug`` gives what `read_async` returns, until it is closed."""
+        return self
+
+    async def __anext__(self) -> HotplugEvent:
+        """Return what `read_async` returns. StopAsyncIteration: it is closed."""
+        try:
+            return await self.read_async()
+        except ClosedError:
+            raise StopAsyncIteration from None
+
+    def close(self) -> None:
+        """End the watching, and every wait for it; from any thread; again is harmless."""
+        with self._guard:
+            if self._closed:
+                return
+            self._closed = True
+            os.eventfd_write(self._wake, 1)
+            self._free()
+        self._waiters.wake_all()
+
+    def forget(self) -> None:
+        """In a forked child: close it there; what waits in the parent is neither woken nor taken from."""
+        super().forget()
+        self._guard = threading.RLock()
+        self._closed, self._users = True, 0
+        self._free()
+        self._waiters.forget()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    def __enter__(self) -> Hotplug:
+        """Return itself; leaving the block closes it. ClosedError: it is closed."""
+        self._open_monitor()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _deadline(timeout: float | None) -> float | None:
+    nanoseconds = timeout_nanoseconds(timeout)
+    return None if nanoseconds < 0 else time.monotonic() + nanoseconds / 1e9
+
+
+def _nothing_came(timeout: float | None) -> Exception:
+    if timeout == 0:
+        return WouldBlockError(errno.EAGAIN, "no device came or went")
+    return DeviceTimeoutError(errno.ETIMEDOUT, f"no device came or went within {timeout} s")
+
+
+def _is_set_up(device: FoundDevice) -> bool:
+    """Return whether a new function can be opened, or is gone again.
+
+    The kernel announces it (pci_device_add in drivers/pci/probe.c) before it gives its BARs addresses and admits
+    drivers to it. Right before the latter pci_bus_add_device (drivers/pci/bus.c) makes this file.
+    """
+    if device.address is None or not device.directory.exists() or not Path("/proc/bus/pci").is_dir():
+        return True
+    domain, bus, rest = device.address.split(":")
+    return any(Path("/proc/bus/pci", name, rest).exists() for name in (f"{domain}:{bus}", bus))

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""This process: forks, signals, timeouts, tasks that wait."""

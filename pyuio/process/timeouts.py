@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""Timeouts as pyuio's callers give them: a number of seconds, or None for ever."""
+
+from __future__ import annotations
+
+import math
+
+_NANOSECONDS = 1_000_000_000
+_FOR_EVER = -1
+# ppoll takes more, but this is 292 years.
+_LONGEST = (1 << 63) - 1
+
+
+def timeout_nanoseconds(timeout: float | None) -> int:
+    """Return a timeout in seconds as nanoseconds, -1 for None, which waits for ever.
+
+    Raises:
+        TypeError: it is neither a number nor None.
+        ValueError: it is negative or not a number (NaN).
+    """
+    if timeout is None:
+        return _FOR_EVER
+    if not isinstance(timeout, (int, float)):
+        raise TypeError(f"a timeout is a number of seconds or None, not {type(timeout).__name__}")
+    if (isinstance(timeout, float) and math.isnan(timeout)) or timeout < 0:
+        raise ValueError(f"a timeout is 0 or more seconds, not {timeout}")
+    # Compared before it is multiplied: an int may be larger than any float.
+    return _LONGEST if timeout >= _LONGEST // _NANOSECONDS else int(timeout * _NANOSECONDS)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""From a BAR in the kernel's list to a region that can be read and written."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyuio.errors import MappingError
+from pyuio.kernel.uio import UioNode
+from pyuio.pci.bars import Bar
+from pyuio.region import PortRegion, Region
+
+if TYPE_CHECKING:
+    from pyuio._native._access import Endian, Presence
+
+
+def checked_index(index: int) -> int:
+    """Return a BAR's index, or raise TypeError or ValueError."""
+    if not isinstance(index, int):
+        raise TypeError(f"a BAR's index is an int, not {type(index).__name__}")
+    if not 0 <= index <= 5:
+        raise ValueError(f"a BAR's index is 0 to 5, not {index}")
+    return index
+
+
+def find_bar(present: Iterable[Bar], index: int, name: str) -> Bar:
+    """Return the BAR with an index. MappingError: there is none, or it has no address; `name` is the device's."""
+    present = list(present)
+    for bar in present:
+        if bar.index == index and bar.address:
+            return bar
+    has = "; ".join(str(bar) for bar in present) or "none"
+    raise MappingError(errno.ENXIO, f"{name} has no BAR {index} with an address; it has: {has}")
+
+
+def map_bar(
+    bar: Bar,
+    directory: Path,
+    name: str,
+    *,
+    node: UioNode | None = None,
+    write_combining: bool = False,
+    endian: Endian = "little",
+    kinds: tuple[type[Region], type[PortRegion]] = (Region, PortRegion),
+    presence: Presence | None = None,
+) -> Region | PortRegion:
+    """Return a region for a BAR.
+
+    Args:
+        bar: one that has an address.
+        directory: the function's directory in sysfs.
+        name: of the device, for messages.
+        node: its UIO node, which may offer what the kernel refuses otherwise; None for none.
+        write_combining: let the processor merge writes.
+        endian: "little" or "big".
+        kinds: what to make of a BAR in memory, and of one in I/O ports.
+        presence: of the device; None for a look from outside.
+
+    Raises:
+        MappingError: the kernel refuses to map it.
+        PermissionDeniedError: this user may not.
+        ValueError: the BAR is not prefetchable memory and `write_combining` is set.
+    """
+    name = f"BAR {bar.index} of {name}"
+    path = str(directory / f"resource{bar.index}")
+    if write_combining:
+        if bar.kind != "memory" or not bar.prefetchable:
+            raise ValueError(f"{name} is not prefetchable memory: write combining would change what the device sees")
+        path += "_wc"
+    if bar.kind == "io":
+        return kinds[1](path, bar.size, address=bar.address, name=name, endian=endian, presence=presence)
+    # mmap gives whole pages, and a BAR smaller than one may start in its middle.
+    page_offset = bar.address % mmap.PAGESIZE
+    place = partial(kinds[0], page_offset=page_offset, address=bar.address, name=name, endian=endian, presence=presence)
+    try:
+        return place(path, bar.size)
+    except MappingError:
+        # A kernel driver that keeps the BAR for itself may offer it by its own node.
+        if node is None or write_combining:
+            raise
+        for offered in node.maps:
+            if offered.address == bar.address and offered.size >= bar.size:
+                return place(node.path, bar.size, file_offset=offered.index * mmap.PAGESIZE)
+        raise

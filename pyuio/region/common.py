@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""What the two kinds of `pyuio.region` have in common, whether a load or a system call is behind an access."""
+
+from __future__ import annotations
+
+import errno
+import operator
+import os
+import time
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex, TypeVar
+
+from pyuio.errors import ClosedError, DeviceRemovedError, DeviceTimeoutError, MappingError
+from pyuio.kernel.sysfs import translated
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pyuio._native._access import Endian, Presence
+
+# poll32 looks as often as it can for this long, as most registers answer within microseconds; then it sleeps between
+# looks, so that a long wait costs no processor, twice as long each time up to the last of these. All in seconds.
+_SPIN = 50e-6
+_FIRST_PAUSE = 20e-6
+_LAST_PAUSE = 1e-3
+# How often a wait looks whether the device is still there, whatever the register reads as, in seconds.
+_ASK_AGAIN = 5e-3
+_FOR_EVER = 1e18  # seconds: longer than anything runs
+
+
+class _Readable(Protocol):
+    """What the shared methods need of a region."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def address(self) -> int | None: ...
+    @property
+    def endian(self) -> Endian: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def presence(self) -> Presence | None: ...
+    def close(self) -> None: ...
+    def read32(self, offset: SupportsIndex, /, *, endian: Endian | None = None) -> int: ...
+
+
+_Self = TypeVar("_Self", bound=_Readable)
+
+
+class Pace:
+    """When to look at a register again, with the pauses of `Common.poll32`.
+
+    Args:
+        timeout: in seconds, from 0, or None for ever.
+        presence: of the device, which is looked for now and then, and at the end; None for what cannot go.
+
+    Raises:
+        ValueError: it is negative or not a number.
+        TypeError: it is of a wrong type.
+    """
+
+    __slots__ = ("_asked", "_pause", "_presence", "_start", "_timeout", "elapsed")
+
+    def __init__(self, timeout: float | None, presence: Presence | None = None) -> None:
+        if timeout is not None and not isinstance(timeout, Real):
+            raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be a number of seconds from 0, not {timeout}")
+        # An int may be larger than any float.
+        self._timeout = None if timeout is None else float(min(timeout, _FOR_EVER))
+        self._pause = _FIRST_PAUSE
+        self._presence = presence
+        self._asked = 0.0
+        self._start = time.monotonic()
+        self.elapsed = 0.0
+        """Seconds from the start to before the last look."""
+
+    def goes_on(self) -> bool:
+        """After a look: return whether there is another, having slept if it is time to.
+
+        Raises:
+            DeviceRemovedError: the device is gone.
+        """
+        over = self._timeout is not None and self.elapsed >= self._timeout
+        if self._presence is not None and (over or self.elapsed >= self._asked + _ASK_AGAIN):
+            self._presence.require()
+            self._asked = self.elapsed
+        if over:
+            return False
+        if self.elapsed >= _SPIN:
+            time.sleep(self._pause if self._timeout is None else min(self._pause, self._timeout - self.elapsed))
+            self._pause = min(2 * self._pause, _LAST_PAUSE)
+        self.elapsed = time.monotonic() - self._start  # before the look, so that one look comes after the deadline
+        return True
+
+
+class Common:
+    """What the two kinds of region share. It has no state, so that it costs `Region` nothing."""
+
+    __slots__ = ()
+
+    def poll32(
+        self: _Readable,
+        offset: SupportsIndex,
+        mask: int,
+        value: int,
+        timeout: float | None,
+        *,
+        endian: Endian | None = None,
+    ) -> int:
+        """Read a 32-bit register until its bits in `mask` are those of `value`.
+
+        Looks without a pause for 50 us, then with pauses that grow to 1 ms, in which other threads and signal handlers
+        run. The last look comes after the deadline, so that a process that was kept from running does not time out
+        over a device that was ready. Every 5 ms it looks whether the device is still there.
+
+        Args:
+            offset: in bytes, a multiple of 4.
+            mask: the bits to look at.
+            value: what they must be; no bits outside `mask`.
+            timeout: in seconds, at least 0; 0 looks once, None waits for ever.
+            endian: byte order of the register, the region's if None.
+
+        Returns:
+            The value read, with all its bits.
+
+        Raises:
+            DeviceTimeoutError: they were not, at any look until the deadline.
+            ValueError: as `read32`; a mask or value beyond 32 bits, a value that cannot match, a timeout that is
+                negative or not a number.
+            TypeError: a wrong type.
+            ClosedError: the region was closed, perhaps by another thread meanwhile.
+            DeviceRemovedError: the device was removed or unbound, before or meanwhile.
+        """
+        mask, value = operator.index(mask), operator.index(value)
+        if not 0 <= mask <= 0xFFFF_FFFF or not 0 <= value <= 0xFFFF_FFFF or value & ~mask:
+            raise ValueError(
+                f"{self.name}: a value of {value:#x} under mask {mask:#x} cannot be found in a 32-bit register"
+            )
+        pace = Pace(timeout, self.presence)
+        while True:
+            last = self.read32(offset, endian=endian)
+            if last & mask == value:
+                return last
+            if not pace.goes_on():
+                raise DeviceTimeoutError(
+                    errno.ETIMEDOUT,
+                    f"{self.name}: the register at offset {operator.index(offset):#x} was still {last:#010x} after "
+                    f"{pace.elapsed:.6f} s; waited for {value:#x} under mask {mask:#x}",
+                )
+
+    def __enter__(self: _Self) -> _Self:
+        if self.closed:
+            raise ClosedError(f"{self.name} is closed")
+        return self
+
+    def __exit__(
+        self: _Readable,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self: _Readable) -> str:
+        address = "" if self.address is None else f" at {self.address:#x}"
+        big = ", big-endian" if self.endian == "big" else ""
+        return f"<{type(self).__name__} {self.name}: {self.size:#x} bytes{address}{big}{', closed' * self.closed}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} cannot be pickled or copied: it is a part of this process's memory")
+
+
+def checked_size(size: SupportsIndex, name: str) -> int:
+    """Return the size of the region called `name`, in bytes, or raise TypeError or ValueError."""
+    size = operator.index(size)
+    if size < 1:
+        raise ValueError(f"{name}: the size must be at least 1 byte, not {size}")
+    return size
+
+
+def checked_endian(endian: Endian) -> Endian:
+    """Return `endian`, or raise TypeError or ValueError."""
+    if not isinstance(endian, str):
+        raise TypeError(f"endian must be a str, not {type(endian).__name__}")
+    if endian not in ("little", "big"):
+        raise ValueError(f"endian must be 'little' or 'big', not {endian!r}")
+    return endian
+
+
+def refused(error: OSError, doing: str, path: str) -> Exception:
+    """Return pyuio's error for a `path` that could not be opened or mapped."""
+    reason = f"{doing}: {os.strerror(error.errno or errno.EIO)}"
+    if error.errno in (errno.ENOENT, errno.ENODEV) and not Path(path).parent.exists():
+        return DeviceRemovedError(errno.ENODEV, f"{reason}; the device was removed")
+    # The answers of drivers/pci/pci-sysfs.c, pci_mmap_resource(), and fs/kernfs/file.c, kernfs_fop_mmap().
+    advice = {
+        errno.ENOENT: "the device has no such BAR (only a prefetchable one has a file that ends in _wc)",
+        errno.ENODEV: "this cannot be mapped; if it is a BAR of I/O ports, use PortRegion",
+        errno.EINVAL: "a kernel driver keeps the BAR for itself, or it is smaller than was asked for",
+    }
+    if error.errno in advice:
+        return MappingError(error.errno, f"{reason}; {advice[error.errno]}")
+    return translated(error, doing, MappingError)

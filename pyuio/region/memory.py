@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""A BAR in memory: `Region`.
+
+Offsets are in bytes from the start of the BAR. Registers wider than a byte are
+little-endian, as PCI is, unless the region or a single call says ``endian="big"``.
+
+Source: Documentation/PCI/sysfs-pci.rst; ``drivers/pci/pci-sysfs.c`` (pci_mmap_resource, pci_resource_io).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from periphery import MMIO
+
+from pyuio._native._access import Window
+from pyuio._native._memory import pointer
+from pyuio.errors import ClosedError, MappingError
+from pyuio.region.common import Common, checked_size, refused
+
+if TYPE_CHECKING:
+    import mmap
+
+    from pyuio._native._access import Endian, Presence
+
+
+class _Mapping(MMIO):
+    """periphery's MMIO, which would complain on garbage collection if it came before the region that uses it."""
+
+    mapping: mmap.mmap
+
+    def __del__(self) -> None:
+        """Leave it to the mmap object, which unmaps when its last user is gone."""
+
+
+class Region(Common, Window):
+    """A BAR in memory. Each access is exactly one load or store of its width, in program order.
+
+    ``read8/16/32/64(offset)``, ``write8/16/32/64(offset, value)``, ``update8/16/32/64(offset, mask, value)``,
+    ``set8/16/32/64(offset, mask)``, ``clear8/16/32/64(offset, mask)``, ``read(offset, length, width=4)`` and
+    ``write(offset, data, width=4)`` come from the compiled `Window`; ``pyuio/_native/_access.pyi`` says what each does
+    and raises. They keep the global interpreter lock, so `update32` and its like are whole as seen from other threads.
+
+    A region can be used on both sides of a fork; the memory is the same. It cannot be pickled.
+
+    Args:
+        path: the BAR's file, ``/sys/bus/pci/devices/*/resourceN``; or ``resourceN_wc`` for write combining, where the
+            order of accesses is not kept; or ``/dev/uioN``.
+        size: of the BAR, in bytes, at least 1.
+        page_offset: where in its page the BAR starts, in bytes, if it is smaller than a page: its physical address
+            modulo the page size. The kernel maps the whole page.
+        file_offset: where in the file the mapping starts, in bytes, a multiple of the page size: N pages for map N of
+            ``/dev/uioN``.
+        address: physical, for whoever asks; not used.
+        name: what error messages call it, as in "BAR 0 of 0000:00:04.0"; the path if None.
+        endian: byte order of registers wider than a byte.
+        presence: of the device, so that what is read is not believed once that is gone; None for what cannot go.
+
+    Raises:
+        MappingError: there is no such BAR, it is one of I/O ports, it is smaller than `size`, or the kernel refused.
+        PermissionDeniedError: the file may not be opened, or the kernel is locked down.
+        DeviceRemovedError: the device is gone.
+        ValueError: a size below 1, a BAR that does not end in its page.
+    """
+
+    __slots__ = ("__weakref__", "_address", "_mmio", "_page_offset")
+
+    _mmio: _Mapping
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        size: int,
+        *,
+        page_offset: int = 0,
+        file_offset: int = 0,
+        address: int | None = None,
+        name: str | None = None,
+        endian: Endian = "little",
+        presence: Presence | None = None,
+    ) -> None:
+        path = os.fspath(path)
+        name = path if name is None else name
+        size = checked_size(size, name)
+        doing = f"mapping {name}, {size:#x} bytes of {path}"
+        try:
+            mapping = _Mapping(file_offset, size, path=path)
+        except OSError as error:
+            raise refused(error, doing, path) from error
+        except (ValueError, OverflowError) as error:  # mmap's own checks of the length
+            raise MappingError(errno.EINVAL, f"{doing}: {error}; give the BAR's size") from error
+        try:
+            super().__init__(mapping.mapping, offset=page_offset, size=size, name=name, endian=endian)
+            if presence is not None:
+                self._join(presence)
+        except BaseException:
+            super().close()
+            mapping.close()
+            raise
+        self._mmio = mapping
+        self._page_offset = page_offset
+        self._address = address
+
+    @property
+    def address(self) -> int | None:
+        """Physical address of the first byte, or None if it was not given."""
+        return self._address
+
+    @property
+    def mmio(self) -> MMIO:
+        """The periphery object, for code that was written for periphery, whose accesses are not exact.
+
+        Raises:
+            MappingError: the BAR does not start at the start of its page, so periphery cannot reach it.
+            ClosedError: the region was closed.
+        """
+        if self.closed:
+            raise ClosedError(f"{self.name} is closed")
+        if self._page_offset:
+            raise MappingError(
+                errno.EOPNOTSUPP,
+                f"{self.name} starts {self._page_offset:#x} bytes into its page, where periphery cannot reach it: its "
+                "offset 0 is another BAR's register; use the region's own methods",
+            )
+        return self._mmio
+
+    def reach(self, offset: int, stack: ExitStack) -> tuple[int, int]:
+        """Return where native code finds a register, until `stack` is undone: -1 for memory, and its address.
+
+        Raises:
+            ClosedError: the region was closed.
+            DeviceRemovedError: the device is gone.
+        """
+        if self.closed:
+            raise ClosedError(f"{self.name} is closed")
+        if self.presence is not None:
+            self.presence.require()
+        memory = stack.enter_context(memoryview(self._mmio.mapping))  # it is not unmapped meanwhile
+        return -1, pointer(memory) + self._page_offset + offset
+
+    def close(self) -> None:
+        """Unmap the BAR. Accesses raise ClosedError afterwards; a second close does nothing.
+
+        Memory of which the program has taken a view by way of `mmio` stays mapped until the view is gone.
+        """
+        super().close()
+        with contextlib.suppress(BufferError):
+            self._mmio.close()

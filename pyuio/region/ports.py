@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: MIT
+"""A BAR in I/O ports, read and written through its file. `pyuio.region` is where to import it from."""
+
+from __future__ import annotations
+
+import errno
+import operator
+import os
+import sys
+import threading
+import weakref
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NoReturn, SupportsIndex
+
+from pyuio.errors import ClosedError, DeviceRemovedError, MappingError
+from pyuio.kernel.sysfs import translated
+from pyuio.region.common import Common, checked_endian, checked_size, refused
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from pyuio._native._access import Endian, Presence
+
+
+class PortRegion(Common):
+    """A BAR in I/O ports: the methods of `Region`, where each access is one system call, of 8, 16 or 32 bits.
+
+    The global interpreter lock is given up during the call. Accesses from several threads are kept apart, so that
+    `update32` and its like are whole.
+
+    Args:
+        path: the BAR's file, ``/sys/bus/pci/devices/*/resourceN``.
+        size: of the BAR, in bytes, at least 1.
+        address: the first port, for whoever asks; not used.
+        name: what error messages call it, as in "BAR 1 of 0000:00:04.0"; the path if None.
+        endian: byte order of registers wider than a byte.
+        presence: of the device, so that what is read is not believed once that is gone; None for what cannot go.
+
+    Every access raises, before the hardware is touched, TypeError for a wrong type, ValueError for an offset that is
+    negative, past the end or not a multiple of the width, a value that does not fit, and 64 bits, which I/O ports do
+    not have; ClosedError after `close`. DeviceRemovedError: the device is gone.
+
+    Raises:
+        MappingError: there is no such BAR.
+        PermissionDeniedError: the file may not be opened.
+        DeviceRemovedError: the device is gone.
+        ValueError: a size below 1.
+    """
+
+    __slots__ = ("__weakref__", "_address", "_endian", "_fd", "_lock", "_name", "_path", "_presence", "_size")
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        size: int,
+        *,
+        address: int | None = None,
+        name: str | None = None,
+        endian: Endian = "little",
+        presence: Presence | None = None,
+    ) -> None:
+        self._fd: int | None = None
+        _regions.add(self)
+        # Reentrant, as a signal handler that closes the region may run in the middle of an access.
+        self._lock = threading.RLock()
+        self._path = os.fspath(path)
+        self._name = self._path if name is None else name
+        self._size = checked_size(size, self._name)
+        self._endian: Endian = checked_endian(endian)
+        self._address = address
+        self._presence = presence
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise refused(error, f"opening {self._name}, {self._path}", self._path) from error
+
+    @property
+    def name(self) -> str:
+        """What error messages call it."""
+        return self._name
+
+    @property
+    def size(self) -> int:
+        """Size in bytes, also after `close`."""
+        return self._size
+
+    @property
+    def address(self) -> int | None:
+        """The first port, or None if it was not given."""
+        return self._address
+
+    @property
+    def endian(self) -> Endian:
+        """Byte order of registers wider than a byte."""
+        return self._endian
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._fd is None
+
+    @property
+    def presence(self) -> Presence | None:
+        """Whether the device is still there; None for what is no device's."""
+        return self._presence
+
+    @property
+    def mmio(self) -> NoReturn:
+        """I/O ports have no mapping: raises MappingError."""
+        raise MappingError(errno.EOPNOTSUPP, f"{self._name} is one of I/O ports, which have no mapping")
+
+    def reach(self, offset: int, stack: ExitStack) -> tuple[int, int]:
+        """Return where native code finds a register, until `stack` is undone: a descriptor, and the offset in its file.
+
+        Raises:
+            ClosedError: the region was closed.
+            DeviceRemovedError: the device is gone.
+        """
+        with self._lock:
+            if self._fd is None:
+                raise ClosedError(f"{self._name} is closed")
+            if self._presence is not None:
+                self._presence.require()
+            duplicate = os.dup(self._fd)
+        stack.callback(os.close, duplicate)
+        return duplicate, offset
+
+    def close(self) -> None:
+        """Close the file. Accesses raise ClosedError afterwards; a second close does nothing."""
+        with self._lock:  # or the file's number could be another file's in the middle of an access
+            fd, self._fd = self._fd, None
+            if fd is not None:
+                os.close(fd)
+
+    def __del__(self) -> None:
+        """Close the file of a region that was forgotten, or whose construction failed."""
+        if getattr(self, "_fd", None) is not None:
+            self.close()
+
+    def read(self, offset: SupportsIndex, /, length: SupportsIndex, width: SupportsIndex = 4) -> bytes:
+        """Return `length` bytes, by ascending reads of `width` bytes each (1, 2 or 4), in the order of the bus."""
+        length, width = operator.index(length), operator.index(width)
+        starts = self._run(offset, length, width, "read")
+        return b"".join([self._transfer(start, width, None) for start in starts])
+
+    def write(self, offset: SupportsIndex, /, data: Buffer, width: SupportsIndex = 4) -> None:
+        """Write `data`, by ascending writes of `width` bytes each (1, 2 or 4), in the order of the bus."""
+        view, width = memoryview(data).cast("B"), operator.index(width)
+        for done, start in enumerate(self._run(offset, len(view), width, "write")):
+            self._transfer(start, width, bytes(view[done * width : (done + 1) * width]))
+
+    def read8(self, offset: SupportsIndex, /, *, endian: Endian | None = None) -> int:
+        """Return a register of 8 bits: one read."""
+        return self._read(offset, 8, endian)
+
+    def write8(self, offset: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Write a register of 8 bits: one write."""
+        self._write(offset, value, 8, endian)
+
+    def update8(
+        self, offset: SupportsIndex, mask: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None
+    ) -> None:
+        """Give the bits in `mask` the ones in `value`, which may have no others: one read, one write."""
+        self._change(offset, mask, value, 8, "update", endian)
+
+    def set8(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Set the bits in `mask`: one read, one write."""
+        self._change(offset, mask, mask, 8, "set", endian)
+
+    def clear8(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Clear the bits in `mask`: one read, one write."""
+        self._change(offset, mask, 0, 8, "clear", endian)
+
+    def read16(self, offset: SupportsIndex, /, *, endian: Endian | None = None) -> int:
+        """Return a register of 16 bits: one read."""
+        return self._read(offset, 16, endian)
+
+    def write16(self, offset: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Write a register of 16 bits: one write."""
+        self._write(offset, value, 16, endian)
+
+    def update16(
+        self, offset: SupportsIndex, mask: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None
+    ) -> None:
+        """Give the bits in `mask` the ones in `value`, which may have no others: one read, one write."""
+        self._change(offset, mask, value, 16, "update", endian)
+
+    def set16(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Set the bits in `mask`: one read, one write."""
+        self._change(offset, mask, mask, 16, "set", endian)
+
+    def clear16(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Clear the bits in `mask`: one read, one write."""
+        self._change(offset, mask, 0, 16, "clear", endian)
+
+    def read32(self, offset: SupportsIndex, /, *, endian: Endian | None = None) -> int:
+        """Return a register of 32 bits: one read."""
+        return self._read(offset, 32, endian)
+
+    def write32(self, offset: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Write a register of 32 bits: one write."""
+        self._write(offset, value, 32, endian)
+
+    def update32(
+        self, offset: SupportsIndex, mask: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None
+    ) -> None:
+        """Give the bits in `mask` the ones in `value`, which may have no others: one read, one write."""
+        self._change(offset, mask, value, 32, "update", endian)
+
+    def set32(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Set the bits in `mask`: one read, one write."""
+        self._change(offset, mask, mask, 32, "set", endian)
+
+    def clear32(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Clear the bits in `mask`: one read, one write."""
+        self._change(offset, mask, 0, 32, "clear", endian)
+
+    def read64(self, offset: SupportsIndex, /, *, endian: Endian | None = None) -> int:
+        """Raise ValueError: I/O ports have no 64-bit access."""
+        return self._read(offset, 64, endian)
+
+    def write64(self, offset: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Raise ValueError: I/O ports have no 64-bit access."""
+        self._write(offset, value, 64, endian)
+
+    def update64(
+        self, offset: SupportsIndex, mask: SupportsIndex, value: SupportsIndex, /, *, endian: Endian | None = None
+    ) -> None:
+        """Raise ValueError: I/O ports have no 64-bit access."""
+        self._change(offset, mask, value, 64, "update", endian)
+
+    def set64(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Raise ValueError: I/O ports have no 64-bit access."""
+        self._change(offset, mask, mask, 64, "set", endian)
+
+    def clear64(self, offset: SupportsIndex, mask: SupportsIndex, /, *, endian: Endian | None = None) -> None:
+        """Raise ValueError: I/O ports have no 64-bit access."""
+        self._change(offset, mask, 0, 64, "clear", endian)
+
+    def _read(self, offset: SupportsIndex, bits: int, endian: Endian | None) -> int:
+        offset = operator.index(offset)
+        order = self._order(endian)
+        self._check_offset(offset, bits // 8, bits, "read")
+        return int.from_bytes(self._transfer(offset, bits // 8, None), order)
+
+    def _write(self, offset: SupportsIndex, value: SupportsIndex, bits: int, endian: Endian | None) -> None:
+        offset, value = operator.index(offset), operator.index(value)
+        order = self._order(endian)
+        self._check_offset(offset, bits // 8, bits, "write")
+        self._check_value(offset, value, bits, "write", "value")
+        self._transfer(offset, bits // 8, value.to_bytes(bits // 8, order))
+
+    def _change(
+        self,
+        offset: SupportsIndex,
+        mask: SupportsIndex,
+        value: SupportsIndex,
+        bits: int,
+        verb: str,
+        endian: Endian | None,
+    ) -> None:
+        offset, mask, value = operator.index(offset), operator.index(mask), operator.index(value)
+        order = self._order(endian)
+        self._check_offset(offset, bits // 8, bits, verb)
+        self._check_value(offset, mask, bits, verb, "mask")
+        self._check_value(offset, value, bits, verb, "value")
+        if value & ~mask:
+            raise ValueError(f"{self._at(offset, bits, verb)}: value {value:#x} has bits outside mask {mask:#x}")
+        with self._lock:
+            old = int.from_bytes(self._transfer(offset, bits // 8, None), order)
+            self._transfer(offset, bits // 8, (old & ~mask | value).to_bytes(bits // 8, order))
+
+    def _run(self, offset: SupportsIndex, length: int, width: int, verb: str) -> range:
+        """Return the offset of each access of a run, after checking all of them."""
+        offset = operator.index(offset)
+        if self.closed:
+            raise ClosedError(f"{self._name} is closed")
+        if width not in (1, 2, 4, 8):
+            raise ValueError(f"{self._name}: the width must be 1, 2 or 4 bytes, not {width}")
+        if length < 0 or length % width:
+            raise ValueError(f"{self._at(offset, width * 8, verb)}: the length is not a whole number of accesses")
+        # A run of no bytes is checked like one of one access, so that it cannot hide a wrong offset.
+        self._check_offset(offset, max(length, width), width * 8, verb)
+        return range(offset, offset + length, width)
+
+    def _order(self, endian: Endian | None) -> Endian:
+        """Return the byte order of what the file is read and written in.
+
+        The kernel gives the value that inl() returned, in this processor's order (drivers/pci/pci-sysfs.c,
+        pci_resource_io()); a little-endian register has been put right by then.
+        """
+        endian = self._endian if endian is None else checked_endian(endian)
+        return endian if sys.byteorder == "little" else "little" if endian == "big" else "big"
+
+    def _at(self, offset: int, bits: int, verb: str) -> str:
+        return f"{self._name} (size {self._size:#x}): {bits}-bit {verb} at offset {offset:#x}"
+
+    def _check_offset(self, offset: int, length: int, bits: int, verb: str) -> None:
+        if self.closed:
+            raise ClosedError(f"{self._name} is closed")
+        if bits == 64:
+            raise ValueError(f"{self._at(offset, bits, verb)}: I/O ports have no 64-bit access")
+        if offset % (bits // 8):
+            raise ValueError(f"{self._at(offset, bits, verb)}: the offset is not a multiple of {bits // 8}")
+        if not 0 <= offset <= self._size - length:
+            raise ValueError(f"{self._at(offset, bits, verb)}: {length} bytes there are not inside the region")
+
+    def _check_value(self, offset: int, value: int, bits: int, verb: str, what: str) -> None:
+        if not 0 <= value < 1 << bits:
+            raise ValueError(f"{self._at(offset, bits, verb)}: {what} {value:#x} is not in 0..{(1 << bits) - 1:#x}")
+
+    def _transfer(self, offset: int, width: int, data: bytes | None) -> bytes:
+        """Read `width` bytes, or write `data`, in one system call."""
+        with self._lock:
+            if self._fd is None:
+                raise ClosedError(f"{self._name} is closed")
+            if self._presence is not None and self._presence.gone:
+                self._presence.require()
+            try:
+                if data is None:
+                    data = os.pread(self._fd, width, offset)
+                    count = len(data)
+                    # Once the kernel has removed the device, it says so; all ones may come before.
+                    if self._presence is not None and data == b"\xff" * width:
+                        self._presence.require()
+                else:
+                    count = os.pwrite(self._fd, data, offset)
+            except DeviceRemovedError:
+                raise
+            except OSError as error:
+                what = translated(error, f"{self._name}, {width} bytes at offset {offset:#x} of {self._path}")
+                if self._presence is not None and isinstance(what, DeviceRemovedError):
+                    self._presence.note_gone()
+                raise what from error
+        if count != width:
+            raise MappingError(
+                errno.EIO, f"{self._name}: the kernel moved {count} of {width} bytes at offset {offset:#x}; wrong size?"
+            )
+        return data
+
+
+_regions: weakref.WeakSet[PortRegion] = weakref.WeakSet()
+
+
+def renew_locks() -> None:
+    """In a forked child: do without the threads of the parent's that may have been in the middle of an access."""
+    for region in list(_regions):
+        region._lock = threading.RLock()

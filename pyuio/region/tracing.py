@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""Regions that log each access: for who wants to see what a driver tells its card, and what the card answers.
+
+`Device.trace_registers`, or ``Driver.open(trace=True)``, has a device's BARs made of them; without that nothing here is
+even imported. Lines go to the logger ``pyuio.tracing``, at debug level::
+
+    0000:00:04.0: bar0 read32 0x020 status = 0x00000080
+    0000:00:04.0: bar0 write32 0x064 acknowledge_interrupt = 0x00000001
+
+What goes past Python is not seen: a `pyuio.Service`, and what periphery's object, `Region.mmio`, does.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pyuio.region import PortRegion, Region
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Protocol
+
+    class _Place(Protocol):
+        path: str
+        offset: int
+
+        @property
+        def readable(self) -> bool: ...
+        @property
+        def writable(self) -> bool: ...
+
+    class RegisterNames(Protocol):
+        """A class derived from `pyuio.RegisterMap`, as far as tracing needs it."""
+
+        def walk(self) -> Iterable[_Place]:
+            """Yield all registers: their names in the map, their offsets, and what may be done with them."""
+
+
+_log = logging.getLogger("pyuio.tracing")
+
+_WIDTHS = (8, 16, 32, 64)
+
+
+def _names(registers: RegisterNames | None, reading: bool) -> dict[int, str]:
+    """Return the names of registers by offset, of those that can be read, or written, before the others."""
+    found: dict[int, str] = {}
+    for info in registers.walk() if registers is not None else ():
+        if (info.readable if reading else info.writable) or info.offset not in found:
+            found[info.offset] = info.path
+    return found
+
+
+class _Trace:
+    """Where a region is, and what its registers are called."""
+
+    def __init__(self, place: str, registers: RegisterNames | None) -> None:
+        self._place = place
+        self._names = {reading: _names(registers, reading) for reading in (True, False)}
+
+    def log(self, verb: str, offset: int, values: str, *, reading: bool) -> None:
+        name = self._names[reading].get(offset, "")
+        _log.debug("%s %s %#05x%s%s", self._place, verb, offset, name and " ", name + values)
+
+
+def _digits(value: Any, bits: int) -> str:
+    return f"{operator.index(value):#0{2 + bits // 4}x}"
+
+
+def _reader(bits: int) -> Callable[..., int]:
+    def read(self: Any, offset: Any, /, **endian: Any) -> int:
+        value: int = getattr(super(_Traced, self), f"read{bits}")(offset, **endian)
+        self.trace.log(f"read{bits}", operator.index(offset), f" = {_digits(value, bits)}", reading=True)
+        return value
+
+    return read
+
+
+def _changer(verb: str, bits: int) -> Callable[..., None]:
+    def change(self: Any, offset: Any, /, *values: Any, **endian: Any) -> None:
+        # Before it is done: a write may stop the machine, and then this was the last line.
+        given = values if all(hasattr(value, "__index__") for value in values) else ()
+        sign = {"write": " = ", "set": " |= ", "clear": " &= ~", "update": " mask, value "}[verb]
+        if hasattr(offset, "__index__"):
+            text = sign + ", ".join(_digits(value, bits) for value in given)
+            self.trace.log(f"{verb}{bits}", operator.index(offset), text, reading=False)
+        getattr(super(_Traced, self), f"{verb}{bits}")(offset, *values, **endian)
+
+    return change
+
+
+class _Traced:
+    """Goes before a kind of region, and has all its accesses logged."""
+
+    __slots__ = ()
+    trace: _Trace
+
+    def read(self, offset: Any, /, length: Any, width: Any = 4) -> bytes:
+        data: bytes = super().read(offset, length, width)  # type: ignore[misc]
+        self.trace.log("read", operator.index(offset), f" {len(data)} bytes: {data[:32].hex(' ', 4)}", reading=True)
+        return data
+
+    def write(self, offset: Any, /, data: Any, width: Any = 4) -> None:
+        with memoryview(data) as view, view.cast("B") as octets:
+            text = f" {len(octets)} bytes: {octets[:32].hex(' ', 4)}"
+        self.trace.log("write", operator.index(offset), text, reading=False)
+        super().write(offset, data, width)  # type: ignore[misc]
+
+
+for _bits in _WIDTHS:
+    setattr(_Traced, f"read{_bits}", _reader(_bits))
+    for _verb in ("write", "update", "set", "clear"):
+        setattr(_Traced, f"{_verb}{_bits}", _changer(_verb, _bits))
+
+
+class TracedRegion(_Traced, Region):
+    """A BAR in memory whose accesses are logged; see `begin`."""
+
+    trace: _Trace
+
+
+class TracedPortRegion(_Traced, PortRegion):
+    """A BAR in I/O ports whose accesses are logged; see `begin`."""
+
+    trace: _Trace
+
+
+KINDS = (TracedRegion, TracedPortRegion)
+
+
+def begin(region: Region | PortRegion, place: str, registers: RegisterNames | None) -> None:
+    """Name what a region of one of `KINDS` logs, before it is used.
+
+    Args:
+        region: the region.
+        place: what the lines begin with, as in "0000:00:04.0: bar0".
+        registers: their names; None for none.
+    """
+    assert isinstance(region, KINDS)
+    region.trace = _Trace(place, registers)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Real time: policy, locked memory, processors, and putting everything back."""

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""The memory of this process made ready for real time: no page fault, no collection of garbage.
+
+Each thing has a `read`, which returns its state, and a `write`, which makes it so: for `pyuio.rt.setting_stack`.
+mlockall(2), mallopt(3), and the modules gc and `pymalloc` of CPython.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import mmap
+import os
+import re
+import resource
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from pyuio._native._realtime import lib as _lib
+from pyuio.kernel import privilege
+from pyuio.process.signals import postponed_signals
+
+# CPython's objects of up to 512 bytes come from arenas of 1 MiB (Objects/obmalloc.c, from 3.10 on), which go back to
+# the kernel when nothing is in them. An object of that size, and how many of them to keep one of.
+_OBJECT = 512
+_EMPTY_BYTES = b"".__sizeof__()
+_OBJECTS_FOR_ONE_KEPT = 1024
+
+_PROBE = 1 << 20  # bytes: what other threads map meanwhile is less
+# The header of a mapping, and below it its flags: "lo" is VM_LOCKED (fs/proc/task_mmu.c, show_smap_vma_flags).
+_LOCKED_RANGE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (?:(?!^VmFlags:)[^\n]*\n)+^VmFlags:[^\n]* lo\b", re.MULTILINE)
+
+_keeps_heap = False
+
+
+def checked_size(name: str, size: int) -> int:
+    """Return a size in bytes. TypeError, ValueError: it is no int, or negative, or more than a process can have."""
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise TypeError(f"{name} is a number of bytes, not {type(size).__name__}")
+    if not 0 <= size < 1 << 47:
+        raise ValueError(f"{name} is 0 or more bytes and less than 2^47, not {size}")
+    return size
+
+
+def _status(path: str, item: str) -> int:
+    """Return a size of ``/proc/self/status`` or ``/proc/meminfo`` in bytes."""
+    found = re.search(rf"^{item}:\s*(\d+) kB", Path(path).read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def locked_size() -> int:
+    """Return how many bytes of this process are locked in memory."""
+    return _status("/proc/self/status", "VmLck")
+
+
+def room_to_lock() -> int | None:
+    """Return how many more bytes may be locked, None for any number (RLIMIT_MEMLOCK, CAP_IPC_LOCK)."""
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    if limit == resource.RLIM_INFINITY or privilege.has(privilege.CAP_IPC_LOCK):
+        return None
+    return max(0, limit - locked_size())
+
+
+def lock_remedy() -> str:
+    """Return what would let this process lock its memory."""
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    size = _status("/proc/self/status", "VmSize")
+    more = privilege.remedy(privilege.CAP_IPC_LOCK, "memlock", "unlimited")
+    return f"this process has {size // 1024} KiB of memory and may lock {limit // 1024} (ulimit -l): {more}"
+
+
+def is_locked() -> bool:
+    """Return whether anything is locked: by this module, or by the program itself."""
+    return locked_size() > 0
+
+
+EVERYTHING: Literal["everything"] = "everything"
+Locked: TypeAlias = Literal["everything"] | tuple[tuple[int, int], ...]
+"""What is locked: all memory, present and future, or ranges, each as where it starts and ends."""
+
+
+def locked() -> Locked:
+    """Return what is locked now, by this module or by the program itself.
+
+    The kernel does not say whether what is to come will be; so a mapping is made, and looked at.
+    """
+    before = locked_size()
+    if not before:
+        return ()
+    try:
+        with contextlib.closing(mmap.mmap(-1, _PROBE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)):
+            if locked_size() >= before + _PROBE:
+                return EVERYTHING
+    except OSError:  # EAGAIN: no more may be locked
+        return EVERYTHING
+    found = _LOCKED_RANGE.finditer(Path("/proc/self/smaps").read_text())
+    return tuple((int(match[1], 16), int(match[2], 16)) for match in found)
+
+
+def lock(wanted: Locked) -> None:
+    """Lock what is wanted, and nothing else. OSError: the kernel refused."""
+    if isinstance(wanted, str):
+        _checked(_lib.pyuio_lock_memory(), "mlockall")
+        return
+    _checked(_lib.pyuio_unlock_memory(), "munlockall")
+    for start, end in wanted:
+        result = _lib.pyuio_lock_range(start, end - start)
+        if result != -errno.ENOMEM:  # it was unmapped meanwhile
+            _checked(result, f"mlock of {end - start} bytes")
+
+
+def _checked(result: int, doing: str) -> int:
+    if result < 0:
+        raise OSError(-result, f"{doing}: {os.strerror(-result)}")
+    return result
+
+
+def keeps_heap() -> bool:
+    """Return whether what C frees stays with the process."""
+    return _keeps_heap
+
+
+def keep_heap(keep: bool) -> None:
+    """Make what C frees stay with the process, or not. OSError: this C library cannot be told (musl)."""
+    global _keeps_heap
+    _checked(_lib.pyuio_keep_heap(keep), "mallopt")
+    _keeps_heap = keep
+
+
+def touch_heap(size: int) -> list[bytes]:
+    """Have `size` bytes of C's heap in memory, and as many for Python's objects, which are there as long as the result.
+
+    OSError: so much memory is not free, or must not be locked.
+    """
+    free = _status("/proc/meminfo", "MemAvailable")
+    if 2 * size > free:
+        raise OSError(errno.ENOMEM, f"touching 2 * {size} bytes of heap: {free} are free")
+    _require_room("heap", 2 * size)
+    _checked(_lib.pyuio_touch_heap(size), f"touching {size} bytes of heap")
+    objects = [bytes(_OBJECT - _EMPTY_BYTES) for _ in range(size // _OBJECT)]
+    return objects[::_OBJECTS_FOR_ONE_KEPT]
+
+
+def touch_stack(size: int) -> int:
+    """Have the next `size` bytes of this thread's stack in memory, or all it has left; return how many. OSError."""
+    _require_room("stack", size)
+    return _checked(_lib.pyuio_touch_stack(size), f"touching {size} bytes of stack")
+
+
+def _require_room(name: str, size: int) -> None:
+    # Only where memory is locked already: a stack that cannot grow then ends the process with SIGSEGV.
+    if is_locked() and (room := room_to_lock()) is not None and size > room:
+        raise OSError(errno.ENOMEM, f"touching {size} bytes of {name}: {room} more may be locked")
+
+
+def garbage() -> tuple[bool, bool]:
+    """Return whether garbage is collected, and whether objects are frozen."""
+    return gc.isenabled(), gc.get_freeze_count() > 0
+
+
+def set_garbage(state: tuple[bool, bool]) -> None:
+    """Collect and freeze, and stop collecting; or the contrary."""
+    enabled, frozen = state
+    if not enabled:
+        gc.disable()
+        with postponed_signals():  # a finalizer in Python would have the exception of Ctrl-C, and lose it
+            gc.collect()
+    if not frozen:
+        gc.unfreeze()
+    elif gc.get_freeze_count() == 0:
+        gc.freeze()
+    if enabled:
+        gc.enable()

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""RT throttling: the kernel keeps real-time threads from taking a processor whole, and says so nowhere.
+
+Documentation/scheduler/sched-rt-group.rst, section 2.1; how it is noticed is said in ``_native/watch.c``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyuio._native._realtime import ffi as _ffi
+from pyuio._native._realtime import lib as _lib
+from pyuio.kernel.scheduling import Thread, kernel_number
+from pyuio.process.signals import postponed_signals
+from pyuio.rt.report import Throttling
+
+
+class ThrottlingWatch:
+    """Watches one thread from another, which is asleep but for a moment in every period.
+
+    Args:
+        thread: of this process.
+    """
+
+    def __init__(self, thread: Thread) -> None:
+        self._thread = thread
+        self._native: Any = None
+        self._last = Throttling(_limit("sched_rt_runtime_us"), _limit("sched_rt_period_us"))
+
+    def write(self, watching: bool) -> None:
+        """Begin to watch, if there is a limit to watch for, or stop. OSError: no thread, or no memory for one."""
+        if not watching:
+            if self._native is not None:
+                _lib.pyuio_watch_stop(self._native)
+                self._last = self._counted(self._native)
+                self._native = None
+        elif 0 <= self._last.runtime < self._last.period:
+            runtime, period = self._last.runtime * 1000, self._last.period * 1000
+            # Ctrl-C in between would leave a thread that nobody knows.
+            with postponed_signals():
+                native = _lib.pyuio_watch_start(self._thread.id, runtime, period)
+                if native == _ffi.NULL:
+                    raise OSError(_ffi.errno, f"watching thread {self._thread.id} for RT throttling")
+                self._native = _ffi.gc(native, _lib.pyuio_watch_free)
+
+    def forget(self, _before: object) -> None:
+        """In a forked process: there is no watching thread, and its lock may be taken for ever."""
+        self._native = None
+
+    def _counted(self, native: Any) -> Throttling:
+        times, longest = _lib.pyuio_watch_times(native), _lib.pyuio_watch_longest(native)
+        return Throttling(self._last.runtime, self._last.period, True, int(times), int(longest))
+
+    def result(self) -> Throttling:
+        """Return what was seen until now, or until the watching stopped."""
+        native = self._native  # another thread may close meanwhile
+        if native is None:
+            return self._last
+        _lib.pyuio_watch_look(native)
+        return self._counted(native)
+
+
+def _limit(name: str) -> int:
+    value = kernel_number(name)
+    return -1 if value is None else value
