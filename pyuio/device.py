@@ -1,59 +1,36 @@
 # SPDX-License-Identifier: MIT
-"""An open device: what puts configuration space, BARs, interrupt, memory and binding together."""
+"""An open device: it puts together what a backend gives, BARs, an interrupt, configuration space, memory for DMA."""
 
 from __future__ import annotations
 
 import atexit
-import errno
-import fcntl
 import logging
 import os
 import threading
 import warnings
 from collections.abc import Mapping
-from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyuio._native._access import Presence
-from pyuio.claim import binding, in_use
+from pyuio.backend.uio import UioBackend
 from pyuio.dma.allocator import Dma
-from pyuio.errors import (
-    DeviceBusyError,
-    DriverNotBoundError,
-    InterruptUnavailableError,
-    PermissionDeniedError,
-    PyuioError,
-)
-from pyuio.interrupt.interrupt import Interrupt, open_uio_interrupt
-from pyuio.kernel.drivers import bound_driver
-from pyuio.kernel.preempt_rt import refuse_what_freezes
-from pyuio.kernel.sysfs import link_name, parse_number, read_optional_number
-from pyuio.kernel.uio import UioNode
+from pyuio.errors import PyuioError
+from pyuio.interrupt.interrupt import Interrupt
+from pyuio.pci.assigned_interrupt import interrupt_number
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.pci.discovery import FoundDevice, find
 from pyuio.process.fork import Owned, forget_all, owned
 from pyuio.process.signals import postponed_signals
 from pyuio.region import PortRegion, Region
-from pyuio.region.bar_mapping import checked_index, find_bar, map_bar
+from pyuio.region.bar_mapping import checked_index
 from pyuio.region.ports import renew_locks
 
 if TYPE_CHECKING:
     from pyuio._native._access import Endian
+    from pyuio.backend.backend import Backend
     from pyuio.registers.register_map import RegisterMap
 
 _log = logging.getLogger(__name__)
-
-
-def _lock(file: int, name: str) -> None:
-    """Keep a second opener out until the file is closed; the kernel does that, too, however this process ends."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        path = Path(f"/proc/self/fd/{file}").readlink()
-        reason = f"{name} is open already, in this process or another; close it first (fuser {path} shows who has it)"
-        raise DeviceBusyError(errno.EBUSY, reason) from error
 
 
 class Device(Owned):
@@ -75,102 +52,22 @@ class Device(Owned):
         self.address = found.address
         self.ids = found.ids
         self.class_code = found.class_code
-        self._directory = found.directory
-        self._presence = Presence(found.name)
-        self._config: ConfigSpace | None = None
         self._regions: dict[tuple[int, bool, Endian], Region | PortRegion] = {}
         self._traced: Mapping[int, type[RegisterMap]] | None = None
-        self._interrupt: Interrupt | PyuioError
         self._dma: Dma | None = None
-        self._resources = ExitStack()
-        self._files: list[int] = []  # its own, and open
         # Entered again by a signal handler that closes in the middle of something; other threads wait.
         self._guard = threading.RLock()
         try:
             # Ctrl-C in its middle would leave the card with the wrong kernel driver.
             with postponed_signals():
-                self._acquire(found, bind)
+                self._backend: Backend = UioBackend(found, bind=bind, close_parts=self._close_parts)
+                self.uio = self._backend.node
+                self._closed = False
+                self.own()
         except BaseException:
-            self.close()
+            if not self._closed:
+                self.close()
             raise
-
-    def _acquire(self, found: FoundDevice, bind: bool) -> None:
-        # Undone in reverse: the interrupt is masked before its owner, the configuration space, goes; the lock is last.
-        with ExitStack() as stack:
-            stack.callback(self._presence.close)
-            if self.address is not None:
-                self._config = ConfigSpace(self._directory, self._presence)
-                stack.callback(self._config.end)
-                self._presence.ask_config(self._config.fileno())
-                self._lock(self._config.fileno(), stack)
-            self.uio = self._find_node(found, bind, stack)
-            refuse_what_freezes(self.name, link_name(self._directory / "driver"))
-            node = self._keep(self.uio.open(), stack)
-            attribute = self.uio.open_attribute()
-            try:
-                self._presence.ask_node(attribute)
-            finally:
-                os.close(attribute)
-            if self._config is None:
-                self._lock(node, stack)
-            try:
-                self._interrupt = open_uio_interrupt(self.uio, node, self._config, self.name, self._presence)
-                stack.callback(self._interrupt.close)
-            except (InterruptUnavailableError, PermissionDeniedError) as error:
-                # The rest of the device is of use without it.
-                self._interrupt = error
-                _log.info("%s: no interrupt: %s", self.name, error.strerror)
-            stack.callback(self._close_regions)
-            stack.callback(self._close_dma)
-            stack.callback(_log.info, "%s: closing %s", self.name, self.uio.name)
-            stack.callback(self._let_go_if_gone)
-            self._resources = stack.pop_all()
-            self._closed = False
-        self.own()
-        _log.info("%s: opened as %s", self.name, self.uio.name)
-
-    def _keep(self, file: int, stack: ExitStack) -> int:
-        """Have a file closed when the stack is undone, and in a forked child."""
-        self._files.append(file)
-        stack.callback(self._close_file, file)
-        return file
-
-    def _close_file(self, file: int) -> None:
-        self._files.remove(file)
-        os.close(file)
-
-    def _lock(self, file: int, stack: ExitStack) -> None:
-        _lock(file, self.name)
-        # Closing is not enough: the interrupt has duplicates, which a thread that is just leaving a wait keeps open.
-        stack.callback(fcntl.flock, self._keep(os.dup(file), stack), fcntl.LOCK_UN)
-
-    def _find_node(self, found: FoundDevice, bind: bool, stack: ExitStack) -> UioNode:
-        node = UioNode.of_device(self._directory)
-        if node is None and self.address is None and found.uio is not None:
-            return UioNode(found.uio)
-        if node is not None:
-            return node
-        if self.address is None:
-            raise DriverNotBoundError(errno.ENODEV, f"{self.name} has no UIO node any more; its driver was unbound")
-        if not bind:
-            driver = bound_driver(self.address)
-            what_to_do = f"pyuio.open('{self.address}', bind=True), or as root: pyuio bind {self.address}"
-            if driver is not None:
-                reason = f"{self.name} is held by the kernel driver {driver}; to take it from there: {what_to_do}"
-                raise DeviceBusyError(errno.EBUSY, reason)
-            raise DriverNotBoundError(errno.ENODEV, f"{self.name} has no UIO driver; to bind one: {what_to_do}")
-        self._refuse_what_is_used(self.address)
-        stack.callback(binding.bind(self.address).undo)
-        node = UioNode.of_device(self._directory)
-        if node is None:
-            raise DriverNotBoundError(errno.ENODEV, f"{self.name} is bound, but the kernel made no UIO node for it")
-        return node
-
-    def _refuse_what_is_used(self, address: str) -> None:
-        if reasons := in_use.uses(address):
-            listing = "".join(f"\n  {reason}" for reason in reasons)
-            advice = f"end that first, or take it from whoever uses it: pyuio bind {address} --force"
-            raise DeviceBusyError(errno.EBUSY, f"{self.name} is in use, and not bound:{listing}\n{advice}")
 
     def _require_open(self) -> None:
         if self._closed:
@@ -180,9 +77,9 @@ class Device(Owned):
     def config(self) -> ConfigSpace:
         """The configuration space. ClosedError: the device is closed; AttributeError: it is not a PCI function."""
         self._require_open()
-        if self._config is None:
+        if self._backend.config is None:
             raise AttributeError(f"{self.name} is not a PCI function and has no configuration space")
-        return self._config
+        return self._backend.config
 
     @property
     def closed(self) -> bool:
@@ -192,7 +89,7 @@ class Device(Owned):
     @property
     def removed(self) -> bool:
         """Whether the device was removed or unbound since it was opened; the kernel is asked. See docs/hotplug.md."""
-        return self._presence.is_gone()
+        return self._backend.presence.is_gone()
 
     @property
     def interrupt(self) -> Interrupt:
@@ -204,9 +101,10 @@ class Device(Owned):
             PermissionDeniedError: this user may not write its configuration space, which masks it.
         """
         self._require_open()
-        if isinstance(self._interrupt, Interrupt):
-            return self._interrupt
-        raise type(self._interrupt)(*self._interrupt.args)
+        interrupt = self._backend.interrupt
+        if isinstance(interrupt, Interrupt):
+            return interrupt
+        raise type(interrupt)(*interrupt.args)
 
     @property
     def irq(self) -> int | None:
@@ -216,8 +114,7 @@ class Device(Owned):
         closed.
         """
         self._require_open()
-        messages = sorted(parse_number(entry.name, entry) for entry in (self._directory / "msi_irqs").glob("*"))
-        return messages[0] if messages else read_optional_number(self._directory / "irq") or None
+        return interrupt_number(self._backend.directory)
 
     @property
     def dma(self) -> Dma:
@@ -225,7 +122,7 @@ class Device(Owned):
         with self._guard:
             self._require_open()
             if self._dma is None:
-                self._dma = Dma(self.name, self._directory, self._config, self._presence)
+                self._dma = Dma(self.name, self._backend.directory, self._backend.config, self._backend.presence)
             return self._dma
 
     def bar(self, index: int, *, write_combining: bool = False, endian: Endian = "little") -> Region | PortRegion:
@@ -246,26 +143,17 @@ class Device(Owned):
         checked_index(index)
         with self._guard:
             self._require_open()
-            self._presence.require()
+            self._backend.presence.require()
             key = (index, write_combining, endian)
             region = self._regions.get(key)
             if region is None or region.closed:
-                bar = find_bar(self._config.bars() if self._config else (), index, self.name)
-                map_it = partial(
-                    map_bar,
-                    bar,
-                    self._directory,
-                    self.name,
-                    node=self.uio,
-                    write_combining=write_combining,
-                    presence=self._presence,
-                )
+                map_it = partial(self._backend.map_bar, index, write_combining=write_combining, endian=endian)
                 if self._traced is None:
-                    region = map_it(endian=endian)
+                    region = map_it(kinds=(Region, PortRegion))
                 else:
                     from pyuio.region import tracing
 
-                    region = map_it(endian=endian, kinds=tracing.KINDS)
+                    region = map_it(kinds=tracing.KINDS)
                     tracing.begin(region, f"{self.name}: bar{index}", self._traced.get(index))
                 if self._closed:  # by a signal handler, meanwhile
                     region.close()
@@ -289,17 +177,9 @@ class Device(Owned):
                 raise ValueError(f"{self.name}: its registers are traced from the start or not: call it before bar()")
             self._traced = {} if names is None else names
 
-    def _let_go_if_gone(self) -> None:
-        # What was unbound may be another kernel driver's by now, whose command register is none of ours.
-        if self._config is not None and self._presence.is_gone():
-            _log.info("%s: it was removed, or unbound", self.name)
-            self._config.let_go()
-
-    def _close_dma(self) -> None:
+    def _close_parts(self) -> None:
         if self._dma is not None:
             self._dma.close()
-
-    def _close_regions(self) -> None:
         for region in self._regions.values():
             region.close()
 
@@ -314,22 +194,15 @@ class Device(Owned):
         """
         with self._guard, postponed_signals():
             self._closed = True
-            self._resources.close()  # goes on where an exception, or a handler that closes, left off
+            self._backend.close()  # goes on where an exception, or a handler that closes, left off
 
     def forget(self) -> None:
         """In a forked child: close it there; the device itself is the parent's."""
         super().forget()
         self._guard = threading.RLock()
         self._closed = True
-        self._resources.pop_all()  # and let nobody undo it
-        # First what keeps the kernel from ending bus mastering when the parent is killed; then what keeps memory.
-        if isinstance(self._interrupt, Interrupt):
-            self._interrupt.forget()
-        while self._files:
-            self._close_file(self._files[0])
-        self._presence.close()
-        if self._config is not None:
-            self._config.forget()
+        self._backend.forget()
+        # Last: with its memory held, and /dev/uioN open here, the kernel could not end the parent's bus mastering.
         if self._dma is not None:
             self._dma.let_go()
 

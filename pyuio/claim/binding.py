@@ -23,7 +23,6 @@ from pyuio.claim.binding_record import BindingRecord
 from pyuio.errors import BindingError, DeviceBusyError, DeviceRemovedError
 from pyuio.kernel import trusted_file
 from pyuio.kernel.drivers import UIO_PCI_GENERIC, bound_driver, is_for_user_space, load_driver
-from pyuio.kernel.preempt_rt import refuse_what_freezes
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, read_optional, read_text, translated
 from pyuio.kernel.trusted_file import boot_id
 from pyuio.pci.address import ids_of
@@ -169,16 +168,15 @@ def bind(address: str, driver: str = UIO_PCI_GENERIC) -> Binding:
 
     Args:
         address: in the kernel's form, ``0000:00:04.0``.
-        driver: its module is loaded if need be.
+        driver: the kernel driver, whose module is loaded if need be.
 
     Raises:
         BindingError: the kernel refused; the function is with its previous driver again.
         DeviceBusyError: another process did not let go of it.
         DeviceRemovedError: there is no such function.
-        KernelSupportError: this kernel does not have the driver, or could freeze with it.
+        KernelSupportError: this kernel does not have the driver.
         PermissionDeniedError: not root.
     """
-    refuse_what_freezes(address, driver)
     load_driver(driver)
     with postponed_signals(), _alone(address):
         return _bind(address, driver)

@@ -1,90 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""Which file systems and swap areas are on the disks behind a PCI function, whatever is stacked between.
+"""Which disks behind a PCI function are in use, whatever is stacked on them.
 
-Sources: Documentation/ABI/stable/sysfs-block (partitions, holders), proc(5) (``mountinfo``, ``swaps``),
-``block/bdev.c`` (who may claim a block device), ``drivers/nvme/host/multipath.c`` (disks with several controllers).
+The kernel says whether: an exclusive open fails with EBUSY while somebody has claimed the disk, or a part of it. A
+mount claims it, in whichever mount namespace. So do swap, RAID, LVM, ZFS and the like. lsblk(8) says which of them.
+
+Sources: ``block/bdev.c`` (bd_may_claim); ``drivers/nvme/host/multipath.c`` (disks with several controllers).
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
-import re
-import stat
+import shutil
+import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyuio.kernel.sysfs import link_name
 
 _BLOCK = Path("/sys/class/block")
 _NVME = Path("/sys/class/nvme")
 _NVME_SUBSYSTEMS = Path("/sys/class/nvme-subsystem")
-
-
-def _text(path: Path) -> str:
-    """Return a file's text as it is, a carriage return in a path included."""
-    return os.fsdecode(path.read_bytes())
-
-
-def _unescaped(text: str) -> str:
-    """Return a path of ``/proc`` with its escapes, a backslash and three octal digits, resolved."""
-    return re.sub(r"\\([0-3][0-7]{2})", lambda match: chr(int(match[1], 8)), text)
-
-
-@dataclass(frozen=True)
-class Mount:
-    """One mounted file system.
-
-    Attributes:
-        number: of its device, ``8:1``; ``0:44`` for a file system that has none of its own.
-        kind: of file system, ``ext4``.
-        source: what was mounted, usually a path.
-        where: the mount point.
-    """
-
-    number: str
-    kind: str
-    source: str
-    where: str
-
-
-def parse_mounts(text: str) -> list[Mount]:
-    """Return what the text of ``/proc/self/mountinfo`` lists; lines of another form are left out.
-
-    The kernel escapes spaces, tabs, line ends and backslashes in paths, and nothing else that Python would split at.
-    """
-    found = []
-    for line in text.split("\n"):
-        before, dash, after = line.partition(" - ")
-        fields, rest = before.split(" "), after.split(" ")
-        if dash and len(fields) >= 6 and len(rest) >= 2:
-            found.append(Mount(fields[2], rest[0], _unescaped(rest[1]), _unescaped(fields[4])))
-    return found
-
-
-def parse_swaps(text: str) -> list[str]:
-    """Return the paths in the text of ``/proc/swaps``, which has a line of titles first."""
-    return [_unescaped(re.split("[ \t]", line, maxsplit=1)[0]) for line in text.split("\n")[1:] if line]
-
-
-def _block_number(path: str) -> str | None:
-    """Return the device number of a block device's node, ``8:1``, or None for anything else."""
-    try:
-        # Others are not looked at: a server that is away would take for ever.
-        status = Path(path).stat() if path.startswith("/dev/") else None
-    except (OSError, ValueError):
-        return None
-    if status is None or not stat.S_ISBLK(status.st_mode):
-        return None
-    return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-
-
-def _number(block: Path) -> str:
-    try:
-        return (block / "dev").read_text().strip()
-    except OSError:  # a path of a disk with several controllers has none; the disk does
-        return ""
+_LSBLK = ("--json", "--output", "KNAME,TYPE,MOUNTPOINTS")
+_LSBLK_SECONDS = 10
+_SWAP = "[SWAP]"  # lsblk's mount point of a swap area
 
 
 def subsystems(function: Path) -> list[Path]:
@@ -115,30 +56,49 @@ def disks(function: Path) -> list[Path]:
     ]
 
 
-def _stacked(block: Path, below: str = "", seen: tuple[Path, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Yield the number, and what to call it, of a disk, of its partitions, and of whatever was made of those."""
-    if block in seen:
-        return
-    seen = (*seen, block)
-    name = f"/dev/{block.name.replace('!', '/')}"
-    yield _number(block), f"{name}{below}"
-    for partition in _entries(block):
-        if (partition / "partition").exists():
-            yield from _stacked(partition, "", seen)
-    for holder in _entries(block / "holders"):
-        yield from _stacked(holder.resolve(), f" (on {name})", seen)
-
-
-def _is_claimed(disk: Path) -> bool:
-    """Return whether somebody has claimed the disk or a part of it for himself: the kernel admits no second one.
-
-    A mount does that, in whichever mount namespace, and so do swap, RAID, LVM, ZFS and the like.
-    """
+def _is_claimed(node: str) -> bool | None:
+    """Return whether somebody has claimed a disk or a part of it for himself; None if this user may not ask."""
     try:
-        os.close(os.open(f"/dev/{disk.name.replace('!', '/')}", os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
+        os.close(os.open(node, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
-        return error.errno == errno.EBUSY
+        return True if error.errno == errno.EBUSY else None
     return False
+
+
+def parse_lsblk(text: str) -> list[str]:
+    """Return a sentence for each use in what ``lsblk --json`` printed about one disk; [] for text of another form."""
+    try:
+        return [use for disk in json.loads(text)["blockdevices"] for use in _uses_in_tree(disk, "")]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+
+
+def _uses_in_tree(device: dict[str, Any], below: str) -> Iterator[str]:
+    """Yield the uses of a disk, of its partitions, and of whatever was made of those."""
+    node = f"/dev/{device['kname']}"
+    name = f"{node} (on {below})" if below and device["type"] != "part" else node
+    places = [place for place in device["mountpoints"] if place]
+    if _SWAP in places:
+        yield f"{name} is swapped on"
+        places = [place for place in places if place != _SWAP]
+    if places:
+        more = f" and {len(places) - 1} more places" if len(places) > 1 else ""
+        yield f"{name} is mounted at {places[0]}{more}"
+    for child in device.get("children", ()):
+        yield from _uses_in_tree(child, node)
+
+
+def _lsblk(node: str) -> str:
+    """Return what lsblk prints about a disk; "" where there is no lsblk, or none that knows these columns."""
+    program = shutil.which("lsblk") or shutil.which("lsblk", path="/usr/bin:/bin")
+    if program is None:
+        return ""
+    try:
+        command = [program, *_LSBLK, node]
+        done = subprocess.run(command, capture_output=True, timeout=_LSBLK_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode(errors="surrogateescape")
 
 
 def _file_server(function: Path) -> list[str]:
@@ -160,25 +120,12 @@ def storage_uses(function: Path) -> list[str]:
     Args:
         function: its directory in sysfs, resolved.
     """
-    # Some file systems have numbers of their own, and only their source is a device.
-    mounts: dict[str, list[str]] = {}
-    for mount in parse_mounts(_text(Path("/proc/self/mountinfo"))):
-        for number in {mount.number, _block_number(mount.source)}:
-            if number is not None:
-                mounts.setdefault(number, []).append(mount.where)
-    swaps = Path("/proc/swaps")  # not in a kernel without swap
-    paths = parse_swaps(_text(swaps)) if swaps.exists() else []
-    swapping = {_block_number(path) for path in paths}
     reasons = _file_server(function)
     for disk in disks(function):
-        uses = []
-        for number, name in dict(_stacked(disk)).items():
-            if places := mounts.get(number):
-                more = f" and {len(places) - 1} more places" if len(places) > 1 else ""
-                uses.append(f"{name} is mounted at {places[0]}{more}")
-            if number in swapping:
-                uses.append(f"{name} is swapped on")
-        if not uses and _is_claimed(disk):
-            uses.append(f"/dev/{disk.name} is claimed: mounted elsewhere, or a part of RAID, LVM or the like (lsblk)")
+        node = f"/dev/{disk.name.replace('!', '/')}"
+        claimed = _is_claimed(node)
+        uses = [] if claimed is False else parse_lsblk(_lsblk(node))
+        if claimed and not uses:
+            uses = [f"{node} is claimed: mounted elsewhere, or a part of RAID, LVM or the like (lsblk)"]
         reasons += uses
     return reasons

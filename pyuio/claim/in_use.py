@@ -88,3 +88,9 @@ def uses(address: str) -> list[str]:
 def opened_by(address: str) -> list[str]:
     """Return a sentence for each process, other than this one, that has a device node of the function open."""
     return openers((PCI_DEVICES / address).resolve())
+
+
+def message(address: str, reasons: list[str], command: str) -> str:
+    """Return what to say of a device in use: all the reasons, and the command that takes it all the same."""
+    listing = "".join(f"\n  {reason}" for reason in reasons)
+    return f"{address} is in use:{listing}\nend that first, or take it from whoever uses it: {command}"

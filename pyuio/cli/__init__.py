@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pyuio.cli import access, binding, completion, dump, info, irq, listing, probe, setup
+from pyuio.cli import access, bind, completion, dump, info, irq, listing, probe, setup
 from pyuio.cli.doctor import EPILOG, doctor
 from pyuio.cli.groups import Commands, later
 from pyuio.errors import PyuioError
@@ -57,8 +57,8 @@ def options(
 app.command("list", rich_help_panel=LOOK, epilog=listing.EPILOG)(listing.list_devices)
 app.command("info", rich_help_panel=LOOK, epilog=info.EPILOG)(info.info)
 app.command("probe", rich_help_panel=LOOK, epilog=probe.EPILOG)(probe.probe)
-app.command("bind", rich_help_panel=DRIVE, epilog=binding.BIND_EPILOG)(binding.bind)
-app.command("unbind", rich_help_panel=DRIVE, epilog=binding.UNBIND_EPILOG)(binding.unbind)
+app.command("bind", rich_help_panel=DRIVE, epilog=bind.BIND_EPILOG)(bind.bind)
+app.command("unbind", rich_help_panel=DRIVE, epilog=bind.UNBIND_EPILOG)(bind.unbind)
 app.command("setup", rich_help_panel=DRIVE, epilog=setup.EPILOG, short_help="Let a group drive DEVICE without root.")(
     setup.setup
 )

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pyuio.cli.arguments import Device, usage
-from pyuio.cli.binding import pci_address, refuse_what_is_used
+from pyuio.cli.bind import pci_function, refuse_opened
 
 if TYPE_CHECKING:
     from pyuio.claim.permission import Permission
+    from pyuio.pci.discovery import FoundDevice
 
 EPILOG = (
     "Ends with 0 when it is as asked for, also when it was so before; with 1 when something is in the way, or the "
@@ -51,11 +52,12 @@ def setup(
     if undo:
         _undo(device)
         return
-    permission = Permission.of(pci_address(device), group)
+    found = pci_function(device)
+    permission = Permission.of(str(found.address), group)
     if print_only:
         _show(permission)
         return
-    _give(permission)
+    _give(found, permission)
 
 
 def _show(permission: Permission) -> None:
@@ -68,25 +70,16 @@ def _show(permission: Permission) -> None:
     print(_STILL)
 
 
-def _give(permission: Permission) -> None:
-    from pyuio.claim import binding
-    from pyuio.claim.in_use import uses
-    from pyuio.kernel.drivers import UIO_PCI_GENERIC, load_driver
-    from pyuio.kernel.sysfs import PCI_DEVICES
-    from pyuio.kernel.uio import UioNode
+def _give(found: FoundDevice, permission: Permission) -> None:
+    from pyuio.claim.claim import claim, require_claimable
 
     address, group = permission.address, permission.group
-    unbound = UioNode.of_device(PCI_DEVICES / address) is None
-    if unbound:
-        refuse_what_is_used(address, uses(address), force=False)
-        load_driver(UIO_PCI_GENERIC)  # before anything is written
+    require_claimable(found)  # before anything is written
     changed = permission.write()
-    if unbound:
-        binding.bind(address)
+    node = claim(found, bind=True).node
     permission.apply()
     for path in changed:
         print(f"wrote {path}")
-    node = UioNode.of_device(PCI_DEVICES / address)
     print(f"{address} is {node.path if node else 'bound'}, and members of {group} may drive it", end="")
     print("" if changed else ": it was set up already")
     print(f"to make somebody a member: usermod -aG {group} NAME, who then logs in again\n\n{_STILL}")
@@ -94,20 +87,18 @@ def _give(permission: Permission) -> None:
 
 def _undo(device: str) -> None:
     from pyuio.claim import binding, permission
-    from pyuio.claim.in_use import opened_by
     from pyuio.errors import DeviceNotFoundError
-    from pyuio.kernel.drivers import is_for_user_space
     from pyuio.pci.address import parse_address
 
     try:
-        address, there = pci_address(device), True
+        address, there = str(pci_function(device).address), True
     except DeviceNotFoundError:
         found = parse_address(device)  # of a card that was taken out
         if found is None or not permission.rule_path(found).exists():
             raise
         address, there = found, False
-    if there and is_for_user_space(address):
-        refuse_what_is_used(address, opened_by(address), force=False)
+    if there:
+        refuse_opened(address)
     removed = permission.undo(address)
     if not removed:
         print(f"{address} was not set up: nothing to undo")

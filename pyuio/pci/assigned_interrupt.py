@@ -37,6 +37,24 @@ class AssignedInterrupt:
         return f"{kind} {first}{more}"
 
 
+def message_interrupts(directory: Path) -> list[int]:
+    """Return the kernel's numbers of a function's MSI or MSI-X, in ascending order; [] while it has none.
+
+    Args:
+        directory: the function's in sysfs.
+
+    Raises:
+        KernelFileError: one of them is not a number.
+    """
+    return sorted(parse_number(entry.name, entry) for entry in (directory / "msi_irqs").glob("*"))
+
+
+def interrupt_number(directory: Path) -> int | None:
+    """Return the kernel's number of a function's first interrupt; None where sysfs does not tell. Errors: as above."""
+    messages = message_interrupts(directory)
+    return messages[0] if messages else read_optional_number(directory / "irq") or None
+
+
 def assigned_interrupt(directory: Path, pin: int) -> AssignedInterrupt:
     """Return what the function with this directory in sysfs interrupts by.
 
@@ -48,10 +66,10 @@ def assigned_interrupt(directory: Path, pin: int) -> AssignedInterrupt:
         KernelFileError: one of these attributes is not a number.
     """
     letter = "ABCD"[pin - 1] if 1 <= pin <= 4 else None
-    messages = sorted((parse_number(entry.name, entry), entry) for entry in (directory / "msi_irqs").glob("*"))
+    messages = message_interrupts(directory)
     if messages:
-        kind = "MSI-X" if read_optional(messages[0][1]) == "msix" else "MSI"
-        return AssignedInterrupt(kind, letter, tuple(number for number, _ in messages))
+        kind = "MSI-X" if read_optional(directory / "msi_irqs" / str(messages[0])) == "msix" else "MSI"
+        return AssignedInterrupt(kind, letter, tuple(messages))
     number = read_optional_number(directory / "irq")
     if letter is None:
         return AssignedInterrupt(None, None, ())

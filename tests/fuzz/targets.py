@@ -23,7 +23,7 @@ from pyuio_drivers.nvme_structures import Capabilities, Controller, Namespace, S
 from pyuio import systemrdl
 from pyuio.claim import binding_record
 from pyuio.claim.binding_record import BindingRecord
-from pyuio.claim.disks_in_use import parse_mounts, parse_swaps
+from pyuio.claim.disks_in_use import parse_lsblk
 from pyuio.claim.routes import parse_messages
 from pyuio.doctor import driver as doctor_driver
 from pyuio.doctor import facts
@@ -171,11 +171,9 @@ def _device_directories() -> list[bytes]:
     return found
 
 
-def mounts_and_swaps(data: bytes) -> None:
-    """Any text is a list of mounts, and one of swap areas."""
-    text = _text(data)
-    parse_mounts(text)
-    parse_swaps(text)
+def lsblk(data: bytes) -> None:
+    """What lsblk prints about a disk, or any other text."""
+    parse_lsblk(_text(data))
 
 
 def routes(data: bytes) -> None:
@@ -291,12 +289,8 @@ addrmap card {
 };
 """
 
-_MOUNTS = b"""22 28 0:21 / /proc rw,nosuid - proc proc rw
-28 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount-ro
-96 28 0:44 /a\\040b /mnt/a\\134b ro - btrfs /dev/nvme0n1p3 rw
-Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority
-/dev/sda5                               partition\t975868\t\t0\t\t-2
-"""
+_LSBLK = b"""{"blockdevices": [{"kname": "sda", "type": "disk", "mountpoints": [null], "children": [
+    {"kname": "sda1", "type": "part", "mountpoints": ["/a b", "[SWAP]"]}]}]}"""
 
 _KERNEL_TEXTS = [
     b"           CPU0       CPU1\n 11:         12          0   IO-APIC   11-fasteoi   uio_pci_generic, ata_piix\n",
@@ -334,7 +328,7 @@ TARGETS = {
     "configuration_space": Target(configuration_space, lambda: [recorded(name)[0] for name in _recorded_names()]),
     "resource_file": Target(resource_file, lambda: [recorded(name)[1].encode() for name in _recorded_names()], 1024),
     "device_directory": Target(device_directory, _device_directories, 6144),
-    "mounts_and_swaps": Target(mounts_and_swaps, lambda: [_MOUNTS], 1024),
+    "lsblk": Target(lsblk, lambda: [_LSBLK], 1024),
     "routes": Target(routes, _route_answers, 1024),
     "processors": Target(processors, lambda: [b"0-3,8\n", b"(null)", b"hugepages-2048kB"], 128),
     "kernel_texts": Target(kernel_texts, lambda: _KERNEL_TEXTS, 1024),

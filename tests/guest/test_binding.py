@@ -15,6 +15,7 @@ import pytest
 
 import pyuio
 from pyuio.claim import binding, binding_record
+from pyuio.claim.claim import claim
 from pyuio.doctor.device import look_at_pin
 from pyuio.kernel import preempt_rt
 from pyuio.kernel.drivers import bound_driver, load_driver
@@ -195,7 +196,7 @@ def test_what_can_freeze_a_realtime_kernel_is_refused(edu: str, igb_uio: Path) -
     device = Path("/sys/bus/pci/devices", edu)
     try:
         with pytest.raises(pyuio.KernelSupportError, match="igb_uio can freeze a PREEMPT_RT kernel"):
-            binding.bind(edu, "igb_uio")
+            claim(find(edu), "igb_uio")
         assert bound_driver(edu) is None
         (device / "driver_override").write_text("igb_uio")
         Path("/sys/bus/pci/drivers_probe").write_text(edu)

@@ -4,42 +4,56 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
 import struct
+import subprocess
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyuio.claim.disks_in_use import Mount, parse_mounts, parse_swaps
+from pyuio.claim import disks_in_use
+from pyuio.claim.disks_in_use import parse_lsblk
 from pyuio.claim.routes import Route, parse_messages, parse_route, routes
 
-# A guest's, with a disk at a place with a space in it, and a bind mount, which has two optional fields.
-MOUNTINFO = r"""27 1 0:23 / / rw,relatime - overlay root rw,lowerdir=/host,upperdir=/overlay/upper,workdir=/overlay/work
-28 27 0:26 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw
-36 33 254:0 / /run/a\040b rw,relatime shared:1 master:2 - ext4 /dev/vda rw
-40 33 0:44 /@ /btrfs rw - btrfs /dev/mapper/big\011disk rw,subvol=/@
+KEYS = st.sampled_from(["blockdevices", "kname", "type", "mountpoints", "children"])
+# A disk with a partition that is swapped on, and one whose LVM volume is mounted twice; an idle optical disc.
+LSBLK = """{"blockdevices": [
+ {"kname": "nvme0n1", "type": "disk", "mountpoints": [null], "children": [
+  {"kname": "nvme0n1p1", "type": "part", "mountpoints": ["[SWAP]"]},
+  {"kname": "nvme0n1p2", "type": "part", "mountpoints": [null], "children": [
+   {"kname": "dm-0", "type": "lvm", "mountpoints": ["/run/a b", "/home"]}]}]},
+ {"kname": "sr0", "type": "rom", "mountpoints": [null]}]}
 """
 
 
-def test_mounts() -> None:
-    assert parse_mounts(MOUNTINFO) == [
-        Mount("0:23", "overlay", "root", "/"),
-        Mount("0:26", "proc", "proc", "/proc"),
-        Mount("254:0", "ext4", "/dev/vda", "/run/a b"),
-        Mount("0:44", "btrfs", "/dev/mapper/big\tdisk", "/btrfs"),
+def test_what_is_on_a_disk() -> None:
+    assert parse_lsblk(LSBLK) == [
+        "/dev/nvme0n1p1 is swapped on",
+        "/dev/dm-0 (on /dev/nvme0n1p2) is mounted at /run/a b and 1 more places",
     ]
 
 
-@given(st.text())
-def test_any_text_of_mounts(text: str) -> None:
-    parse_mounts(text)
-    parse_mounts("1 2 8:1 / / rw - " + text)
-    parse_swaps(text)
+@pytest.mark.parametrize("separator", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u00a0", "\udcff"])
+def test_a_mount_point_with_an_odd_name(separator: str) -> None:
+    place = f"/mnt/a{separator}b"
+    text = json.dumps({"blockdevices": [{"kname": "sda", "type": "disk", "mountpoints": [place]}]})
+    assert parse_lsblk(text) == [f"/dev/sda is mounted at {place}"]
 
 
-def test_swaps() -> None:
-    text = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n/dev/vda1  partition\t9\t0\t-2\n/a\\040b file 9 0 -3\n"
-    assert parse_swaps(text) == ["/dev/vda1", "/a b"]
+@given(st.text() | st.recursive(st.none() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner)))
+def test_any_answer_of_lsblk(answer: object) -> None:
+    parse_lsblk(answer if isinstance(answer, str) else json.dumps(answer))
+    parse_lsblk(json.dumps({"blockdevices": [answer]}))
+
+
+def test_lsblk_tells_of_this_machine() -> None:
+    """Where there is an lsblk, it knows the columns that are asked for."""
+    if shutil.which("lsblk") is None:
+        pytest.skip("no lsblk here")
+    done = subprocess.run(["lsblk", *disks_in_use._LSBLK], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def attribute(kind: int, value: bytes) -> bytes:

@@ -18,8 +18,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pyuio.claim import binding_record, disks_in_use, networks_in_use, nodes_in_use
-from pyuio.claim.disks_in_use import Mount, parse_mounts, parse_swaps
+from pyuio.claim import binding_record, networks_in_use, nodes_in_use
 from pyuio.claim.routes import parse_messages
 from pyuio.errors import DeviceRemovedError, KernelFileError
 from pyuio.kernel import hugepages, processors, sysfs, uio
@@ -172,29 +171,6 @@ def test_a_resource_file_of_odd_numbers(words: list[str]) -> None:
     except KernelFileError:
         return
     assert all(0 <= bar.address < 1 << 64 and 0 < bar.size <= 1 << 64 for bar in bars)
-
-
-@pytest.mark.parametrize("separator", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u00a0"])
-def test_a_mount_point_with_an_odd_name(separator: str) -> None:
-    """The kernel escapes neither; a disk in use must not go unnoticed for its name."""
-    place = f"/mnt/a{separator}b"
-    line = f"28 1 8:1 / {place} rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
-    assert parse_mounts(line) == [Mount("8:1", "ext4", "/dev/sda1", place)]
-    swaps = f"Filename\tType\n/swap{separator}file          file\t1\t0\t-2\n"
-    assert parse_swaps(swaps) == [f"/swap{separator}file"]
-
-
-def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "mountinfo").write_bytes(b"28 1 8:1 / /a\rb\xff rw - ext4 /dev/sda1 rw\n")
-    text = disks_in_use._text(tmp_path / "mountinfo")
-    assert parse_mounts(text) == [Mount("8:1", "ext4", "/dev/sda1", "/a\rb\udcff")]
-
-
-def test_a_block_device_that_holds_itself(tmp_path: Path) -> None:
-    (tmp_path / "dm-0/holders").mkdir(parents=True)
-    (tmp_path / "dm-0/dev").write_text("253:0\n")
-    (tmp_path / "dm-0/holders/dm-0").symlink_to(tmp_path / "dm-0")
-    assert list(disks_in_use._stacked(tmp_path / "dm-0")) == [("253:0", "/dev/dm-0")]
 
 
 @pytest.mark.parametrize("content", [b"", b":", b"1", b"1:2:3", b"x:y", b"1:99999999999999999999", b"-1:-1", b"\xff"])

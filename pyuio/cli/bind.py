@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pyuio.cli.arguments import Device, usage
 from pyuio.errors import BindingError, DeviceBusyError
+
+if TYPE_CHECKING:
+    from pyuio.pci.discovery import FoundDevice
 
 BIND_EPILOG = (
     "Ends with 0 when DRIVER has the device, also when it had it before; with 1 when the device is in use or the "
@@ -22,8 +25,8 @@ UNBIND_EPILOG = (
 )
 
 
-def pci_address(device: str) -> str:
-    """Return the address of the PCI function that a DEVICE names.
+def pci_function(device: str) -> FoundDevice:
+    """Return the PCI function that a DEVICE names.
 
     Raises:
         BindingError: it is not a PCI function.
@@ -35,27 +38,25 @@ def pci_address(device: str) -> str:
     if found.address is None:
         reason = f"{found.name} is not a PCI function; what has no address on the bus cannot be bound or unbound here"
         raise BindingError(errno.EOPNOTSUPP, reason)
-    return found.address
+    return found
 
 
-def refuse_what_is_used(address: str, reasons: list[str], force: bool) -> None:
-    """Raise DeviceBusyError for a device in use, unless it is to be taken all the same."""
-    if not reasons:
-        return
+def warn_of_uses(address: str, reasons: list[str]) -> None:
+    """Say on standard error that a device is taken although the machine uses it."""
     listing = "".join(f"\n  {reason}" for reason in reasons)
-    if force:
-        print(f"pyuio: warning: {address} is in use, and taken all the same:{listing}", file=sys.stderr)
-        return
-    advice = "end that first, or insist with --force, which takes it away from whoever uses it"
-    raise DeviceBusyError(errno.EBUSY, f"{address} is in use:{listing}\n{advice}")
+    print(f"pyuio: warning: {address} is in use, and taken all the same:{listing}", file=sys.stderr)
 
 
-def _node(address: str) -> str:
-    from pyuio.kernel.sysfs import PCI_DEVICES
-    from pyuio.kernel.uio import UioNode
+def refuse_opened(address: str, *, force: bool = False) -> None:
+    """Raise DeviceBusyError if a process has a UIO or VFIO device open; with `force`, warn instead."""
+    from pyuio.claim import in_use
+    from pyuio.kernel.drivers import is_for_user_space
 
-    node = UioNode.of_device(PCI_DEVICES / address)
-    return f" as {node.path}" if node else ""
+    reasons = in_use.opened_by(address) if is_for_user_space(address) else []
+    if reasons and not force:
+        raise DeviceBusyError(errno.EBUSY, in_use.message(address, reasons, f"pyuio unbind {address} --force"))
+    if reasons:
+        warn_of_uses(address, reasons)
 
 
 def bind(
@@ -71,23 +72,21 @@ def bind(
     controller of a mounted disk or of swap, an interface that carries a route, a bridge, the console, and what a
     process has open.
     """
-    from pyuio.claim import binding, binding_record
-    from pyuio.claim.in_use import uses
-    from pyuio.kernel.drivers import bound_driver
+    from pyuio.claim import binding_record
+    from pyuio.claim.claim import claim, refuse_used
 
-    address = pci_address(device)
-    previous = bound_driver(address)
-    if previous == driver:
-        print(f"{address} is bound to {driver} already{_node(address)}: nothing to do")
-        return
+    found = pci_function(device)
     with usage():
         binding_record.check_driver_name(driver)
-    refuse_what_is_used(address, uses(address), force)
-    binding.bind(address, driver)
-    record = binding_record.load(address)
-    before = previous if record is None else record.previous
+    claimed = claim(found, driver, warn_of_uses if force else refuse_used)
+    node = f" as {claimed.node.path}" if claimed.node else ""
+    if claimed.binding is None:
+        print(f"{found.address} is bound to {driver} already{node}: nothing to do")
+        return
+    record = binding_record.load(claimed.binding.address)
+    before = claimed.binding.previous if record is None else record.previous
     back = f"gives it back to {before}" if before else "leaves it without a driver, as it was"
-    print(f"{address} is bound to {driver}{_node(address)}; pyuio unbind {address} {back}")
+    print(f"{found.address} is bound to {driver}{node}; pyuio unbind {found.address} {back}")
 
 
 def unbind(
@@ -100,12 +99,9 @@ def unbind(
     another program bound is released, as what it had is not known.
     """
     from pyuio.claim import binding
-    from pyuio.claim.in_use import opened_by
-    from pyuio.kernel.drivers import is_for_user_space
 
-    address = pci_address(device)
-    if is_for_user_space(address):
-        refuse_what_is_used(address, opened_by(address), force)
+    address = str(pci_function(device).address)
+    refuse_opened(address, force=force)
     done = binding.unbind(address)
     now = f"has its kernel driver {done.driver}" if done.driver else "has no driver"
     if not done.known:

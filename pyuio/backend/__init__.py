@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The ways to a device behind one small interface, `Backend`: `pyuio.backend.uio` today."""

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""Claiming a device for user space: what `pyuio.open`, ``pyuio bind`` and ``pyuio setup`` have in common.
+
+A claim goes in this order, so that nothing changes before everything that can be known says yes:
+
+1. A device that the machine uses is refused: `pyuio.claim.in_use` finds the uses.
+2. A kernel driver that could freeze the machine is refused: `pyuio.kernel.preempt_rt`.
+3. The kernel driver's module is loaded: `pyuio.kernel.drivers`.
+4. The driver is bound, and what the device had before is remembered: `pyuio.claim.binding`.
+5. The UIO node that the driver made is found.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pyuio.claim import in_use
+from pyuio.claim.binding import Binding
+from pyuio.claim.binding import bind as bind_driver
+from pyuio.errors import BindingError, DeviceBusyError, DriverNotBoundError
+from pyuio.kernel.drivers import UIO_PCI_GENERIC, bound_driver, load_driver
+from pyuio.kernel.preempt_rt import refuse_what_freezes
+from pyuio.kernel.sysfs import link_name
+from pyuio.kernel.uio import UioNode
+from pyuio.pci.discovery import FoundDevice
+
+
+class Claim(NamedTuple):
+    """A device that user space may drive.
+
+    Attributes:
+        driver: the kernel driver that hands it on to user space; None for a UIO node without a device behind it.
+        node: its UIO node; None where the driver makes none, as ``vfio-pci``.
+        binding: how to give it back; None where the driver had the device before.
+    """
+
+    driver: str | None
+    node: UioNode | None
+    binding: Binding | None = None
+
+
+WhenUsed = Callable[[str, list[str]], None]
+"""What to do with a device that the machine uses: called with its address and a sentence for each use."""
+
+
+def refuse_used(address: str, uses: list[str]) -> None:
+    """Raise DeviceBusyError, with all the uses of a device and the command that takes it all the same."""
+    raise DeviceBusyError(errno.EBUSY, in_use.message(address, uses, f"pyuio bind {address} --force"))
+
+
+def require_claimable(found: FoundDevice, bind: bool | str = True, when_used: WhenUsed = refuse_used) -> str | None:
+    """Do steps 1 to 3 of a claim: refuse what must not be claimed, load the module, and change nothing else.
+
+    Arguments and errors are those of `claim`.
+
+    Returns:
+        The kernel driver that is to be bound; None where the device has it already.
+    """
+    has = link_name(found.directory / "driver")
+    wanted = bind if isinstance(bind, str) else UIO_PCI_GENERIC if _node_of(found) is None else has
+    if wanted != has:
+        if found.address is None:
+            reason = f"{found.name} is not a PCI function, and only a PCI function can be bound here"
+            raise BindingError(errno.EOPNOTSUPP, reason)
+        if uses := in_use.uses(found.address):
+            when_used(found.address, uses)
+    refuse_what_freezes(found.name, wanted)
+    if wanted in (None, has):
+        return None
+    load_driver(wanted)
+    return wanted
+
+
+def claim(found: FoundDevice, bind: bool | str = False, when_used: WhenUsed = refuse_used) -> Claim:
+    """Claim a device for user space.
+
+    Args:
+        found: the device.
+        bind: True keeps a UIO driver that has the device already, and binds ``uio_pci_generic`` otherwise; a name is
+            that of the kernel driver to bind in place of any other; False binds nothing.
+        when_used: called for a device that another kernel driver has and the machine uses; returning claims it.
+
+    Returns:
+        The claim; its binding is undone to give the device back.
+
+    Raises:
+        DeviceBusyError: `bind` is False and another kernel driver has the device; or the machine uses it; or another
+            process binds it at this moment and does not end that.
+        DriverNotBoundError: no kernel driver has it and `bind` is False.
+        BindingError: the kernel refused; or the device is no PCI function, and cannot be bound.
+        DeviceRemovedError: it is gone.
+        KernelSupportError: this kernel does not have the driver, or could freeze with it.
+        PermissionDeniedError: only root may bind.
+    """
+    if not bind and _node_of(found) is None:
+        raise _not_bound(found)
+    driver = require_claimable(found, bind, when_used)
+    binding = None if driver is None or found.address is None else bind_driver(found.address, driver)
+    return Claim(link_name(found.directory / "driver"), _node_of(found), binding)
+
+
+def _node_of(found: FoundDevice) -> UioNode | None:
+    node = UioNode.of_device(found.directory)
+    if node is None and found.address is None and found.uio is not None:
+        return UioNode(found.uio)  # one without a device behind it
+    return node
+
+
+def _not_bound(found: FoundDevice) -> Exception:
+    address = found.address
+    if address is None:
+        return DriverNotBoundError(errno.ENODEV, f"{found.name} has no UIO node any more; its driver was unbound")
+    what_to_do = f"pyuio.open('{address}', bind=True), or as root: pyuio bind {address}"
+    driver = bound_driver(address)
+    if driver is None:
+        return DriverNotBoundError(errno.ENODEV, f"{address} has no UIO driver; to bind one: {what_to_do}")
+    reason = f"{address} is held by the kernel driver {driver}; to take it from there: {what_to_do}"
+    return DeviceBusyError(errno.EBUSY, reason)
