@@ -26,6 +26,7 @@ from pyuio.kernel.drivers import UIO_PCI_GENERIC, bound_driver, is_for_user_spac
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, read_optional, read_text, translated
 from pyuio.kernel.trusted_file import boot_id
 from pyuio.pci.address import ids_of
+from pyuio.pci.assigned_interrupt import message_interrupts
 from pyuio.process.signals import postponed_signals
 
 _LOCK_SECONDS = 10.0
@@ -133,7 +134,7 @@ class Binding:
 
 def _put_back_interrupts(device: Path) -> None:
     """Put back what drivers that were killed have changed of a function's interrupts, before these are gone."""
-    numbers = _names(device / "msi_irqs") | {read_optional(device / "irq") or "0"}
+    numbers = {*map(str, message_interrupts(device)), read_optional(device / "irq") or "0"}
     for number in numbers & {name.partition(".")[0] for name in _names(trusted_file.RUN / "interrupts")}:
         # At the end of the interpreter nothing can be imported any more; then the next one does it.
         with suppress(ImportError):

@@ -23,7 +23,7 @@ from pyuio.kernel.sysfs import link_name
 _BLOCK = Path("/sys/class/block")
 _NVME = Path("/sys/class/nvme")
 _NVME_SUBSYSTEMS = Path("/sys/class/nvme-subsystem")
-_LSBLK = ("--json", "--output", "KNAME,TYPE,MOUNTPOINTS")
+_LSBLK = ("--json", "--output", "NAME,KNAME,TYPE,MOUNTPOINTS")  # as a tree, if NAME is among them
 _LSBLK_SECONDS = 10
 _SWAP = "[SWAP]"  # lsblk's mount point of a swap area
 
@@ -83,7 +83,7 @@ def _uses_in_tree(device: dict[str, Any], below: str) -> Iterator[str]:
         places = [place for place in places if place != _SWAP]
     if places:
         more = f" and {len(places) - 1} more places" if len(places) > 1 else ""
-        yield f"{name} is mounted at {places[0]}{more}"
+        yield f"{name} is mounted at {places[-1]}{more}"  # the latest comes first
     for child in device.get("children", ()):
         yield from _uses_in_tree(child, node)
 

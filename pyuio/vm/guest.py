@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pyuio.vm import acceleration, kernels, machine, terminal
+from pyuio.vm import kernels, kvm_probe, machine, terminal
 from pyuio.vm.initramfs import command_script, overlay_archive
 from pyuio.vm.process import Lines, Process, memory_file, socket_pairs
 from pyuio.vm.session import Session
@@ -77,7 +77,7 @@ class Guest:
         variables = dict(os.environ if environment is None else environment)
         qemu = machine.find_qemu()
         kernel = kernels.prepare(self.options.kernel, self._say)
-        accelerator = acceleration.choose(qemu, kernel, self._say)
+        accelerator = kvm_probe.choose(qemu, kernel, self._say)
         terminals = terminal.standard_terminals()
         token = secrets.token_hex(16)
         script = command_script(

@@ -31,7 +31,7 @@ LSBLK = """{"blockdevices": [
 def test_what_is_on_a_disk() -> None:
     assert parse_lsblk(LSBLK) == [
         "/dev/nvme0n1p1 is swapped on",
-        "/dev/dm-0 (on /dev/nvme0n1p2) is mounted at /run/a b and 1 more places",
+        "/dev/dm-0 (on /dev/nvme0n1p2) is mounted at /home and 1 more places",
     ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pyuio.vm import KernelError, acceleration, apt, cache, kernels, machine
+from pyuio.vm import KernelError, apt, cache, kernels, kvm_probe, machine
 from pyuio.vm.image import kernel_version
 
 
@@ -134,10 +134,10 @@ def test_probe_is_remembered(empty_cache: Path, kernel: Path, monkeypatch: pytes
     ready = kernels.prepare(str(image), quiet)
     qemu = machine.find_qemu()
     # The probe itself, with the accelerator that works everywhere, and with too little time.
-    assert acceleration.runs(qemu, ready, "tcg", 60)
-    assert not acceleration.runs(qemu, ready, "tcg", 0.3)
+    assert kvm_probe.runs(qemu, ready, "tcg", 60)
+    assert not kvm_probe.runs(qemu, ready, "tcg", 0.3)
 
-    if not acceleration.available():
+    if not kvm_probe.available():
         pytest.skip("no usable /dev/kvm")
     asked: list[str] = []
 
@@ -145,10 +145,10 @@ def test_probe_is_remembered(empty_cache: Path, kernel: Path, monkeypatch: pytes
         asked.append("probe")
         return False
 
-    monkeypatch.setattr(acceleration, "runs", runs)
+    monkeypatch.setattr(kvm_probe, "runs", runs)
     said: list[str] = []
     for _ in range(3):
-        assert acceleration.choose(qemu, ready, said.append).name == "tcg"
+        assert kvm_probe.choose(qemu, ready, said.append).name == "tcg"
     assert asked == ["probe"]
     assert len(said) == 1
     assert said[0].startswith("acceleration: TCG (KVM did not run a guest within ")
