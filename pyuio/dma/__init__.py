@@ -2,8 +2,8 @@
 """Memory that a device reads and writes by itself: the allocator `Dma`, buffers, pinned pages, descriptor rings."""
 
 from pyuio._native._memory import dma_rmb, dma_wmb
-from pyuio.dma.allocator import Dma
+from pyuio.dma.allocator import ALL_ADDRESSES, Dma
 from pyuio.dma.buffer import DmaBuffer, DmaPool
 from pyuio.dma.ring import DescriptorRing
 
-__all__ = ["DescriptorRing", "Dma", "DmaBuffer", "DmaPool", "dma_rmb", "dma_wmb"]
+__all__ = ["ALL_ADDRESSES", "DescriptorRing", "Dma", "DmaBuffer", "DmaPool", "dma_rmb", "dma_wmb"]

@@ -202,7 +202,7 @@ def test_a_child_can_use_nothing_and_end_nothing(cards: Cards, later: Later) -> 
 ENDINGS = """if True:
     import contextlib, gc, multiprocessing, os, sys
     import pyuio
-    from pyuio import binding
+    from pyuio.kernel.drivers import bound_driver
     from pyuio.dma import ALL_ADDRESSES
     from pyuio_drivers.edu import Edu
     from tests.guest.support import command_register
