@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Changes that several owners make to the same things, and that each takes back in its own time.
+"""Settings that several owners change, and that each owner restores at a time of its own.
 
-What an owner found is put back when it leaves, unless somebody changed the same thing after it: then that later one
-gets to put it back. So the last one out restores what the first one found, whatever the order, on whichever thread.
+An owner restores the value that it found, unless another owner has changed the same setting since. Then that later
+owner will restore it. So the last owner restores the value that the first one found, in whatever order and on whichever
+thread they restore.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ class _Change:
     in_child: Callable[[Any], None] | None
 
 
-class Layers:
-    """Changes in the order in which they were made, of all owners.
+class SettingStack:
+    """The changes of all owners, in the order in which they were made.
 
-    A process that is forked starts with none of them; what it inherits nevertheless is undone there by `in_child`.
+    A forked child starts without changes. Settings that it inherits nevertheless, `in_child` restores there.
 
     Attributes:
-        lock: held while something is changed or put back. Entered again by a signal handler that leaves in the middle.
-        forking: the thread that forks, in a child being made: its native id in the parent.
+        lock: locked while a setting is changed or restored. Reentrant, for a signal handler that restores.
+        forking: in a child that is being made, the native id, in the parent, of the thread that forks.
     """
 
     def __init__(self) -> None:
@@ -49,22 +50,22 @@ class Layers:
         write: Callable[[Any], None],
         in_child: Callable[[Any], None] | None = None,
     ) -> None:
-        """Change something until `owner` leaves.
+        """Change a setting until `restore` is called for `owner`.
 
         Args:
-            owner: who wants it so.
-            key: what is changed.
-            value: what it is to become.
-            read: returns what it is now.
-            write: makes it so; called again, possibly twice with the same value, to put it back.
-            in_child: does that in a forked process.
+            owner: makes the change.
+            key: names the setting.
+            value: the new value.
+            read: returns the present value.
+            write: sets a value; it is called again, possibly twice with the same value, to restore.
+            in_child: restores a value in a forked child.
 
         Raises:
-            OSError: as `read` or `write` did; then nothing is to be put back.
+            OSError: the error of `read` or `write`; then there is nothing to restore.
         """
         with self.lock:
             change = _Change(owner, key, read(), write, in_child)
-            # First: Ctrl-C in the middle of the writing must not make it be forgotten.
+            # First, so that Ctrl-C in the middle of write() does not lose the change.
             self._changes.append(change)
             try:
                 write(value)
@@ -72,10 +73,10 @@ class Layers:
                 self._changes.remove(change)
                 raise
 
-    def leave(self, owner: object) -> list[OSError]:
-        """Put back everything that `owner` changed, last things first, and return what was refused meanwhile.
+    def restore(self, owner: object) -> list[OSError]:
+        """Restore every setting that `owner` changed, the last one first, and return the errors of `write`.
 
-        Goes on where an exception, such as Ctrl-C, broke it off before.
+        If an exception, such as Ctrl-C's, ended an earlier call, this one continues.
         """
         refused = []
         with self.lock:
@@ -93,11 +94,11 @@ class Layers:
         return refused
 
     def holds(self, owner: object) -> bool:
-        """Return whether `owner` has something to put back."""
+        """Return whether `owner` has settings to restore."""
         return any(change.owner is owner for change in self._changes)
 
     def owners(self) -> list[Any]:
-        """Return who has something to put back, the latest first."""
+        """Return the owners that have settings to restore, the latest first."""
         return list({id(change.owner): change.owner for change in reversed(self._changes)}.values())
 
     def _before_fork(self) -> None:
@@ -108,7 +109,7 @@ class Layers:
         self.lock.release()
 
     def _start_anew(self) -> None:
-        # Its threads are gone, and with them whoever waited for the lock.
+        # The child has none of the threads that used the lock.
         self.lock = threading.RLock()
         first: dict[Hashable, _Change] = {}
         for change in self._changes:

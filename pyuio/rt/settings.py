@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The settings of `pyuio.realtime`: made one after the other, reported, and put back."""
+"""The settings of `pyuio.realtime`: they are made one after the other, reported, and restored."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from pyuio.process.fork import Owned
 from pyuio.rt import memory_lock, pm_qos
 from pyuio.rt.pm_qos import LatencyRequest
 from pyuio.rt.report import Report, Setting
-from pyuio.rt.setting_stack import Layers
+from pyuio.rt.setting_stack import SettingStack
 from pyuio.rt.throttling import ThrottlingWatch
 
-_layers = Layers()
+_stack = SettingStack()
 _log = logging.getLogger("pyuio.realtime_settings")
 
 
@@ -64,7 +64,7 @@ class RealTime(Owned):
         try:
             self._set(wanted)
         except BaseException as error:
-            if refused := _leave(self):
+            if refused := _restore(self):
                 reason = f"{error}; and restoring was refused: {'; '.join(map(str, refused))}"
                 raise RealTimeError(refused[0].errno, reason) from error
             raise
@@ -119,7 +119,7 @@ class RealTime(Owned):
 
     def _freeze_garbage(self) -> str:
         read, write = memory_lock.garbage, memory_lock.set_garbage
-        _layers.change(self, "garbage", (False, True), read=read, write=write, in_child=write)
+        _stack.change(self, "garbage", (False, True), read=read, write=write, in_child=write)
         return "collected, frozen, and collected no more"
 
     def _ready_heap(self, size: int) -> str:
@@ -127,8 +127,8 @@ class RealTime(Owned):
             self._objects = memory_lock.touch_heap(size) if size else []
 
         read, write = memory_lock.keeps_heap, memory_lock.keep_heap
-        _layers.change(self, "heap", True, read=read, write=write, in_child=write)
-        _layers.change(self, ("objects", self), size, read=lambda: 0, write=touch, in_child=touch)
+        _stack.change(self, "heap", True, read=read, write=write, in_child=write)
+        _stack.change(self, ("objects", self), size, read=lambda: 0, write=touch, in_child=touch)
         return f"{size // 1024} KiB for C, as much for Python, kept when freed"
 
     def _ready_stack(self, size: int) -> str:
@@ -137,20 +137,20 @@ class RealTime(Owned):
 
     def _lock_memory(self) -> str:
         read, write = memory_lock.locked, memory_lock.lock
-        _layers.change(self, "lock", memory_lock.EVERYTHING, read=read, write=write)
+        _stack.change(self, "lock", memory_lock.EVERYTHING, read=read, write=write)
         room = memory_lock.room_to_lock()
         more = "and all that is added" if room is None else f"the limit leaves {room // 1024} KiB for more"
         return f"{memory_lock.locked_size() // 1024} KiB, {more}"
 
     def _request_latency(self, microseconds: int) -> str:
         request = LatencyRequest()
-        _layers.change(
+        _stack.change(
             self, request, microseconds, read=lambda: None, write=request.write, in_child=lambda _: request.write(None)
         )
         return f"{request.answer} us"
 
     def _steer(self, number: int, cpus: tuple[int, ...]) -> str:
-        _layers.change(
+        _stack.change(
             self,
             ("interrupt", number),
             frozenset(cpus),
@@ -176,7 +176,7 @@ class RealTime(Owned):
             else:
                 irq_record.schedule(interrupt, thread, value, lambda: give(thread))
 
-        _layers.change(self, ("scheduling", thread), wanted, read=lambda: Scheduling.of(thread), write=write)
+        _stack.change(self, ("scheduling", thread), wanted, read=lambda: Scheduling.of(thread), write=write)
 
     def _set_cpus(self, cpus: tuple[int, ...]) -> str:
         thread = self._thread
@@ -187,13 +187,13 @@ class RealTime(Owned):
 
         def in_child(before: Iterable[int]) -> None:
             # A child has the processors of the thread that forked it.
-            if _layers.forking == thread.id:
+            if _stack.forking == thread.id:
                 os.sched_setaffinity(0, before)
 
         def read() -> frozenset[int]:
             return frozenset(os.sched_getaffinity(thread.id))
 
-        _layers.change(self, ("cpus", thread), frozenset(cpus), read=read, write=write, in_child=in_child)
+        _stack.change(self, ("cpus", thread), frozenset(cpus), read=read, write=write, in_child=in_child)
         got = processors.format_list(read())
         if read() != set(cpus):
             raise OSError(errno.EINVAL, f"sched_setaffinity gave processors {got} only")
@@ -211,7 +211,7 @@ class RealTime(Owned):
     def _watch_throttling(self) -> None:
         watch = self._watch
         with suppress(OSError):  # a kernel without schedstat: the report says that it is not watched
-            _layers.change(self, watch, True, read=lambda: False, write=watch.write, in_child=watch.forget)
+            _stack.change(self, watch, True, read=lambda: False, write=watch.write, in_child=watch.forget)
 
     @property
     def report(self) -> Report:
@@ -248,7 +248,7 @@ class RealTime(Owned):
         if not self._closed:
             _log.info("thread %d: real time ends", self._thread.id)
         self._closed = True
-        refused = _leave(self)
+        refused = _restore(self)
         for error in refused:
             self._settings.append(
                 Setting("close", "what was before", missing=error.strerror or str(error), remedy="set it by hand")
@@ -284,23 +284,23 @@ def _error(error: OSError, reason: str) -> RealTimeError:
     return kind(error.errno, reason)
 
 
-def _leave(owner: object) -> list[OSError]:
-    """Have the layers put everything back, and return what was refused.
+def _restore(owner: object) -> list[OSError]:
+    """Restore every setting of `owner`, and return the kernel's refusals.
 
-    Ctrl-C in its middle must not leave it half done.
+    If Ctrl-C comes in the middle, this still restores the rest.
     """
     try:
-        return _layers.leave(owner)
+        return _stack.restore(owner)
     except BaseException:
-        _layers.leave(owner)
+        _stack.restore(owner)
         raise
 
 
 @atexit.register
 def _close_all() -> None:
-    """Restore at the end of the process what the kernel would not: where interrupts go, their threads' priority."""
-    for owner in _layers.owners():
-        _leave(owner)
+    """Restore at the end of the process what the kernel does not: where interrupts go, and their threads' priority."""
+    for owner in _stack.owners():
+        _restore(owner)
 
 
 def _cpus_remedy(_error: OSError) -> str:
