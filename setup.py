@@ -28,7 +28,7 @@ def editable_directory() -> str:
 
 
 ACCESS_HEADERS = [
-    f"pyuio/_native/{name}.h" for name in ("access_bus", "access_check", "clipped", "main_interpreter", "presence")
+    f"pyuio/_native/{name}.h" for name in ("access_bus", "access_check", "clipped", "main_interpreter", "removal")
 ]
 
 setup(
@@ -37,7 +37,7 @@ setup(
     ext_modules=[
         Extension(
             "pyuio._native._access",
-            sources=["pyuio/_native/_access.c", "pyuio/_native/presence.c"],
+            sources=["pyuio/_native/_access.c", "pyuio/_native/removal.c"],
             depends=[*ACCESS_HEADERS, "pyuio/_native/access_run.h"],
             extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
         ),
@@ -55,7 +55,7 @@ setup(
         ),
     ],
     cffi_modules=[
-        "pyuio/_native/build_waiting.py:ffi",
+        "pyuio/_native/build_interrupt.py:ffi",
         "pyuio/_native/build_realtime.py:ffi",
         "pyuio/_native/build_timer.py:ffi",
     ],

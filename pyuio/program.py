@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from pyuio._native._waiting import ffi as _ffi
-from pyuio._native._waiting import lib as _lib
+from pyuio._native._interrupt import ffi as _ffi
+from pyuio._native._interrupt import lib as _lib
 from pyuio.process.timeouts import timeout_nanoseconds
 from pyuio.region import PortRegion, Region
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A native service: what must happen at once at an interrupt happens in C, before Python is asked for anything.
+"""A native service: C does at once what must happen at an interrupt, before Python is asked for anything.
 
-A thread of its own waits for the interrupt without the GIL. Right after the kernel's read it runs the program (see
-`pyuio.program`), and puts an event into a ring in locked memory. Python takes the events when it gets to it.
+A thread of the service waits for the interrupt without the GIL. Right after the kernel's read it runs the program (see
+`pyuio.program`), and puts an event into a ring in locked memory. Python takes the events when it has the time. The
+thread's work is in ``_native/service.c``, ``service_wait.c`` and ``program.c``.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, NamedTuple
 
-from pyuio._native._waiting import ffi as _ffi
-from pyuio._native._waiting import lib as _lib
+from pyuio._native._interrupt import ffi as _ffi
+from pyuio._native._interrupt import lib as _lib
 from pyuio.errors import ClosedError, DeviceTimeoutError, OverrunError, PermissionDeniedError
 from pyuio.interrupt.interrupt import Interrupt
 from pyuio.process.fork import Owned
@@ -33,18 +34,18 @@ from pyuio.program import NativeProgram, Operation
 HANDLER = """
 typedef struct {
     int64_t time;     /* CLOCK_MONOTONIC in ns, when the interrupt was read */
-    uint32_t count;   /* interrupts since the last event */
-    uint32_t late;    /* may be set to 1, for Event.late */
-    uint64_t lost;    /* not to be changed */
-    uint64_t values[]; /* as many as were named; 0 at first */
+    uint32_t count;   /* interrupts since the event before */
+    uint32_t late;    /* the handler may set it to 1, for Event.late */
+    uint64_t lost;    /* the handler must not change it */
+    uint64_t values[]; /* as many as there are names; 0 at first */
 } pyuio_event;
 typedef void (*pyuio_handler)(pyuio_event *event, void *context);
 """
-"""The C declarations of a handler: for ``ffi.cdef`` and for its source."""
+"""The C declarations of a handler, for ``ffi.cdef`` and for its source."""
 
 _log = logging.getLogger(__name__)
 _EVENT = struct.Struct("=qIIQ")
-_AT_ONCE = 256  # events copied out of the ring in one go
+_AT_ONCE = 256  # events copied out of the ring in one call
 _MOST_EVENTS = 1 << 20
 
 
@@ -52,10 +53,10 @@ class Event(NamedTuple):
     """One return of the kernel's read.
 
     Attributes:
-        time: when it returned, CLOCK_MONOTONIC in ns, as `time.monotonic_ns` tells it.
+        time: when it returned, CLOCK_MONOTONIC in ns, like `time.monotonic_ns`.
         count: interrupts since the event before, 1 or more.
-        late: a `Poll` did not find its value in time.
-        values: what the program kept, by name; 0 for what it did not come to.
+        late: whether a `Poll` did not see its value in time.
+        values: the values that the program kept, by name; 0 for those that it did not reach.
     """
 
     time: int
@@ -72,13 +73,13 @@ def _pointer(given: Any) -> int:
     raise TypeError(f"a pointer is cffi's or an int, not a {type(given).__name__}")
 
 
-class _Serving:
-    """The thread, and what C uses in it. It does not know its `Service`, which can so be forgotten.
+class _ServiceThread:
+    """The thread, and the objects that C uses in it. It does not refer to its `Service`, which can be collected.
 
     Args:
-        interrupt: which is its own from here on.
+        interrupt: the thread is its only reader from then on.
         native: the service in C.
-        around: gives a context manager in which the thread runs.
+        around: returns a context manager in which the thread runs.
     """
 
     def __init__(self, interrupt: Interrupt, native: Any, around: Callable[[], AbstractContextManager[object]]) -> None:
@@ -101,11 +102,11 @@ class _Serving:
             self.error = error
         finally:
             if not self._began:
-                _lib.pyuio_serve_end(self._interrupt.native)
+                _lib.pyuio_service_wait_end(self._interrupt.native)
             self.entered.set()
 
-    def end(self) -> None:
-        """End the thread; nothing if it has ended, nor in a forked child, which does not have it."""
+    def stop(self) -> None:
+        """End the thread. Does nothing if it has ended, or in a forked child, which does not have it."""
         if os.getpid() == self._owner and self.thread.is_alive():
             _lib.pyuio_service_stop(self._native)
             self.thread.join()
@@ -115,25 +116,25 @@ class _Serving:
 class Service(Owned):
     """A thread that serves an interrupt without the GIL; a context manager, running from the start.
 
-    While it runs, nothing else reads the interrupt: `Interrupt.read` and its kin raise `DeviceBusyError`. It ends, and
-    masks the interrupt, when it or its device is closed, when the device is removed, and when it is forgotten.
+    While it runs, nothing else reads the interrupt: `Interrupt.read` and the like raise `DeviceBusyError`. It ends, and
+    masks the interrupt, when it or its device is closed, when the device is removed, and when it is garbage-collected.
 
     Args:
         interrupt: of an open device.
         program: operations, as in `pyuio.program`.
-        handler: in place of a program: a cffi function pointer of the type in `HANDLER`. It runs without the GIL, and
-            its library must stay loaded. (An address as an int will do.)
-        context: what the handler is given; a cffi pointer or an int.
+        handler: in place of a program: a cffi function pointer of the type in `HANDLER`, or its address as an int. It
+            runs without the GIL, and its library must stay loaded.
+        context: the argument of the handler; a cffi pointer or an int.
         names: of the values that the handler sets.
         capacity: of the ring, in events, 1 to 2^20; rounded up to a power of two.
-        around: gives a context manager, such as `pyuio.realtime`, in which the thread runs.
+        around: returns a context manager, such as `pyuio.realtime`, in which the thread runs.
 
     Raises:
         DeviceBusyError: another service has the interrupt, or somebody waits for it.
-        ClosedError: the interrupt is closed, or a region in the program.
+        ClosedError: the interrupt is closed, or a region in the program is.
         PermissionDeniedError: the ring may not be locked in memory.
-        TypeError, ValueError: the program is not one, or an argument is out of range.
-        Exception: what `around` raises.
+        TypeError, ValueError: the program is not valid, or an argument is out of range.
+        Exception: the error that `around` raises.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class Service(Owned):
         self._interrupt = interrupt
         self._guard = threading.Lock()
         self._capacity = 1 << (capacity - 1).bit_length()
-        self._queue: deque[Event | int] = deque()  # an int is so many that were lost there
+        self._queue: deque[Event | int] = deque()  # an int stands for so many events that were lost there
         self._reported = 0
         self._stopped = False
         with ExitStack() as stack:
@@ -171,20 +172,20 @@ class Service(Owned):
             self._native = self._made(operations, handler, context)
             with postponed_signals():
                 interrupt.begin_service()
-                serving = _Serving(interrupt, self._native, around)
+                thread = _ServiceThread(interrupt, self._native, around)
                 try:
-                    serving.thread.start()
-                except BaseException:  # no more threads to be had
-                    _lib.pyuio_serve_end(interrupt.native)
+                    thread.thread.start()
+                except BaseException:  # the system has no more threads
+                    _lib.pyuio_service_wait_end(interrupt.native)
                     raise
-                # Also at the end of the interpreter, before the thread loses what it runs on.
-                self._end = weakref.finalize(self, _finish, serving, stack.pop_all())
-                self._serving = serving
+                # The finalizer runs at the end of the interpreter, too, before the thread loses what it runs on.
+                self._finalizer = weakref.finalize(self, _finish, thread, stack.pop_all())
+                self._thread = thread
                 self.own()
-        serving.entered.wait()
-        if serving.error is not None:
+        thread.entered.wait()
+        if thread.error is not None:
             self.close()
-            raise serving.error
+            raise thread.error
         _log.info("%s: native service started", self.name)
 
     def _made(self, operations: NativeProgram, handler: Any, context: Any) -> Any:
@@ -211,17 +212,17 @@ class Service(Owned):
         """Return the events that came since the last call, oldest first, waiting for one if there is none.
 
         Args:
-            timeout: seconds to wait, None for ever, 0 not at all.
-            most: how many to return at most, 1 or more; None for all that are there.
+            timeout: seconds to wait; None waits for ever, 0 does not wait.
+            most: the largest number to return, 1 or more; None returns all that there are.
 
         Raises:
             OverrunError: events were lost between those of the last call and those of the next; its ``lost`` says how
                 many. Their interrupts were served all the same.
             DeviceTimeoutError: none came in time.
-            ClosedError: the service or its device is closed, before or meanwhile.
-            DeviceRemovedError: the device was removed or unbound; what came before has been returned.
+            ClosedError: the service or its device was closed, before or meanwhile.
+            DeviceRemovedError: the device was removed or unbound; the events before that have been returned.
             PermissionDeniedError: this process may have no more timers, or has handlers for all real-time signals.
-            TypeError, ValueError: an argument is none, or out of range.
+            TypeError, ValueError: an argument has a wrong type or is out of range.
         """
         nanoseconds = timeout_nanoseconds(timeout)
         if most is not None and most < 1:
@@ -241,9 +242,9 @@ class Service(Owned):
                 raise ClosedError(f"{self.name}: its native service was stopped, and all its events were read")
             if ended:
                 if ended == -errno.EAGAIN:
-                    reason = f"{self.name}: its native service takes a timer and a real-time signal without a handler"
+                    reason = f"{self.name}: its native service needs a timer and a real-time signal without a handler"
                     advice = "raise the limit (ulimit -i), or leave it a signal"
-                    raise PermissionDeniedError(errno.EAGAIN, f"{reason}, and one could not be had; {advice}")
+                    raise PermissionDeniedError(errno.EAGAIN, f"{reason}, and one of them is not available; {advice}")
                 self._interrupt.checked(ended, "serving its interrupt")
             left = None if deadline is None else max(0, deadline - time.monotonic_ns())
             if left == 0:
@@ -251,7 +252,7 @@ class Service(Owned):
             poll_with_signals(poller, None if left is None else left / 1e9)
 
     def _fill(self, most: int | None) -> None:
-        """Move events from the ring to the queue: at most one ring full, as more may come all the time."""
+        """Move events from the ring to the queue: at most one full ring, because more may come all the time."""
         for _ in range(self._capacity // _AT_ONCE + 1):
             if most is not None and len(self._queue) >= most:
                 break
@@ -290,55 +291,55 @@ class Service(Owned):
 
     @property
     def lost(self) -> int:
-        """Events that found no room in the ring since the start."""
+        """How many events found no room in the ring since the start."""
         return int(_lib.pyuio_service_lost(self._native))
 
     @property
     def counters(self) -> dict[str, int]:
-        """What the program counted (`Count`), by name, as it is now."""
+        """The present values of the program's counters (`Count`), by name."""
         return {name: int(_lib.pyuio_service_counter(self._native, slot)) for slot, name in enumerate(self._counters)}
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when there is something to `read`. ClosedError: it is closed."""
+        """Return a descriptor that is readable when there are events to `read`. ClosedError: the service is closed."""
         self._require_open()
         return int(_lib.pyuio_service_descriptor(self._native))
 
     def __iter__(self) -> Iterator[Event]:
-        """Yield the events, for ever, as `read` returns them."""
+        """Yield the events that `read` returns, for ever."""
         while True:
             yield from self.read()
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
-        return not self._end.alive
+        return not self._finalizer.alive
 
     def _require_open(self) -> None:
         if self.closed:
             raise self.closed_error(f"the native service of {self.name}")
 
     def stop(self) -> None:
-        """End the thread, and let others read the interrupt, which is masked; again is harmless.
+        """End the thread, mask the interrupt and let others read it. A second call does nothing.
 
         Unlike after `close`, the events that came can still be read; a `read` after the last one raises `ClosedError`.
         """
         with postponed_signals():
             self._stopped = True
-            self._serving.end()
+            self._thread.stop()
 
     def close(self) -> None:
-        """End the thread, and let others read the interrupt, which is masked; again is harmless."""
+        """End the thread, mask the interrupt and let others read it. A second close does nothing."""
         with postponed_signals():
-            self._end()
+            self._finalizer()
 
     def forget(self) -> None:
         """In a forked child, which has neither the thread nor its timer: close it there."""
         super().forget()
         self._guard = threading.Lock()
-        self._end()
+        self._finalizer()
 
     def __enter__(self) -> Service:
-        """Return itself; leaving the block closes it. ClosedError: it is closed."""
+        """Return itself; leaving the block closes it. ClosedError: the service is closed."""
         self._require_open()
         return self
 
@@ -349,6 +350,6 @@ class Service(Owned):
         return f"<pyuio.Service of {self.name}: {'closed' if self.closed else f'running, {self.lost} lost'}>"
 
 
-def _finish(serving: _Serving, files: ExitStack) -> None:
-    serving.end()
-    files.close()
+def _finish(thread: _ServiceThread, regions: ExitStack) -> None:
+    thread.stop()
+    regions.close()

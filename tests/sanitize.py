@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The compiled parts under AddressSanitizer and UndefinedBehaviorSanitizer: what ``make test-sanitize`` runs.
+"""The compiled parts under AddressSanitizer and UndefinedBehaviorSanitizer: ``make test-sanitize`` runs this.
 
-A copy of the tree in build/sanitize has them compiled with both, and the tests that use them run there; on this
-machine, and in a guest where there are devices. Whatever a sanitizer finds ends the process, but for leaks: CPython
-itself leaves much to the end of the process, so those count only where C of pyuio's asked for the memory.
+A copy of the tree in build/sanitize has them compiled with both sanitizers. The tests that use them run there, on this
+machine, and in a guest where there are devices. Every finding of a sanitizer ends the process, except for leaks. CPython
+itself leaves much memory to the end of the process, so a leak counts only if pyuio's C asked for the memory.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 COPY = ROOT / "build/sanitize"
 FLAGS = "-fsanitize=address,undefined"
-# realtime is not among them: memory is the sanitizer's, and there is no mallopt to keep a heap with. Nor is what
-# disassembles instructions, which are others here (and capstone's library cannot be loaded beside a sanitizer).
+# test_realtime is not among them, because the sanitizer manages memory, and its mallopt keeps no heap. Tests that
+# disassemble are not either: the instructions differ here, and capstone's library cannot be loaded beside a sanitizer.
 UNIT = (
     "bad_arguments device dma fuzz_targets latency_timer pci presence program region region_life region_poll "
     "register_cells register_fields register_types registers waiting window"
@@ -42,7 +42,7 @@ def _runtime(name: str) -> str:
 
 
 def build() -> None:
-    """Copy the tree to build/sanitize, and compile it there. SanitizerError: it cannot be."""
+    """Copy the tree to build/sanitize, and compile it there. SanitizerError: it does not compile."""
     for name in ("pyuio", "tests", "drivers", "examples", "benchmarks"):
         ignored = shutil.ignore_patterns("__pycache__", "*.so")
         shutil.copytree(ROOT / name, COPY / name, ignore=ignored, dirs_exist_ok=True)
@@ -64,7 +64,7 @@ def build() -> None:
 
 
 def variables(logs: Path) -> dict[str, str]:
-    """Return the environment in which Python runs with the copy; leaks are written down in `logs`."""
+    """Return the environment in which Python runs with the copy; it writes leaks to `logs`."""
     return {
         "LD_PRELOAD": f"{_runtime('libasan.so')} {_runtime('libubsan.so')}",
         "PYTHONMALLOC": "malloc",  # so that each object is a block of its own
@@ -92,14 +92,14 @@ def pytest_command(part: str, options: list[str], output: Path) -> tuple[list[st
 
 
 def found(logs: Path) -> list[str]:
-    """Return what the sanitizers wrote down and pyuio is to blame for: everything but the leaks of others."""
+    """Return the findings of the sanitizers that are pyuio's: all but the leaks of others."""
     reports = []
     for path in sorted(logs.glob("found.*")):
         text = path.read_text(errors="replace")
         if "LeakSanitizer" not in text:
             reports.append(text)
             continue
-        # The first frame is malloc's, the second whoever called it.
+        # The first frame is malloc's, the second is its caller's.
         ours = r"^(?:Direct|Indirect) leak .*\n +#0 .*\n +#1 .*(?:pyuio|_native)[^\n]*(?:\n +#.*)*"
         reports += [match[0] for match in re.finditer(ours, text, re.MULTILINE)]
     return reports

@@ -1,16 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Window: memory-mapped registers, each access exactly one load or store of the width asked for.
+ * Window: memory-mapped registers. Each access is exactly one load or store of the width asked for.
  *
- * Nothing in Python itself promises that (a mapping's slice is copied by memmove, struct.pack_into stores a zero first,
- * ctypes reads what it is about to write), and a register may act on being read or written.
+ * Python itself promises no such access: slicing a mapping copies by memmove, struct.pack_into stores a zero first, and
+ * ctypes reads what it is about to write. But a register may act when it is read or written.
  *
- * - The global interpreter lock is kept throughout: retaking it costs up to 5 ms when another Python thread is busy. It
- *   also makes update, set and clear whole as seen from other Python threads.
- * - Every argument is converted before anything is checked, because a conversion may run Python code that closes the
- *   window; from the check to the access no Python code can run.
- * - A free-threaded interpreter turns its lock on when it imports this module, because the module does not declare
- *   that it can do without.
+ * - An access keeps the global interpreter lock: retaking it costs up to 5 ms when another Python thread is busy. The
+ *   lock also makes update, set and clear indivisible for other Python threads.
+ * - An access converts every argument before it checks anything, because a conversion may run Python code, which may
+ *   close the window. From the check to the access no Python code can run.
+ * - A free-threaded interpreter turns its lock on when it imports this module, because the module does not declare that
+ *   it can do without the lock.
+ *
+ * The macro WIDTH makes the functions of the registers, for each width:
+ *
+ *     read8   write8   update8   set8   clear8
+ *     read16  write16  update16  set16  clear16
+ *     read32  write32  update32  set32  clear32
+ *     read64  write64  update64  set64  clear64
+ *
+ * They call do_read, do_write and do_change. The macro ENTRY puts them into the method table.
  */
 #include "access_run.h"
 #include "clipped.h"
@@ -18,7 +27,7 @@
 
 #include <unistd.h>
 
-/* ---- The accesses. Each is compiled once for every width, by the macro WIDTH below. ---- */
+/* ---- The accesses. The macro WIDTH, below, compiles each once for every width. ---- */
 
 INLINE PyObject *do_read(Window *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int bits)
 {
@@ -37,7 +46,7 @@ INLINE PyObject *do_read(Window *self, PyObject *const *args, Py_ssize_t nargs, 
     if (UNLIKELY(!fits || !inside(self, offset, (size_t)bits / 8, bits)))
         return refuse_offset(self, "read", bits, args[0], (size_t)bits / 8);
     value = load(self->base + offset, bits);
-    if (unbelievable(self, value, bits))
+    if (read_from_removed(self, value, bits))
         return NULL;
     return PyLong_FromUnsignedLong(big != PY_BIG_ENDIAN ? swapped(value, bits) : value);
 }
@@ -95,12 +104,12 @@ INLINE PyObject *do_change(Window *self, PyObject *const *args, Py_ssize_t nargs
         return refuse_value(self, verb, bits, args[0], "value", args[2]);
     if (UNLIKELY(value & ~mask))
         return refuse_outside_mask(self, bits, args);
-    if (big != PY_BIG_ENDIAN) { /* swapped once here rather than after the read and before the write */
+    if (big != PY_BIG_ENDIAN) { /* one swap here, rather than one after the read and one before the write */
         mask = swapped(mask, bits);
         value = swapped(value, bits);
     }
     old = load(self->base + offset, bits);
-    if (unbelievable(self, old, bits))
+    if (read_from_removed(self, old, bits))
         return NULL;
     new = change == SET ? old | mask : (old & ~mask) | value;
     store(self->base + offset, new, bits);
@@ -117,8 +126,8 @@ static PyObject *window_close(Window *self, PyObject *Py_UNUSED(none))
     self->limit = 0;
     self->base = NULL;
     presence_leave(self);
-    self->buffer.obj = NULL; /* first, as releasing may run Python code, which may come back here */
-    PyBuffer_Release(&buffer); /* does nothing the second time */
+    self->buffer.obj = NULL; /* first, because releasing may run Python code, which may come back here */
+    PyBuffer_Release(&buffer); /* a second time this does nothing */
     Py_RETURN_NONE;
 }
 
@@ -132,7 +141,7 @@ static PyObject *window_join(Window *self, PyObject *presence)
     Py_RETURN_NONE;
 }
 
-/* Bytes from the start of the buffer that may be touched. */
+/* Returns how many bytes from the start of the buffer may be touched. */
 static Py_ssize_t reachable(PyObject *object, const Py_buffer *buffer)
 {
     Py_ssize_t page = (Py_ssize_t)sysconf(_SC_PAGESIZE);
@@ -144,8 +153,8 @@ static Py_ssize_t reachable(PyObject *object, const Py_buffer *buffer)
     Py_XDECREF(module);
     if (is_mmap < 0)
         return -1;
-    /* The kernel maps whole pages, though Python's mmap is as long as was asked for: a BAR smaller than a page has a
-     * file of its own size, and its registers may start anywhere in their page. */
+    /* The kernel maps whole pages, while Python's mmap is as long as was asked for. The file of a BAR smaller than a
+     * page has the BAR's size, and its registers may start anywhere in their page. */
     return is_mmap ? (buffer->len + page - 1) / page * page : buffer->len;
 }
 
@@ -194,7 +203,7 @@ static int window_traverse(Window *self, visitproc visit, void *arg)
 static int window_clear(Window *self)
 {
     Py_XDECREF(window_close(self, NULL));
-    return 0; /* the name stays, for the message of whoever still uses the window */
+    return 0; /* the name stays, for the message to a caller that still uses the window */
 }
 
 static void window_dealloc(Window *self)
@@ -236,13 +245,14 @@ static PyObject *get_presence(Window *self, void *Py_UNUSED(closure))
 
 static PyGetSetDef window_getset[] = {
     {"size", (getter)get_size, NULL, "Size in bytes.", NULL},
-    {"name", (getter)get_name, NULL, "What error messages call it.", NULL},
+    {"name", (getter)get_name, NULL, "The name in error messages.", NULL},
     {"endian", (getter)get_endian, NULL, "Byte order of the registers: 'little' or 'big'.", NULL},
     {"closed", (getter)get_closed, NULL, "Whether close() was called.", NULL},
-    {"presence", (getter)get_presence, NULL, "Whether the device is still there, as a Presence; or None.", NULL},
+    {"presence", (getter)get_presence, NULL, "The Presence of the device; None for memory of no device.", NULL},
     {0},
 };
 
+/* Makes the five functions of one width; the head of this file lists them. */
 #define WIDTH(bits)                                                                                                   \
     static PyObject *read##bits(Window *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)             \
     {                                                                                                                 \
@@ -300,13 +310,13 @@ static PyMethodDef window_methods[] = {
     {"close", (PyCFunction)window_close, METH_NOARGS,
      "close($self, /)\n--\n\nRelease the mapping. Later accesses raise ClosedError; a second close does nothing."},
     {"_join", (PyCFunction)window_join, METH_O,
-     "_join($self, presence, /)\n--\n\nBelong to a device: do not believe what is read once it is gone."},
+     "_join($self, presence, /)\n--\n\nBelong to a device: accesses raise DeviceRemovedError once it is gone."},
     {"__init_subclass__", window_init_subclass, METH_CLASS | METH_NOARGS, "Give the subclass methods of its own."},
     {0},
 };
 
-/* Python 3.11 and later call a C method faster when the object is of the very type that the method was made for. So
- * every subclass is given methods of its own, except those that it or a class between overrides. */
+/* Python 3.11 and later call a C method faster when the object has the very type that the method was made for. So this
+ * gives every subclass methods of its own, except those that the subclass or a class between overrides. */
 static PyObject *window_init_subclass(PyObject *cls, PyObject *Py_UNUSED(none))
 {
     for (PyMethodDef *method = window_methods; method->ml_flags & METH_FASTCALL; method++) {

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Memory-mapped register access of exact width. See `pyuio.region.Region` for what a driver uses.
 
-Every call makes exactly the accesses that it names, each one load or store of the width in its name, in program order,
-and keeps the global interpreter lock throughout. Offsets are in bytes from the start of the window.
+Every call makes exactly the accesses that it names, in program order. Each access is one load or store of the width in
+the call's name. A call keeps the global interpreter lock throughout. Offsets are in bytes from the start of the window.
 
-Raised by every access, always before the hardware is touched:
+Every access raises these errors, always before it touches the hardware:
 
-* `TypeError`: an argument is not an integer (a bool is one, and so is anything with ``__index__``).
+* `TypeError`: an argument is not an integer. (A bool is an integer here, and so is anything with ``__index__``.)
 * `ValueError`: the offset is negative, not a multiple of the width, or past the end; a value, or a mask, has more bits
   than the register; ``endian`` is none of ``"little"``, ``"big"`` and None (the window's); 64 bits on a 32-bit
   processor.
 * `pyuio.errors.ClosedError`: the window was closed.
-* `pyuio.errors.DeviceRemovedError`: the window is a device's, and that is known to be gone. Also raised after a read of
-  which all bits were 1, or 0, if the kernel says that the device is gone.
+* `pyuio.errors.DeviceRemovedError`: the window belongs to a device that is known to be gone. A read whose bits are all
+  1, or all 0, makes the access ask the kernel, and raises this afterwards if the kernel says that the device is gone.
 """
 
 from typing import Literal, SupportsIndex, TypeAlias
@@ -22,9 +22,10 @@ from typing_extensions import Buffer
 Endian: TypeAlias = Literal["little", "big"]
 
 class Presence:
-    """Whether an open device is still there. One for each `pyuio.Device`, which all its parts ask, or tell.
+    """Whether an open device is still there. Each `pyuio.Device` has one; all parts of the device ask it, or tell it.
 
-    What is known to be gone stays so: a device that comes back is another one. Asking takes one or two system calls.
+    A device that is known to be gone stays gone: one that comes back is another device. Asking takes one or two system
+    calls.
 
     Args:
         name: of the device, for messages.
@@ -32,40 +33,40 @@ class Presence:
 
     def __init__(self, name: str) -> None: ...
     def ask_config(self, file: int) -> None:
-        """Ask this descriptor of the ``config`` file from now on; it is duplicated. OSError: it cannot be."""
+        """Ask by this descriptor of the ``config`` file from now on. OSError: it cannot be duplicated."""
 
     def ask_node(self, file: int) -> None:
-        """Ask this descriptor of an attribute of the UIO node from now on; it is duplicated. OSError: it cannot be."""
+        """Ask by this descriptor of an attribute of the UIO node from now on. OSError: it cannot be duplicated."""
 
     @property
     def gone(self) -> bool:
         """Whether the device is known to be gone, without asking the kernel."""
 
     def note_gone(self) -> None:
-        """Say that the device is gone: every later access to its registers raises `DeviceRemovedError`."""
+        """Tell that the device is gone: every later access to its registers raises `DeviceRemovedError`."""
 
     def is_gone(self) -> bool:
-        """Return whether the device is gone, having asked the kernel."""
+        """Return whether the device is gone; ask the kernel."""
 
     def require(self) -> None:
         """Ask the kernel, and raise `DeviceRemovedError` if the device is gone."""
 
     def close(self) -> None:
-        """Ask nobody any more; what is known stays known. Again is harmless."""
+        """Close the files; what is known stays known. A second close does nothing."""
 
 class Window:
     """`size` bytes of registers that start `offset` bytes into a writable buffer, usually a `mmap.mmap`.
 
-    The buffer stays exported, so that the mapping can be neither closed nor resized, until `close`. In a `mmap.mmap`
-    the window may end in the last page beyond the mapping's length: the kernel maps whole pages.
+    The buffer stays exported until `close`, so the mapping can be neither closed nor resized. In a `mmap.mmap` the
+    window may end beyond the mapping's length, in its last page, because the kernel maps whole pages.
 
-    Subclasses get methods of their own when they are made, as Python calls those faster.
+    A subclass gets methods of its own when it is made, because Python calls those faster.
 
     Args:
         buffer: writable and contiguous.
         offset: in bytes, from 0.
         size: in bytes, at least 1.
-        name: what error messages call it.
+        name: for error messages.
         endian: byte order of the registers wider than a byte.
 
     Raises:
@@ -81,7 +82,7 @@ class Window:
 
     @property
     def name(self) -> str:
-        """What error messages call it."""
+        """The name in error messages."""
 
     @property
     def endian(self) -> Endian:
@@ -93,18 +94,18 @@ class Window:
 
     @property
     def presence(self) -> Presence | None:
-        """Whether the device is still there; None for what is no device's."""
+        """Whether the device is still there; None for memory of no device."""
 
     def _join(self, presence: Presence, /) -> None:
-        """Belong to a device: do not believe what is read once it is gone. ClosedError: the window was closed."""
+        """Belong to a device: accesses raise DeviceRemovedError once it is gone. ClosedError: the window was closed."""
 
     def close(self) -> None:
-        """Let go of the buffer. Later accesses raise `pyuio.errors.ClosedError`; a second close does nothing."""
+        """Release the buffer. Later accesses raise `pyuio.errors.ClosedError`; a second close does nothing."""
 
     def read(self, offset: SupportsIndex, /, length: SupportsIndex, width: SupportsIndex = 4) -> bytes:
         """Return `length` bytes, by ascending loads of `width` bytes each (1, 2, 4 or 8).
 
-        The bytes come as they lie in the device's memory, whatever the window's ``endian``.
+        The bytes have the order in which they lie in the device's memory, whatever the window's ``endian``.
         """
 
     def write(self, offset: SupportsIndex, /, data: Buffer, width: SupportsIndex = 4) -> None:

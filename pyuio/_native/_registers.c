@@ -2,13 +2,13 @@
 /*
  * Register and Field: the short way of `pyuio.registers`, for registers of a Window (a BAR in memory).
  *
- * `regs.status.read()`, `regs.status.computing` and `regs.control.enable = 1` are here when there is nothing to refuse:
- * the register is bound to a Window, the access is a declared one, the value fits. Anything else, from a BAR of I/O
- * ports to a mistake, is left to the Python classes that derive from these: the methods whose names end in _slowly.
- * They know the names and say what is wrong.
+ * `regs.status.read()`, `regs.status.computing` and `regs.control.enable = 1` run here when there is nothing to refuse:
+ * the register is bound to a Window, its declaration allows the access, and the value fits. All other calls, from a BAR
+ * of I/O ports to a mistake, go to the Python classes that derive from these, to the methods whose names end in
+ * _slowly. Those know the names and say what is wrong.
  *
- * What is said at the top of _access.c goes for this file, too: one access each, the lock is kept, and no Python code
- * runs from the checks to the access.
+ * The rules at the top of _access.c hold here, too: each call is one access, keeps the lock, and runs no Python code
+ * from the checks to the access.
  */
 #include "access_check.h"
 #include "clipped.h"
@@ -18,15 +18,15 @@
 
 typedef struct {
     PyObject_HEAD
-    Window *window; /* NULL: every access is left to Python */
+    Window *window; /* NULL: Python makes every access */
     size_t offset;
     int bits;
     bool readable, writable; /* as a whole */
     uint64_t gettable;       /* bits of fields that may be read by name */
     uint64_t settable;       /* bits of fields that may be set by name */
-    uint64_t unkept;         /* bits that a change of another field writes as 0: what writing 1 does something to */
+    uint64_t unkept;         /* bits that a change of another field writes as 0, because writing 1 to them acts */
     uint64_t needed;         /* bits that must be read when another field is changed */
-    uint64_t ones;           /* bits in which only 1 means anything, when written */
+    uint64_t ones;           /* bits for which only writing 1 means anything */
 } Register;
 
 typedef struct {
@@ -34,7 +34,7 @@ typedef struct {
     uint64_t mask; /* in place */
     int low;
     bool is_bool;
-    PyObject *table; /* of an enumeration: a tuple by value, with None for no member; or NULL */
+    PyObject *table; /* NULL, or the members of an enumeration: a tuple by value, with None for no member */
 } Field;
 
 static PyTypeObject register_type, field_type;
@@ -66,7 +66,7 @@ static PyObject *register_read(Register *self, PyObject *Py_UNUSED(none))
 
     if (LIKELY(self->readable && reachable(self))) {
         value = fetch(self);
-        return unbelievable(self->window, value, self->bits) ? NULL : PyLong_FromUnsignedLong(value);
+        return read_from_removed(self->window, value, self->bits) ? NULL : PyLong_FromUnsignedLong(value);
     }
     return PyObject_CallMethod((PyObject *)self, "_read_slowly", NULL);
 }
@@ -97,7 +97,7 @@ static PyObject *register_attach(Register *self, PyObject *args)
         return NULL;
     if (bits != 8 && bits != 16 && bits != 32 && bits != 64)
         return PyErr_Format(PyExc_ValueError, "a register has 8, 16, 32 or 64 bits, not %d", bits);
-    self->offset = (size_t)offset; /* a negative one is beyond any window */
+    self->offset = (size_t)offset; /* a negative one lies beyond any window */
     self->bits = bits;
     self->readable = readable;
     self->writable = writable;
@@ -132,14 +132,17 @@ static void register_dealloc(Register *self)
 static PyObject *register_init_subclass(PyObject *cls, PyObject *none);
 
 static PyMethodDef register_methods[] = {
-    {"read", (PyCFunction)register_read, METH_NOARGS, "read($self, /)\n--\n\nRead the register: one load. Returns its value."},
-    {"write", (PyCFunction)register_write, METH_O, "write($self, value, /)\n--\n\nWrite the whole register: one store."},
-    {"_attach", (PyCFunction)register_attach, METH_VARARGS, "Say where the register is, and what is allowed."},
+    {"read", (PyCFunction)register_read, METH_NOARGS,
+     "read($self, /)\n--\n\nRead the register: one load. Returns its value."},
+    {"write", (PyCFunction)register_write, METH_O,
+     "write($self, value, /)\n--\n\nWrite the whole register: one store."},
+    {"_attach", (PyCFunction)register_attach, METH_VARARGS,
+     "Tell where the register is, and which accesses are allowed."},
     {"__init_subclass__", register_init_subclass, METH_CLASS | METH_NOARGS, "Give the subclass methods of its own."},
     {0},
 };
 
-/* As in _access.c: Python calls a C method faster when it was made for the very type of the object. */
+/* As in _access.c: Python calls a C method faster when the method was made for the very type of the object. */
 static PyObject *register_init_subclass(PyObject *cls, PyObject *Py_UNUSED(none))
 {
     for (PyMethodDef *method = register_methods; method->ml_flags != METH_VARARGS; method++) {
@@ -173,7 +176,8 @@ static PyTypeObject register_type = {
 
 /* ---- Field ---- */
 
-/* NULL without an exception: the enumeration has no member for it. */
+/* Converts a field's value to what Python sees. Returns NULL, and sets no exception, if the enumeration has
+ * no such member. */
 INLINE PyObject *converted(const Field *self, unsigned long value)
 {
     PyObject *member;
@@ -199,7 +203,7 @@ static PyObject *field_get(Field *self, PyObject *object, PyObject *Py_UNUSED(ty
     if (UNLIKELY(self->mask & ~of->gettable || !reachable(of)))
         return PyObject_CallMethod((PyObject *)self, "_get_slowly", "O", object);
     value = fetch(of);
-    if (unbelievable(of->window, value, of->bits))
+    if (read_from_removed(of->window, value, of->bits))
         return NULL;
     value = (value & (unsigned long)self->mask) >> self->low;
     result = converted(self, value);
@@ -227,7 +231,7 @@ static int field_set(Field *self, PyObject *object, PyObject *given)
         kept = 0;
         if (of->needed & ~self->mask) {
             kept = fetch(of);
-            if (unbelievable(of->window, kept, of->bits))
+            if (read_from_removed(of->window, kept, of->bits))
                 return -1;
             kept &= (unsigned long)~(self->mask | of->unkept);
         }
@@ -276,7 +280,7 @@ static void field_dealloc(Field *self)
 }
 
 static PyMethodDef field_methods[] = {
-    {"_place", (PyCFunction)field_place, METH_VARARGS, "Say which bits the field has, and what they read as."},
+    {"_place", (PyCFunction)field_place, METH_VARARGS, "Tell which bits the field has, and what they read as."},
     {"__class_getitem__", (PyCFunction)Py_GenericAlias, METH_O | METH_CLASS, "See PEP 585."},
     {0},
 };

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The short way of `pyuio.registers`: what needs no Python code, as nothing is to be refused.
+"""The short way of `pyuio.registers`: accesses that need no Python code, because there is nothing to refuse.
 
-Each call is one access, as it is with `pyuio._native._access.Window`, and keeps the global interpreter lock.
+Each call is one access, like those of `pyuio._native._access.Window`, and keeps the global interpreter lock.
 """
 
 from typing import Generic, SupportsIndex, TypeVar, overload
@@ -14,24 +14,24 @@ _Value = TypeVar("_Value")
 _Given = TypeVar("_Given")
 
 class Register:
-    """A register of a window, or, without one, whatever the Python class that derives from it makes of it."""
+    """A register of a window. Without a window, the derived class in Python decides what a call does."""
 
     def read(self) -> int:
-        """Read the whole register: one access. Of a held value (`snapshot`, `change`, `of`): the value, and no access.
+        """Read the whole register: one access; but return a held value (`snapshot`, `change`, `of`) without one.
 
         Raises:
-            RegisterAccessError: it is write-only.
+            RegisterAccessError: the register is write-only.
             ClosedError: the region was closed.
-            ValueError: it is not inside the region.
+            ValueError: the register is not inside the region.
         """
 
     def write(self, value: SupportsIndex, /) -> None:
         """Write the whole register: one access.
 
         Raises:
-            RegisterAccessError: it is read-only.
+            RegisterAccessError: the register is read-only.
             ValueError: the value does not fit its width.
-            TypeError: the value is no integer.
+            TypeError: the value is not an integer.
             ClosedError: the region was closed.
         """
 
@@ -51,7 +51,7 @@ class Register:
     ) -> None: ...
 
 class Field(Generic[_Value, _Given]):
-    """Bits of a `Register`, as an attribute of it that reads as a `_Value` and takes a `_Given`."""
+    """Bits of a `Register`, as an attribute of it. It reads as a `_Value` and takes a `_Given`."""
 
     @overload
     def __get__(self, register: None, owner: type, /) -> Self: ...

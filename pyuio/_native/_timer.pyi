@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Waking up at a time. What each function does is said in ``timer.c``."""
+"""Waking up at a time. ``timer.c`` says what each function does."""
 
 from typing import Any
 

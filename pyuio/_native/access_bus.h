@@ -3,9 +3,9 @@
  * One load or store of a device's register, and nothing else.
  *
  * Order: accesses to one window happen in the order of the calls. On x86 the hardware keeps uncached accesses in order,
- * and only the compiler is to be held back. On aarch64 device memory is kept in order with itself, but not with
- * ordinary memory such as a DMA buffer, hence the barriers, which are those of Linux's readl and writel
- * (arch/arm64/include/asm/io.h). A write-combining mapping (resourceN_wc) is not in order with itself anywhere.
+ * and only the compiler must not reorder them. On aarch64 the hardware keeps device memory in order with itself, but
+ * not with ordinary memory such as a DMA buffer. Hence the barriers, which are those of Linux's readl and writel
+ * (arch/arm64/include/asm/io.h). No processor keeps a write-combining mapping (resourceN_wc) in order with itself.
  */
 #ifndef PYUIO_ACCESS_BUS_H
 #define PYUIO_ACCESS_BUS_H
@@ -15,6 +15,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define OUT_OF_LINE static __attribute__((noinline, unused))
+#define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
 #if defined(__x86_64__) || defined(__i386__)
 #define AFTER_READ() __asm__ volatile("" ::: "memory")
@@ -27,7 +28,7 @@
 #define BEFORE_WRITE() __sync_synchronize()
 #endif
 
-/* In these three only the case of the constant width is left once inlined. */
+/* Once these three are inlined, only the case of the constant width is left. */
 
 INLINE unsigned long swapped(unsigned long value, int bits)
 {
@@ -64,8 +65,8 @@ INLINE void store(volatile void *at, unsigned long value, int bits)
     }
 }
 
-/* Bulk transfers. Not inlined, so that the compiler sees one access per call: it can neither merge two nor use an
- * instruction that also moves its address register, which a hypervisor cannot decode on aarch64. */
+/* For runs of accesses. They are not inlined, so that the compiler sees one access per call. It can then neither merge
+ * two, nor use an instruction that also changes its address register, which a hypervisor on aarch64 cannot decode. */
 OUT_OF_LINE void load_to(unsigned char *to, const volatile unsigned char *from, size_t width)
 {
     switch (width) {

@@ -1,20 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* The conversion of arguments, and the checks before an access, with their messages. */
+/* Converts the arguments of an access and checks them, before the access. The messages of the checks are here, too. */
 #ifndef PYUIO_ACCESS_CHECK_H
 #define PYUIO_ACCESS_CHECK_H
 
-#include "presence.h"
+#include "removal.h"
 #if PY_VERSION_HEX < 0x030B0000
 #include <longintrepr.h>
 #endif
 
 #include "access_bus.h"
 
-#define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
-
 /* ---- Arguments ---- */
 
-/* 1: *value holds it. 0: an integer, but negative or beyond 64 bits (*value is then all ones). -1: exception set. */
+/* What number() does for anything but a small int. */
 static COLD int number_slow(PyObject *object, unsigned long *value)
 {
     PyObject *index;
@@ -39,8 +37,8 @@ static COLD int number_slow(PyObject *object, unsigned long *value)
     return 0;
 }
 
-/* The value of a small non-negative int, as nearly every offset is; -1 for anything else. It saves a call for every
- * argument, which is a tenth of an update. */
+/* Returns the value of a small non-negative int, which nearly every offset is; -1 for anything else. It saves a call
+ * for each argument, which is a tenth of the time of an update. */
 INLINE long small(PyObject *object)
 {
     if (!PyLong_CheckExact(object))
@@ -52,6 +50,8 @@ INLINE long small(PyObject *object)
 #endif
 }
 
+/* Converts an argument. Returns 1 with the number in *value; 0 for an integer that is negative or beyond 64 bits,
+ * *value is then all ones; -1 with an exception set. */
 INLINE int number(PyObject *object, unsigned long *value)
 {
     long fast = small(object);
@@ -66,8 +66,8 @@ INLINE int number(PyObject *object, unsigned long *value)
     return 1;
 }
 
-/* The only keyword is endian. Returns whether it is "big", `big` if it was not given, -1 with an exception set. Cold, as
- * the hot calls have no keywords. */
+/* Parses the keyword endian; there is no other. Returns whether it is "big", or `big` if it was not given, or -1 with
+ * an exception set. Cold, because the frequent calls have no keywords. */
 static COLD int parse_endian(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int wanted, const char *verb,
                              int bits, int big)
 {
@@ -94,6 +94,7 @@ static COLD int parse_endian(PyObject *const *args, Py_ssize_t nargs, PyObject *
 
 /* ---- Checks and their messages ---- */
 
+/* Returns whether `length` bytes at `offset` may be accessed, aligned to the width. */
 INLINE bool inside(const Window *self, size_t offset, size_t length, int bits)
 {
     size_t width = (size_t)bits / 8;
@@ -114,8 +115,8 @@ static COLD PyObject *refuse_closed(Window *self)
     return NULL;
 }
 
-/* Raises ValueError. Takes over the reference to `why`, which is NULL if making it failed. (PyErr_Format has no %lx
- * before Python 3.12.) */
+/* Raises ValueError. Takes over the reference to `why`, which is NULL if making it failed. (The offset is formatted
+ * apart, because PyErr_Format has no %lx before Python 3.12.) */
 static COLD PyObject *refuse(Window *self, const char *verb, int bits, PyObject *offset, PyObject *why)
 {
     PyObject *hex = why ? PyNumber_ToBase(offset, 16) : NULL;
@@ -130,7 +131,7 @@ static COLD PyObject *refuse(Window *self, const char *verb, int bits, PyObject 
     return NULL;
 }
 
-/* Why inside() or number() said no to `offset`; `length` is that of one access or of a whole run. */
+/* Raises the reason why inside() or number() refused `offset`. `length` is that of one access or of a whole run. */
 static COLD PyObject *refuse_offset(Window *self, const char *verb, int bits, PyObject *offset, size_t length)
 {
     unsigned long value;
@@ -155,7 +156,7 @@ static COLD PyObject *refuse_offset(Window *self, const char *verb, int bits, Py
     return refuse(self, verb, bits, offset, why);
 }
 
-/* `what` is "value" or "mask". */
+/* Raises ValueError for a value or a mask that does not fit; `what` is "value" or "mask". */
 static COLD PyObject *refuse_value(Window *self, const char *verb, int bits, PyObject *offset, const char *what,
                                    PyObject *value)
 {
@@ -181,24 +182,6 @@ static COLD PyObject *refuse_outside_mask(Window *self, int bits, PyObject *cons
 INLINE bool in_range(unsigned long value, int bits)
 {
     return (value >> (bits - 1)) >> 1 == 0;
-}
-
-/* Whether what was read may come from a device that is gone. */
-INLINE bool doubtful(unsigned long value, int bits)
-{
-    return ((value + 1) << (sizeof value * 8 - (size_t)bits)) <= 1UL << (sizeof value * 8 - (size_t)bits);
-}
-
-/* Whether it does: then an exception is set. */
-static COLD bool refuted(Window *self)
-{
-    return presence_is_gone(self->presence) && !presence_refuse(self->name);
-}
-
-/* Whether a value that was read is not to be believed: then an exception is set. */
-INLINE bool unbelievable(Window *self, unsigned long value, int bits)
-{
-    return UNLIKELY(doubtful(value, bits)) && self->presence && refuted(self);
 }
 
 #endif

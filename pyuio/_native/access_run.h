@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* Window.read and Window.write: runs of accesses, each of the same width. */
+/* Window.read and Window.write: runs of accesses of one width. */
 #ifndef PYUIO_ACCESS_RUN_H
 #define PYUIO_ACCESS_RUN_H
 
 #include "access_check.h"
 
-/* read(offset, length, width) and write(offset, data, width). */
+/* The arguments of read(offset, length, width) and write(offset, data, width). */
 typedef struct {
     unsigned long offset, length, width;
 } Run;
 
-/* Converts and checks. A NULL length or width object leaves what *run has. */
+/* Converts and checks the arguments. A NULL length or width leaves what *run has. Returns 0, or -1 with an exception
+ * set. */
 static COLD int parse_run(Window *self, const char *verb, PyObject *offset, PyObject *length, PyObject *width, Run *run)
 {
     int fits = number(offset, &run->offset);
@@ -29,7 +30,7 @@ static COLD int parse_run(Window *self, const char *verb, PyObject *offset, PyOb
     if (!length_fits || run->length % run->width != 0)
         return refuse(self, verb, (int)run->width * 8, offset,
                       PyUnicode_FromString("the length is not a whole number of accesses")), -1;
-    /* A run of no bytes is checked like one of one access, so that it cannot hide a wrong offset. */
+    /* A run of no bytes is checked like a run of one access, so that it cannot hide a wrong offset. */
     least = run->length ? run->length : run->width;
     if (!fits || !inside(self, run->offset, least, (int)run->width * 8))
         return refuse_offset(self, verb, (int)run->width * 8, offset, least), -1;
@@ -46,16 +47,16 @@ static PyObject *window_read(Window *self, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O:read", keywords, &offset, &length, &width) ||
         parse_run(self, "read", offset, length, width, &run) < 0)
         return NULL;
-    result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)run.length); /* runs no Python code */
+    result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)run.length); /* this runs no Python code */
     if (!result)
         return NULL;
     for (size_t done = 0; done < run.length; done += run.width)
         load_to((unsigned char *)PyBytes_AS_STRING(result) + done, self->base + run.offset + done, run.width);
     AFTER_READ();
-    /* If the last was believable, the device was there for all of them. */
+    /* If the device was there for the last access, it was there for all of them. */
     if (run.length)
         memcpy(&last, PyBytes_AS_STRING(result) + run.length - run.width, run.width);
-    if (run.length && unbelievable(self, last, (int)run.width * 8))
+    if (run.length && read_from_removed(self, last, (int)run.width * 8))
         Py_CLEAR(result);
     return result;
 }

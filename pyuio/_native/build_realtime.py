@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Builds `pyuio._native._realtime`: what real time needs of the kernel and the C library (cffi, API mode).
 
-The C is in ``realtime.c`` and ``watch.c``, the part of it that Python sees in ``realtime.h``.
+The C is in ``scheduling.c``, ``memory_lock.c`` and ``throttling.c``; Python sees the marked part of their headers.
 """
 
 from pathlib import Path
@@ -9,17 +9,19 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
+NAMES = ("scheduling", "memory_lock", "throttling")
 
 ffi = FFI()
-# cffi's own parser knows no preprocessor: what it reads is the part of the header between the two marks.
-ffi.cdef((HERE / "realtime.h").read_text().split("/* cdef */")[1])
+# cffi's parser knows no preprocessor, so it reads only the part of each header between the two marks.
+for name in NAMES:
+    ffi.cdef((HERE / f"{name}.h").read_text().split("/* cdef */")[1])
 ffi.set_source(
     "pyuio._native._realtime",
-    '#include "realtime.h"',
+    "".join(f'#include "{name}.h"\n' for name in NAMES),
     # Relative: setuptools accepts no absolute path, and builds from the project's root.
-    sources=["pyuio/_native/realtime.c", "pyuio/_native/watch.c"],
+    sources=[f"pyuio/_native/{name}.c" for name in NAMES],
     include_dirs=["pyuio/_native"],
-    depends=["pyuio/_native/realtime.h"],
+    depends=[f"pyuio/_native/{name}.h" for name in NAMES],
     extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
 )
 

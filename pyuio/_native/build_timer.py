@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Builds `pyuio._native._timer`: waking up at a time, without the GIL (cffi, API mode).
 
-The C is in ``timer.c``, the part of it that Python sees in ``timer.h``.
+The C is in ``timer.c``; Python sees the marked part of ``timer.h``.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 
 ffi = FFI()
+# cffi's parser knows no preprocessor, so it reads only the part of the header between the two marks.
 ffi.cdef((HERE / "timer.h").read_text().split("/* cdef */")[1])
 ffi.set_source(
     "pyuio._native._timer",

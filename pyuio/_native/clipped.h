@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* A place or a length as an argument, for PyArg_Parse's "O&": one beyond Py_ssize_t becomes the last there is, which is
- * beyond every buffer, so that it meets the same check and the same error as any other that is too large. */
+/* Converts an offset or a length, for PyArg_Parse's "O&". A number beyond Py_ssize_t becomes the largest Py_ssize_t,
+ * which lies beyond every buffer: so it meets the same check, and raises the same error, as any number that is too
+ * large. */
 #ifndef PYUIO_CLIPPED_H
 #define PYUIO_CLIPPED_H
 

@@ -1,40 +1,41 @@
 // SPDX-License-Identifier: MIT
-// What waiting.c and serving.c share: an interrupt's state, and what both do to it. Said in waiting.c.
+// The interrupt of a UIO device: its state, masking, reading and waiting. interrupt.c says what each function does.
 #ifndef PYUIO_INTERRUPT_H
 #define PYUIO_INTERRUPT_H
 
-#include <pthread.h>
-#include <sys/types.h>
+#include <stdint.h>
 
-#include "kick.h"
-#include "waiting.h"
+#include "command_register.h"
 
-enum masking { NO_MASKING, MASK_BY_WRITE, MASK_BY_COMMAND };
+/* cdef */
+typedef struct pyuio_interrupt pyuio_interrupt;
 
-struct pyuio_interrupt {
-    int device; // /dev/uioN, non-blocking
-    int wake;   // eventfd: readable from pyuio_close on
-    enum masking masking;
-    pyuio_command *command; // where it masks by that
-    pid_t owner;            // the process that made it: a forked one must not touch the device
-    pthread_mutex_t state;  // guards what follows; never held while waiting, and taken before a command's lock
-    int users;              // threads between pyuio_hold and pyuio_release
-    int sleepers;           // those of them that wait
-    int closed;
-    int served;     // a service reads it, and nobody else may; the descriptor blocks meanwhile
-    _Atomic int ending; // that service is to end; set before the interrupt is masked for good
-    pyuio_kick *kick; // ends the service's read; NULL until its thread runs
-    _Atomic int gone;       // the device is: it may be another driver's by now, and is neither masked nor unmasked
-    _Atomic int masked;     // where it masks otherwise
-    _Atomic uint32_t total; // the kernel's running total at the last read
+enum {
+    PYUIO_READY = 1,       /* an interrupt is pending */
+    PYUIO_NONE = 0,        /* no interrupt came in time; the interrupt is unmasked */
+    PYUIO_SIGNAL = -5000,  /* a signal may have come: let Python run its handlers, then wait again */
+    PYUIO_CLOSED = -5001   /* pyuio_interrupt_close was called */
 };
 
-void pyuio_note_total(pyuio_interrupt *interrupt, uint32_t total);
-void pyuio_note_if_gone(pyuio_interrupt *interrupt, int64_t result);
-int pyuio_write_mask(pyuio_interrupt *interrupt, int masked, int only_if_masked);
-
-// serving.c, for the service's own thread
-void pyuio_serve_enter(pyuio_interrupt *interrupt, pyuio_kick *kick);
-int64_t pyuio_serve_next(pyuio_interrupt *interrupt, int64_t *time);
+pyuio_interrupt *pyuio_interrupt_new(int device, uint32_t total);
+void pyuio_interrupt_free(pyuio_interrupt *interrupt);
+void pyuio_interrupt_close(pyuio_interrupt *interrupt);
+void pyuio_interrupt_forget(pyuio_interrupt *interrupt);
+void pyuio_interrupt_mask_by_write(pyuio_interrupt *interrupt);
+void pyuio_interrupt_mask_by_command(pyuio_interrupt *interrupt, pyuio_command *command);
+int pyuio_interrupt_mask(pyuio_interrupt *interrupt);
+int pyuio_interrupt_unmask(pyuio_interrupt *interrupt);
+int pyuio_interrupt_is_masked(pyuio_interrupt *interrupt);
+int pyuio_interrupt_is_pending(pyuio_interrupt *interrupt);
+int pyuio_interrupt_hold(pyuio_interrupt *interrupt);
+void pyuio_interrupt_release(pyuio_interrupt *interrupt);
+void pyuio_interrupt_count_sleeper(pyuio_interrupt *interrupt, int change);
+int pyuio_interrupt_wake_descriptor(pyuio_interrupt *interrupt);
+int pyuio_interrupt_arm(pyuio_interrupt *interrupt);
+int pyuio_interrupt_wait(pyuio_interrupt *interrupt, int64_t timeout);
+int64_t pyuio_interrupt_read(pyuio_interrupt *interrupt, int64_t timeout);
+uint32_t pyuio_interrupt_total(pyuio_interrupt *interrupt);
+uint32_t pyuio_difference_modulo_2_32(uint32_t later, uint32_t earlier);
+/* cdef */
 
 #endif

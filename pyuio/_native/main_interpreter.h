@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* What a module is executed by. A card has one owner in a process, and what is kept per process (the lists of open
- * things, types that others look up) is the main interpreter's. */
+/* Each module of C calls this when it is imported. A card has one owner in a process, and the state of the process (the
+ * lists of open things, the types that others look up) belongs to the main interpreter. */
 #ifndef PYUIO_MAIN_INTERPRETER_H
 #define PYUIO_MAIN_INTERPRETER_H
 
 #include <Python.h>
 
-/* 0, or -1 with ImportError set in a sub-interpreter. */
+/* Returns 0, or -1 with ImportError set in a sub-interpreter. */
 static int require_main_interpreter(void)
 {
     if (PyInterpreterState_Get() == PyInterpreterState_Main())

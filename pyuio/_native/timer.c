@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Waking up at a time, as cyclictest does it: clock_nanosleep until an absolute time of CLOCK_MONOTONIC, and then the
-// same clock read again. Called from Python without the GIL. All times are in nanoseconds.
+// Waking up at a time, as cyclictest does: clock_nanosleep until an absolute time of CLOCK_MONOTONIC, then a read of
+// the same clock. Python calls these functions without the GIL. All times are in nanoseconds.
 
 #include <errno.h>
 #include <time.h>
@@ -16,8 +16,8 @@ static int64_t now(void)
     return time.tv_sec * NANOSECONDS + time.tv_nsec;
 }
 
-// Sleeps until a time of CLOCK_MONOTONIC; returns the time at waking, or a negative errno. in_time tells whether the
-// caller came before that time, and so did wait for it. A signal that Python has a handler for does not end it.
+// Sleeps until a time of CLOCK_MONOTONIC. Returns the time at waking, or a negative errno. `in_time` gets whether the
+// caller came before that time, and so waited for it. A signal that has a handler does not end the sleep.
 int64_t pyuio_timer_wait(int64_t when, int *in_time)
 {
     struct timespec time = {when / NANOSECONDS, when % NANOSECONDS};
@@ -29,9 +29,10 @@ int64_t pyuio_timer_wait(int64_t when, int *in_time)
     return error ? -error : now();
 }
 
-// Waits for `count` events, the first at `first` and the others each `interval` later, and stores for each how long
-// after it the thread was there. A wake-up that comes after several events counts for each of them. Returns how many
-// were stored: fewer if `stop` is set meanwhile; or a negative errno. `late` gets, for each, whether nobody waited for it.
+// Waits for `count` events, the first at `first`, each next one `interval` later. Stores in `latencies`, for each
+// event, how long after it the thread woke. A wake-up that comes after several events counts for each of them. `late`
+// gets, for each event, whether no thread waited for it. Returns how many were stored, which are fewer once `stop` is
+// set; or a negative errno.
 int64_t pyuio_timer_run(int64_t first, int64_t interval, int64_t count, int64_t *latencies, uint8_t *late, int *stop)
 {
     int64_t next = first, stored = 0;

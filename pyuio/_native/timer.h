@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What Python sees of timer.c.
+// Waking up at a time. timer.c says what each function does.
 #ifndef PYUIO_TIMER_H
 #define PYUIO_TIMER_H
 

@@ -73,7 +73,8 @@ class UioBackend:
     def _open(self, found: FoundDevice, bind: bool, stack: ExitStack) -> None:
         if found.address is not None:
             self.config = ConfigSpace(self.directory, self.presence)
-            stack.callback(self.config.end)
+            stack.callback(self.config.command_register.close)
+            stack.callback(self.config.close)
             self.presence.ask_config(self.config.fileno())
             self._lock(self.config.fileno(), stack)
         claimed = claim(found, bind)
@@ -144,7 +145,7 @@ class UioBackend:
         # What was unbound may be another kernel driver's by now, whose command register is none of ours.
         if self.config is not None and self.presence.is_gone():
             _log.info("%s: it was removed, or unbound", self.name)
-            self.config.let_go()
+            self.config.abandon()
 
     def close(self) -> None:
         """Mask the interrupt, close everything, and give the device back; goes on where an exception broke it off."""

@@ -124,7 +124,8 @@ class Inspection:
         """Unmap the BARs and close the configuration space; again is harmless."""
         for region in self._regions.values():
             region.close()
-        self.config.end()
+        self.config.close()
+        self.config.command_register.close()
 
     def __enter__(self) -> Inspection:
         """Return itself; leaving the block closes it."""

@@ -1,8 +1,19 @@
 # SPDX-License-Identifier: MIT
 """The interrupt of a device as a thing to read: each read returns how many came since the last one.
 
-The line is masked by the interrupt itself and unmasked while someone waits, as in Peter Chubb's user-mode driver patch
-of 2005. The waiting is in ``_native/waiting.c``, the ways of masking in `pyuio.interrupt.masking`.
+The semantics are those of Peter Chubb's user-mode driver patch of 2005. The interrupt itself masks the line, in the
+kernel's handler. A thread that waits unmasks it. So the line is masked unless someone waits, and a driver has all the
+time that it needs between reading an interrupt and waiting for the next one.
+
+Who does what:
+
+- ``_native/interrupt.c`` unmasks, sleeps and takes the count, in one call without the GIL. The kernel counts in 32
+  bits; the difference modulo 2^32 is taken there.
+- `pyuio.interrupt.masking` finds out how a device's interrupt is masked.
+- This module turns results into exceptions, lets Python's signal handlers run, and serves asyncio.
+
+A function in C that waits returns when a signal may have come. `Interrupt._wait` then loops: Python runs its signal
+handlers between two bytecodes, as PEP 475 asks, and a handler that raises ends the wait.
 """
 
 from __future__ import annotations
@@ -17,8 +28,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pyuio._native._access import Presence
-from pyuio._native._waiting import ffi as _ffi
-from pyuio._native._waiting import lib as _lib
+from pyuio._native._interrupt import ffi as _ffi
+from pyuio._native._interrupt import lib as _lib
 from pyuio.errors import (
     ClosedError,
     DeviceBusyError,
@@ -41,40 +52,40 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pyuio.interrupt")
 
-# What open interrupts use in C: garbage is finalized in any order, and a forgotten device closes with this still there.
+# Keeps what open interrupts use in C. The garbage collector finalizes in any order, and a device that was forgotten
+# uses these objects when its finalizer closes it.
 _in_use: dict[int, tuple[Any, Masking]] = {}
 
 _NANOSECONDS = 1_000_000_000
-_FOR_EVER = -1
-# What the kernel answers when the device is gone.
+# The kernel's answers for a device that is gone.
 _GONE = (errno.EIO, errno.ENODEV, errno.ENXIO)
 
 
 def open_uio_interrupt(
     node: UioNode, device: int, config: ConfigSpace | None, name: str, presence: Presence | None = None
 ) -> Interrupt:
-    """Return the interrupt of a UIO device, masked, with nothing pending.
+    """Return the interrupt of a UIO device, masked, and with no interrupt pending.
 
     Args:
         node: the device's UIO node.
-        device: a descriptor of it, non-blocking, which stays the caller's.
-        config: its configuration space, or None for what is not a PCI function.
-        name: what error messages call the device.
-        presence: of the device, which is told when it is found to be gone.
+        device: a non-blocking descriptor of the node, which stays the caller's.
+        config: the device's configuration space; None if it is not a PCI function.
+        name: of the device, for error messages.
+        presence: of the device; it is told when the device is found to be gone.
 
     Raises:
         InterruptUnavailableError: the device has no interrupt that its UIO driver could deliver.
         DeviceRemovedError: the device is gone.
         PermissionDeniedError: this user may not write the configuration space.
     """
-    # A duplicate is the same open file to the kernel: one listener, released once.
+    # A duplicate is the same open file to the kernel: it has one listener, and is released once.
     device = os.dup(device)
     try:
         pending = _kernel_total(node, device, name)
         masking = find_masking(node, device, config)
-        # What came before is nobody's: it is read and forgotten.
+        # Interrupts that came before the opening are read and forgotten.
         total = _kernel_total(node, device, name, pending)
-        native = _lib.pyuio_new(device, total)
+        native = _lib.pyuio_interrupt_new(device, total)
         if native == _ffi.NULL:
             raise OSError(_ffi.errno, f"{name}: no memory or descriptor for its interrupt")
     except BaseException:
@@ -82,8 +93,9 @@ def open_uio_interrupt(
         raise
 
     def free(pointer: Any, _kept: Masking = masking) -> None:
-        # Freeing masks, and reads what the way of masking keeps: that must still be there, whatever is collected first.
-        _lib.pyuio_free(pointer)
+        # Freeing masks, and masking may use the command register: so the default argument keeps that, in whatever order
+        # the garbage is collected.
+        _lib.pyuio_interrupt_free(pointer)
 
     _log.debug("%s: its interrupt is masked %s", name, masking.description)
     return Interrupt(_ffi.gc(native, free), device, masking, name, presence)
@@ -107,15 +119,15 @@ def _kernel_total(node: UioNode, device: int, name: str, otherwise: int | None =
 class Interrupt(Owned):
     """The interrupt of an open device, masked unless someone waits.
 
-    Methods may be called from several threads and asyncio tasks; each interrupt is counted in one read only. A device
-    has one; `Device.interrupt` is it.
+    Several threads and asyncio tasks may call its methods; each interrupt is counted in one read only. A device has one
+    interrupt, `Device.interrupt`.
 
     Args:
-        native: what waits, which it owns.
+        native: the object in C, which this one owns from then on.
         descriptor: becomes readable with an interrupt.
-        masking: how it is masked; found out before.
-        name: what error messages call the device.
-        presence: of the device, which is told when it is found to be gone.
+        masking: the way in which it is masked.
+        name: of the device, for error messages.
+        presence: of the device; it is told when the device is found to be gone.
     """
 
     def __init__(
@@ -127,39 +139,42 @@ class Interrupt(Owned):
         self._descriptor = descriptor
         self._masking = masking
         self._waiters = Waiters(self._duplicate)
-        self._first = int(_lib.pyuio_total(native))
+        self._first = int(_lib.pyuio_interrupt_total(native))
         masking.install(native)
-        self.checked(_lib.pyuio_mask(native), "masking the interrupt")
+        self.checked(_lib.pyuio_interrupt_mask(native), "masking the interrupt")
         _in_use[id(native)] = native, masking
 
     @property
     def native(self) -> Any:
-        """What waits in C, for `pyuio.service`."""
+        """The object in C, for `pyuio.service`."""
         return self._native
 
     def begin_service(self) -> None:
-        """Keep every other reader out, for a `pyuio.Service`; ``pyuio_serve_end`` lets them in again.
+        """Make a `pyuio.Service` the only reader, until ``pyuio_service_wait_end``.
 
         Raises:
-            DeviceBusyError: a service has it, or somebody waits for it.
-            ClosedError: it is closed.
+            DeviceBusyError: a service has the interrupt, or somebody waits for it.
+            ClosedError: the interrupt is closed.
         """
         self._require_there()
         busy = bool(self._waiters.loops)
-        self.checked(-errno.EBUSY if busy else _lib.pyuio_serve_begin(self._native), "serving it")
+        self.checked(-errno.EBUSY if busy else _lib.pyuio_service_wait_begin(self._native), "serving it")
 
     def notice(self, result: int) -> None:
-        """Say so, for all parts of the device, if what a function in C returned means that the device is gone."""
+        """Tell all parts of the device if `result`, which a function in C returned, means that the device is gone."""
         if self._presence is not None and -result in _GONE:
             self._presence.note_gone()
 
     def _require_there(self) -> None:
-        # Something else may have noticed before the kernel does.
+        # Another part of the device may have noticed before the kernel does.
         if self._presence is not None and self._presence.gone and not self.closed:
             self._presence.require()
 
+    def _require_open(self) -> None:
+        self.checked(_lib.pyuio_interrupt_is_pending(self._native), "looking for an interrupt")
+
     def checked(self, result: int, doing: str) -> int:
-        """Return what a function in C returned, or raise what it stands for; `doing` is for the message."""
+        """Return what a function in C returned, or raise the error that it means; `doing` is for the message."""
         if result >= 0:
             return result
         self.notice(result)
@@ -175,13 +190,13 @@ class Interrupt(Owned):
         raise translated(OSError(-result, os.strerror(-result)), f"{self.name}: {doing}")
 
     def _wait(self, function: Any, timeout: float | None) -> int:
-        """Call a waiting function until it has a result other than a signal, and return that."""
+        """Call a waiting function in C until it returns something other than a signal, and return that."""
         remaining = timeout_nanoseconds(timeout)
         deadline = None if remaining <= 0 else time.monotonic_ns() + remaining
         self._require_there()
         while True:
             result: int = function(self._native, remaining)
-            if result > 0:  # first, as the caller has an interrupt to handle
+            if result > 0:  # first, because the caller has an interrupt to handle
                 return result
             if result != _lib.PYUIO_SIGNAL:
                 return self.checked(result, "waiting for an interrupt")
@@ -192,24 +207,24 @@ class Interrupt(Owned):
     def read(self, timeout: float | None = None) -> int:
         """Return how many interrupts came since the last read, waiting for one if there is none.
 
-        If some are pending, they are returned at once, and the interrupt stays masked. Otherwise it is unmasked and
-        waited for; the next interrupt masks it again.
+        If some are pending, it returns at once, and the interrupt stays masked. Otherwise it unmasks the interrupt and
+        waits; the next interrupt masks it again.
 
         Args:
-            timeout: seconds to wait, None for ever, 0 not at all.
+            timeout: seconds to wait; None waits for ever, 0 does not wait.
 
         Returns:
-            1 to 2^32 - 1; the kernel's own count wraps there.
+            1 to 2^32 - 1; the kernel's own count wraps at 2^32.
 
         Raises:
             WouldBlockError: a `BlockingIOError`; `timeout` is 0 and none is pending. The interrupt is unmasked.
             DeviceTimeoutError: a `TimeoutError`; none came in time. The interrupt is unmasked.
-            ClosedError: it is closed, before or meanwhile.
+            ClosedError: the interrupt was closed, before or meanwhile.
             DeviceRemovedError: the device was removed or unbound, before or meanwhile.
             TypeError: the timeout is not a number.
             ValueError: the timeout is negative or NaN.
         """
-        count = self._wait(_lib.pyuio_read, timeout)
+        count = self._wait(_lib.pyuio_interrupt_read, timeout)
         if count:
             if self._waiters.loops:
                 self._waiters.call_on_all(self._rearm)
@@ -222,7 +237,7 @@ class Interrupt(Owned):
         """Read the count into a buffer, as the patch's read did: an unsigned 32-bit integer in native byte order.
 
         Args:
-            buffer: writable, 4 bytes or more; the first 4 are written.
+            buffer: writable, 4 bytes or more; the count goes into the first 4.
             timeout: as for `read`.
 
         Returns:
@@ -230,7 +245,7 @@ class Interrupt(Owned):
 
         Raises:
             ShortBufferError: an `OSError` with EINVAL; the buffer has fewer than 4 bytes. Nothing was read.
-            TypeError: it is not a writable buffer.
+            TypeError: `buffer` is not a writable buffer.
         Other errors are those of `read`.
         """
         with memoryview(buffer) as view, view.cast("B") as octets:
@@ -247,18 +262,18 @@ class Interrupt(Owned):
         Any number of tasks may wait, on any event loops. A task that is cancelled takes no interrupt with it.
 
         Args:
-            timeout: seconds to wait, None for ever.
+            timeout: seconds to wait; None waits for ever.
 
-        Raises what `read` raises, `DeviceTimeoutError` also for a timeout of 0.
+        It raises the errors of `read`; for a timeout of 0, too, `DeviceTimeoutError`.
         """
         remaining = timeout_nanoseconds(timeout)
         deadline = None if remaining < 0 else time.monotonic() + remaining / _NANOSECONDS
         in_time = True
         self._require_there()
         while True:
-            count = self.checked(_lib.pyuio_read(self._native, 0), "waiting for an interrupt")
+            count = self.checked(_lib.pyuio_interrupt_read(self._native, 0), "waiting for an interrupt")
             if count:
-                # Soon, not now: this task acknowledges first.
+                # The loop rearms soon, not now: this task acknowledges the interrupt first.
                 self._waiters.call_on_all(self._rearm)
                 return count
             if not in_time:
@@ -266,16 +281,16 @@ class Interrupt(Owned):
             in_time = await self._waiters.readable(None if deadline is None else deadline - time.monotonic())
 
     def _rearm(self) -> None:
-        """Unmask for the tasks that still wait, when another waiter took an interrupt: that left it masked."""
+        """Unmask for the tasks that still wait: the waiter that took an interrupt left it masked."""
         if self._waiters.loops:
-            _lib.pyuio_arm(self._native)
+            _lib.pyuio_interrupt_arm(self._native)
 
     def _duplicate(self) -> int:
-        self.checked(_lib.pyuio_hold(self._native), "waiting for an interrupt")
+        self.checked(_lib.pyuio_interrupt_hold(self._native), "waiting for an interrupt")
         try:
             return os.dup(self._descriptor)
         finally:
-            _lib.pyuio_release(self._native)
+            _lib.pyuio_interrupt_release(self._native)
 
     def _timed_out(self, timeout: float | None) -> DeviceTimeoutError:
         reason = f"{self.name}: no interrupt came within {timeout} s{self._masking.advice}"
@@ -284,67 +299,70 @@ class Interrupt(Owned):
     def poll(self, timeout: float | None = 0) -> bool:
         """Return whether an interrupt is pending, after waiting for one up to `timeout` seconds, unmasked meanwhile.
 
-        None waits for ever. The interrupt is left for `read`, whose errors this has, too, but for the first two.
+        None waits for ever. The interrupt stays pending, for `read`. The errors are those of `read`, except for the
+        first two.
         """
-        return self._wait(_lib.pyuio_wait, timeout) == _lib.PYUIO_READY
+        return self._wait(_lib.pyuio_interrupt_wait, timeout) == _lib.PYUIO_READY
 
     @property
     def pending(self) -> bool:
-        """Whether an interrupt waits to be read; asking changes nothing. ClosedError: it is closed."""
-        return self.checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt") == _lib.PYUIO_READY
+        """Whether an interrupt is pending, for `read`; asking changes nothing. ClosedError: the interrupt is closed."""
+        result = self.checked(_lib.pyuio_interrupt_is_pending(self._native), "looking for an interrupt")
+        return result == _lib.PYUIO_READY
 
     @property
     def total(self) -> int:
-        """Interrupts read since it was opened, modulo 2^32."""
-        return (int(_lib.pyuio_total(self._native)) - self._first) & 0xFFFFFFFF
+        """How many interrupts were read since the opening, modulo 2^32."""
+        now = _lib.pyuio_interrupt_total(self._native)
+        return int(_lib.pyuio_difference_modulo_2_32(now, self._first))
 
     @property
     def masked(self) -> bool:
-        """Whether the interrupt is masked now. ClosedError: it is closed."""
-        self.checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt")
+        """Whether the interrupt is masked now. ClosedError: the interrupt is closed."""
+        self._require_open()
         return self._masking.is_masked(self._native)
 
     def mask(self) -> None:
-        """Mask the interrupt; nothing where the kernel driver offers no way. Raises what `read` raises."""
-        self.checked(_lib.pyuio_mask(self._native), "masking the interrupt")
+        """Mask the interrupt; do nothing where the kernel driver offers no way. The errors are those of `read`."""
+        self.checked(_lib.pyuio_interrupt_mask(self._native), "masking the interrupt")
 
     def unmask(self) -> None:
-        """Unmask the interrupt; the next one masks it again. Raises what `read` raises."""
-        self.checked(_lib.pyuio_unmask(self._native), "unmasking the interrupt")
+        """Unmask the interrupt; the next one masks it again. The errors are those of `read`."""
+        self.checked(_lib.pyuio_interrupt_unmask(self._native), "unmasking the interrupt")
 
     def fileno(self) -> int:
-        """Return the descriptor of ``/dev/uioN``, for select and its kin. ClosedError: it is closed.
+        """Return the descriptor of ``/dev/uioN``, for select and the like. ClosedError: the interrupt is closed.
 
-        Once `read` with a timeout of 0 has raised `BlockingIOError`, the interrupt is armed: the descriptor becomes
+        A `read` with a timeout of 0 that raises `BlockingIOError` has armed the interrupt: the descriptor becomes
         readable with the next one.
         """
-        self.checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt")
+        self._require_open()
         return self._descriptor
 
     @contextmanager
     def armed(self) -> Iterator[tuple[int, int, bool]]:
-        """Unmask the interrupt and keep it open in a ``with`` block, for a caller that waits by itself.
+        """Unmask the interrupt and keep it open in a ``with`` block, for a caller that does its own waiting.
 
-        Gives the descriptor that becomes readable with an interrupt, the one that does when the interrupt is closed,
-        and whether an interrupt is pending already. Raises what `read` raises.
+        Yields the descriptor that becomes readable with an interrupt, the descriptor that becomes readable when the
+        interrupt is closed, and whether an interrupt is pending already. The errors are those of `read`.
         """
         self._require_there()
-        self.checked(_lib.pyuio_hold(self._native), "waiting for an interrupt")
-        _lib.pyuio_count_sleeper(self._native, 1)
+        self.checked(_lib.pyuio_interrupt_hold(self._native), "waiting for an interrupt")
+        _lib.pyuio_interrupt_count_sleeper(self._native, 1)
         try:
-            ready = self.checked(_lib.pyuio_arm(self._native), "unmasking the interrupt") == _lib.PYUIO_READY
-            yield self._descriptor, _lib.pyuio_wake_descriptor(self._native), ready
+            ready = self.checked(_lib.pyuio_interrupt_arm(self._native), "unmasking the interrupt") == _lib.PYUIO_READY
+            yield self._descriptor, _lib.pyuio_interrupt_wake_descriptor(self._native), ready
         finally:
-            _lib.pyuio_count_sleeper(self._native, -1)
-            _lib.pyuio_release(self._native)
+            _lib.pyuio_interrupt_count_sleeper(self._native, -1)
+            _lib.pyuio_interrupt_release(self._native)
 
     def __iter__(self) -> Iterator[int]:
-        """Yield what `read` returns, for ever."""
+        """Yield the results of `read`, for ever."""
         while True:
             yield self.read()
 
     def __aiter__(self) -> Interrupt:
-        """Return itself: ``async for count in interrupt`` gives what `read_async` returns, for ever."""
+        """Return itself: ``async for count in interrupt`` gives the results of `read_async`, for ever."""
         return self
 
     async def __anext__(self) -> int:
@@ -352,25 +370,25 @@ class Interrupt(Owned):
         return await self.read_async()
 
     def close(self) -> None:
-        """Mask the interrupt, end every wait for it with `ClosedError`, and free it; again is harmless."""
-        _lib.pyuio_close(self._native)
+        """Mask the interrupt, end every wait for it with `ClosedError`, and free it. A second close does nothing."""
+        _lib.pyuio_interrupt_close(self._native)
         _in_use.pop(id(self._native), None)
         self._waiters.wake_all()
 
     def forget(self) -> None:
-        """In a forked child: close it there, without masking it, nor waking whoever waits for it in the parent."""
+        """In a forked child: close it there. This neither masks it nor wakes the parent's threads that wait for it."""
         super().forget()
-        _lib.pyuio_forget(self._native)
+        _lib.pyuio_interrupt_forget(self._native)
         self._waiters.forget()
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
-        return bool(_lib.pyuio_is_pending(self._native) == _lib.PYUIO_CLOSED)
+        return bool(_lib.pyuio_interrupt_is_pending(self._native) == _lib.PYUIO_CLOSED)
 
     def __enter__(self) -> Interrupt:
-        """Return itself; leaving the block closes it. ClosedError: it is closed."""
-        self.checked(_lib.pyuio_is_pending(self._native), "looking for an interrupt")
+        """Return itself; leaving the block closes it. ClosedError: the interrupt is closed."""
+        self._require_open()
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""How the interrupt of a UIO device is kept from the processor: found out per device, and apart from the reading.
+"""How the interrupt of a UIO device is masked and unmasked; this is found out for each device.
 
-A kernel driver with irqcontrol masks when 0 is written to ``/dev/uioN`` and unmasks when 1 is
-(``drivers/uio/uio.c``, uio_write). ``uio_pci_generic`` has none; it masks in its handler by the Interrupt Disable bit
-of the command register, and whoever waits clears that bit again. A driver with neither is left alone.
+- A kernel driver with irqcontrol masks when a program writes 0 to ``/dev/uioN``, and unmasks when it writes 1
+  (``drivers/uio/uio.c``, uio_write).
+- ``uio_pci_generic`` has no irqcontrol. Its handler masks by the Interrupt Disable bit of the command register, and the
+  thread that waits clears the bit again.
+- A kernel driver with neither is left alone.
+
+The masking itself happens in ``_native/interrupt.c`` and ``_native/command_register.c``, which these classes set up.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import errno
 import os
 from typing import Any, Protocol
 
-from pyuio._native._waiting import lib as _lib
+from pyuio._native._interrupt import lib as _lib
 from pyuio.kernel.sysfs import translated
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.config_image import Command
@@ -20,22 +24,22 @@ from pyuio.pci.config_space import ConfigSpace
 
 
 class Masking(Protocol):
-    """One way of keeping a device's interrupt from the processor."""
+    """One way of masking a device's interrupt."""
 
     description: str
-    """How, in a few words."""
+    """The way, in a few words."""
     advice: str
-    """What to look at when no interrupt comes; "" for nothing in particular."""
+    """What to check when no interrupt comes; "" for no advice."""
 
     def install(self, native: Any) -> None:
-        """Tell the native part how it masks."""
+        """Tell the interrupt's object in C to mask in this way."""
 
     def is_masked(self, native: Any) -> bool:
         """Return whether the interrupt is masked now."""
 
 
 class NoMasking:
-    """The kernel driver offers no way: the interrupt is never masked from here.
+    """The kernel driver offers no way: this process never masks the interrupt.
 
     Args:
         driver: the name of the kernel driver.
@@ -45,12 +49,12 @@ class NoMasking:
 
     def __init__(self, driver: str) -> None:
         self.advice = (
-            f"; its kernel driver, {driver}, has no irqcontrol, and cannot be masked from here: if the kernel log says "
-            f"'Disabling IRQ', the line flooded; bind uio_pci_generic instead"
+            f"; its kernel driver, {driver}, has no irqcontrol, so pyuio cannot mask the interrupt: if the kernel log "
+            f"says 'Disabling IRQ', the line flooded; bind uio_pci_generic instead"
         )
 
     def install(self, native: Any) -> None:
-        """Nothing to tell: so the native part starts."""
+        """Do nothing: the object in C masks nothing unless it is told to."""
 
     def is_masked(self, native: Any) -> bool:
         """Return False."""
@@ -58,25 +62,27 @@ class NoMasking:
 
 
 class IrqControlMasking:
-    """By writing 1 or 0 to ``/dev/uioN``, which calls the kernel driver's irqcontrol."""
+    """The kernel driver's irqcontrol masks, which writing 0 or 1 to ``/dev/uioN`` calls."""
 
     description = "by irqcontrol"
     advice = ""
 
     def install(self, native: Any) -> None:
-        """Tell the native part to write."""
-        _lib.pyuio_mask_by_write(native)
+        """Tell the object in C to write to ``/dev/uioN``."""
+        _lib.pyuio_interrupt_mask_by_write(native)
 
     def is_masked(self, native: Any) -> bool:
-        """Return whether it was masked from here, or by an interrupt that was read or waits to be read."""
-        return bool(_lib.pyuio_is_masked(native)) or _lib.pyuio_is_pending(native) == _lib.PYUIO_READY
+        """Return whether this process masked it, or an interrupt that was read or is pending did."""
+        if _lib.pyuio_interrupt_is_masked(native):
+            return True
+        return bool(_lib.pyuio_interrupt_is_pending(native) == _lib.PYUIO_READY)
 
 
 class CommandRegisterMasking:
-    """By the Interrupt Disable bit of the command register, as ``uio_pci_generic`` does in its handler.
+    """The Interrupt Disable bit of the command register masks, by which ``uio_pci_generic`` masks in its handler.
 
     Args:
-        config: the owner of the command register.
+        config: the configuration space, which owns the command register.
     """
 
     description = "by the command register"
@@ -87,21 +93,21 @@ class CommandRegisterMasking:
         self._register = config.command_register
 
     def install(self, native: Any) -> None:
-        """Tell the native part which command register it is."""
-        _lib.pyuio_mask_by_command(native, self._register)
+        """Tell the object in C to use this command register."""
+        _lib.pyuio_interrupt_mask_by_command(native, self._register.native)
 
     def is_masked(self, native: Any) -> bool:
-        """Return the Interrupt Disable bit, read from the device now."""
+        """Read Interrupt Disable from the device and return it."""
         return Command.INTERRUPT_DISABLE in self._config.command
 
 
 def find_masking(node: UioNode, device: int, config: ConfigSpace | None) -> Masking:
-    """Mask a UIO device's interrupt, and return the way in which that was done.
+    """Mask a UIO device's interrupt, and return the way in which this was done.
 
     Args:
         node: the device's UIO node.
-        device: a descriptor of it.
-        config: its configuration space, or None for what is not a PCI function.
+        device: a descriptor of the node.
+        config: the device's configuration space; None if it is not a PCI function.
 
     Raises:
         DeviceRemovedError: the device is gone.

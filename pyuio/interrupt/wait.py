@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Waiting for several things at once: interrupts, sockets, files. By poll(2)."""
+"""Waiting for several things at once, by poll(2): interrupts, sockets, files."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _GONE = select.POLLERR | select.POLLHUP
 def wait(objects: Iterable[int | HasFileno], timeout: float | None = None) -> list[Any]:
     """Wait until one of several things can be read, as `multiprocessing.connection.wait` does.
 
-    Interrupts are unmasked meanwhile; those that are ready are left for their `Interrupt.read`.
+    Interrupts are unmasked meanwhile. Those that are ready stay pending, for their `Interrupt.read`.
 
     Args:
         objects: interrupts, sockets, files, anything with a ``fileno()``, and file descriptors, in any mixture.
-        timeout: seconds to wait, None for ever, 0 not at all.
+        timeout: seconds to wait; None waits for ever, 0 does not wait.
 
     Returns:
         Those that are ready, in the order given; [] when none was in time. A socket whose other end has gone is ready.
 
     Raises:
-        ClosedError: an interrupt is closed, before or meanwhile.
+        ClosedError: an interrupt was closed, before or meanwhile.
         DeviceRemovedError: the device of an interrupt was removed or unbound, before or meanwhile.
         TypeError: an object has no descriptor, or the timeout is not a number.
         ValueError: the timeout is negative or NaN, a descriptor is negative or closed, or there is nothing to wait for.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The configuration space of a function that is there, by its file in sysfs.
+"""The configuration space of a function that is present, by its file in sysfs.
 
 Sources: PCI Local Bus Specification 3.0, chapter 6; ``drivers/pci/pci-sysfs.c``.
 """
@@ -15,19 +15,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pyuio._native._access import Presence
-from pyuio._native._waiting import ffi as _ffi
-from pyuio._native._waiting import lib as _lib
 from pyuio.errors import DeviceRemovedError, PermissionDeniedError
 from pyuio.kernel.sysfs import link_name, read_text, translated
 from pyuio.pci.bars import Bar, parse_resources
+from pyuio.pci.command_register import CommandRegister
 from pyuio.pci.config_guard import ConfigGuard
 from pyuio.pci.config_image import HEADER_LENGTH, Command, ConfigImage
 from pyuio.process.fork import Owned
 
 _log = logging.getLogger("pyuio.config_space")
 
-# What open configuration spaces use in C: see `pyuio.interrupt`.
-_in_use: dict[int, object] = {}
+# Keeps the command registers of open configuration spaces: see `pyuio.interrupt.interrupt`.
+_in_use: dict[int, CommandRegister] = {}
 
 _NO_BITS = Command(0)
 
@@ -35,25 +34,29 @@ _NO_BITS = Command(0)
 class ConfigSpace(Owned, ConfigImage):
     """The configuration space of a function, and the only writer of its command register in this process.
 
-    Each read and write is an access of the device (``drivers/pci/pci-sysfs.c``, pci_read_config), and raises, besides
-    what `ConfigImage` says, `ClosedError`, `DeviceRemovedError`, and when writing `PermissionDeniedError` and
-    `ConfigLockedError`: only the vendor-specific capabilities can be written outside of `unlocked`.
+    Each read and write accesses the device (``drivers/pci/pci-sysfs.c``, pci_read_config). Besides the errors that
+    `ConfigImage` names, it raises `ClosedError` and `DeviceRemovedError`. A write raises `PermissionDeniedError`, too,
+    and `ConfigLockedError`: outside of `unlocked` only the vendor-specific capabilities can be written.
 
     Args:
         directory: the function's directory in sysfs.
-        presence: of the device, which is told when it is found to be gone, and whose word is then taken; None for a
-            look from outside.
+        presence: of the device. It is told when the device is found to be gone, and is asked whether it is. None for a
+            configuration space that is read beside whatever drives the device.
+
+    Attributes:
+        command_register: the command register, for the interrupt, which masks by it. The owner of the device closes it
+            after everything else.
 
     Raises:
         DeviceRemovedError: there is no such function any more.
-        PermissionDeniedError: its ``config`` file may not be opened.
+        PermissionDeniedError: this user may not open its ``config`` file.
     """
 
     def __init__(self, directory: Path, presence: Presence | None = None) -> None:
         self.directory = directory
         self._presence = presence
         self.name = f"configuration space of {directory.name}"
-        # Closing waits for whoever is reading or writing; a signal handler that closes does not wait for itself.
+        # close() waits for a thread that reads or writes. Reentrant, for a signal handler that closes.
         self._lock = threading.RLock()
         self._guard = ConfigGuard(self, directory.name)
         self._file = -1
@@ -61,20 +64,16 @@ class ConfigSpace(Owned, ConfigImage):
         try:
             self._writable = os.access(path, os.W_OK)
             self._file = os.open(path, (os.O_RDWR if self._writable else os.O_RDONLY) | os.O_CLOEXEC)
-            # The file's length is what the device has; an unprivileged reader gets 64 bytes of it.
+            # The file is as long as the device's configuration space; an unprivileged reader gets 64 bytes of it.
             self.size = len(os.pread(self._file, 4096, 0))
             if self.size < HEADER_LENGTH:
                 raise OSError(errno.ENODEV, f"{self.size} of {HEADER_LENGTH} bytes came")
-            register = _lib.pyuio_command_new(self._file)
-            if register == _ffi.NULL:
-                raise OSError(_ffi.errno, os.strerror(_ffi.errno))
+            self.command_register = CommandRegister(self._file)
         except OSError as error:
             self.close()
             if isinstance(error, FileNotFoundError):
                 raise DeviceRemovedError(errno.ENODEV, f"opening {path}: there is no such device") from error
             raise translated(error, f"opening {path}") from error
-        self.command_register = _ffi.gc(register, _lib.pyuio_command_free)
-        """The command register's one writer, for the interrupt, which masks by it."""
         _in_use[id(self)] = self.command_register
 
     def _require_open(self) -> int:
@@ -85,20 +84,18 @@ class ConfigSpace(Owned, ConfigImage):
         return self._file
 
     def _failed(self, error: OSError, doing: str) -> Exception:
-        """Return pyuio's error, and say so if the device is gone."""
+        """Return pyuio's error for the kernel's answer, and tell the presence if the device is gone."""
         failed = translated(error, doing)
         if self._presence is not None and isinstance(failed, DeviceRemovedError):
             self._presence.note_gone()
         return failed
 
-    def let_go(self) -> None:
-        """Write nothing more, not even to mask the interrupt: the device is gone, or another driver's.
+    def abandon(self) -> None:
+        """Write nothing more, not even to mask the interrupt: the device is gone, or another driver's by now.
 
-        If it was unbound, and nobody has it, it is masked and its bus mastering switched off before.
+        If the device was unbound, and no driver has it, this first masks the interrupt and switches bus mastering off.
         """
-        if link_name(self.directory / "driver") is None:
-            _lib.pyuio_command_change(self.command_register, int(Command.INTERRUPT_DISABLE), int(Command.BUS_MASTER))
-        _lib.pyuio_command_let_go(self.command_register)
+        self.command_register.abandon(driven=link_name(self.directory / "driver") is not None)
 
     def fileno(self) -> int:
         """Return the descriptor of the ``config`` file. ClosedError: it is closed."""
@@ -115,7 +112,7 @@ class ConfigSpace(Owned, ConfigImage):
             short = OSError(errno.ENODEV, f"{len(data)} of {length} bytes came")
             raise self._failed(short, f"reading the {self.name} at {offset:#x}")
         if self._presence is not None and data and not data.strip(b"\xff"):
-            self._presence.require()  # what a card that was pulled out reads as
+            self._presence.require()  # a card that was pulled out reads as all ones
         return data
 
     def _require_writable(self) -> int:
@@ -136,32 +133,26 @@ class ConfigSpace(Owned, ConfigImage):
             file = self._require_writable()
             self._guard.require(offset, width)
             _log.debug("%s: write%d %#x = %#x", self.directory.name, 8 * width, offset, value)
-            if offset // 4 == 1:
-                result = _lib.pyuio_command_write(self.command_register, offset, data, width)
-                self._written(result, offset)
-                return
             try:
-                os.pwrite(file, data, offset)
+                if offset // 4 == 1:
+                    self.command_register.write(offset, data)
+                else:
+                    os.pwrite(file, data, offset)
             except OSError as error:
                 raise self._failed(error, f"writing the {self.name} at {offset:#x}") from error
-
-    def _written(self, result: int, offset: int) -> None:
-        if result < 0:
-            error = OSError(-result, os.strerror(-result))
-            raise self._failed(error, f"writing the {self.name} at {offset:#x}")
 
     def guarded(self, offset: int, width: int) -> str:
         """Return why a write of `width` bytes at `offset` needs `unlocked`; "" if a driver owns all of them.
 
-        ValueError: they are not within the configuration space.
+        ValueError: the bytes are not within the configuration space.
         """
         self._check(offset, width, 1)
         return self._guard.reason(offset, width)
 
     def unlocked(self) -> AbstractContextManager[ConfigSpace]:
-        """Let this thread write any register in a ``with`` block: BARs and what else the kernel set up, too.
+        """Let this thread write any register in a ``with`` block, BARs and all else that the kernel set up included.
 
-        The interrupt's masking in other threads still does not get in between.
+        Masking of the interrupt in other threads still does not interfere.
         """
         return self._guard.unlocked(self)
 
@@ -180,13 +171,13 @@ class ConfigSpace(Owned, ConfigImage):
     def change_command(self, *, set: Command = _NO_BITS, clear: Command = _NO_BITS) -> None:
         """Set and clear bits of the command register: one 16-bit read, one write of 16 bits, or of 8 if they suffice.
 
-        The interrupt's masking in other threads does not get in between.
+        Masking of the interrupt in other threads does not interfere.
 
         Raises:
-            ValueError: a bit is in both, or is none of the register's 16.
+            ValueError: a bit is in both, or is not one of the register's 16.
             TypeError: a wrong type.
             DeviceRemovedError: the device is gone.
-            PermissionDeniedError: the configuration space may only be read.
+            PermissionDeniedError: this user may only read the configuration space.
         """
         for bits in (set, clear):
             if not 0 <= operator.index(bits) <= 0xFFFF:
@@ -195,7 +186,10 @@ class ConfigSpace(Owned, ConfigImage):
             raise ValueError(f"{self.name}: {set & clear!r} cannot be set and cleared at once")
         with self._lock:
             self._require_writable()
-            self._written(_lib.pyuio_command_change(self.command_register, int(set), int(clear)), 0x04)
+            try:
+                self.command_register.change(set=int(set), clear=int(clear))
+            except OSError as error:
+                raise self._failed(error, f"writing the {self.name} at 0x4") from error
 
     def bars(self) -> tuple[Bar, ...]:
         """Return the BARs that the function has, by index, as the kernel set them up.
@@ -212,21 +206,16 @@ class ConfigSpace(Owned, ConfigImage):
             raise self._failed(gone, f"reading the BARs of {self.directory.name}") from error
 
     def close(self) -> None:
-        """Close the file; again is harmless."""
+        """Close the file. The interrupt's masking by `command_register` still works. A second close does nothing."""
         with self._lock:
             file, self._file = self._file, -1
             if file >= 0:
                 os.close(file)
             _in_use.pop(id(self), None)
 
-    def end(self) -> None:
-        """Close, and end the masking of the interrupt by the command register, too; again is harmless."""
-        self.close()
-        _lib.pyuio_command_let_go(self.command_register)
-
     def forget(self) -> None:
-        """In a forked child: close the file there."""
+        """In a forked child: close the file and the command register there."""
         super().forget()
         self._lock = threading.RLock()
-        _lib.pyuio_command_forget(self.command_register)
+        self.command_register.forget()
         self.close()

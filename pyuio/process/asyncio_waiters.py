@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Waiting for a descriptor in asyncio, by any number of tasks, on any loop, until it is closed.
+"""Waiting in asyncio for a descriptor, by any number of tasks, on any event loops, until it is closed.
 
-A loop has one reader per descriptor, so the tasks that wait on the same loop share it; when it fires all of them look,
-and those that find nothing wait on. The reader is there only while a task waits: one that is cancelled leaves nothing.
+A loop has one reader for each descriptor, so the tasks that wait on the same loop share it. When the reader fires, all
+of these tasks look, and those that find nothing wait again. The reader exists only while a task waits, so a task that
+is cancelled leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 
 class _LoopWaiters:
-    """The tasks of one loop that wait. Used in that loop's thread only.
+    """The tasks of one loop that wait. Only that loop's thread uses it.
 
     Args:
         loop: the loop.
-        descriptor: its own, which it closes: so it is open until the loop has let go of it, whoever closes meanwhile.
+        descriptor: its own, which it closes. So the descriptor stays open until the loop no longer uses it, whoever
+            closes the interrupt meanwhile.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
@@ -36,36 +38,36 @@ class _LoopWaiters:
             if not future.done():
                 future.set_result(True)
 
-    def end(self) -> None:
+    def close(self) -> None:
         if self._descriptor >= 0:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
 
     def forget(self) -> None:
-        # Not taken from the loop, whose list of descriptors (epoll) the parent uses, too.
+        # The loop keeps its reader: the parent uses the loop's list of descriptors (epoll), too.
         os.close(self._descriptor)
         self._descriptor = -1
 
 
 class Waiters:
-    """The tasks that wait for one descriptor, on whatever loops.
+    """The tasks that wait for one descriptor, on any loops.
 
     Args:
-        duplicate: gives a new descriptor of what is waited for, or raises.
+        duplicate: returns a new descriptor of the same file, or raises.
     """
 
     def __init__(self, duplicate: Callable[[], int]) -> None:
         self._duplicate = duplicate
-        self._guard = threading.RLock()  # a signal handler that closes does not wait for itself
+        self._guard = threading.RLock()  # reentrant, for a signal handler that closes
         self.loops: dict[asyncio.AbstractEventLoop, _LoopWaiters] = {}
-        """Those on which a task waits now."""
+        """The loops on which a task waits now."""
 
     async def readable(self, timeout: float | None) -> bool:
         """Return True when the descriptor became readable, or `wake_all` was called; False after `timeout` seconds.
 
-        Raises what the duplicating raises.
+        It raises the errors of `duplicate`.
         """
-        import asyncio  # at the top it would be a quarter of the time that `import pyuio` takes
+        import asyncio  # here, because it would take a quarter of the time of `import pyuio`
 
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
@@ -74,7 +76,7 @@ class Waiters:
             if waiters is None:
                 waiters = self.loops[loop] = _LoopWaiters(loop, self._duplicate())
         waiters.futures.add(future)
-        # Not asyncio.wait_for, which in Python 3.11 swallows a cancellation that comes together with the result.
+        # Not asyncio.wait_for: in Python 3.11 it swallows a cancellation that comes together with the result.
         timer = None if timeout is None else loop.call_later(timeout, _expire, future)
         try:
             return await future
@@ -85,10 +87,10 @@ class Waiters:
             if not waiters.futures:
                 with self._guard:
                     self.loops.pop(loop, None)
-                waiters.end()
+                waiters.close()
 
     def call_on_all(self, function: Callable[[], object]) -> None:
-        """Have every loop on which a task waits call `function` soon; from any thread."""
+        """Make every loop on which a task waits call `function` soon. Any thread may call this."""
         with self._guard:
             loops = list(self.loops)
         for loop in loops:
@@ -96,13 +98,13 @@ class Waiters:
                 loop.call_soon_threadsafe(function)
 
     def forget(self) -> None:
-        """In a forked child: let go of the descriptors."""
+        """In a forked child: close the descriptors."""
         self._guard = threading.RLock()
         while self.loops:
             self.loops.popitem()[1].forget()
 
     def wake_all(self) -> None:
-        """Make every `readable` return True, on every loop; from any thread."""
+        """Make every `readable` return True, on every loop. Any thread may call this."""
         with self._guard:
             waiting = list(self.loops.items())
         for loop, waiters in waiting:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What belongs to the process that opened it: closed in children that are forked from it, and never pickled.
+"""Objects that belong to the process that opened them: forked children close their copies, and nothing pickles them.
 
-A child inherits the descriptors and the memory of its parent, and with them the power to unmask the parent's interrupt,
-to take what it counts, and to keep the kernel from letting go of the card when the parent is killed. So all of that is
-closed in the child before any of its code runs. BARs that the parent has mapped remain.
+A child inherits its parent's descriptors and memory. With them it could unmask the parent's interrupt, take interrupts
+that the parent counts, and keep the kernel from freeing the card when the parent is killed. So the child closes all of
+that before any of its code runs. Mappings of BARs remain.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pyuio.errors import ClosedError
 
 
 class Owned:
-    """Something that belongs to one process.
+    """An object that belongs to one process.
 
     Attributes:
         inherited: whether this is a forked child's copy.
@@ -24,15 +24,15 @@ class Owned:
     inherited = False
 
     def own(self) -> None:
-        """Have `forget` called in children that are forked from now on."""
+        """Make children that are forked from now on call `forget`."""
         owned.add(self)
 
     def forget(self) -> None:
-        """In a forked child, where no other thread is: close it, and touch nothing that is the parent's."""
+        """In a forked child, where no other thread is: close this copy, and touch nothing of the parent's."""
         self.inherited = True
 
     def closed_error(self, what: str) -> ClosedError:
-        """Return what is raised when it is used closed; `what` begins the sentence."""
+        """Return the error for a use after closing; `what` begins the sentence."""
         if self.inherited:
             advice = "leave it to that one, or open the device here once it is closed there"
             return ClosedError(f"{what} belongs to the process that this one was forked from: {advice}")
@@ -46,10 +46,10 @@ class Owned:
 
 
 owned: weakref.WeakSet[Owned] = weakref.WeakSet()
-"""What this process has, and was not collected yet, open or closed."""
+"""The objects of this process that were not collected yet, open or closed."""
 
 
 def forget_all() -> None:
-    """In a forked child: have everything forgotten."""
+    """In a forked child: forget every object."""
     for thing in list(owned):
         thing.forget()

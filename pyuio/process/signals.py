@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Python's signal handlers: kept out of what must not be left half done, and let into what waits."""
+"""Python's signal handlers: postponed while something must not be left half done, and run while something waits."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 _NUMBERS = tuple(map(int, signal.valid_signals()))
-_LONGEST_SLEEP = 0.25  # seconds between two looks for signals, as in _native/waiting.c
+_LONGEST_SLEEP = 0.25  # seconds between two looks for signals, as in _native/interrupt.c
 
 
 @contextmanager
 def postponed_signals() -> Iterator[None]:
-    """Have Python's signal handlers run at the end of a ``with`` block, and not inside it.
+    """Make Python's signal handlers run at the end of a ``with`` block, and not inside it.
 
-    The block must not be one that waits for long. Elsewhere than in the main thread there is nothing to postpone:
-    Python runs its handlers in that one only. The handlers that run at the end may raise, as `KeyboardInterrupt` does;
-    whatever the block made must be safe by then.
+    The block must not wait for long. Only the main thread has anything to postpone, because only there Python runs its
+    handlers. The handlers that run at the end may raise, as that of Ctrl-C raises `KeyboardInterrupt`; what the block
+    made must be safe by then.
     """
     received: list[signal.Signals] = []
 
@@ -43,20 +43,20 @@ def postponed_signals() -> Iterator[None]:
             yield
         finally:
             at_the_end.close()
-            with ExitStack() as late:  # runs every one, whatever another raises
+            with ExitStack() as late:  # runs every handler, even if another one raises
                 for number in received:
                     late.callback(signal.raise_signal, number)
 
 
 def poll_with_signals(poller: select.poll, timeout: float | None) -> list[tuple[int, int]]:
-    """Return what ``poller.poll`` returns, with every signal's handler run soon.
+    """Return the result of ``poller.poll``; every signal's handler runs soon, meanwhile.
 
-    A poll without an end would not see a signal that comes just before it begins, or that another thread is given:
-    Python's handlers run in the main thread between two bytecodes, and nothing wakes that up.
+    Python's handlers run in the main thread, between two bytecodes. A single long poll would not end for a signal that
+    comes just before it begins, or that another thread receives. So this polls again and again.
 
     Args:
-        poller: knows what to wait for.
-        timeout: seconds, None for ever. A negative one is 0.
+        poller: what to wait for is registered in it.
+        timeout: seconds; None waits for ever, a negative one counts as 0.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:

@@ -7,16 +7,16 @@ import math
 
 _NANOSECONDS = 1_000_000_000
 _FOR_EVER = -1
-# ppoll takes more, but this is 292 years.
+# 292 years; ppoll accepts more.
 _LONGEST = (1 << 63) - 1
 
 
 def timeout_nanoseconds(timeout: float | None) -> int:
-    """Return a timeout in seconds as nanoseconds, -1 for None, which waits for ever.
+    """Return a timeout in seconds as nanoseconds; -1 for None, which waits for ever.
 
     Raises:
-        TypeError: it is neither a number nor None.
-        ValueError: it is negative or not a number (NaN).
+        TypeError: the timeout is neither a number nor None.
+        ValueError: the timeout is negative or NaN.
     """
     if timeout is None:
         return _FOR_EVER

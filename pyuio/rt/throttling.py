@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""RT throttling: the kernel keeps real-time threads from taking a processor whole, and says so nowhere.
+"""RT throttling: the kernel keeps real-time threads from taking all of a processor's time, and reports it nowhere.
 
-Documentation/scheduler/sched-rt-group.rst, section 2.1; how it is noticed is said in ``_native/watch.c``.
+Documentation/scheduler/sched-rt-group.rst, section 2.1. ``_native/throttling.c`` says how it is noticed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pyuio.rt.report import Throttling
 
 
 class ThrottlingWatch:
-    """Watches one thread from another, which is asleep but for a moment in every period.
+    """Watches one thread from another thread, which sleeps except for a moment in every period.
 
     Args:
         thread: of this process.
@@ -31,32 +31,32 @@ class ThrottlingWatch:
         """Begin to watch, if there is a limit to watch for, or stop. OSError: no thread, or no memory for one."""
         if not watching:
             if self._native is not None:
-                _lib.pyuio_watch_stop(self._native)
+                _lib.pyuio_throttling_stop(self._native)
                 self._last = self._counted(self._native)
                 self._native = None
         elif 0 <= self._last.runtime < self._last.period:
             runtime, period = self._last.runtime * 1000, self._last.period * 1000
-            # Ctrl-C in between would leave a thread that nobody knows.
+            # Ctrl-C in between would leave a thread that nothing refers to.
             with postponed_signals():
-                native = _lib.pyuio_watch_start(self._thread.id, runtime, period)
+                native = _lib.pyuio_throttling_start(self._thread.id, runtime, period)
                 if native == _ffi.NULL:
                     raise OSError(_ffi.errno, f"watching thread {self._thread.id} for RT throttling")
-                self._native = _ffi.gc(native, _lib.pyuio_watch_free)
+                self._native = _ffi.gc(native, _lib.pyuio_throttling_free)
 
     def forget(self, _before: object) -> None:
-        """In a forked process: there is no watching thread, and its lock may be taken for ever."""
+        """In a forked child, which has no watching thread, and where the lock may stay locked for ever."""
         self._native = None
 
     def _counted(self, native: Any) -> Throttling:
-        times, longest = _lib.pyuio_watch_times(native), _lib.pyuio_watch_longest(native)
+        times, longest = _lib.pyuio_throttling_times(native), _lib.pyuio_throttling_longest(native)
         return Throttling(self._last.runtime, self._last.period, True, int(times), int(longest))
 
     def result(self) -> Throttling:
-        """Return what was seen until now, or until the watching stopped."""
-        native = self._native  # another thread may close meanwhile
+        """Return what was seen until now, or until the watch stopped."""
+        native = self._native  # another thread may close it meanwhile
         if native is None:
             return self._last
-        _lib.pyuio_watch_look(native)
+        _lib.pyuio_throttling_look(native)
         return self._counted(native)
 
 

@@ -252,7 +252,7 @@ def test_a_card_that_was_unbound_is_left_alone(edu: str) -> None:
         (PCI_DRIVERS / bound.driver / "bind").write_text(edu)  # somebody else, who has it as he likes it
         config = ConfigSpace(PCI_DEVICES / edu)
         config.change_command(set=Command.BUS_MASTER, clear=Command.INTERRUPT_DISABLE)
-        config.end()
+        config.close()
         wanted = command_register(edu)
     assert command_register(edu) == wanted
     bound.undo()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyuio._native._waiting import ffi, lib
+from pyuio._native._interrupt import ffi, lib
 from pyuio.errors import ClosedError, DeviceRemovedError
 from pyuio.pci import Command, ConfigImage, Status, parse_address
 from pyuio.pci.bars import Bar, parse_resources
@@ -216,26 +217,30 @@ def test_masking_and_the_owner_keep_each_others_bits(directory: Path) -> None:
     reader, writer = os.pipe()
 
     def free(native: Any, _kept: object = config.command_register) -> None:  # freeing masks by it
-        lib.pyuio_free(native)
+        lib.pyuio_interrupt_free(native)
 
-    native = ffi.gc(lib.pyuio_new(reader, 0), free)  # owns the reader from here on
-    lib.pyuio_mask_by_command(native, config.command_register)
+    native = ffi.gc(lib.pyuio_interrupt_new(reader, 0), free)  # owns the reader from here on
+    lib.pyuio_interrupt_mask_by_command(native, config.command_register.native)
     before = register()
-    assert lib.pyuio_mask(native) == 0
+    assert lib.pyuio_interrupt_mask(native) == 0
     assert register() == before | Command.INTERRUPT_DISABLE
     config.change_command(set=Command.BUS_MASTER)
     assert register() == before | Command.INTERRUPT_DISABLE | Command.BUS_MASTER
-    assert lib.pyuio_unmask(native) == 0
+    assert lib.pyuio_interrupt_unmask(native) == 0
     assert register() == before | Command.BUS_MASTER
     with config.unlocked():
         config.write16(0x04, Command.MEMORY_SPACE)
-    assert lib.pyuio_mask(native) == 0
+    assert lib.pyuio_interrupt_mask(native) == 0
     assert register() == Command.MEMORY_SPACE | Command.INTERRUPT_DISABLE
     config.change_command(clear=Command.INTERRUPT_DISABLE)
-    assert not lib.pyuio_is_masked(native)
+    assert not lib.pyuio_interrupt_is_masked(native)
     config.close()
-    assert lib.pyuio_mask(native) == 0, "masking outlives the owner's file"
+    assert lib.pyuio_interrupt_mask(native) == 0, "masking outlives the owner's file"
     assert Command.INTERRUPT_DISABLE in register()
+    config.command_register.close()
+    config.command_register.close()
+    assert lib.pyuio_interrupt_unmask(native) == -errno.ENODEV
+    assert Command.INTERRUPT_DISABLE in register(), "nothing is written any more"
     os.close(writer)
 
 

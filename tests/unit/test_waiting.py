@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyuio
-from pyuio._native._waiting import ffi, lib
+from pyuio._native._interrupt import ffi, lib
 
 
 @pytest.fixture
@@ -88,19 +88,19 @@ def test_the_count_is_the_difference_modulo_2_to_the_32(first: int, counts: list
     """The C that reads totals, given totals: the kernel's wraps at 2^32, and no count may be lost or invented there."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
-    native = ffi.gc(lib.pyuio_new(reader, first), lib.pyuio_free)  # owns the reader from here on
+    native = ffi.gc(lib.pyuio_interrupt_new(reader, first), lib.pyuio_interrupt_free)  # owns the reader from here on
     total = first
     try:
         for count in counts:
             total = (total + count) % 2**32
             os.write(writer, total.to_bytes(4, sys.byteorder))
-            assert lib.pyuio_read(native, 0) == count
-            assert lib.pyuio_total(native) == total
-        assert lib.pyuio_read(native, 0) == lib.PYUIO_NONE
+            assert lib.pyuio_interrupt_read(native, 0) == count
+            assert lib.pyuio_interrupt_total(native) == total
+        assert lib.pyuio_interrupt_read(native, 0) == lib.PYUIO_NONE
     finally:
         os.close(writer)
-        lib.pyuio_close(native)
-    assert lib.pyuio_read(native, 0) == lib.PYUIO_CLOSED
+        lib.pyuio_interrupt_close(native)
+    assert lib.pyuio_interrupt_read(native, 0) == lib.PYUIO_CLOSED
 
 
 def test_a_signal_that_wakes_nobody_is_handled_soon(pipe: tuple[int, int]) -> None:

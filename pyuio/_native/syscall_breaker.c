@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
-// Ending another thread's blocking system call: a signal to that thread, with a handler that does nothing and does not
-// restart the call, so that it fails with EINTR. One that comes just before the call would be lost; so it comes again and
-// again, from a timer of the thread's own, until the thread is out.
+// Ends another thread's blocking system call, which then fails with EINTR.
 //
-// The signal is the highest real-time signal that nobody has a handler for. Its handler stays for good: what is still on
-// its way may not meet the default action, which ends the process.
+// A timer sends the thread a signal. The signal's handler does nothing and does not restart the call. A signal that
+// comes just before the call begins would be lost, so the timer repeats it until the thread has left its calls.
+//
+// The signal is the highest real-time signal that has no handler. Its empty handler stays installed for good, because
+// the default action would end the process if a late signal met it.
 //
 // Functions that can fail return a negative errno.
 
-#include "kick.h"
+#include "syscall_breaker.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -21,7 +22,7 @@
 #define sigev_notify_thread_id _sigev_un._tid
 #endif
 
-#define AGAIN_AFTER 2000000 // ns
+#define REPEAT_INTERVAL 2000000 // ns
 
 static void do_nothing(int number)
 {
@@ -34,8 +35,9 @@ static int is_ours(int number)
     return sigaction(number, NULL, &action) == 0 && action.sa_handler == do_nothing;
 }
 
-// The signal's number, or -EAGAIN: every real-time signal has a handler.
-static int kick_signal(void)
+// Chooses the signal and installs its handler. Returns its number, or -EAGAIN when every real-time signal has a
+// handler.
+static int breaking_signal(void)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static int chosen;
@@ -54,10 +56,10 @@ static int kick_signal(void)
     return result;
 }
 
-// Prepares to kick the calling thread. 0, or an error: no signal or no timer left.
-int pyuio_kick_prepare(pyuio_kick *self)
+// Prepares to end the calling thread's system calls. Returns 0, or an error when no signal or no timer is left.
+int pyuio_syscall_breaker_init(pyuio_syscall_breaker *self)
 {
-    int number = kick_signal();
+    int number = breaking_signal();
     if (number < 0)
         return number;
     struct sigevent event;
@@ -70,15 +72,15 @@ int pyuio_kick_prepare(pyuio_kick *self)
     return timer_create(CLOCK_MONOTONIC, &event, &self->timer) < 0 ? -errno : 0;
 }
 
-// From now on the thread's blocking calls fail with EINTR. From any thread, and from a signal's handler.
-void pyuio_kick_arm(pyuio_kick *self)
+// Makes the thread's blocking calls fail with EINTR from now on. Any thread and any signal handler may call this.
+void pyuio_syscall_breaker_fire(pyuio_syscall_breaker *self)
 {
-    struct itimerspec often = {.it_interval = {.tv_nsec = AGAIN_AFTER}, .it_value = {.tv_nsec = 1}};
+    struct itimerspec often = {.it_interval = {.tv_nsec = REPEAT_INTERVAL}, .it_value = {.tv_nsec = 1}};
     timer_settime(self->timer, 0, &often, NULL);
 }
 
-// By the thread itself: no more kicks.
-void pyuio_kick_dismiss(pyuio_kick *self)
+// Deletes the timer; the thread itself calls this.
+void pyuio_syscall_breaker_close(pyuio_syscall_breaker *self)
 {
     timer_delete(self->timer);
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// What real time needs and Python's standard library lacks: sched_setattr, mlockall, stack and heap touched beforehand.
+// Memory that causes no page fault later: locked (mlockall), and stack and heap touched beforehand.
 //
 // Functions that can fail return a negative errno.
 
-#include "realtime.h"
+#include "memory_lock.h"
 
 #include <alloca.h>
 #include <errno.h>
@@ -11,40 +11,28 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #define PAGE 4096
-// Left untouched at the end of a stack: what runs below this function's own frame, signal handlers included.
+// These bytes at the end of a stack stay untouched, for what runs below touch_below's own frame, signal handlers
+// included.
 #define STACK_MARGIN (64 * 1024)
-// What glibc starts with (malloc/malloc.c: DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_MAX).
+// glibc's values at the start (malloc/malloc.c: DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_MAX).
 #define TRIM_THRESHOLD (128 * 1024)
 #define MMAP_MAX 65536
 
-// sched_setattr(2). The first form of struct sched_attr (include/uapi/linux/sched/types.h), which every kernel takes and
-// which leaves utilization clamps alone. `thread` 0 is the calling one.
-int pyuio_scheduling_of(int thread, pyuio_scheduling *scheduling)
-{
-    return syscall(SYS_sched_getattr, thread, scheduling, sizeof *scheduling, 0) < 0 ? -errno : 0;
-}
-
-int pyuio_schedule(int thread, pyuio_scheduling *scheduling)
-{
-    scheduling->size = sizeof *scheduling;
-    return syscall(SYS_sched_setattr, thread, scheduling, 0) < 0 ? -errno : 0;
-}
-
+// Locks all memory of the process, present and future (mlockall).
 int pyuio_lock_memory(void)
 {
     return mlockall(MCL_CURRENT | MCL_FUTURE) < 0 ? -errno : 0;
 }
 
+// Undoes it (munlockall).
 int pyuio_unlock_memory(void)
 {
     return munlockall() < 0 ? -errno : 0;
 }
 
-// Only what is mapped there: ENOMEM when that is not all of it.
+// Locks what is mapped in a range of addresses. Returns -ENOMEM when part of the range is not mapped.
 int pyuio_lock_range(uint64_t start, uint64_t size)
 {
     return mlock((void *)(uintptr_t)start, size) < 0 ? -errno : 0;
@@ -52,20 +40,20 @@ int pyuio_lock_range(uint64_t start, uint64_t size)
 
 static void touch(volatile char *memory, int64_t size)
 {
-    // From the top: a stack grows downwards, a page at a time.
+    // From the top, because a stack grows downwards, a page at a time.
     for (int64_t at = size - 1; at >= 0; at -= PAGE)
         memory[at] = 0;
     if (size > 0)
         memory[0] = 0;
 }
 
-// Not inlined, so that what alloca takes is given back on return.
+// Not inlined, so that the return frees what alloca took.
 static __attribute__((noinline)) void touch_below(int64_t size)
 {
     touch(alloca((size_t)size), size);
 }
 
-// Touches the next `size` bytes of the calling thread's stack, or all that it has left. Returns how many.
+// Touches the next `size` bytes of the calling thread's stack, or all that are left of it. Returns how many.
 int64_t pyuio_touch_stack(int64_t size)
 {
     pthread_attr_t attributes;
@@ -87,7 +75,7 @@ int64_t pyuio_touch_stack(int64_t size)
     return size;
 }
 
-// Takes `size` bytes from malloc, touches them, and gives them back.
+// Takes `size` bytes from malloc, touches them, and frees them.
 int pyuio_touch_heap(int64_t size)
 {
     char *memory = malloc((size_t)size);
@@ -98,8 +86,9 @@ int pyuio_touch_heap(int64_t size)
     return 0;
 }
 
-// 1: what is freed stays with the process, and large blocks come from the heap, too, instead of from mmap. 0: as glibc
-// starts, but for its threshold of mmap, which does not adapt itself any more; what is free goes back to the kernel.
+// With 1, freed memory stays with the process, and large blocks come from the heap instead of from mmap. With 0, glibc
+// behaves as at its start, except that its threshold for mmap no longer adapts itself; free memory returns to the
+// kernel.
 int pyuio_keep_heap(int keep)
 {
 #ifdef __GLIBC__

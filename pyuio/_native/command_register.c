@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
-// The command register of a PCI function (PCI Local Bus Specification 3.0, section 6.2.2), which has two writers: its
-// owner in Python, and whoever masks and unmasks the interrupt by its Interrupt Disable bit. The lock keeps them apart, so
-// that neither brings back bits that the other has just changed.
+// The command register of a PCI function (PCI Local Bus Specification 3.0, section 6.2.2), which masks and unmasks the
+// interrupt of a device that uio_pci_generic drives.
+//
+// The register has two writers: its owner in Python, and the threads that mask and unmask by its Interrupt Disable bit.
+// A lock keeps them apart, so that neither brings back bits that the other has just changed.
 //
 // Functions that can fail return a negative errno.
 
@@ -12,17 +14,18 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "command.h"
+#include "command_register.h"
+#include "interrupt.h"
 
 #define COMMAND_OFFSET 4
 #define INTERRUPT_DISABLE 0x0400
 
 struct pyuio_command {
-    int config; // the configuration space's file, a descriptor of its own; -1 when it was let go
+    int config; // the configuration space's file, a descriptor of its own; -1 once closed
     pthread_mutex_t lock;
-    uint16_t enabled; // the register with the interrupt enabled
-    // Interrupt Disable as it was last written or read here. Changed with the lock held, but for its being set because
-    // the kernel's handler has set the bit, which is true in whatever order.
+    uint16_t enabled; // the register's value with the interrupt enabled
+    // Interrupt Disable, as this process last wrote or read it. The lock guards it, with one exception: a reader sets
+    // it without the lock because the kernel's handler has set the bit, which is true in any order.
     _Atomic int masked;
 };
 
@@ -31,7 +34,7 @@ static uint16_t from_little_endian(const uint8_t *bytes)
     return (uint16_t)(bytes[0] | bytes[1] << 8);
 }
 
-// Lock held. 0, or a negative errno.
+// Reads the register and notes what it holds. The lock is held.
 static int note_command(pyuio_command *self)
 {
     uint8_t bytes[2];
@@ -43,8 +46,8 @@ static int note_command(pyuio_command *self)
     return 0;
 }
 
-// The command register of an open configuration space, which stays the caller's. NULL, with errno set: no memory, no
-// descriptor left, or a device that is gone.
+// Makes the command register of an open configuration space; duplicates `config`, which stays the caller's. Returns
+// NULL with errno set when no memory or no descriptor is left, or when the device is gone.
 pyuio_command *pyuio_command_new(int config)
 {
     pyuio_command *self = calloc(1, sizeof *self);
@@ -61,7 +64,7 @@ pyuio_command *pyuio_command_new(int config)
     return self;
 }
 
-// No thread may be in another function of the same register, and no interrupt may mask by it any more.
+// Closes and frees. No thread may be in another function of the same register, and no interrupt may mask by it.
 void pyuio_command_free(pyuio_command *self)
 {
     if (self->config >= 0)
@@ -70,17 +73,8 @@ void pyuio_command_free(pyuio_command *self)
     free(self);
 }
 
-// In a forked child, where no other thread is: closes it there.
-void pyuio_command_forget(pyuio_command *self)
-{
-    if (self->config >= 0)
-        close(self->config);
-    self->config = -1;
-    pthread_mutex_init(&self->lock, NULL); // a thread of the parent's may have had it locked
-}
-
-// The device is gone, or another driver's by now, or closed: nothing more is read or written, which gives -ENODEV.
-void pyuio_command_let_go(pyuio_command *self)
+// Closes it. The device may be gone, or another driver's, by now: later reads and writes do nothing and return -ENODEV.
+void pyuio_command_close(pyuio_command *self)
 {
     pthread_mutex_lock(&self->lock);
     if (self->config >= 0)
@@ -89,7 +83,16 @@ void pyuio_command_let_go(pyuio_command *self)
     pthread_mutex_unlock(&self->lock);
 }
 
-// Lock held. Writes part of the configuration space: 0, or a negative errno.
+// Closes it in a forked child, where no other thread is.
+void pyuio_command_forget(pyuio_command *self)
+{
+    if (self->config >= 0)
+        close(self->config);
+    self->config = -1;
+    pthread_mutex_init(&self->lock, NULL); // a thread of the parent may have had it locked
+}
+
+// Writes part of the configuration space. The lock is held.
 static int write_config(pyuio_command *self, const uint8_t *data, size_t length, int offset)
 {
     if (self->config < 0)
@@ -97,7 +100,7 @@ static int write_config(pyuio_command *self, const uint8_t *data, size_t length,
     return pwrite(self->config, data, length, offset) < 0 ? -errno : 0;
 }
 
-// Writes part of the configuration space that holds, or may hold, part of the register.
+// Writes `length` bytes at `offset` of the configuration space, which are, or may be, part of the register.
 int pyuio_command_write(pyuio_command *self, int offset, const uint8_t *data, int length)
 {
     pthread_mutex_lock(&self->lock);
@@ -108,8 +111,8 @@ int pyuio_command_write(pyuio_command *self, int offset, const uint8_t *data, in
     return result;
 }
 
-// Sets and clears bits: one read of 16 bits, one write of 16, or of the low 8 where they suffice, because the kernel's
-// handler may set Interrupt Disable in between.
+// Sets and clears bits: one read of 16 bits and one write. The write has 8 bits where the low byte suffices, because
+// the kernel's handler may set Interrupt Disable, in the high byte, between the read and the write.
 int pyuio_command_change(pyuio_command *self, int set, int clear)
 {
     uint8_t bytes[2];
@@ -129,10 +132,10 @@ int pyuio_command_change(pyuio_command *self, int set, int clear)
     return result;
 }
 
-// Lock held.
+// Writes the whole register with Interrupt Disable set or cleared. The lock is held.
 static int set_masked(pyuio_command *self, int masked)
 {
-    // Both bytes: older QEMU (7.2) looks again at a pending interrupt only when the write covers offset 4.
+    // Both bytes, because QEMU 7.2 looks again at a pending interrupt only when the write covers offset 4.
     uint16_t command = masked ? self->enabled | INTERRUPT_DISABLE : self->enabled;
     uint8_t bytes[2] = {(uint8_t)command, (uint8_t)(command >> 8)};
     int result = write_config(self, bytes, sizeof bytes, COMMAND_OFFSET);
@@ -141,7 +144,7 @@ static int set_masked(pyuio_command *self, int masked)
     return result;
 }
 
-// Masks or unmasks; with `only_if_masked` not unless it is thought to be masked.
+// Masks or unmasks. `only_if_masked`: does nothing unless the interrupt is known to be masked.
 int pyuio_command_mask(pyuio_command *self, int masked, int only_if_masked)
 {
     pthread_mutex_lock(&self->lock);
@@ -150,8 +153,8 @@ int pyuio_command_mask(pyuio_command *self, int masked, int only_if_masked)
     return result;
 }
 
-// Unmasks if it is thought to be masked; PYUIO_CLOSED once `ending` is set. Whoever sets that, and masks then, has the
-// last word.
+// Unmasks if the interrupt is known to be masked; returns PYUIO_CLOSED, and leaves it masked, once `ending` is set. The
+// thread that sets `ending` and then masks has the last word: both take the lock.
 int pyuio_command_unmask_unless(pyuio_command *self, const _Atomic int *ending)
 {
     pthread_mutex_lock(&self->lock);
@@ -160,12 +163,13 @@ int pyuio_command_unmask_unless(pyuio_command *self, const _Atomic int *ending)
     return result;
 }
 
-// An interrupt was read: the kernel's handler has masked it.
+// Notes that an interrupt was read, which the kernel's handler has masked.
 void pyuio_command_note_masked(pyuio_command *self)
 {
     atomic_store_explicit(&self->masked, 1, memory_order_release);
 }
 
+// Returns whether the interrupt is masked, as far as this process knows.
 int pyuio_command_is_masked(pyuio_command *self)
 {
     return atomic_load(&self->masked);

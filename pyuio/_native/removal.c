@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Presence as seen from Python; what it does is in presence.h. */
-#include "presence.h"
+/* The class Presence, as Python sees it. removal.h says what it does. */
+#include "removal.h"
 
 #include <fcntl.h>
 
@@ -20,7 +20,7 @@ static PyObject *presence_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     return (PyObject *)self;
 }
 
-static int ask_by(int *mine, PyObject *given)
+static int duplicate_into(int *mine, PyObject *given)
 {
     int file = PyObject_AsFileDescriptor(given);
     int duplicate = file < 0 ? -1 : fcntl(file, F_DUPFD_CLOEXEC, 0);
@@ -38,14 +38,14 @@ static int ask_by(int *mine, PyObject *given)
 
 static PyObject *presence_ask_config(Presence *self, PyObject *file)
 {
-    if (ask_by(&self->config, file) < 0)
+    if (duplicate_into(&self->config, file) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
 
 static PyObject *presence_ask_node(Presence *self, PyObject *file)
 {
-    if (ask_by(&self->node, file) < 0)
+    if (duplicate_into(&self->node, file) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -82,7 +82,7 @@ static PyObject *presence_close(Presence *self, PyObject *Py_UNUSED(none))
 
 static void presence_dealloc(Presence *self)
 {
-    Py_XDECREF(presence_close(self, NULL)); /* no window is left: each of them holds it */
+    Py_XDECREF(presence_close(self, NULL)); /* its list is empty, because each window holds a reference to it */
     Py_CLEAR(self->name);
     Py_TYPE(self)->tp_free(self);
 }
@@ -94,17 +94,17 @@ static PyObject *get_gone(Presence *self, void *Py_UNUSED(closure))
 
 static PyMethodDef presence_methods[] = {
     {"ask_config", (PyCFunction)presence_ask_config, METH_O,
-     "ask_config($self, file, /)\n--\n\nAsk this descriptor of the configuration space from now on; it is duplicated."},
+     "ask_config($self, file, /)\n--\n\nAsk by this descriptor of the configuration space from now on. Duplicates it."},
     {"ask_node", (PyCFunction)presence_ask_node, METH_O,
-     "ask_node($self, file, /)\n--\n\nAsk this descriptor of an attribute of the node from now on; it is duplicated."},
+     "ask_node($self, file, /)\n--\n\nAsk by this descriptor of an attribute of the node from now on. Duplicates it."},
     {"note_gone", (PyCFunction)note_gone, METH_NOARGS,
-     "note_gone($self, /)\n--\n\nSay that the device is gone: every later access to its registers raises."},
+     "note_gone($self, /)\n--\n\nTell that the device is gone: every later access to its registers raises."},
     {"is_gone", (PyCFunction)is_gone, METH_NOARGS,
-     "is_gone($self, /)\n--\n\nAsk the kernel whether the device is gone."},
+     "is_gone($self, /)\n--\n\nReturn whether the device is gone; ask the kernel."},
     {"require", (PyCFunction)require, METH_NOARGS,
-     "require($self, /)\n--\n\nAsk the kernel, and raise DeviceRemovedError when the device is gone."},
+     "require($self, /)\n--\n\nAsk the kernel, and raise DeviceRemovedError if the device is gone."},
     {"close", (PyCFunction)presence_close, METH_NOARGS,
-     "close($self, /)\n--\n\nAsk nobody any more; what is known stays known. Again is harmless."},
+     "close($self, /)\n--\n\nClose the files; what is known stays known. A second close does nothing."},
     {0},
 };
 

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
-// Notices that the kernel held a real-time thread back for having run too long (kernel/sched/rt.c: RT throttling).
+// Notices RT throttling: the kernel holds a real-time thread back that has run for too long (kernel/sched/rt.c).
 //
-// The kernel says so once per boot in its log, and nowhere else. What it always counts is in /proc/PID/task/TID/schedstat
-// (Documentation/scheduler/sched-stats.rst): the time the thread ran, and the time it was ready to run and was not let,
-// both in nanoseconds; the second grows when the thread is let again, by all of the wait. A throttled thread has run for
-// `runtime` within a `period` and then waited for the rest of it. So an ordinary thread looks once per period, which
-// it can: it is for its like that the kernel throttles.
+// The kernel says so once per boot, in its log, and nowhere else. But it counts, for each thread, in nanoseconds, the
+// time that the thread ran and the time that it was ready and did not run: /proc/PID/task/TID/schedstat
+// (Documentation/scheduler/sched-stats.rst). The second number grows when the thread runs again, by the whole wait. A
+// throttled thread has run for `runtime` within a `period`, and has then waited for the rest of the period. So an
+// ordinary thread looks at these numbers once per period. It is able to run, because the kernel throttles for the sake
+// of ordinary threads.
 
-#include "realtime.h"
+#include "throttling.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,9 +21,9 @@
 #include <unistd.h>
 
 #define NANOSECONDS 1000000000LL
-#define STACK_SIZE (64 * 1024) // locked in memory, like all else
+#define STACK_SIZE (64 * 1024) // locked in memory, as all memory is
 
-struct pyuio_watch {
+struct pyuio_throttling {
     int file;
     int64_t runtime, period;
     pthread_t watcher;
@@ -30,11 +31,11 @@ struct pyuio_watch {
     pthread_cond_t stop;
     int stopping;
     int64_t ran, waited; // at the last look
-    int64_t ran_before;  // in the period before that
+    int64_t ran_before;  // how long it ran in the period before that
     int64_t times, longest;
 };
 
-static int read_statistics(pyuio_watch *self, int64_t *ran, int64_t *waited)
+static int read_statistics(pyuio_throttling *self, int64_t *ran, int64_t *waited)
 {
     char text[96];
     long long first, second;
@@ -49,20 +50,20 @@ static int read_statistics(pyuio_watch *self, int64_t *ran, int64_t *waited)
     return 1;
 }
 
-// With the lock held. `whole`: a period has passed since the last look of that kind.
-static void look(pyuio_watch *self, int whole)
+// Looks, with the lock held. `whole`: a period has passed since the last look of that kind.
+static void look(pyuio_throttling *self, int whole)
 {
     int64_t ran, waited;
     if (!read_statistics(self, &ran, &waited))
         return;
     int64_t now_ran = ran - self->ran, now_waited = waited - self->waited;
-    // Throttling falls anywhere between two looks: what led to it was in this stretch and the one before. A tenth less,
-    // since the kernel's own accounting is by ticks.
+    // Throttling comes at any time between two looks, so the run that led to it lies in this stretch and the one
+    // before. The limits are a tenth lower, because the kernel's accounting is by ticks.
     if (now_waited >= (self->period - self->runtime) / 10 * 9 && now_ran + self->ran_before >= self->runtime / 10 * 9) {
         self->times++;
         if (now_waited > self->longest)
             self->longest = now_waited;
-        whole = 1; // what was counted is not counted again
+        whole = 1; // this stretch is not counted again
     }
     if (whole) {
         self->ran_before = now_ran;
@@ -73,7 +74,7 @@ static void look(pyuio_watch *self, int whole)
 
 static void *watch(void *argument)
 {
-    pyuio_watch *self = argument;
+    pyuio_throttling *self = argument;
     struct sched_param ordinary = {0};
     sched_setscheduler(0, SCHED_OTHER, &ordinary); // never refused; the creator may be a real-time thread
     pthread_mutex_lock(&self->state);
@@ -93,7 +94,7 @@ static void *watch(void *argument)
     return NULL;
 }
 
-static int start_watcher(pyuio_watch *self)
+static int start_watcher(pyuio_throttling *self)
 {
     pthread_attr_t attributes;
     sigset_t all, before;
@@ -101,7 +102,7 @@ static int start_watcher(pyuio_watch *self)
     if (result != 0)
         return result;
     pthread_attr_setstacksize(&attributes, STACK_SIZE);
-    // Signals are for Python's threads: one that came here would not interrupt their waits.
+    // Python's threads handle signals; a signal that came to this thread would not interrupt their waits.
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     result = pthread_create(&self->watcher, &attributes, watch, self);
@@ -110,13 +111,14 @@ static int start_watcher(pyuio_watch *self)
     return result;
 }
 
-// Watches a thread of this process, from an ordinary thread with the caller's present affinity. `runtime` and `period`:
-// of RT throttling, in nanoseconds. NULL, with errno set: no such thread, no memory, or a kernel without schedstat.
-pyuio_watch *pyuio_watch_start(int thread, int64_t runtime, int64_t period)
+// Starts an ordinary thread, with the caller's affinity, that watches a thread of this process. `runtime` and `period`
+// are those of RT throttling, in nanoseconds. Returns NULL with errno set when there is no such thread, no memory, or
+// when the kernel has no schedstat.
+pyuio_throttling *pyuio_throttling_start(int thread, int64_t runtime, int64_t period)
 {
     char path[64];
     pthread_condattr_t clock;
-    pyuio_watch *self = calloc(1, sizeof *self);
+    pyuio_throttling *self = calloc(1, sizeof *self);
     if (self == NULL)
         return NULL;
     snprintf(path, sizeof path, "/proc/self/task/%d/schedstat", thread);
@@ -135,23 +137,23 @@ pyuio_watch *pyuio_watch_start(int thread, int64_t runtime, int64_t period)
     read_statistics(self, &self->ran, &self->waited);
     int result = start_watcher(self);
     if (result != 0) {
-        pyuio_watch_free(self);
+        pyuio_throttling_free(self);
         errno = result;
         return NULL;
     }
     return self;
 }
 
-// Looks now, too.
-void pyuio_watch_look(pyuio_watch *self)
+// Looks now.
+void pyuio_throttling_look(pyuio_throttling *self)
 {
     pthread_mutex_lock(&self->state);
     look(self, 0);
     pthread_mutex_unlock(&self->state);
 }
 
-// How often the thread was found to have been throttled: in one period or stretch between two looks at most once.
-int64_t pyuio_watch_times(pyuio_watch *self)
+// Returns how often the thread was found throttled: at most once in the stretch between two looks.
+int64_t pyuio_throttling_times(pyuio_throttling *self)
 {
     pthread_mutex_lock(&self->state);
     int64_t result = self->times;
@@ -159,8 +161,8 @@ int64_t pyuio_watch_times(pyuio_watch *self)
     return result;
 }
 
-// Nanoseconds that it was held back in the worst of those stretches.
-int64_t pyuio_watch_longest(pyuio_watch *self)
+// Returns how long, in nanoseconds, the thread was held back in the worst of those stretches.
+int64_t pyuio_throttling_longest(pyuio_throttling *self)
 {
     pthread_mutex_lock(&self->state);
     int64_t result = self->longest;
@@ -168,8 +170,8 @@ int64_t pyuio_watch_longest(pyuio_watch *self)
     return result;
 }
 
-// Ends the watching, with a last look. What was counted stays.
-void pyuio_watch_stop(pyuio_watch *self)
+// Looks for the last time and ends the watching thread. The counts stay.
+void pyuio_throttling_stop(pyuio_throttling *self)
 {
     pthread_mutex_lock(&self->state);
     int stopped = self->stopping;
@@ -182,8 +184,8 @@ void pyuio_watch_stop(pyuio_watch *self)
         pthread_join(self->watcher, NULL);
 }
 
-// After pyuio_watch_stop; or in a forked process, which has no watcher.
-void pyuio_watch_free(pyuio_watch *self)
+// Frees a watch after pyuio_throttling_stop, or in a forked child, which has no watching thread.
+void pyuio_throttling_free(pyuio_throttling *self)
 {
     close(self->file);
     free(self);

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""Builds `pyuio._native._interrupt`: waiting for an interrupt and serving it, without the GIL (cffi, API mode).
+
+The C is in the files named below; Python sees the marked part of their headers.
+"""
+
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
+SOURCES = ("command_register", "interrupt", "program", "service", "service_wait", "syscall_breaker")
+# In this order: each uses types of those before it.
+PYTHON_SEES = ("command_register", "interrupt", "program", "service")
+HEADERS = (*PYTHON_SEES, "access_bus", "interrupt_state", "syscall_breaker")
+
+ffi = FFI()
+# cffi's parser knows no preprocessor, so it reads only the part of each header between the two marks.
+for name in PYTHON_SEES:
+    ffi.cdef((HERE / f"{name}.h").read_text().split("/* cdef */")[1])
+ffi.set_source(
+    "pyuio._native._interrupt",
+    '#include "service.h"',
+    # Relative: setuptools accepts no absolute path, and builds from the project's root.
+    sources=[f"pyuio/_native/{name}.c" for name in SOURCES],
+    include_dirs=["pyuio/_native"],
+    depends=[f"pyuio/_native/{name}.h" for name in HEADERS],
+    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
+)
+
+if __name__ == "__main__":
+    ffi.compile(verbose=True)

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: MIT
+// The interrupt of a UIO device: its state, masking, reading and waiting.
+//
+// Python calls these functions without the GIL. A read unmasks the interrupt if needed, sleeps, and takes the count,
+// all in one call; after the thread wakes it makes one system call, the kernel's read.
+//
+// The kernel's side is drivers/uio/uio.c. A 4-byte read returns the running total of the device's interrupts. It blocks
+// while that total has not changed since the last read of the same descriptor; on a non-blocking descriptor it fails
+// with EAGAIN instead. A 4-byte write of 1 or 0 calls the kernel driver's irqcontrol. drivers/uio/uio_pci_generic.c has
+// no irqcontrol. Its handler masks by the Interrupt Disable bit of the command register (PCI Local Bus Specification
+// 3.0, section 6.2.2), so this file unmasks by the same bit (command_register.c).
+//
+// Masking. The kernel's handler masks the interrupt; this file unmasks it only for a thread that waits, and only when
+// the interrupt is known to be masked, which saves a write. When one thread takes an interrupt while others still wait,
+// take() unmasks for them.
+//
+// The count is the difference of two totals, modulo 2^32: pyuio_difference_modulo_2_32().
+//
+// Closing waits for nobody, so a signal handler may close in a thread that waits. pyuio_interrupt_close marks the
+// interrupt closed and makes the eventfd `wake` readable, which ends every poll. Each thread that uses the descriptors
+// holds them (pyuio_interrupt_hold), and the last one that releases a closed interrupt closes them. So a descriptor's
+// number never becomes another file's while a thread still uses it.
+//
+// A forked child shares the descriptors' open files with its parent, but must not touch the device: its copy is
+// forgotten (pyuio_interrupt_forget).
+//
+// Functions that can fail return a negative errno, or PYUIO_CLOSED.
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "command_register.h"
+#include "interrupt_state.h"
+
+#define NANOSECONDS 1000000000LL
+
+// Only Python's main thread runs Python's signal handlers. A signal does not end its ppoll when it comes before the
+// ppoll begins, or when another thread receives it. So the main thread must look for signals itself, this often.
+#define LONGEST_SLEEP (NANOSECONDS / 4)
+
+// ---- Life ----
+
+// Makes an interrupt of `device`, a non-blocking descriptor of /dev/uioN, which it owns from then on. `total` is the
+// kernel's present total. Returns NULL with errno set when no memory or no descriptor is left.
+pyuio_interrupt *pyuio_interrupt_new(int device, uint32_t total)
+{
+    pyuio_interrupt *self = calloc(1, sizeof *self);
+    if (self == NULL)
+        return NULL;
+    self->wake = eventfd(0, EFD_CLOEXEC);
+    if (self->wake < 0) {
+        free(self);
+        return NULL;
+    }
+    self->device = device;
+    self->owner = getpid();
+    self->total = total;
+    pthread_mutex_init(&self->state, NULL);
+    return self;
+}
+
+static void close_descriptors(pyuio_interrupt *self)
+{
+    close(self->device);
+    close(self->wake);
+}
+
+// Keeps the descriptors open until pyuio_interrupt_release. Returns 0 or PYUIO_CLOSED.
+int pyuio_interrupt_hold(pyuio_interrupt *self)
+{
+    pthread_mutex_lock(&self->state);
+    int result = self->closed ? PYUIO_CLOSED : 0;
+    self->users += !self->closed;
+    pthread_mutex_unlock(&self->state);
+    return result;
+}
+
+// Ends what pyuio_interrupt_hold began; the last user of a closed interrupt closes the descriptors.
+void pyuio_interrupt_release(pyuio_interrupt *self)
+{
+    pthread_mutex_lock(&self->state);
+    if (--self->users == 0 && self->closed)
+        close_descriptors(self);
+    pthread_mutex_unlock(&self->state);
+}
+
+// Masks, and ends every wait, now and later, with PYUIO_CLOSED. Waits for nobody. A second call does nothing.
+void pyuio_interrupt_close(pyuio_interrupt *self)
+{
+    uint64_t one = 1;
+    pthread_mutex_lock(&self->state);
+    if (!self->closed) {
+        self->closed = self->service_ending = 1;
+        if (getpid() == self->owner) {
+            pyuio_interrupt_set_masked(self, 1, 0); // an error is ignored: a device that is gone needs no masking
+            // An eventfd at 0 takes a 1: this cannot fail.
+            ssize_t ignored = write(self->wake, &one, sizeof one);
+            (void)ignored;
+            if (self->breaker != NULL)
+                pyuio_syscall_breaker_fire(self->breaker);
+        }
+        if (self->users == 0)
+            close_descriptors(self);
+    }
+    pthread_mutex_unlock(&self->state);
+}
+
+// Closes the interrupt in a forked child, where no other thread is. Does not touch the device, which is the parent's.
+void pyuio_interrupt_forget(pyuio_interrupt *self)
+{
+    if (!self->closed || self->users > 0)
+        close_descriptors(self);
+    self->closed = self->service_ending = 1;
+    self->users = self->sleepers = self->served = 0;
+    self->breaker = NULL;
+    pthread_mutex_init(&self->state, NULL); // a thread of the parent may have had it locked
+}
+
+// Closes and frees. No thread may be in another function of the same interrupt.
+void pyuio_interrupt_free(pyuio_interrupt *self)
+{
+    pyuio_interrupt_close(self);
+    pthread_mutex_destroy(&self->state);
+    free(self);
+}
+
+// ---- Masking ----
+
+// The interrupt masks by irqcontrol from now on.
+void pyuio_interrupt_mask_by_write(pyuio_interrupt *self)
+{
+    self->masking = MASK_BY_WRITE;
+}
+
+// The interrupt masks by this command register from now on; the register must outlive the interrupt.
+void pyuio_interrupt_mask_by_command(pyuio_interrupt *self, pyuio_command *command)
+{
+    self->masking = MASK_BY_COMMAND;
+    self->command = command;
+}
+
+// Masks or unmasks, with `state` locked. `only_if_masked`: does nothing unless the interrupt is known to be masked.
+int pyuio_interrupt_set_masked(pyuio_interrupt *self, int masked, int only_if_masked)
+{
+    if (self->gone)
+        return -EIO;
+    if (self->masking == MASK_BY_COMMAND)
+        return pyuio_command_mask(self->command, masked, only_if_masked);
+    if (self->masking == NO_MASKING || (only_if_masked && !self->masked))
+        return 0;
+    int32_t on = !masked;
+    if (write(self->device, &on, sizeof on) < 0)
+        return -errno;
+    self->masked = masked;
+    return 0;
+}
+
+static int lock_and_set_masked(pyuio_interrupt *self, int masked, int only_if_masked)
+{
+    pthread_mutex_lock(&self->state);
+    int result = self->closed ? PYUIO_CLOSED : pyuio_interrupt_set_masked(self, masked, only_if_masked);
+    pthread_mutex_unlock(&self->state);
+    return result;
+}
+
+// Masks, even if the interrupt is believed to be masked.
+int pyuio_interrupt_mask(pyuio_interrupt *self)
+{
+    return lock_and_set_masked(self, 1, 0);
+}
+
+// Unmasks, even if the interrupt is believed to be unmasked.
+int pyuio_interrupt_unmask(pyuio_interrupt *self)
+{
+    return lock_and_set_masked(self, 0, 0);
+}
+
+static int unmask_if_masked(pyuio_interrupt *self)
+{
+    return lock_and_set_masked(self, 0, 1);
+}
+
+// Returns whether the interrupt is masked, as far as this process knows. An interrupt that was not read yet has masked
+// it, too, which this does not see.
+int pyuio_interrupt_is_masked(pyuio_interrupt *self)
+{
+    return self->masking == MASK_BY_COMMAND ? pyuio_command_is_masked(self->command) : self->masked;
+}
+
+// ---- The count ----
+
+// Returns how many interrupts came between two totals of the kernel, which counts in 32 bits and wraps. The subtraction
+// of unsigned integers is right across the wrap.
+uint32_t pyuio_difference_modulo_2_32(uint32_t later, uint32_t earlier)
+{
+    return later - earlier;
+}
+
+// Returns the kernel's running total at the last read, modulo 2^32.
+uint32_t pyuio_interrupt_total(pyuio_interrupt *self)
+{
+    return self->total;
+}
+
+// Notes the total that the kernel's read returned, and that the kernel's handler has masked the interrupt. The caller
+// is the only reader: it has locked `state`, or it is the service.
+void pyuio_interrupt_note_total(pyuio_interrupt *self, uint32_t total)
+{
+    atomic_store_explicit(&self->total, total, memory_order_release);
+    if (self->masking == MASK_BY_COMMAND)
+        pyuio_command_note_masked(self->command);
+    else
+        atomic_store_explicit(&self->masked, self->masking == MASK_BY_WRITE, memory_order_release);
+}
+
+// Notes that the device is gone if `result`, the kernel's answer, says so: EIO means that it was removed or unbound.
+void pyuio_interrupt_note_if_gone(pyuio_interrupt *self, int64_t result)
+{
+    if (result == -EIO)
+        self->gone = 1;
+}
+
+// Takes the interrupts that are pending: returns the count, PYUIO_NONE, or an error.
+static int64_t take(pyuio_interrupt *self)
+{
+    uint32_t total;
+    int64_t result = -EBUSY;
+    pthread_mutex_lock(&self->state);
+    if (!self->served) { // a service's descriptor blocks, and so would this read
+        if (read(self->device, &total, sizeof total) != (ssize_t)sizeof total) {
+            result = errno == EAGAIN ? PYUIO_NONE : -errno;
+            pyuio_interrupt_note_if_gone(self, result);
+        } else {
+            result = pyuio_difference_modulo_2_32(total, self->total);
+            pyuio_interrupt_note_total(self, total);
+            // Threads that still wait were not woken, or found nothing left. Each of them would unmask; this does it
+            // for them. If the device still asserts its interrupt by then, it fires once more, for one of them.
+            if (self->sleepers > 0)
+                pyuio_interrupt_set_masked(self, 0, 1);
+        }
+    }
+    pthread_mutex_unlock(&self->state);
+    return result;
+}
+
+// ---- Waiting ----
+
+// Tells that a caller, which holds the interrupt, begins (1) or ends (-1) a wait of its own.
+void pyuio_interrupt_count_sleeper(pyuio_interrupt *self, int change)
+{
+    pthread_mutex_lock(&self->state);
+    self->sleepers += change;
+    pthread_mutex_unlock(&self->state);
+}
+
+// Sleeps until the device's descriptor is readable. `timeout` is in nanoseconds from now, or negative for ever. Returns
+// PYUIO_READY, PYUIO_NONE, PYUIO_SIGNAL when it is time to look for signals, or an error.
+static int sleep_until_ready(pyuio_interrupt *self, int64_t timeout)
+{
+    int whole = timeout >= 0 && timeout <= LONGEST_SLEEP;
+    struct pollfd files[2] = {{.fd = self->device, .events = POLLIN}, {.fd = self->wake, .events = POLLIN}};
+    struct timespec limit = {.tv_nsec = whole ? timeout : LONGEST_SLEEP};
+    int ready = ppoll(files, 2, &limit, NULL);
+    if (ready < 0)
+        return errno == EINTR ? PYUIO_SIGNAL : -errno;
+    if (files[1].revents)
+        return PYUIO_CLOSED;
+    if (files[0].revents & (POLLERR | POLLHUP)) { // the device was removed or unbound
+        pyuio_interrupt_note_if_gone(self, -EIO);
+        return -EIO;
+    }
+    if (files[0].revents & POLLNVAL)
+        return -EBADF;
+    if (ready > 0)
+        return PYUIO_READY;
+    return whole ? PYUIO_NONE : PYUIO_SIGNAL;
+}
+
+// Unmasks and sleeps, counted as a sleeper. The count comes first: from then on take() in another thread unmasks, too.
+static int unmask_and_sleep(pyuio_interrupt *self, int64_t timeout)
+{
+    pyuio_interrupt_count_sleeper(self, 1);
+    int result = unmask_if_masked(self);
+    if (result == 0)
+        result = sleep_until_ready(self, timeout);
+    pyuio_interrupt_count_sleeper(self, -1);
+    return result;
+}
+
+// Returns whether an interrupt can be read: PYUIO_READY, PYUIO_NONE, or an error. Changes nothing.
+int pyuio_interrupt_is_pending(pyuio_interrupt *self)
+{
+    int result = pyuio_interrupt_hold(self);
+    if (result < 0)
+        return result;
+    result = sleep_until_ready(self, 0);
+    pyuio_interrupt_release(self);
+    return result;
+}
+
+// Returns a descriptor that becomes readable when the interrupt is closed, for a caller that does its own waiting and
+// holds the interrupt meanwhile.
+int pyuio_interrupt_wake_descriptor(pyuio_interrupt *self)
+{
+    return self->wake;
+}
+
+// Does what pyuio_interrupt_hold does, for callers that wait or take; returns -EBUSY while a service does that.
+static int hold_unserved(pyuio_interrupt *self)
+{
+    int result = pyuio_interrupt_hold(self);
+    if (result == 0 && self->served) {
+        pyuio_interrupt_release(self);
+        result = -EBUSY;
+    }
+    return result;
+}
+
+// Unmasks unless an interrupt is pending already: returns PYUIO_READY, PYUIO_NONE, or an error.
+int pyuio_interrupt_arm(pyuio_interrupt *self)
+{
+    int result = hold_unserved(self);
+    if (result < 0)
+        return result;
+    pyuio_interrupt_release(self);
+    result = pyuio_interrupt_is_pending(self);
+    return result == PYUIO_NONE ? unmask_if_masked(self) : result;
+}
+
+// Waits, unmasked, until an interrupt is pending, and leaves it pending. `timeout` is in nanoseconds, or negative for
+// ever. Returns PYUIO_READY, PYUIO_NONE, PYUIO_SIGNAL, or an error.
+int pyuio_interrupt_wait(pyuio_interrupt *self, int64_t timeout)
+{
+    int result = hold_unserved(self);
+    if (result < 0)
+        return result;
+    result = sleep_until_ready(self, 0);
+    if (result == PYUIO_NONE)
+        result = unmask_and_sleep(self, timeout);
+    pyuio_interrupt_release(self);
+    return result;
+}
+
+// Takes the interrupts that came since the last read. If there are none, unmasks and waits. `timeout` is in
+// nanoseconds: 0 does not wait, a negative one waits for ever. Returns the count, 1 to 2^32 - 1; PYUIO_NONE;
+// PYUIO_SIGNAL; or an error.
+int64_t pyuio_interrupt_read(pyuio_interrupt *self, int64_t timeout)
+{
+    int64_t result = hold_unserved(self);
+    if (result < 0)
+        return result;
+    result = take(self);
+    if (result == PYUIO_NONE) {
+        result = timeout == 0 ? unmask_if_masked(self) : unmask_and_sleep(self, timeout);
+        if (result == PYUIO_READY) {
+            result = take(self);
+            if (result == PYUIO_NONE) // another thread took it: the caller waits again
+                result = PYUIO_SIGNAL;
+        }
+    }
+    pyuio_interrupt_release(self);
+    return result;
+}

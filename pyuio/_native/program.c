@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT
+// Runs the program of a native service: register operations, one after the other, right after the kernel's read. Python
+// has checked every operation (pyuio/program.py), so here only the device can fail.
+//
+// Functions that can fail return a negative errno.
+
+#include "program.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "access_bus.h"
+
+static int64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+static int read_register(const pyuio_operation *operation, uint64_t *value)
+{
+    unsigned long found = 0;
+    if (operation->file < 0) {
+        found = load((const volatile void *)(uintptr_t)operation->address, operation->bits);
+    } else { // a port's bytes are put together as little-endian
+        unsigned char bytes[8] = {0};
+        size_t length = (size_t)operation->bits / 8;
+        if (pread(operation->file, bytes, length, (off_t)operation->address) != (ssize_t)length)
+            return errno ? -errno : -ENODEV;
+        for (size_t i = length; i-- > 0;)
+            found = found << 8 | bytes[i];
+    }
+    *value = operation->swap ? swapped(found, operation->bits) : found;
+    return 0;
+}
+
+static int write_register(const pyuio_operation *operation, uint64_t value)
+{
+    unsigned long given = operation->swap ? swapped((unsigned long)value, operation->bits) : (unsigned long)value;
+    if (operation->file < 0) {
+        store((volatile void *)(uintptr_t)operation->address, given, operation->bits);
+        return 0;
+    }
+    unsigned char bytes[8];
+    size_t length = (size_t)operation->bits / 8;
+    for (size_t i = 0; i < length; i++)
+        bytes[i] = (unsigned char)(given >> 8 * i);
+    return pwrite(operation->file, bytes, length, (off_t)operation->address) == (ssize_t)length ? 0 : -errno;
+}
+
+static int poll_register(const pyuio_operation *operation, pyuio_event *event)
+{
+    int64_t deadline = now() + operation->limit;
+    for (;;) {
+        int late = now() >= deadline; // asked before the read, so that one read comes after the deadline
+        int result = read_register(operation, &event->values[operation->slot]);
+        if (result < 0 || (event->values[operation->slot] & operation->mask) == operation->value)
+            return result;
+        if (late) {
+            event->late = 1;
+            return 0;
+        }
+    }
+}
+
+// Runs the operations for one event, and fills in its values. Returns 0 or the first error, which ends the program.
+int pyuio_program_run(const pyuio_operation *operations, int operation_count, pyuio_interrupt *interrupt,
+                      _Atomic uint64_t *counters, pyuio_event *event)
+{
+    for (int i = 0; i < operation_count; i++) {
+        const pyuio_operation *operation = &operations[i];
+        int result = 0;
+        switch (operation->kind) {
+        case PYUIO_READ: result = read_register(operation, &event->values[operation->slot]); break;
+        case PYUIO_WRITE: result = write_register(operation, operation->value); break;
+        case PYUIO_WRITE_BACK:
+            result = write_register(operation, event->values[operation->slot] & operation->mask);
+            break;
+        case PYUIO_TEST:
+            if ((event->values[operation->slot] & operation->mask) != operation->value)
+                i += operation->skip;
+            break;
+        case PYUIO_POLL: result = poll_register(operation, event); break;
+        case PYUIO_STAMP: event->values[operation->slot] = (uint64_t)now(); break;
+        case PYUIO_UNMASK: result = pyuio_interrupt_unmask(interrupt); break;
+        default: atomic_fetch_add(&counters[operation->slot], event->count); break; // PYUIO_COUNT
+        }
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
