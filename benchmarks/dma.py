@@ -100,7 +100,7 @@ def measure(dma: Dma, rounds: int) -> list[Result]:
 
 def copies(buffer: DmaBuffer, size: int, rounds: int) -> list[Result]:
     # The same kind of memory as the buffer's, but for what makes it a buffer's: a hugepage differs by itself.
-    plain = memoryview(buffer.place.memory)[buffer.at : buffer.at + size]
+    plain = memoryview(buffer.page.memory)[buffer.offset_in_page : buffer.offset_in_page + size]
     data = bytes(range(256)) * (size // 256 + 1)
     loops = max(20, 2000000 // (size + 500))
     names = {"buffer": buffer, "plain": plain, "view": memoryview(buffer), "data": data[:size], "end": size}

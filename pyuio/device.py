@@ -204,7 +204,7 @@ class Device(Owned):
         self._backend.forget()
         # Last: with its memory held, and /dev/uioN open here, the kernel could not end the parent's bus mastering.
         if self._dma is not None:
-            self._dma.let_go()
+            self._dma.unpin()
 
     def __del__(self) -> None:
         """Close a device that was forgotten, with a `ResourceWarning`."""

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Span: a part of another object's memory that can be written, exported, cut and closed. What `pyuio.dma.DmaBuffer`
- * cannot say in Python: a Python class has no buffer protocol before 3.12.
+ * Span: a part of another object's memory that can be written, exported, sliced and closed. It is the base class of
+ * `pyuio.dma.DmaBuffer`, because a class in Python has no buffer protocol before 3.12.
  *
- * And what the standard library lacks: holding pages in place, taking the place of memory that a fork left
- * out, and the barriers of DMA. See _memory.pyi.
+ * The functions are what the standard library lacks: pinning a page, keeping a mapping out of forked children, filling
+ * the hole that it leaves there, and the barriers of DMA. See _memory.pyi.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -18,8 +18,8 @@
 #include "clipped.h"
 #include "main_interpreter.h"
 
-/* Linux's dma_wmb and dma_rmb: arch/x86/include/asm/barrier.h, where stores and loads of ordinary memory keep their
- * order and only the compiler has to; arch/arm64/include/asm/barrier.h. */
+/* Linux's dma_wmb and dma_rmb: arch/x86/include/asm/barrier.h, where the processor keeps the order of stores, and of
+ * loads, of ordinary memory, and only the compiler must not reorder them; arch/arm64/include/asm/barrier.h. */
 #if defined(__x86_64__) || defined(__i386__)
 #define DMA_WMB() __asm__ volatile("" ::: "memory")
 #define DMA_RMB() __asm__ volatile("" ::: "memory")
@@ -35,7 +35,7 @@ typedef struct {
     PyObject_HEAD
     char *base;
     Py_ssize_t size;
-    Py_ssize_t exports; /* buffers of it that others hold; the memory stays until there is none */
+    Py_ssize_t exports; /* buffers of it that others hold; the memory stays until there are none */
     bool open;
     Py_buffer parent;
 } Span;
@@ -57,11 +57,12 @@ static int require_open(Span *self)
 
 /* ---- Life ---- */
 
-static void let_go(Span *self)
+/* Releases the memory. */
+static void release_parent(Span *self)
 {
     Py_buffer parent = self->parent;
 
-    self->parent.obj = NULL; /* first, as releasing may run Python code, which may come back here */
+    self->parent.obj = NULL; /* first, because releasing may run Python code, which may come back here */
     PyBuffer_Release(&parent);
 }
 
@@ -96,7 +97,7 @@ static PyObject *span_close(Span *self, PyObject *Py_UNUSED(none))
 {
     self->open = false;
     if (self->exports == 0)
-        let_go(self);
+        release_parent(self);
     Py_RETURN_NONE;
 }
 
@@ -107,13 +108,14 @@ static int span_traverse(Span *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* No tp_clear: a span of a cycle lets go when it is deallocated, and no exporter of memory refers to its spans. */
+/* There is no tp_clear: a span in a cycle releases its memory when it is deallocated, and no exporter of memory refers
+ * to its spans. */
 static void span_dealloc(Span *self)
 {
     PyTypeObject *type = Py_TYPE(self);
 
     PyObject_GC_UnTrack(self);
-    let_go(self);
+    release_parent(self);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -134,7 +136,7 @@ static void span_releasebuffer(Span *self, Py_buffer *Py_UNUSED(view))
 {
     self->exports--;
     if (!self->open && self->exports == 0)
-        let_go(self);
+        release_parent(self);
 }
 
 /* ---- Bytes and slices ---- */
@@ -144,8 +146,8 @@ static Py_ssize_t span_length(Span *self)
     return self->size;
 }
 
-/* Converts an index or a slice; everything that runs Python code is done when it returns, and then the span is open.
- * Returns whether it is a slice, or -1. */
+/* Converts an index or a slice, and then checks that the span is open: no Python code runs after that check. Returns
+ * whether the key is a slice, or -1 with an exception set. */
 static int locate(Span *self, PyObject *key, Py_ssize_t *start, Py_ssize_t *length)
 {
     Py_ssize_t stop, step;
@@ -244,7 +246,7 @@ static PyGetSetDef span_getset[] = {
 
 static PyMethodDef span_methods[] = {
     {"close", (PyCFunction)span_close, METH_NOARGS,
-     "close($self, /)\n--\n\nLater uses raise ClosedError; the memory is let go with its last export."},
+     "close($self, /)\n--\n\nLater uses raise ClosedError; the last export of the memory releases it."},
     {"zero", (PyCFunction)span_zero, METH_NOARGS, "zero($self, /)\n--\n\nFill it with zeros."},
     {0},
 };
@@ -286,14 +288,14 @@ static PyObject *memory_pointer(PyObject *Py_UNUSED(module), PyObject *argument)
     return PyLong_FromVoidPtr(pointer);
 }
 
-static PyObject *memory_hold(PyObject *Py_UNUSED(module), PyObject *args)
+static PyObject *memory_pin_by_pipe(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Py_buffer buffer;
     struct iovec byte = {.iov_len = 1};
     ssize_t taken;
     int pipe;
 
-    if (!PyArg_ParseTuple(args, "w*i:hold", &buffer, &pipe))
+    if (!PyArg_ParseTuple(args, "w*i:pin_by_pipe", &buffer, &pipe))
         return NULL;
     byte.iov_base = buffer.buf;
     Py_BEGIN_ALLOW_THREADS
@@ -303,19 +305,19 @@ static PyObject *memory_hold(PyObject *Py_UNUSED(module), PyObject *args)
     return taken == 1 ? Py_NewRef(Py_None) : PyErr_SetFromErrno(PyExc_OSError);
 }
 
-static PyObject *memory_leave_out(PyObject *Py_UNUSED(module), PyObject *args)
+static PyObject *memory_set_dontfork(PyObject *Py_UNUSED(module), PyObject *args)
 {
     Py_buffer buffer;
-    int result, out;
+    int result, dontfork;
 
-    if (!PyArg_ParseTuple(args, "w*p:leave_out", &buffer, &out))
+    if (!PyArg_ParseTuple(args, "w*p:set_dontfork", &buffer, &dontfork))
         return NULL;
-    result = madvise(buffer.buf, (size_t)buffer.len, out ? MADV_DONTFORK : MADV_DOFORK);
+    result = madvise(buffer.buf, (size_t)buffer.len, dontfork ? MADV_DONTFORK : MADV_DOFORK);
     PyBuffer_Release(&buffer);
     return result == 0 ? Py_NewRef(Py_None) : PyErr_SetFromErrno(PyExc_OSError);
 }
 
-static PyObject *memory_fill_in(PyObject *Py_UNUSED(module), PyObject *argument)
+static PyObject *memory_fill_hole(PyObject *Py_UNUSED(module), PyObject *argument)
 {
     Py_buffer buffer;
     void *found;
@@ -327,8 +329,8 @@ static PyObject *memory_fill_in(PyObject *Py_UNUSED(module), PyObject *argument)
     PyBuffer_Release(&buffer);
     if (found != MAP_FAILED)
         Py_RETURN_NONE;
-    /* Something else is there, or will be. Unmapping what is not ours any more would unmap that: never let it go, not even
-     * at the end of the interpreter. */
+    /* Something else is mapped there, or will be, and unmapping this object's range would unmap that. So never free the
+     * object, not even at the end of the interpreter. */
     Py_INCREF(argument);
     return PyErr_SetFromErrno(PyExc_OSError);
 }
@@ -346,12 +348,17 @@ static PyObject *memory_dma_rmb(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED
 }
 
 static PyMethodDef memory_methods[] = {
-    {"pointer", memory_pointer, METH_O, "pointer(memory, /)\n--\n\nIts address in this process."},
-    {"hold", memory_hold, METH_VARARGS, "hold(memory, pipe, /)\n--\n\nHave a pipe hold the first page."},
-    {"leave_out", memory_leave_out, METH_VARARGS, "leave_out(memory, out, /)\n--\n\nWhether forked children lack it."},
-    {"fill_in", memory_fill_in, METH_O, "fill_in(memory, /)\n--\n\nIn a child: zeros for what leave_out left out."},
-    {"dma_wmb", memory_dma_wmb, METH_NOARGS, "dma_wmb()\n--\n\nNo store passes this one, as a device sees them."},
-    {"dma_rmb", memory_dma_rmb, METH_NOARGS, "dma_rmb()\n--\n\nNo load of a device's stores passes this one."},
+    {"pointer", memory_pointer, METH_O, "pointer(memory, /)\n--\n\nReturn its address in this process."},
+    {"pin_by_pipe", memory_pin_by_pipe, METH_VARARGS,
+     "pin_by_pipe(memory, pipe, /)\n--\n\nPin the first page, until the pipe is closed."},
+    {"set_dontfork", memory_set_dontfork, METH_VARARGS,
+     "set_dontfork(memory, dontfork, /)\n--\n\nSay whether forked children lack the mapping."},
+    {"fill_hole", memory_fill_hole, METH_O,
+     "fill_hole(memory, /)\n--\n\nIn a forked child: map zeros where set_dontfork left a hole."},
+    {"dma_wmb", memory_dma_wmb, METH_NOARGS,
+     "dma_wmb()\n--\n\nA device sees the stores before this call before the stores after it."},
+    {"dma_rmb", memory_dma_rmb, METH_NOARGS,
+     "dma_rmb()\n--\n\nThe loads before this call, of memory that a device writes, come before the loads after it."},
     {0},
 };
 

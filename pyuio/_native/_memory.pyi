@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Memory for DMA: what `pyuio.dma` cannot do in Python. The C is in ``_memory.c``."""
+"""Memory for DMA: the part of `pyuio.dma` that Python cannot do. The C is in ``_memory.c``."""
 
 from typing import SupportsIndex, overload
 
@@ -8,12 +8,12 @@ from typing_extensions import Buffer, Self
 class Span:
     """`size` bytes that start `offset` bytes into a writable buffer, exported as a writable buffer of bytes.
 
-    Copies are one ``memmove``, with no promise on the width of accesses; for registers and descriptors that a device
-    looks at meanwhile use a `pyuio._native._access.Window` on it. Subclasses define ``_slice(offset, size)``.
+    A copy is one ``memmove``, which promises no width of its accesses. For registers, and for descriptors that a device
+    may read meanwhile, use a `pyuio._native._access.Window` on the span. Subclasses define ``_slice(offset, size)``.
 
     Raises:
         BufferError: the buffer is read-only.
-        ValueError: it is not inside the buffer, or `size` is 0.
+        ValueError: the span is not inside the buffer, or `size` is 0.
     """
 
     def __init__(self, buffer: Buffer, offset: int, size: int, /) -> None: ...
@@ -30,7 +30,7 @@ class Span:
         """Whether `close` was called."""
 
     def close(self) -> None:
-        """Later uses raise `pyuio.errors.ClosedError`. The memory is let go when `exports` comes to 0."""
+        """Close it: later uses raise `pyuio.errors.ClosedError`. The memory is released when `exports` comes to 0."""
 
     def zero(self) -> None:
         """Fill it with zeros."""
@@ -49,27 +49,27 @@ class Span:
 def pointer(memory: Buffer, /) -> int:
     """Return the address of `memory` in this process."""
 
-def hold(memory: Buffer, pipe: int, /) -> None:
-    """Put the first byte of `memory` into a pipe by reference (vmsplice), so that its page stays where it is.
+def pin_by_pipe(memory: Buffer, pipe: int, /) -> None:
+    """Put the first byte of `memory` into a pipe by reference (vmsplice), which pins its page.
 
-    The page, all of it if it is a hugepage, is brought in, and neither moves nor is freed until the pipe is.
+    The kernel brings the page in, all of it if it is a hugepage. It neither moves nor frees the page before the pipe.
 
     Raises:
-        OSError: the kernel's answer; EFAULT when no page is to be had.
+        OSError: the kernel's answer; EFAULT when there is no page to be had.
     """
 
-def leave_out(memory: Buffer, out: bool, /) -> None:
-    """Leave a mapping out of the children of a fork, or no longer (madvise). OSError: the kernel's answer."""
+def set_dontfork(memory: Buffer, dontfork: bool, /) -> None:
+    """Leave a mapping out of forked children (True), or no longer (False), by madvise. OSError: the kernel's answer."""
 
-def fill_in(memory: Buffer, /) -> None:
-    """In a forked child, map zeros where `leave_out` left a hole, so that no view of it crashes.
+def fill_hole(memory: Buffer, /) -> None:
+    """In a forked child, map zeros where `set_dontfork` left a hole, so that no view of the memory crashes.
 
     Raises:
         OSError: EEXIST when something else was mapped there meanwhile.
     """
 
 def dma_wmb() -> None:
-    """Order stores to memory that a device reads: those before it are seen before those after it (Linux's dma_wmb)."""
+    """Order stores to memory that a device reads: it sees those before this call before those after it (dma_wmb)."""
 
 def dma_rmb() -> None:
-    """Order loads of memory that a device writes: those before it happen before those after it (Linux's dma_rmb)."""
+    """Order loads of memory that a device writes: those before this call come before those after it (dma_rmb)."""

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Memory that a device reads and writes by itself: the allocator `Dma`, buffers, pinned pages, descriptor rings."""
+"""Memory that a device reads and writes by itself: the allocator `Dma`, buffers, pools, pinned pages, rings."""
 
 from pyuio._native._memory import dma_rmb, dma_wmb
 from pyuio.dma.allocator import ALL_ADDRESSES, Dma
-from pyuio.dma.buffer import DmaBuffer, DmaPool
+from pyuio.dma.buffer import DmaBuffer
+from pyuio.dma.pool import DmaPool
 from pyuio.dma.ring import DescriptorRing
 
 __all__ = ["ALL_ADDRESSES", "DescriptorRing", "Dma", "DmaBuffer", "DmaPool", "dma_rmb", "dma_wmb"]

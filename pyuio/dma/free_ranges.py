@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which parts of a piece of memory are free: first fit, and neighbours that become free are joined."""
+"""The free ranges of a piece of memory: allocation is first fit, and neighbours that become free are joined."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Iterable
 
 
 class FreeRanges:
-    """The free ranges of `size` bytes that start at a bus address, which is what alignment and limit are about.
+    """The free ranges of `size` bytes that start at a bus address, to which alignment and limit apply.
 
-    Each change is one assignment to one list, so that an exception that comes in the middle, Ctrl-C, finds it as it was
-    before or as it is afterwards.
+    Each change is one assignment to one list. So an exception in its middle, such as Ctrl-C's, leaves the list either
+    unchanged or changed completely.
 
     Args:
-        address: of the first byte, on the bus.
+        address: the bus address of the first byte.
         size: in bytes.
-        taken: offsets and sizes of what is not free, apart from each other.
+        taken: offsets and sizes of the ranges that are not free; they do not overlap.
     """
 
     def __init__(self, address: int, size: int, taken: Iterable[tuple[int, int]] = ()) -> None:
         self._address = address
         self._size = size
-        # Sorted, and apart from each other: [start, end) as offsets from the first byte.
+        # [start, end) as offsets from the first byte; sorted, and none touches another.
         self._ranges: list[tuple[int, int]] = []
         start = 0
         for offset, length in [*sorted(taken), (size, 0)]:
@@ -36,12 +36,12 @@ class FreeRanges:
         return self._ranges == [(0, self._size)]
 
     def take(self, size: int, align: int, mask: int) -> int | None:
-        """Take the first range that fits and return its offset, or None when there is none.
+        """Take the first range that fits and return its offset; None when no range fits.
 
         Args:
             size: in bytes, at least 1.
-            align: what its bus address is a multiple of; a power of two.
-            mask: what no bus address in it may be above.
+            align: its bus address is a multiple of this; a power of two.
+            mask: no bus address in it is above this.
         """
         for index, (start, end) in enumerate(self._ranges):
             first = -(-(self._address + start) // align) * align - self._address
@@ -49,14 +49,14 @@ class FreeRanges:
             if last > end:
                 continue
             if self._address + last - 1 > mask:
-                return None  # and so is all that follows
-            # What is left before and after it.
+                return None  # and all that follow are above it, too
+            # What remains before and after it stays free.
             self._ranges[index : index + 1] = [(a, b) for a, b in ((start, first), (last, end)) if a < b]
             return first
         return None
 
     def give(self, offset: int, size: int) -> None:
-        """Give back what `take` returned, of that size."""
+        """Free a range that `take` returned, of that size."""
         start, end = offset, offset + size
         first = last = bisect_left(self._ranges, (offset, 0))
         if last < len(self._ranges) and self._ranges[last][0] == end:

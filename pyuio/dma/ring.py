@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Descriptor rings: entries of equal size that the program and a device hand each other through memory."""
+"""Descriptor rings: entries of equal size that the program and a device pass to each other through memory."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ _FORMATS: dict[int, Literal["B", "H", "I", "Q"]] = {8: "B", 16: "H", 32: "I", 64
 class DescriptorRing:
     """A `DmaBuffer` as a row of descriptors with named fields, each field one load or store of its width.
 
-    One field, the owner, says whose an entry is (a valid bit, a phase, a done flag). `publish` stores it last, after a
-    `dma_wmb`; `owner` reads it first, before a `dma_rmb`. So neither side sees an entry that is half filled in. What
-    tells the device to look, a doorbell in a BAR, is ordered after the stores by `Region.write32` itself.
+    One field, the owner, says to which side an entry belongs (a valid bit, a phase, a done flag). `publish` stores it
+    last, after a `dma_wmb`; `owner` reads it first, before a `dma_rmb`. So neither side sees an entry that is half
+    filled in. The write of a doorbell in a BAR, which tells the device to look, comes after these stores:
+    `Region.write32` orders it.
 
-    The index is taken modulo the number of entries, so a running count serves as one.
+    An index is taken modulo the number of entries, so a running count can serve as one.
 
     Args:
-        buffer: of a whole number of entries.
-        entry_size: of one, in bytes.
+        buffer: holds a whole number of entries.
+        entry_size: of one entry, in bytes.
         fields: for each name, the offset in the entry in bytes and the width in bits: 8, 16, 32 or 64. Little-endian.
         owner: the name of the field that is stored last and read first.
 
     Raises:
         TypeError: a wrong type.
-        ValueError: a field that is misaligned, overlaps another or does not fit; an owner that is no field; a buffer
-            that is not of a whole number of entries.
+        ValueError: a field is misaligned, overlaps another or does not fit; the owner is not a field; the buffer does
+            not hold a whole number of entries.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class DescriptorRing:
         return self._count
 
     def address(self, index: int) -> int:
-        """Return the bus address of an entry, in bytes. TypeError: the index is no integer."""
+        """Return the bus address of an entry, in bytes. TypeError: the index is not an integer."""
         return self.buffer.address + index % self._count * self.entry_size
 
     def read(self, index: int, name: str) -> int:
@@ -81,7 +82,7 @@ class DescriptorRing:
 
         Raises:
             KeyError: there is no such field.
-            ValueError: a value that does not fit its field; those before it are stored.
+            ValueError: a value does not fit its field; the fields before it are stored.
             ClosedError: the buffer is closed.
         """
         start = index % self._count * self.entry_size
@@ -90,13 +91,13 @@ class DescriptorRing:
             write(start + offset, value)
 
     def column(self, name: str) -> memoryview:
-        """Return one field of all entries as a memoryview of unsigned integers, for a driver in a hurry.
+        """Return one field of all entries as a memoryview of unsigned integers, for a fast driver.
 
         ``column[i]`` is one load and ``column[i] = value`` one store of the field's width, as with `read` and `write`,
-        in a fifth of the time. A slice does many entries in one call: ``column[a:b] = array("Q", values)``,
-        ``column[a:b].tolist()``; with no promise on the width of its accesses, so for entries that the device does not
-        look at or write to meanwhile. The index is not taken modulo anything, and ordering (`dma_wmb`, `dma_rmb`) is
-        the caller's. It stays valid, but means nothing, when the buffer is closed.
+        in a fifth of the time. A slice accesses many entries in one call: ``column[a:b] = array("Q", values)``,
+        ``column[a:b].tolist()``. A slice promises no width of its accesses, so it is for entries that the device
+        neither reads nor writes meanwhile. The index is not taken modulo the number of entries, and the caller does the
+        ordering (`dma_wmb`, `dma_rmb`). When the buffer is closed, the column stays valid but means nothing.
 
         Raises:
             KeyError: there is no such field.
@@ -112,9 +113,9 @@ class DescriptorRing:
         return items[:: self.entry_size * 8 // bits]
 
     def publish(self, index: int, /, **values: int) -> None:
-        """Store these fields, then, after a `dma_wmb`, the owner, which must be one of them: the entry is handed over.
+        """Store these fields and then, after a `dma_wmb`, the owner, which must be one of them: pass the entry on.
 
-        Errors are those of `write`; with any of them, the entry is not handed over.
+        The errors are those of `write`; after any of them, the entry is not passed on.
         """
         owner = operator.index(values.pop(self._owner))
         self.write(index, **values)
@@ -122,7 +123,7 @@ class DescriptorRing:
         self.write(index, **{self._owner: owner})
 
     def owner(self, index: int) -> int:
-        """Return the owner field of an entry; loads of the entry's other fields come after it (`dma_rmb`)."""
+        """Return the owner field of an entry; loads of the entry's other fields come after this load (`dma_rmb`)."""
         value = self.read(index, self._owner)
         dma_rmb()
         return value

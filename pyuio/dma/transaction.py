@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Changes of several steps that an exception, Ctrl-C, may break off between any two of them."""
+"""Transactions: changes of several steps, which an exception, such as Ctrl-C's, may end between any two steps."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from collections.abc import Callable
 from types import FrameType
 
 
-class Unbroken:
-    """A ``with`` block that makes such a change. After one that was broken off, the next one first mends what is left.
+class Transaction:
+    """A ``with`` block that makes such a change. If an exception ended the last one early, the next one repairs first.
 
-    A signal handler may enter it again in the middle of another. Nothing is mended then: the other goes on afterwards.
-    It is not a lock; it is used with one held.
+    A signal handler may enter it again in the middle of another block. The inner block repairs nothing, because the
+    outer one goes on afterwards. A transaction is not a lock; its caller holds one.
 
     Args:
-        mend: makes everything consistent, from what is known for sure.
+        repair: makes everything consistent, from what is known for sure.
     """
 
-    def __init__(self, mend: Callable[[], None]) -> None:
-        self._mend = mend
-        self._running: FrameType | None = None  # whose block it is; that of a broken one may be left here
-        self._broken = False
+    def __init__(self, repair: Callable[[], None]) -> None:
+        self._repair = repair
+        self._running: FrameType | None = None  # whose block it is; the frame of a block that failed may stay here
+        self._incomplete = False
 
     def __enter__(self) -> bool:
-        """Mend, if need be; return whether this is in the middle of another, some of whose steps are still to come."""
+        """Repair, if need be. Return whether this block is inside another one, which has steps still to come."""
         frame = sys._getframe(1)
         if self._running is not None and _is_below(self._running, frame):
             return True
         self._running = frame
-        if self._broken:
-            self._mend()
-        self._broken = True  # until the end is reached
+        if self._incomplete:
+            self._repair()
+        self._incomplete = True  # until the end is reached
         return False
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._running is sys._getframe(1):
             self._running = None
-            self._broken = kind is not None
+            self._incomplete = kind is not None
 
 
 def _is_below(frame: FrameType, top: FrameType | None) -> bool:

@@ -73,7 +73,8 @@ def test_bars(device: pyuio.Device) -> None:
 @pytest.mark.parametrize("name", ["size", "align", "mask"])
 def test_memory(device: pyuio.Device, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fits is memory, what does not is refused, and nothing is left over."""
-    monkeypatch.setattr("pyuio.dma.allocator._BYTES_RESERVED", 4 << 20)  # what no mask reaches is looked for everywhere
+    # What no mask reaches is looked for everywhere.
+    monkeypatch.setattr("pyuio.dma.page_source._BYTES_RESERVED", 4 << 20)
     for value in ODD[::3] if name == "mask" else ODD:
         found = outcome(device.dma.alloc, **{"size": 64, name: value})
         if isinstance(found, pyuio.DmaBuffer):

@@ -156,8 +156,9 @@ def test_a_card_that_reaches_all_memory(cards: Cards) -> None:
 
 
 def test_alignment_and_masks(device: pyuio.Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyuio.dma.allocator._BYTES_RESERVED", 8 << 20)  # or it looks everywhere for what there is not
-    monkeypatch.setattr("pyuio.dma.allocator._PAGES_LOOKED_AT", 64)
+    # Or it looks everywhere for what there is not.
+    monkeypatch.setattr("pyuio.dma.page_source._BYTES_RESERVED", 8 << 20)
+    monkeypatch.setattr("pyuio.dma.page_source._PAGES_LOOKED_AT", 64)
     for align in (1, 64, 4096, 65536, HUGE):
         assert device.dma.alloc(10, align=align).address % align == 0
     for align in (0, 3, -1):
@@ -360,7 +361,7 @@ def test_the_command_in_the_message_is_the_remedy(device: pyuio.Device, monkeypa
     command = str(caught.value).partition("as root: ")[2]
     try:
         assert os.system(command) == 0
-        assert device.dma.alloc(4097).place.huge is not None
+        assert device.dma.alloc(4097).page.huge is not None
     finally:
         monkeypatch.undo()
         hugepages()[0].change(-1)
@@ -369,7 +370,7 @@ def test_the_command_in_the_message_is_the_remedy(device: pyuio.Device, monkeypa
 def test_small_buffers_share_a_page_and_touch_nothing_of_each_other(device: pyuio.Device) -> None:
     sizes = (1, 63, 64, 65, 100, 200)
     buffers = [device.dma.alloc(size, align=1) for size in sizes]
-    assert len({buffer.place for buffer in buffers}) == 1
+    assert len({buffer.page for buffer in buffers}) == 1
     for number, buffer in enumerate(buffers):
         buffer[:] = bytes([number + 1]) * buffer.size
     assert [set(bytes(buffer)) for buffer in buffers] == [{number + 1} for number in range(len(buffers))]

@@ -18,15 +18,26 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio.dma import allocator, buffer, free_ranges, pinned_page, transaction
+from pyuio.dma import allocator, buffer, free_ranges, page_source, pinned_page, transaction
 from pyuio.kernel import hugepages
 from pyuio.kernel.hugepages import hugepages as sizes
+from pyuio.pci import command_register as command_register_module
 from pyuio.pci import config_space
 from tests.guest.support import BUS_MASTER, command_register
 
 FILES = {
     str(module.__file__)
-    for module in (config_space, allocator, buffer, hugepages, free_ranges, pinned_page, transaction)
+    for module in (
+        config_space,
+        command_register_module,
+        allocator,
+        buffer,
+        hugepages,
+        free_ranges,
+        page_source,
+        pinned_page,
+        transaction,
+    )
 }
 
 
@@ -123,7 +134,7 @@ def test_it_leaves_memory_bus_mastering_and_hugepages_right(edu: str, ctrl_c: In
             for buffer in (given, *others, *later, kept):
                 buffer.close()  # given: again, where that was broken off
             assert not command_register(edu) & BUS_MASTER, at
-            assert all(one.free.untouched for one in device.dma._segments), at
+            assert all(one.free.untouched for one in device.dma._pages), at
             if at % 20 == 1:  # a transfer takes 100 ms
                 card.to_device(b"after Ctrl-C")
                 assert card.from_device(12) == b"after Ctrl-C"
@@ -165,7 +176,7 @@ def test_a_handler_that_closes_and_allocates(edu: str, ctrl_c: Interrupter, step
             for buffer in (kept, other, *got):
                 buffer.close()
             assert not command_register(edu) & BUS_MASTER, at
-            assert all(one.free.untouched for one in device.dma._segments), at
+            assert all(one.free.untouched for one in device.dma._pages), at
         assert sizes()[0].total == total, at
     assert at > 50
     assert refused > 5

@@ -75,7 +75,7 @@ def test_pages_do_not_move(device: pyuio.Device, huge: bool, monkeypatch: pytest
         assert soft_offline(buffer.address)
         buffer.verify()
         assert bytes(buffer[:5]) == b"stays"
-        buffer.place.let_move()
+        buffer.page.unpin()
         assert soft_offline(buffer.address) == 0
         with pytest.raises(pyuio.DmaMovedError):
             buffer.verify()

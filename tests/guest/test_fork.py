@@ -290,7 +290,7 @@ def test_a_child_keeps_nothing_when_its_parent_is_killed(edu: str) -> None:
             try:
                 os.close(go)
                 card = Edu.open(edu)
-                place = card.device.dma.alloc(4096, mask=ALL_ADDRESSES).place
+                place = card.device.dma.alloc(4096, mask=ALL_ADDRESSES).page
                 if os.fork() == 0:
                     os.write(tell, b"y" if place.huge else b"n")
                     os.read(waits, 1)  # until the test closes the other end

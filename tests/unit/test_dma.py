@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import pyuio
 from pyuio._native._access import Window
-from pyuio._native._memory import Span, fill_in, hold, leave_out, pointer
+from pyuio._native._memory import Span, fill_hole, pin_by_pipe, pointer, set_dontfork
 from pyuio.dma.buffer import DmaBuffer
 from pyuio.dma.free_ranges import FreeRanges
 from pyuio.dma.ring import DescriptorRing
@@ -129,14 +129,14 @@ def test_span_closed_by_its_own_argument() -> None:
         Span.__init__(span, bytearray(1), 0, 1)
 
 
-def test_holding_and_leaving_out() -> None:
+def test_pinning_and_dontfork() -> None:
     memory = mmap.mmap(-1, 8192)
     assert pointer(memory) % mmap.PAGESIZE == 0
-    leave_out(memory, True)
+    set_dontfork(memory, True)
     with pytest.raises(FileExistsError):
-        fill_in(memory)
+        fill_hole(memory)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        hold(memory, -1)
+        pin_by_pipe(memory, -1)
 
 
 FIELDS = {"address": (0, 64), "length": (8, 16), "flags": (12, 32)}
