@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A driver for QEMU's educational PCI device, ``-device edu``.
 
-The data sheet is docs/specs/edu.rst in QEMU's sources; "section" below is one of its. Copy this file to start a driver
-for a card of your own: the registers by name, one method for each thing that the card can do, and `quiet`.
+The data sheet is docs/specs/edu.rst in QEMU's sources; a "section" named below is in it. Copy this file to start a
+driver for a card of your own: the registers by name, one method for each thing that the card can do, and `quiet`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Identification(Register, access="ro"):
 
 
 class Status(Register):
-    """What the factorial unit does."""
+    """State and interrupt enable of the factorial unit."""
 
     computing = Field(0, access="ro", doc="a factorial is being computed")
     interrupt_after_factorial = Field(7, doc="raise an interrupt when it is done")
 
 
 class Interrupts(Register):
-    """One bit for each interrupt. Software may raise any; the card raises these two by itself."""
+    """One bit for each interrupt. Software may raise all 32; the card itself raises these two."""
 
     factorial = Field(0, doc="a factorial is done")
     dma = Field(8, doc="a transfer is done")
@@ -54,7 +54,7 @@ class DmaCommand(Register, width=64):
 
 
 class EduRegisters(RegisterMap):
-    """BAR 0, section "MMIO area spec". All take 32-bit accesses; those of DMA take 64-bit ones, too."""
+    """BAR 0, section "MMIO area spec". All registers take 32-bit accesses; those of DMA also take 64-bit ones."""
 
     identification = Identification(0x00)
     liveness = Register(0x04, doc="reads as the inverse of what was written")
@@ -69,37 +69,17 @@ class EduRegisters(RegisterMap):
     dma_command = DmaCommand(0x98)
 
 
-# The same as numbers, for programs of a `pyuio.Service` and whoever counts accesses: offsets, and bits.
-LIVENESS = EduRegisters.liveness.info.offset
-FACTORIAL = EduRegisters.factorial.info.offset
-STATUS = EduRegisters.status.info.offset
-INTERRUPT_STATUS = EduRegisters.interrupt_status.info.offset
-RAISE_INTERRUPT = EduRegisters.raise_interrupt.info.offset
-ACKNOWLEDGE_INTERRUPT = EduRegisters.acknowledge_interrupt.info.offset
-DMA_SOURCE = EduRegisters.dma_source.info.offset
-DMA_DESTINATION = EduRegisters.dma_destination.info.offset
-DMA_COUNT = EduRegisters.dma_count.info.offset
-DMA_COMMAND = EduRegisters.dma_command.info.offset
-STATUS_COMPUTING = Status.computing.mask
-STATUS_INTERRUPT_AFTER_FACTORIAL = Status.interrupt_after_factorial.mask
-INTERRUPT_FACTORIAL = Interrupts.factorial.mask
-INTERRUPT_DMA = Interrupts.dma.mask
-ALL_INTERRUPTS = 0xFFFFFFFF
-DMA_START = DmaCommand.start.mask
-DMA_TO_MEMORY = DmaCommand.direction.mask  # clear: from memory to the card
-DMA_RAISE_INTERRUPT = DmaCommand.raise_interrupt.mask
-
-# The card's own memory, section "DMA controller": 4096 bytes at this address, as the card sees it.
+# The card's own memory, section "DMA controller": 4096 bytes at this address in the card's view.
 DMA_BUFFER = 0x40000
-# QEMU up to 8 at least ends, and the whole machine with it, at a transfer that reaches the end of the buffer, or has a
-# count of 0 (hw/misc/edu.c, edu_check_range): the last byte is out of reach, and a card does not tell its QEMU.
+# A transfer that reaches the end of the buffer, or has a count of 0, ends QEMU and the whole guest with it, at least up
+# to QEMU 8 (hw/misc/edu.c, edu_check_range). A card does not tell QEMU's version, so the last byte is never used.
 DMA_REACHABLE = 4095
 
 LARGEST_FACTORIAL = 12  # 13! does not fit 32 bits
 
 
 class Edu(Driver):
-    """The educational card, on an open device.
+    """Driver of the educational card, on an open device.
 
     Raises:
         ValueError: the device is not an edu card.
@@ -107,18 +87,15 @@ class Edu(Driver):
 
     ids = ("1234:11e8",)
     register_maps: ClassVar = {0: EduRegisters}
-    # What measures interrupt latency with the card needs to know of it: offsets in BAR 0.
-    raise_offset = RAISE_INTERRUPT
-    status_offset = INTERRUPT_STATUS
-    acknowledge_offset = ACKNOWLEDGE_INTERRUPT
-    dma_mask = (1 << 28) - 1  # section "Command line switches"; the card cuts the bits above without a word
+    dma_mask = (1 << 28) - 1  # section "Command line switches"; the card silently drops higher bits
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        self.registers = device.bar(0)
-        self.named = EduRegisters(self.registers)
-        """The same registers by name."""
-        identification = self.named.identification.snapshot()
+        self.bar = device.bar(0)
+        """The registers by offset."""
+        self.registers = EduRegisters(self.bar)
+        """The registers by name."""
+        identification = self.registers.identification.snapshot()
         if identification.card != 0x00ED:
             raise ValueError(f"{device.name} identifies itself as {identification.read():#010x}, not 0xRRrr00ed")
         self.version = (identification.major, identification.minor)
@@ -127,12 +104,12 @@ class Edu(Driver):
         self.quiet()
 
     def liveness(self, value: int) -> int:
-        """Write a 32-bit value to the liveness check and return what comes back: its inverse, if the card is alive."""
-        self.named.liveness.write(value)
-        return self.named.liveness.read()
+        """Write a 32-bit value to the liveness register and return what it reads as: its inverse, if the card lives."""
+        self.registers.liveness.write(value)
+        return self.registers.liveness.read()
 
     def factorial(self, n: int, timeout: float = 1.0) -> int:
-        """Return n! as the card computes it, asking until it is ready.
+        """Have the card compute n! and return it, polling the status until it is ready.
 
         Args:
             n: 0 to 12, whose factorials fit 32 bits.
@@ -144,27 +121,27 @@ class Edu(Driver):
         """
         self._check_factorial(n)
         self._start_factorial(n, timeout)
-        self.named.status.poll(lambda status: not status.computing, timeout)
-        return self.named.factorial.read()
+        self.registers.status.poll(lambda status: not status.computing, timeout)
+        return self.registers.factorial.read()
 
     def factorial_by_interrupt(self, n: int, timeout: float = 1.0) -> int:
-        """Return n! as the card computes it, sleeping until its interrupt says that it is ready.
+        """Have the card compute n! and return it, sleeping until the card's interrupt.
 
-        Arguments and errors are those of `factorial`; and `InterruptUnavailableError`.
+        Arguments and errors are those of `factorial`. InterruptUnavailableError: the device cannot deliver interrupts.
         """
         self._check_factorial(n)
         deadline = time.monotonic() + timeout
-        self.acknowledge(INTERRUPT_FACTORIAL)  # one that was left over is not this one's
-        self.named.status.interrupt_after_factorial = True
+        self.acknowledge(Interrupts.factorial.mask)  # an old one must not be taken for this one
+        self.registers.status.interrupt_after_factorial = True
         try:
             self._start_factorial(n, timeout)
             done = False
-            while not done:  # an interrupt may be another's
+            while not done:  # the interrupt may be for other bits
                 bits = self.wait_for_interrupt(max(0.0, deadline - time.monotonic()))
-                done = bool(bits & INTERRUPT_FACTORIAL) and not self.named.status.computing
+                done = bool(bits & Interrupts.factorial.mask) and not self.registers.status.computing
         finally:
-            self.named.status.interrupt_after_factorial = False
-        return self.named.factorial.read()
+            self.registers.status.interrupt_after_factorial = False
+        return self.registers.factorial.read()
 
     @staticmethod
     def _check_factorial(n: int) -> None:
@@ -172,41 +149,41 @@ class Edu(Driver):
             raise ValueError(f"the card computes factorials of 0 to {LARGEST_FACTORIAL} in its 32 bits, not of {n}")
 
     def _start_factorial(self, n: int, timeout: float) -> None:
-        # It takes no new number while it computes.
-        self.named.status.poll(lambda status: not status.computing, timeout)
-        self.named.factorial.write(n)
+        # The card takes no new number while it computes.
+        self.registers.status.poll(lambda status: not status.computing, timeout)
+        self.registers.factorial.write(n)
 
     def raise_interrupt(self, bits: int = 1) -> None:
         """Make the card raise its interrupt with these bits, 1 to 0xffffffff, set in its interrupt status."""
-        self.named.raise_interrupt.write(bits)
+        self.registers.raise_interrupt.write(bits)
 
     def trigger(self) -> None:
         """Make the card raise its interrupt once."""
         self.raise_interrupt()
 
     def trigger_program(self) -> list[Operation]:
-        """Return what a `pyuio.Service` does to raise the interrupt."""
-        return [Write(self.registers, RAISE_INTERRUPT, 1)]
+        """Return the program of a `pyuio.Service` that raises the interrupt."""
+        return [Write(self.registers.raise_interrupt, 1)]
 
     def interrupt_status(self) -> int:
-        """Return the bits of the interrupts raised and not yet acknowledged."""
-        return self.named.interrupt_status.read()
+        """Return the bits of the interrupts that are raised and not yet acknowledged."""
+        return self.registers.interrupt_status.read()
 
-    def acknowledge(self, bits: int = ALL_INTERRUPTS) -> None:
+    def acknowledge(self, bits: int = 0xFFFFFFFF) -> None:
         """Clear these bits of the interrupt status; the card lowers its line when none is left."""
-        self.named.acknowledge_interrupt.write(bits)
+        self.registers.acknowledge_interrupt.write(bits)
 
     def acknowledge_program(self) -> list[Operation]:
-        """Return what a `pyuio.Service` does at once: acknowledge what was raised, and keep it as ``status``."""
+        """Return the program of a `pyuio.Service` that keeps the raised bits as ``status`` and acknowledges them."""
         return [
-            Read("status", self.registers, INTERRUPT_STATUS),
-            WriteBack("status", self.registers, ACKNOWLEDGE_INTERRUPT),
+            Read("status", self.registers.interrupt_status),
+            WriteBack("status", self.registers.acknowledge_interrupt),
         ]
 
     def wait_for_interrupt(self, timeout: float | None = None) -> int:
         """Wait for the card's interrupt, acknowledge it, and return the bits that were raised.
 
-        The bits may be 0: an interrupt that was acknowledged before it was read.
+        The bits are 0 if the interrupt was acknowledged before this read it.
 
         Args:
             timeout: seconds, or None for ever.
@@ -231,14 +208,15 @@ class Edu(Driver):
         by_interrupt: bool = False,
         timeout: float = 1.0,
     ) -> None:
-        """Have the card copy `data` into its own memory, which takes it 100 ms for every 4095 bytes or part of them.
+        """Have the card copy `data` into its own memory. Each transfer takes 100 ms and copies up to 4095 bytes.
 
-        Data of any length: what does not fit between `offset` and the end starts again at `offset`, over what is there.
+        The data may have any length. What does not fit between `offset` and the end of the card's memory is written
+        from `offset` again, over what is there.
 
         Args:
-            data: anything with bytes; those of a `DmaBuffer` the card takes itself.
+            data: any bytes. The card reads a `DmaBuffer` directly; other data is copied to one first.
             offset: where in the card's memory, 0 to 4094.
-            by_interrupt: sleep until the card's interrupt instead of asking it.
+            by_interrupt: sleep until the card's interrupt instead of polling.
             timeout: seconds for each transfer.
 
         Raises:
@@ -250,14 +228,14 @@ class Edu(Driver):
         if isinstance(data, DmaBuffer) and not self.device.dma.owns(data):
             raise ValueError(f"{data!r} is another device's, which this card may not be able to reach")
         if isinstance(data, DmaBuffer) and data.address + data.size - 1 > self.device.dma.mask:
-            # The card would cut the address, and read somebody else's memory.
+            # The card would drop the high bits of the address, and read somebody else's memory.
             raise ValueError(f"{data!r} is beyond what the card reaches, {self.device.dma.mask:#x}")
         for start, length in _pieces(len(view), offset):
             if isinstance(data, DmaBuffer):
                 address = data.address + start
             else:
                 staging = self._stage()
-                # What a transfer before left running may still read it, or write to it.
+                # An earlier transfer that timed out may still read or write it.
                 self._wait_for_transfer(timeout)
                 staging[:length] = view[start : start + length]
                 address = staging.address
@@ -266,12 +244,12 @@ class Edu(Driver):
     def from_device(
         self, length: int, offset: int = 0, *, by_interrupt: bool = False, timeout: float = 1.0
     ) -> bytearray:
-        """Have the card copy its own memory out, and return it. The counterpart of `to_device`, with the same errors.
+        """Have the card copy its own memory out, and return the bytes. Raises what `to_device` raises.
 
         Args:
-            length: in bytes, from 0; what exceeds the end of the card's memory starts again at `offset`.
+            length: in bytes, from 0; past the end of the card's memory it is read from `offset` again.
             offset: where in the card's memory, 0 to 4094.
-            by_interrupt: sleep until the card's interrupt instead of asking it.
+            by_interrupt: sleep until the card's interrupt instead of polling.
             timeout: seconds for each transfer.
         """
         if length < 0:
@@ -289,40 +267,40 @@ class Edu(Driver):
         return self._staging
 
     def _wait_for_transfer(self, timeout: float) -> None:
-        self.named.dma_command.poll(lambda command: not command.start, timeout)
+        self.registers.dma_command.poll(lambda command: not command.start, timeout)
 
     def _transfer(
         self, direction: Direction, source: int, destination: int, count: int, by_interrupt: bool, timeout: float
     ) -> None:
-        """Run one transfer. Addresses are of 64 bits; section "DMA controller"."""
+        """Run one transfer, between addresses of 64 bits: section "DMA controller"."""
         deadline = time.monotonic() + timeout
         # The card ignores what is written to these registers while it transfers.
         self._wait_for_transfer(timeout)
-        self.named.dma_source.write(source)
-        self.named.dma_destination.write(destination)
-        self.named.dma_count.write(count)
-        with self.named.dma_command.change(0) as command:
+        self.registers.dma_source.write(source)
+        self.registers.dma_destination.write(destination)
+        self.registers.dma_count.write(count)
+        with self.registers.dma_command.change(0) as command:
             command.start = True
             command.direction = direction
             command.raise_interrupt = by_interrupt
         if by_interrupt:
-            while not self.wait_for_interrupt(max(0.0, deadline - time.monotonic())) & INTERRUPT_DMA:
-                pass  # an interrupt that something else raised
-        self.named.dma_command.poll(lambda command: not command.start, max(0.0, deadline - time.monotonic()))
+            while not self.wait_for_interrupt(max(0.0, deadline - time.monotonic())) & Interrupts.dma.mask:
+                pass  # the interrupt was raised by something else
+        self.registers.dma_command.poll(lambda command: not command.start, max(0.0, deadline - time.monotonic()))
 
     def quiet(self) -> None:
-        """Wait for a transfer that still runs, turn the interrupt after a factorial off, acknowledge what was raised.
+        """Wait for the end of a transfer, disable the interrupt after a factorial, acknowledge what was raised.
 
-        The card cannot be told to stop. A transfer that a driver left which was killed goes nowhere, as long as nobody
+        The card has no way to stop a transfer. One that a killed driver left running moves no data as long as nobody
         switches bus mastering on.
         """
-        self.named.dma_command.poll(lambda command: not command.start, 1.0)
-        self.named.status.interrupt_after_factorial = False
+        self.registers.dma_command.poll(lambda command: not command.start, 1.0)
+        self.registers.status.interrupt_after_factorial = False
         self.acknowledge()
 
 
 def _pieces(length: int, offset: int) -> Iterator[tuple[int, int]]:
-    """Yield the start and length of each transfer. ValueError: the offset is not in the part that can be reached."""
+    """Yield start and length of each transfer. ValueError: the offset is outside of the memory that can be reached."""
     if not 0 <= offset < DMA_REACHABLE:
         raise ValueError(f"the offset in the card's memory is 0 to {DMA_REACHABLE - 1}, not {offset}")
     step = DMA_REACHABLE - offset

@@ -22,10 +22,10 @@ from pyuio.pci import Command
 
 def transfer(card: Edu, source: int, destination: int, count: int, direction: Direction) -> None:
     """Have the card copy `count` bytes, and sleep until it says that it has."""
-    card.named.dma_source.write(source)
-    card.named.dma_destination.write(destination)
-    card.named.dma_count.write(count)
-    with card.named.dma_command.change(0) as command:  # one store at the end of the block
+    card.registers.dma_source.write(source)
+    card.registers.dma_destination.write(destination)
+    card.registers.dma_count.write(count)
+    with card.registers.dma_command.change(0) as command:  # one store at the end of the block
         command.direction = direction
         command.raise_interrupt = True
         command.start = True

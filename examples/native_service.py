@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 
-from pyuio_drivers.edu import INTERRUPT_STATUS, Edu
+from pyuio_drivers.edu import Edu
 
 import pyuio
 
@@ -25,7 +25,7 @@ def main(address: str | None = None) -> None:
     with Edu.open(address) as card, pyuio.Service(card.device.interrupt, card.acknowledge_program()) as service:
         for number in range(INTERRUPTS):
             card.raise_interrupt(number + 1)
-            card.registers.poll32(INTERRUPT_STATUS, 0xFFFFFFFF, 0, timeout=1.0)
+            card.registers.interrupt_status.poll(lambda status: status.read() == 0, timeout=1.0)
         events: list[pyuio.Event] = []
         while len(events) < INTERRUPTS:
             events += service.read(timeout=1.0)

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What a native service does at an interrupt, as data: register operations, one after the other.
 
-Everything is checked when the operation or the program is made, so that nothing can fail where nobody could be told.
-Offsets are in bytes from the start of the BAR; registers have 8, 16, 32 or 64 bits, in the byte order of their region.
+An operation names its register as the driver's map does: ``Read("status", registers.interrupt_status)``. A register
+that has no name is given by region, offset and width: ``Read("status", bar, 0x24, bits=32)``. Offsets are in bytes from
+the start of the BAR; registers have 8, 16, 32 or 64 bits, in the byte order of their region.
+
+Operations and programs are checked when they are made, because the thread that runs them has nobody to report to.
 """
 
 from __future__ import annotations
@@ -11,105 +14,191 @@ import operator
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex, TypeAlias, overload
 
 from pyuio._native._interrupt import ffi as _ffi
 from pyuio._native._interrupt import lib as _lib
+from pyuio.errors import RegisterAccessError
 from pyuio.process.timeouts import timeout_nanoseconds
 from pyuio.region import PortRegion, Region
+from pyuio.registers import Field, Register
 
 _LONGEST_POLL = 1.0  # seconds
 
-
-@dataclass(frozen=True)
-class _Register:
-    region: Region | PortRegion
-    offset: int
-    bits: int
-
-    def check(self) -> None:
-        if not isinstance(self.region, (Region, PortRegion)):
-            raise TypeError(f"a register is in a Region or a PortRegion, not in a {type(self.region).__name__}")
-        widest = 32 if isinstance(self.region, PortRegion) else 64
-        if operator.index(self.bits) not in (8, 16, 32, 64) or self.bits > widest:
-            raise ValueError(f"{self.region.name}: a register here has 8 to {widest} bits, not {self.bits}")
-        offset, width = operator.index(self.offset), self.bits // 8
-        if not 0 <= offset <= self.region.size - width:
-            raise ValueError(
-                f"{self.region.name}: a register of {self.bits} bits at offset {offset:#x} is not inside its "
-                f"{self.region.size:#x} bytes"
-            )
-        if offset % width:
-            raise ValueError(f"{self.region.name}: offset {offset:#x} is not a multiple of {width}")
+_AnyRegion: TypeAlias = Region | PortRegion
+_AnyField: TypeAlias = Field[Any, Any]
 
 
-def _check_value(what: str, value: int, bits: int) -> None:
-    if not 0 <= operator.index(value) < 1 << bits:
-        raise ValueError(f"a {what} for {bits} bits is 0 to {(1 << bits) - 1:#x}, not {value:#x}")
+def _index(what: str, number: SupportsIndex | None) -> int:
+    """Return an exact int. A numpy integer, or a subclass of int with its own operators, must not get to the checks."""
+    if number is None:
+        raise TypeError(f"the {what} is missing")
+    return operator.index(number)
 
 
-def _check_mask(mask: int, value: int, bits: int) -> None:
-    _check_value("mask", mask, bits)
-    _check_value("value", value, bits)
+def _place(
+    where: Register | _AnyRegion, offset: SupportsIndex | None, bits: SupportsIndex | None, *, writes: bool = False
+) -> tuple[_AnyRegion, int, int]:
+    """Return the region, offset and width of what an operation accesses, checked.
+
+    Args:
+        where: a register of a map that was made on a region; or a region, if `offset` says where in it.
+        offset: in bytes, of a register that is not given by name.
+        bits: its width; 32 if it is None.
+        writes: whether the operation writes it, rather than reads it.
+    """
+    if not isinstance(where, Register):
+        return _checked_place(where, _index("offset", offset), operator.index(32 if bits is None else bits))
+    info = where.info
+    if offset is not None or bits is not None:
+        raise TypeError(f"{info.path} has its own offset and width; give no other")
+    if not isinstance(info.region, (Region, PortRegion)):
+        raise TypeError(f"{info.path} is not in a Region or a PortRegion; use a map made on one: Map(device.bar(0))")
+    if not (info.writable if writes else info.readable):
+        raise RegisterAccessError(f"{info.path} is {'read' if writes else 'write'}-only")
+    return _checked_place(info.region, info.offset, info.width)
+
+
+def _checked_place(region: _AnyRegion, offset: int, bits: int) -> tuple[_AnyRegion, int, int]:
+    if not isinstance(region, (Region, PortRegion)):
+        raise TypeError(f"a register is in a Region or a PortRegion, not in a {type(region).__name__}")
+    widest = 32 if isinstance(region, PortRegion) else 64
+    if bits not in (8, 16, 32, 64) or bits > widest:
+        raise ValueError(f"{region.name}: a register here has 8 to {widest} bits, not {bits}")
+    width = bits // 8
+    if not 0 <= offset <= region.size - width:
+        raise ValueError(
+            f"{region.name}: a register of {bits} bits at offset {offset:#x} is not inside its {region.size:#x} bytes"
+        )
+    if offset % width:
+        raise ValueError(f"{region.name}: offset {offset:#x} is not a multiple of {width}")
+    return region, offset, bits
+
+
+def _value(what: str, value: SupportsIndex | None, bits: int) -> int:
+    """Return a value, or a mask, that fits so many bits."""
+    number = _index(what, value)
+    if not 0 <= number < 1 << bits:
+        raise ValueError(f"a {what} for {bits} bits is 0 to {(1 << bits) - 1:#x}, not {number:#x}")
+    return number
+
+
+def _condition(mask: SupportsIndex | _AnyField | None, value: SupportsIndex | None, bits: int) -> tuple[int, int]:
+    """Return mask and value as bits of the register; if `mask` is a field, `value` is given as the field's value."""
+    if isinstance(mask, Field):
+        part = _index("value", value)
+        if not 0 <= part <= mask.largest:
+            raise ValueError(f"a value of {mask.name}{mask.bits} is 0 to {mask.largest:#x}, not {part:#x}")
+        value, mask = part << mask.low, mask.mask
+    mask, value = _value("mask", mask, bits), _value("value", value, bits)
     if value & ~mask:
         raise ValueError(f"a value of {value:#x} can never be found under mask {mask:#x}")
+    return mask, value
 
 
 class Operation:
     """One step of a program."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Read(Operation):
     """Read a register once, and keep its value in the event, under `name`.
 
-    Raises, as all of these do: TypeError, ValueError for a register or value that is out of range.
+    Raises, as do all operations that access a register:
+        RegisterAccessError: the named register is write-only; for those that write, read-only.
+        ValueError: an offset, width or value is out of range.
+        TypeError: a wrong type; the named register is a declaration, in no region.
     """
 
     name: str
     region: Region | PortRegion
     offset: int
-    bits: int = 32
+    bits: int
 
-    def __post_init__(self) -> None:
-        _Register(self.region, self.offset, self.bits).check()
+    @overload
+    def __init__(self, name: str, register: Register, /) -> None: ...
+    @overload
+    def __init__(self, name: str, region: _AnyRegion, offset: SupportsIndex, bits: SupportsIndex = 32) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        region: Register | _AnyRegion,
+        offset: SupportsIndex | None = None,
+        bits: SupportsIndex | None = None,
+    ) -> None:
+        place, at, width = _place(region, offset, bits)
+        vars(self).update(name=name, region=place, offset=at, bits=width)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Write(Operation):
     """Write a constant to a register."""
 
     region: Region | PortRegion
     offset: int
     value: int
-    bits: int = 32
+    bits: int
 
-    def __post_init__(self) -> None:
-        _Register(self.region, self.offset, self.bits).check()
-        _check_value("value", self.value, self.bits)
+    @overload
+    def __init__(self, register: Register, value: SupportsIndex, /) -> None: ...
+    @overload
+    def __init__(
+        self, region: _AnyRegion, offset: SupportsIndex, value: SupportsIndex, bits: SupportsIndex = 32
+    ) -> None: ...
+    def __init__(
+        self,
+        region: Register | _AnyRegion,
+        offset: SupportsIndex | None = None,
+        value: SupportsIndex | None = None,
+        bits: SupportsIndex | None = None,
+    ) -> None:
+        if isinstance(region, Register) and value is None:
+            offset, value = None, offset  # Write(register, value)
+        place, at, width = _place(region, offset, bits, writes=True)
+        vars(self).update(region=place, offset=at, value=_value("value", value, width), bits=width)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class WriteBack(Operation):
-    """Write a value that was kept under `name`, or its bits in `mask`, to a register; 0 if it was not read."""
+    """Write the value that was kept under `name`, or its bits in `mask`, to a register; 0 if it was not kept."""
 
     name: str
     region: Region | PortRegion
     offset: int
-    mask: int | None = None
-    bits: int = 32
+    mask: int | None
+    bits: int
 
-    def __post_init__(self) -> None:
-        _Register(self.region, self.offset, self.bits).check()
-        if self.mask is not None:
-            _check_value("mask", self.mask, self.bits)
+    @overload
+    def __init__(self, name: str, register: Register, /, *, mask: SupportsIndex | None = None) -> None: ...
+    @overload
+    def __init__(
+        self,
+        name: str,
+        region: _AnyRegion,
+        offset: SupportsIndex,
+        mask: SupportsIndex | None = None,
+        bits: SupportsIndex = 32,
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        region: Register | _AnyRegion,
+        offset: SupportsIndex | None = None,
+        mask: SupportsIndex | None = None,
+        bits: SupportsIndex | None = None,
+    ) -> None:
+        place, at, width = _place(region, offset, bits, writes=True)
+        kept_bits = None if mask is None else _value("mask", mask, width)
+        vars(self).update(name=name, region=place, offset=at, mask=kept_bits, bits=width)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Poll(Operation):
-    """Read a register until its bits in `mask` are those of `value`, and keep the last one read under `name`.
+    """Read a register until its bits in `mask` are those of `value`, and keep the value last read under `name`.
 
     Args:
+        mask: bits of the register; or one of its fields, and then `value` is the field's: ``Poll("status",
+            registers.status, mask=Status.computing, value=0, timeout=0.1)``.
         timeout: seconds, above 0 up to 1. When it has passed, the event says `late`, and the program goes on.
     """
 
@@ -119,43 +208,92 @@ class Poll(Operation):
     mask: int
     value: int
     timeout: float
-    bits: int = 32
+    bits: int
 
-    def __post_init__(self) -> None:
-        _Register(self.region, self.offset, self.bits).check()
-        _check_mask(self.mask, self.value, self.bits)
-        if not 0 < self.timeout <= _LONGEST_POLL:
-            raise ValueError(f"a poll's timeout is above 0 and at most {_LONGEST_POLL} s, not {self.timeout}")
+    @overload
+    def __init__(
+        self,
+        name: str,
+        register: Register,
+        /,
+        *,
+        mask: SupportsIndex | _AnyField,
+        value: SupportsIndex,
+        timeout: float,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        name: str,
+        region: _AnyRegion,
+        offset: SupportsIndex,
+        mask: SupportsIndex | _AnyField,
+        value: SupportsIndex,
+        timeout: float,
+        bits: SupportsIndex = 32,
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        region: Register | _AnyRegion,
+        offset: SupportsIndex | None = None,
+        mask: SupportsIndex | _AnyField | None = None,
+        value: SupportsIndex | None = None,
+        timeout: float | None = None,
+        bits: SupportsIndex | None = None,
+    ) -> None:
+        place, at, width = _place(region, offset, bits)
+        if isinstance(mask, Field) and isinstance(region, Register) and mask not in region.info.fields.values():
+            raise ValueError(f"{region.info.path} has no such field as {mask!r}")
+        bits_asked, wanted = _condition(mask, value, width)
+        if not isinstance(timeout, (int, float)):
+            raise TypeError(f"a poll's timeout is a number of seconds, not {type(timeout).__name__}")
+        if not 0 < timeout <= _LONGEST_POLL:
+            raise ValueError(f"a poll's timeout is above 0 and at most {_LONGEST_POLL} s, not {timeout}")
+        vars(self).update(
+            name=name, region=place, offset=at, mask=bits_asked, value=wanted, timeout=float(timeout), bits=width
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class When(Operation):
-    """Run some operations only if the bits in `mask` of what was kept under `name` are those of `value`."""
+    """Run operations only if the value kept under `name` has, in `mask`, the bits of `value`.
+
+    Args:
+        mask: bits of the value that was kept, of up to 64; or a field of the register that it was read from, and then
+            `value` is the field's: ``When("status", Interrupts.dma, 1, [...])``.
+
+    Raises:
+        ValueError: a mask or value is out of range; the value has bits outside of the mask.
+    """
 
     name: str
     mask: int
     value: int
     operations: Sequence[Operation]
 
-    def __post_init__(self) -> None:
-        _check_mask(self.mask, self.value, 64)
+    def __init__(
+        self, name: str, mask: SupportsIndex | _AnyField, value: SupportsIndex, operations: Sequence[Operation]
+    ) -> None:
+        kept_bits, wanted = _condition(mask, value, 64)
+        vars(self).update(name=name, mask=kept_bits, value=wanted, operations=operations)
 
 
 @dataclass(frozen=True)
 class Stamp(Operation):
-    """Keep the time, CLOCK_MONOTONIC in ns, under `name`. The event has the time of the kernel's read in any case."""
+    """Keep the time, CLOCK_MONOTONIC in ns, under `name`. The event always has the time at which the read returned."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Unmask(Operation):
-    """Unmask the interrupt here. Without it, it is unmasked after the program."""
+    """Unmask the interrupt here. Without this operation the service unmasks it after the program."""
 
 
 @dataclass(frozen=True)
 class Count(Operation):
-    """Add the interrupts of this event to a counter, `Service.counters`, which starts at 0 and has 64 bits."""
+    """Add the interrupts of this event to a counter in `Service.counters`. A counter starts at 0 and has 64 bits."""
 
     counter: str
 
@@ -164,17 +302,17 @@ Kept = Read | Poll | Stamp
 
 
 def flatten(operations: Sequence[Operation]) -> Iterator[tuple[Operation, int]]:
-    """Yield the operations in the order in which they run, with how many follow inside a `When`, otherwise 0.
+    """Yield the operations in the order in which they run, each with the number that a `When` contains, otherwise 0.
 
     Raises:
         TypeError: something is not an operation.
-        ValueError: a value is used that no operation before has kept; operations contain themselves.
+        ValueError: a value is used before an operation keeps it; operations contain themselves.
     """
     kept: set[str] = set()
     try:
         flat = list(_flatten(operations))
     except RecursionError as error:
-        raise ValueError("operations are inside of each other without end, or too deeply") from error
+        raise ValueError("operations contain each other without end, or too deeply") from error
     for operation, inside in flat:
         if isinstance(operation, Kept):
             kept.add(operation.name)
@@ -193,20 +331,22 @@ def _flatten(operations: Sequence[Operation]) -> Iterator[tuple[Operation, int]]
 
 
 class NativeProgram:
-    """Operations as C has them.
+    """A program in the form that C runs: `pyuio_operation` in `_native`.
 
     Args:
-        operations: as in `pyuio.program`.
-        stack: what they touch stays until this is undone.
+        operations: those of `pyuio.program`.
+        stack: keeps the mappings and descriptors of their regions until it is closed.
 
     Attributes:
         array, length: the operations in C.
-        names: of the values that they keep, by slot.
-        counters: of what they count, by slot.
+        names: names of the values that they keep, by slot.
+        counters: names of the counters, by slot.
 
     Raises:
-        TypeError: something is no operation.
+        TypeError: something is not an operation.
+        ValueError: a value is used before an operation keeps it; operations contain themselves.
         ClosedError: a region is closed.
+        DeviceRemovedError: the device is gone.
     """
 
     def __init__(self, operations: Sequence[Operation], stack: ExitStack) -> None:
@@ -221,9 +361,9 @@ class NativeProgram:
 
     def _fill(self, native: Any, operation: Operation, inside: int) -> None:
         if isinstance(operation, (Read, Poll, Write, WriteBack)):
-            self._place(native, operation)
+            self._fill_place(native, operation)
         if isinstance(operation, (Read, Poll, Stamp, WriteBack, When)):
-            native.slot = _index(self.names, operation.name)
+            native.slot = _slot(self.names, operation.name)
         if isinstance(operation, Read):
             native.kind = _lib.PYUIO_READ
         elif isinstance(operation, Write):
@@ -242,18 +382,18 @@ class NativeProgram:
         elif isinstance(operation, Unmask):
             native.kind = _lib.PYUIO_UNMASK
         elif isinstance(operation, Count):
-            native.kind, native.slot = _lib.PYUIO_COUNT, _index(self.counters, operation.counter)
+            native.kind, native.slot = _lib.PYUIO_COUNT, _slot(self.counters, operation.counter)
         else:
             raise TypeError(f"a native service does not know {type(operation).__name__}")
 
-    def _place(self, native: Any, operation: Read | Poll | Write | WriteBack) -> None:
+    def _fill_place(self, native: Any, operation: Read | Poll | Write | WriteBack) -> None:
         native.bits = operation.bits
         native.file, native.address = operation.region.reach(operation.offset, self._stack)
-        # What is in the processor's order when it was read: of a port, its bytes are put together as little-endian.
+        # C reads memory in the processor's byte order, and puts the bytes of a port together as little-endian.
         native.swap = operation.region.endian == "big"
 
 
-def _index(names: list[str], name: str) -> int:
+def _slot(names: list[str], name: str) -> int:
     if name not in names:
         names.append(name)
     return names.index(name)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
-from pyuio_drivers.edu import Edu
+from pyuio_drivers.edu import Edu, EduRegisters
 
 from pyuio.latency.interrupts import GRACE, NATIVE, PYTHON, Options, Turn, drain, recipe
 from pyuio.latency.patch_loop import PatchLoop, Records
@@ -84,8 +84,9 @@ class _InPython(ReadingThread):
         super().__init__(options)
 
     def loop(self) -> None:
-        read, registers = self._card.device.interrupt.read, self._card.registers
-        status, acknowledge = Edu.status_offset, Edu.acknowledge_offset
+        read, bar = self._card.device.interrupt.read, self._card.bar
+        status = EduRegisters.interrupt_status.info.offset
+        acknowledge = EduRegisters.acknowledge_interrupt.info.offset
         seen = 0
         while seen < self._count and not self.stop:
             try:
@@ -93,9 +94,9 @@ class _InPython(ReadingThread):
             except TimeoutError:
                 continue
             now = time.monotonic_ns()
-            bits = registers.read32(status)
+            bits = bar.read32(status)
             then = time.monotonic_ns()
-            registers.write32(acknowledge, bits)
+            bar.write32(acknowledge, bits)
             if bits:
                 self._handled.append((now, then, bits))
                 seen += bits.bit_count()

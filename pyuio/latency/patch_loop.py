@@ -15,13 +15,17 @@ from importlib import resources
 from pathlib import Path
 from types import TracebackType
 
-from pyuio_drivers.edu import Edu
+from pyuio_drivers.edu import Edu, EduRegisters
 
 from pyuio.errors import MeasurementError
 from pyuio.kernel.sysfs import PCI_DEVICES
 
 _READY_LIMIT = 30.0  # seconds
 _MEMORY = "/dev/shm"
+
+_STATUS = EduRegisters.interrupt_status.info.offset
+_RAISE = EduRegisters.raise_interrupt.info.offset
+_ACKNOWLEDGE = EduRegisters.acknowledge_interrupt.info.offset
 
 
 class Records:
@@ -144,20 +148,18 @@ class PatchLoop:
 
     def read(self, card: Edu, records: Records, count: int, cpu: int, priority: int) -> Running:
         """Start the loop: it ends after `count` interrupts, and records both times and the status of each."""
-        registers = card.status_offset, card.acknowledge_offset
-        return self._run("read", *self._card(card), records.path, count, *registers, cpu, priority)
+        return self._run("read", *self._card(card), records.path, count, _STATUS, _ACKNOWLEDGE, cpu, priority)
 
     def raise_interrupts(
         self, card: Edu, records: Records, count: int, interval: int, cpu: int, priority: int
     ) -> Running:
         """Get ready to raise interrupts every `interval` ns on average, and to record their times."""
-        registers = card.status_offset, card.raise_offset
         resource = self._card(card)[2]
-        return self._run("raise", resource, records.path, count, *registers, interval, cpu, priority)
+        return self._run("raise", resource, records.path, count, _STATUS, _RAISE, interval, cpu, priority)
 
     def rate(self, card: Edu, records: Records, count: int, cpu: int, priority: int) -> Running:
         """Start to raise, read and acknowledge `count` interrupts in one thread, and record when each was read."""
-        registers = card.status_offset, card.acknowledge_offset, card.raise_offset
+        registers = _STATUS, _ACKNOWLEDGE, _RAISE
         return self._run("rate", *self._card(card), records.path, count, *registers, cpu, priority)
 
     def __enter__(self) -> PatchLoop:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from pyuio_drivers.edu import Edu
+from pyuio_drivers.edu import Edu, EduRegisters
 
 from pyuio.driver import Driver
 from pyuio.latency import closed_loop, environment, open_loop
@@ -131,15 +131,17 @@ class RateMeasurement:
 
     def _loop_of_edu(self, count: int) -> list[int]:
         assert isinstance(self._card, Edu)
-        read, registers, now = self._card.device.interrupt.read, self._card.registers, time.monotonic_ns
-        status, acknowledge, raising = Edu.status_offset, Edu.acknowledge_offset, Edu.raise_offset
+        read, bar, now = self._card.device.interrupt.read, self._card.bar, time.monotonic_ns
+        status = EduRegisters.interrupt_status.info.offset
+        acknowledge = EduRegisters.acknowledge_interrupt.info.offset
+        raising = EduRegisters.raise_interrupt.info.offset
         times = []
         with recipe(self._cpu, self._priority):
             for _ in range(count):
-                registers.write32(raising, 1)
+                bar.write32(raising, 1)
                 read(10)
                 times.append(now())
-                registers.write32(acknowledge, registers.read32(status))
+                bar.write32(acknowledge, bar.read32(status))
         return times
 
     def _loop(self, count: int) -> list[int]:

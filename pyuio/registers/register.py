@@ -413,9 +413,14 @@ class RegisterInfo:
     offset: int
     """Of the register, in bytes from the start of the region, if the map starts there."""
     register: Register = field(repr=False)
-    """The declaration."""
+    """The declaration, or the register that ``info`` was asked of."""
     field: Bits | None = None
     """The field, or None for the whole register."""
+
+    @property
+    def region(self) -> Accesses | None:
+        """What the register is in; None for a declaration, and for a register that only holds a value."""
+        return self.register._region
 
     @property
     def layout(self) -> Layout:

@@ -17,8 +17,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from pyuio_drivers import edu as registers
-from pyuio_drivers.edu import Edu
+from pyuio_drivers.edu import DMA_BUFFER, DMA_REACHABLE, Edu
 
 import pyuio
 from pyuio.claim import binding
@@ -71,7 +70,7 @@ def live(address: str, way: str, stage: str, ready: int) -> None:
             keep.append(service)
             wait = service.read
         if stage == "dma":
-            start_dma(card, registers.DMA_BUFFER, buffer.address, registers.DMA_REACHABLE, to_memory=True)
+            start_dma(card, DMA_BUFFER, buffer.address, DMA_REACHABLE, to_memory=True)
         if stage == "realtime":
             keep.append(pyuio.realtime(interrupt=device, cpus=max(os.sched_getaffinity(0))))
             wait = device.interrupt.read

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import IO, ClassVar, NoReturn
 
 import typer
-from pyuio_drivers import edu
-from pyuio_drivers.edu import Edu
+from pyuio_drivers.edu import Direction, Edu
 
 import pyuio
 from pyuio import cli
@@ -148,10 +147,17 @@ def set_aside_what_the_card_reaches() -> None:
 
 def start_dma(card: Edu, source: int, destination: int, count: int, to_memory: bool) -> None:
     """Start a transfer of an edu card and do not wait for its end."""
-    card.registers.write64(edu.DMA_SOURCE, source)
-    card.registers.write64(edu.DMA_DESTINATION, destination)
-    card.registers.write64(edu.DMA_COUNT, count)
-    card.registers.write64(edu.DMA_COMMAND, edu.DMA_START | (edu.DMA_TO_MEMORY * to_memory))
+    card.registers.dma_source.write(source)
+    card.registers.dma_destination.write(destination)
+    card.registers.dma_count.write(count)
+    with card.registers.dma_command.change(0) as command:
+        command.start = True
+        command.direction = Direction.TO_MEMORY if to_memory else Direction.FROM_MEMORY
+
+
+def wait_for_dma(card: Edu) -> None:
+    """Wait until the card's transfer has ended."""
+    card.registers.dma_command.poll(lambda command: not command.start, PATIENCE)
 
 
 def raise_and_wait(card: Edu, bits: int = 1) -> None:

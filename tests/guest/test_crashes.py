@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pyuio_drivers.edu import RAISE_INTERRUPT, Edu
+from pyuio_drivers.edu import Edu, EduRegisters
 
 import pyuio
 from pyuio.claim import binding, binding_record
@@ -118,7 +118,7 @@ def test_an_interrupt_that_comes_before_the_next_driver(address: str, crash: Cra
         before = node.event_count
         assert not command_register(address) & INTERRUPT_DISABLE
         with Region(PCI_DEVICES / address / "resource0", 1 << 20) as bar:
-            bar.write32(RAISE_INTERRUPT, 1)  # and nobody acknowledges it
+            EduRegisters(bar).raise_interrupt.write(1)  # and nobody acknowledges it
             wait_until(lambda: bool(command_register(address) & INTERRUPT_DISABLE))
         assert node.event_count == before + 1
     finally:

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyuio_drivers import edu as registers
-from pyuio_drivers.edu import DMA_REACHABLE, Edu
+from pyuio_drivers.edu import DMA_BUFFER, DMA_REACHABLE, Edu
 
 import pyuio
 from pyuio.kernel.hugepages import hugepages
 from pyuio.kernel.sysfs import PCI_DEVICES
-from tests.guest.support import BUS_MASTER, EDU, Cards, command_register, forked, start_dma
+from tests.guest.support import BUS_MASTER, EDU, Cards, command_register, forked, start_dma, wait_for_dma
 
 pytestmark = pytest.mark.usefixtures("reachable")
 
@@ -85,9 +84,9 @@ def test_nothing_makes_the_card_end_its_machine(card: Edu) -> None:
 def test_a_driver_waits_for_what_another_left_running(edu: str) -> None:
     with pyuio.open(edu, bind=True) as device:
         first = Edu(device)
-        start_dma(first, registers.DMA_BUFFER, device.dma.alloc(64).address, 64, to_memory=True)
+        start_dma(first, DMA_BUFFER, device.dma.alloc(64).address, 64, to_memory=True)
         second = Edu(device)
-        assert not second.registers.read32(registers.DMA_COMMAND) & registers.DMA_START
+        assert not second.registers.dma_command.start
 
 
 # -- addresses --
@@ -128,8 +127,8 @@ def test_the_card_cuts_what_is_above_its_mask(card: Edu) -> None:
     # machine. The whole one is beyond all memory, should a card not cut it.
     with card.device.dma.alloc(4096) as buffer:
         assert buffer.address & LOW == buffer.address
-        start_dma(card, registers.DMA_BUFFER, buffer.address | 1 << 40, 4, to_memory=True)
-        card.registers.poll32(registers.DMA_COMMAND, registers.DMA_START, 0, 2.0)
+        start_dma(card, DMA_BUFFER, buffer.address | 1 << 40, 4, to_memory=True)
+        wait_for_dma(card)
         assert bytes(buffer[:4]) == b"good"
 
 
@@ -150,8 +149,8 @@ def test_a_card_that_reaches_all_memory(cards: Cards) -> None:
         # Or else the card cuts addresses, and would now write to somebody else's memory.
         assert card.from_device(5) == b"above"
         buffer.zero()
-        start_dma(card, registers.DMA_BUFFER, buffer.address + 100, 5, to_memory=True)
-        card.registers.poll32(registers.DMA_COMMAND, registers.DMA_START, 0, 2.0)
+        start_dma(card, DMA_BUFFER, buffer.address + 100, 5, to_memory=True)
+        wait_for_dma(card)
         assert bytes(buffer[100:105]) == b"above"
 
 

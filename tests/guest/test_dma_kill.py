@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pyuio_drivers import edu as registers
-from pyuio_drivers.edu import Edu
+from pyuio_drivers.edu import DMA_BUFFER, DMA_REACHABLE, Edu
 
 from pyuio.claim import binding
 from pyuio.dma import Dma
@@ -31,7 +30,7 @@ def bound(edu: str) -> Iterator[str]:
     undo = binding.bind(edu)
     set_aside_what_the_card_reaches()
     with Edu.open(edu) as card:
-        card.to_device(b"\xee" * registers.DMA_REACHABLE)
+        card.to_device(b"\xee" * DMA_REACHABLE)
     try:
         yield edu
         Edu.open(edu).close()  # waits for what a killed driver left there: the next test may switch bus mastering on
@@ -49,7 +48,7 @@ def killed(address: str) -> int:
             card = Edu.open(address)
             buffer = card.device.dma.alloc(4096)
             assert buffer.page.huge is not None  # whose next owner is known
-            start_dma(card, registers.DMA_BUFFER, buffer.address, registers.DMA_REACHABLE, to_memory=True)
+            start_dma(card, DMA_BUFFER, buffer.address, DMA_REACHABLE, to_memory=True)
             os.write(writing, buffer.address.to_bytes(8, "little"))
             signal.pause()
         os._exit(1)

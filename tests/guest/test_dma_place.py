@@ -9,13 +9,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from pyuio_drivers import edu as registers
-from pyuio_drivers.edu import Edu
+from pyuio_drivers.edu import DMA_BUFFER, Edu
 
 import pyuio
 from pyuio.dma import Dma
 from pyuio.kernel.hugepages import hugepages
-from tests.guest.support import Later, start_dma, wait_until
+from tests.guest.support import Later, start_dma, wait_for_dma, wait_until
 
 
 @pytest.mark.usefixtures("reachable")
@@ -27,7 +26,7 @@ def test_fork_during_a_transfer(card: Edu) -> None:
     view = memoryview(buffer)
     for _ in range(5):
         buffer.zero()
-        start_dma(card, registers.DMA_BUFFER, buffer.address, 64, to_memory=True)
+        start_dma(card, DMA_BUFFER, buffer.address, 64, to_memory=True)
         child = os.fork()
         if child == 0:
             refused = 0
@@ -41,9 +40,9 @@ def test_fork_during_a_transfer(card: Edu) -> None:
             finally:
                 os._exit(0 if refused == 2 else 1)
         buffer[63] = 0  # a write after the fork: were the page private, this would go to a copy
-        outlasted_the_fork = bool(card.registers.read32(registers.DMA_COMMAND) & registers.DMA_START)
+        outlasted_the_fork = card.registers.dma_command.start
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        card.registers.poll32(registers.DMA_COMMAND, registers.DMA_START, 0, 2.0)
+        wait_for_dma(card)
         buffer.verify()
         if outlasted_the_fork:
             assert bytes(buffer) == data

@@ -8,8 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from pyuio_drivers import edu as registers
-from pyuio_drivers.edu import Edu
+from pyuio_drivers.edu import Edu, EduRegisters, Interrupts
 
 import pyuio
 from tests.guest.support import EDU, Cards, forked
@@ -34,7 +33,7 @@ def test_factorials(card: Edu) -> None:
 
 def test_factorial_after_a_stray_interrupt(card: Edu) -> None:
     """An interrupt that something else raised is acknowledged, and not taken for the factorial's."""
-    for bits in (0x10, registers.INTERRUPT_FACTORIAL):
+    for bits in (0x10, Interrupts.factorial.mask):
         for number in range(13):
             card.raise_interrupt(bits)
             assert card.factorial_by_interrupt(number) == math.factorial(number)
@@ -50,7 +49,7 @@ def test_bad_factorials_never_reach_the_card(card: Edu) -> None:
             card.factorial_by_interrupt(number)
     with pytest.raises(TypeError):
         card.factorial("5")  # type: ignore[arg-type]
-    assert card.registers.read32(registers.FACTORIAL) == 120
+    assert card.registers.factorial.read() == 120
 
 
 def test_waiting_without_an_interrupt(card: Edu) -> None:
@@ -61,12 +60,13 @@ def test_waiting_without_an_interrupt(card: Edu) -> None:
 
 def test_is_left_quiet(edu: str) -> None:
     with Edu.open(edu) as card:
-        card.registers.write32(registers.STATUS, registers.STATUS_INTERRUPT_AFTER_FACTORIAL)
+        card.registers.status.interrupt_after_factorial = True
         card.raise_interrupt(0xFF)
     card.close()
     with pyuio.open(edu, bind=True) as device:
-        assert device.bar(0).read32(registers.INTERRUPT_STATUS) == 0
-        assert device.bar(0).read32(registers.STATUS) == 0
+        registers = EduRegisters(device.bar(0))
+        assert registers.interrupt_status.read() == 0
+        assert registers.status.read() == 0
 
 
 def test_is_closed_after_an_exception(edu: str) -> None:

@@ -17,19 +17,19 @@ from tests.access_trap import Access, Trap, build, needs_trap
 @pytest.fixture
 def trap(card: Edu, tmp_path: Path) -> Trap:
     """Records each access to the first page of the BAR, which has all registers, and lets the card have it."""
-    assert isinstance(card.registers, Region)
-    return Trap(card.registers._mmio.mapping, build(tmp_path))
+    assert isinstance(card.bar, Region)
+    return Trap(card.bar._mmio.mapping, build(tmp_path))
 
 
 def test_identification(card: Edu) -> None:
-    identification = card.named.identification.snapshot()
+    identification = card.registers.identification.snapshot()
     assert (identification.major, identification.minor, identification.card) == (1, 0, 0x00ED)
-    assert card.named.identification.major == 1
-    assert str(card.named.identification).startswith("identification = 0x010000ed\n  major[31:24] = 1\n")
+    assert card.registers.identification.major == 1
+    assert str(card.registers.identification).startswith("identification = 0x010000ed\n  major[31:24] = 1\n")
 
 
 def test_what_the_card_does_is_seen_by_name(card: Edu) -> None:
-    registers = card.named
+    registers = card.registers
     registers.liveness.write(0x12345678)
     assert registers.liveness.read() == 0xEDCBA987
     registers.factorial.write(10)
@@ -37,10 +37,10 @@ def test_what_the_card_does_is_seen_by_name(card: Edu) -> None:
     assert registers.factorial.read() == math.factorial(10)
     registers.status.interrupt_after_factorial = True
     assert registers.status.interrupt_after_factorial
-    assert card.registers.read32(0x20) == 0x80
+    assert card.bar.read32(0x20) == 0x80
     with registers.status.change() as status:
         status.interrupt_after_factorial = False
-    assert card.registers.read32(0x20) == 0
+    assert card.bar.read32(0x20) == 0
     with registers.raise_interrupt.change(0) as raised:
         raised.factorial = True
         raised.dma = True
@@ -54,7 +54,7 @@ def test_what_the_card_does_is_seen_by_name(card: Edu) -> None:
 
 
 def test_what_is_refused_leaves_the_card_alone(card: Edu) -> None:
-    registers = card.named
+    registers = card.registers
     with pytest.raises(RegisterAccessError, match="interrupt_status is read-only"):
         registers.interrupt_status.write(0)
     with pytest.raises(RegisterAccessError, match=r"status\.computing is read-only"):
@@ -68,7 +68,7 @@ def test_what_is_refused_leaves_the_card_alone(card: Edu) -> None:
 
 @needs_trap
 def test_one_access_of_the_declared_width(card: Edu, trap: Trap) -> None:
-    registers = card.named
+    registers = card.registers
 
     def write(offset: int, bits: int) -> Access:
         return Access("write", offset, bits)
@@ -102,15 +102,15 @@ def test_one_access_of_the_declared_width(card: Edu, trap: Trap) -> None:
 @needs_trap
 def test_printing_them_all_reads_each_readable_one_once(card: Edu, trap: Trap) -> None:
     readable = [Access("read", one.offset, one.width) for one in EduRegisters.walk() if one.readable]
-    assert trap.record(str, card.named) == readable
-    text = str(card.named)
+    assert trap.record(str, card.registers) == readable
+    text = str(card.registers)
     assert "0x0000 identification = 0x010000ed major=1 minor=0 card=0xed" in text
     assert "0x0060 raise_interrupt = write-only" in text
 
 
 def test_what_is_found_by_text_reads_and_writes_the_card(card: Edu) -> None:
     found = Edu.register_maps[0].find("status.interrupt_after_factorial")
-    found.write(card.registers, 1)
-    assert found.read(card.registers) == 1
-    assert card.named.status.interrupt_after_factorial
-    assert EduRegisters.find("identification.major").read(card.registers) == 1
+    found.write(card.bar, 1)
+    assert found.read(card.bar) == 1
+    assert card.registers.status.interrupt_after_factorial
+    assert EduRegisters.find("identification.major").read(card.bar) == 1

@@ -88,7 +88,7 @@ def test_a_child_can_use_nothing_and_end_nothing(cards: Cards, later: Later) -> 
         pyuio.Hotplug() as hotplug,
         pyuio.realtime(heap=0, freeze_garbage=False) as tuned,
     ):
-        device, bar = card.device, card.registers
+        device, bar = card.device, card.bar
         config, interrupt, dma = device.config, device.interrupt, device.dma
         buffer, pool = dma.alloc(4096, mask=ALL_ADDRESSES), dma.pool(2, 64, mask=ALL_ADDRESSES)  # for no transfer
         buffer[:4] = b"mine"

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from pyuio_drivers.edu import RAISE_INTERRUPT, Edu
+from pyuio_drivers.edu import Edu, EduRegisters
 
 import pyuio
 from pyuio.claim import binding
@@ -157,7 +157,7 @@ def test_a_kernel_driver_with_no_way_of_masking(edu: str) -> None:
             assert repr(interrupt).endswith("masked not at all, 0 read>")
             interrupt.mask()
             assert not interrupt.masked
-            device.bar(0).write32(RAISE_INTERRUPT, 1)
+            EduRegisters(device.bar(0)).raise_interrupt.write(1)
             with pytest.raises(TimeoutError, match=r"has no irqcontrol.*'Disabling IRQ'.*bind uio_pci_generic"):
                 interrupt.read(1)
     finally:
@@ -175,7 +175,7 @@ def test_the_end_of_the_process_masks_nothing_and_the_next_one_copes(edu: str) -
     def program() -> None:
         device = pyuio.open(edu)
         device.interrupt.unmask()
-        device.bar(0).write32(RAISE_INTERRUPT, 1)
+        EduRegisters(device.bar(0)).raise_interrupt.write(1)
         os.kill(os.getpid(), signal.SIGKILL)
 
     try:

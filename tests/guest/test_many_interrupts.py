@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from pyuio_drivers.edu import RAISE_INTERRUPT, Edu
+from pyuio_drivers.edu import Edu
 
 import pyuio
 from tests.guest.support import PATIENCE, wait_until
@@ -35,7 +35,7 @@ class Raiser:
             while self.acknowledged[bit] != self.raised[bit]:
                 pass
             self.raised[bit] += 1
-            self._card.registers.write32(RAISE_INTERRUPT, 1 << bit)
+            self._card.registers.raise_interrupt.write(1 << bit)
 
     def __enter__(self) -> Raiser:
         self._thread.start()

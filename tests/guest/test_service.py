@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pyuio_drivers import edu as registers
-from pyuio_drivers.edu import Edu
+from pyuio_drivers.edu import Edu, EduRegisters, Status
 
 import pyuio
 from pyuio.program import Count, Poll, Read, Stamp, Unmask, When, Write, WriteBack
@@ -37,25 +36,25 @@ def service_threads() -> int:
 
 
 def test_every_operation(card: Edu) -> None:
-    bar = card.registers
+    registers, bar = card.registers, card.bar
     program = [
-        Read("status", bar, registers.INTERRUPT_STATUS),
+        Read("status", registers.interrupt_status),
         Stamp("read"),
-        When("status", 0xF, 0x1, [Count("ones"), Write(bar, registers.LIVENESS, 0x1234), Read("alive", bar, 4)]),
+        When("status", 0xF, 0x1, [Count("ones"), Write(registers.liveness, 0x1234), Read("alive", bar, 4)]),
         When(
             "status",
             0xF,
             0x2,
             [
-                Write(bar, registers.FACTORIAL, 5),
-                Poll("computing", bar, registers.STATUS, registers.STATUS_COMPUTING, 0, 1.0),
-                Read("factorial", bar, registers.FACTORIAL),
-                When("factorial", 0xFFFFFFFF, 0, [Write(bar, registers.LIVENESS, 1)]),
+                Write(bar, 0x08, 5),
+                Poll("computing", bar, 0x20, 0x01, 0, 1.0),
+                Read("factorial", registers.factorial),
+                When("factorial", 0xFFFFFFFF, 0, [Write(bar, 0x04, 1)]),
             ],
         ),
-        When("status", 0xF, 0x4, [Poll("never", bar, registers.STATUS, registers.STATUS_COMPUTING, 1, 0.001)]),
-        WriteBack("status", bar, registers.ACKNOWLEDGE_INTERRUPT, mask=0xF),
-        WriteBack("status", bar, registers.ACKNOWLEDGE_INTERRUPT),
+        When("status", 0xF, 0x4, [Poll("never", registers.status, mask=Status.computing, value=1, timeout=0.001)]),
+        WriteBack("status", registers.acknowledge_interrupt, mask=0xF),
+        WriteBack("status", bar, 0x64),
         Unmask(),
         Count("all"),
         Stamp("done"),
@@ -73,31 +72,31 @@ def test_every_operation(card: Edu) -> None:
     assert one["alive"] == 0x1234 ^ 0xFFFFFFFF
     assert two["alive"] == 0 == one["factorial"]
     assert two["factorial"] == math.factorial(5)
-    assert two["computing"] & registers.STATUS_COMPUTING == 0
+    assert two["computing"] & Status.computing.mask == 0
     for event in events:
         assert event.time <= event.values["read"] < event.values["done"]
 
 
 def test_write_back_with_a_mask(card: Edu) -> None:
-    bar = card.registers
+    registers = card.registers
     program = [
-        Read("status", bar, registers.INTERRUPT_STATUS),
-        WriteBack("status", bar, registers.LIVENESS, mask=0xFF),
-        Write(bar, registers.ACKNOWLEDGE_INTERRUPT, 0xFFFFFFFF),
+        Read("status", registers.interrupt_status),
+        WriteBack("status", registers.liveness, mask=0xFF),
+        Write(registers.acknowledge_interrupt, 0xFFFFFFFF),
     ]
     with pyuio.Service(card.device.interrupt, program) as service:
         raise_interrupt(card, 0xABCD)
         assert service.read(5)[0].values == {"status": 0xABCD}
-    assert bar.read32(registers.LIVENESS) == 0xCD ^ 0xFFFFFFFF
+    assert registers.liveness.read() == 0xCD ^ 0xFFFFFFFF
 
 
 def test_registers_of_the_other_byte_order(device: pyuio.Device) -> None:
-    little, big = device.bar(0), device.bar(0, endian="big")
+    little, big = EduRegisters(device.bar(0)), EduRegisters(device.bar(0, endian="big"))
     program = [
-        Write(big, registers.LIVENESS, 0x12345678),
-        Read("big", big, registers.LIVENESS),
-        Read("little", little, registers.LIVENESS),
-        Write(little, registers.ACKNOWLEDGE_INTERRUPT, 0xFFFFFFFF),
+        Write(big.liveness, 0x12345678),
+        Read("big", big.liveness),
+        Read("little", little.liveness),
+        Write(little.acknowledge_interrupt, 0xFFFFFFFF),
     ]
     with pyuio.Service(device.interrupt, program) as service:
         raise_interrupt(Edu(device), 1)
@@ -157,7 +156,7 @@ def test_more_events_than_are_taken_at_once(card: Edu) -> None:
 
 def test_events_that_come_faster_than_they_are_taken(card: Edu) -> None:
     """A program that raises the next interrupt itself: each read ends, and what did not fit is told."""
-    program = [*card.acknowledge_program(), Write(card.registers, registers.RAISE_INTERRUPT, 1)]
+    program = [*card.acknowledge_program(), *card.trigger_program()]
     with pyuio.Service(card.device.interrupt, program, capacity=64) as service:
         card.raise_interrupt()
         taken = lost = 0
@@ -187,7 +186,7 @@ def test_it_can_be_waited_for_with_other_things(card: Edu) -> None:
 def test_a_function_in_place_of_the_program(card: Edu, tmp_path: Path) -> None:
     library, function = service_handler.load(tmp_path)
     stack = contextlib.ExitStack()
-    _, base = card.registers.reach(0, stack)
+    _, base = card.bar.reach(0, stack)
     names = ("status", "sum")
     with pyuio.Service(card.device.interrupt, handler=function, context=base, names=names) as service:
         raise_interrupt(card, 3)
@@ -301,7 +300,7 @@ def test_no_thread_to_be_had_leaves_the_interrupt_free(card: Edu, monkeypatch: p
 
 def test_a_bar_that_is_closed_meanwhile_stays_mapped_for_it(card: Edu) -> None:
     with pyuio.Service(card.device.interrupt, card.acknowledge_program()) as service:
-        card.registers.close()
+        card.bar.close()
         again = Edu(card.device)
         raise_interrupt(again, 2)
         assert service.read(5)[0].values == {"status": 2}
@@ -317,7 +316,7 @@ def test_no_interrupt_no_service(cards: Cards) -> None:
 
 
 def test_programs_that_are_none(card: Edu) -> None:
-    bar, interrupt = card.registers, card.device.interrupt
+    bar, interrupt = card.bar, card.device.interrupt
     wrong: tuple[tuple[type[Exception], Callable[[], object]], ...] = (
         (ValueError, lambda: pyuio.Service(interrupt, [WriteBack("status", bar, 0)])),
         (ValueError, lambda: pyuio.Service(interrupt, [When("status", 1, 1, [])])),

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Run in a guest by test_hugepages.py: DMA memory from the hugepage of 1 GiB that was set aside at boot."""
 
-from pyuio_drivers import edu
-from pyuio_drivers.edu import Edu
+from pyuio_drivers.edu import DMA_BUFFER, Edu
 
 import pyuio
 from pyuio.dma.allocator import ALL_ADDRESSES
 from pyuio.kernel.hugepages import hugepages
-from tests.guest.support import start_dma, wait_until
+from tests.guest.support import start_dma, wait_for_dma
 
 small, large = hugepages()
 assert (small.size, large.size) == (2 << 20, 1 << 30)
@@ -29,11 +28,11 @@ with Edu.open(address) as card:
         border = (2 << 20) - 50
         buffer[border : border + 100] = bytes(range(100))
         for source, destination, to_memory in (
-            (buffer.address + border, edu.DMA_BUFFER, False),
-            (edu.DMA_BUFFER, other.address + border, True),
+            (buffer.address + border, DMA_BUFFER, False),
+            (DMA_BUFFER, other.address + border, True),
         ):
             start_dma(card, source, destination, 100, to_memory)
-            wait_until(lambda: not card.registers.read64(edu.DMA_COMMAND) & edu.DMA_START)
+            wait_for_dma(card)
         assert bytes(other[border : border + 100]) == bytes(range(100))
         assert not any(bytes(other[:border]))
         with dma.alloc(100) as little:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from pyuio_drivers.edu import LIVENESS, Edu
+from pyuio_drivers.edu import Edu, EduRegisters
 
 import pyuio
 from pyuio.inspect.inspection import Inspection
@@ -35,6 +35,7 @@ from pyuio.region import Region
 PORTS = ("0000:00:10.0", "0000:00:11.0", "0000:00:12.0")  # with a card behind each: card0, card1, card2
 ROOT_BUS = ("0000:00:18.0", "0000:00:19.0", "0000:00:1a.0")  # cards on the root bus: root0, root1, root2
 ENDS = ("device_del", "remove", "unbind")
+LIVENESS = EduRegisters.liveness.info.offset
 NEVER = 0x0BAD0BAD  # what the liveness register does not read as
 LIMIT = 30  # seconds for what ends within one
 
@@ -69,11 +70,11 @@ def serve(card: Edu) -> object:
 
 
 def poll32(card: Edu) -> object:
-    return card.registers.poll32(LIVENESS, 0xFFFFFFFF, NEVER, None)
+    return card.bar.poll32(LIVENESS, 0xFFFFFFFF, NEVER, None)
 
 
 def poll_by_name(card: Edu) -> object:
-    return card.named.liveness.poll(lambda register: register.read() == NEVER, None)
+    return card.registers.liveness.poll(lambda register: register.read() == NEVER, None)
 
 
 # Each list on a card of its own, as a service, or the end of a transfer, has the interrupt to itself.
@@ -124,7 +125,7 @@ class Waiting(threading.Thread):
 
 def uses(card: Edu) -> dict[str, Callable[[], object]]:
     """Every way to use a card, all of which must refuse once it is gone."""
-    bar, device, named = card.registers, card.device, card.named
+    bar, device, named = card.bar, card.device, card.registers
     assert isinstance(bar, Region)
     found: dict[str, Callable[[], object]] = {}
     for bits in (8, 16, 32, 64):
@@ -170,7 +171,7 @@ def unrefused(card: Edu) -> list[str]:
 def refusal(card: Edu) -> str:
     """Return what a read of the interrupt, and then of a register, raises."""
     names = []
-    uses: list[Callable[[], object]] = [lambda: card.device.interrupt.read(0), lambda: card.registers.read32(0)]
+    uses: list[Callable[[], object]] = [lambda: card.device.interrupt.read(0), lambda: card.bar.read32(0)]
     for use in uses:
         try:
             names.append(str(use()))
@@ -250,7 +251,7 @@ def opened(addresses: list[str]) -> Iterator[list[Edu]]:
         cards = []
         for address in addresses:
             card = stack.enter_context(Edu(pyuio.open(address, bind=True)))
-            card.registers.write32(LIVENESS, 0x12345678)  # so that nothing reads as 0
+            card.registers.liveness.write(0x12345678)  # so that nothing reads as 0
             cards.append(card)
         yield cards
 

@@ -26,7 +26,8 @@ from tests.guest.support import (
     wait_until,
 )
 
-RAISE, ACKNOWLEDGE = edu_driver.Edu.raise_offset, edu_driver.Edu.acknowledge_offset
+RAISE = edu_driver.EduRegisters.raise_interrupt.info.offset
+ACKNOWLEDGE = edu_driver.EduRegisters.acknowledge_interrupt.info.offset
 
 
 @pytest.fixture
