@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A driver for a 16550 serial port on PCI, such as QEMU's ``-device pci-serial``: a file-like object, as pyserial's is.
 
-The data sheet is National Semiconductor's PC16550D, June 1995; "section" below is one of its. What is received is taken
-out of the port's FIFO of 16 bytes by a `pyuio.Service`, in C, however busy Python is.
+The data sheet is National Semiconductor's PC16550D, June 1995; a "section" named below is in it. A `pyuio.Service`, in
+C, takes received bytes out of the port's FIFO of 16 bytes, however busy Python is.
 """
 
 from __future__ import annotations
@@ -14,9 +14,18 @@ import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from pyuio_drivers import serial16550_registers as uart
+from pyuio_drivers.serial16550_registers import (
+    FIFO_SIZE,
+    InterruptEnable,
+    InterruptId,
+    InterruptIdentification,
+    LineStatus,
+    Serial16550Registers,
+    Trigger,
+)
+from pyuio_drivers.serial_line import Line
 from pyuio_drivers.serial_received import Received
 
 from pyuio import ClosedError, Device, DeviceTimeoutError, Driver, Event, OverrunError, Service
@@ -25,85 +34,96 @@ from pyuio.program import Operation, Read, When, Write
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-# Interrupts whose bytes nobody has read yet, of 1 to 16 bytes each.
+# The service's ring holds so many interrupts, of 1 to 16 bytes each, whose bytes nobody has read yet.
 RECEIVED_INTERRUPTS = 4096
 
-# What an event calls the bytes of one interrupt, and the status of each.
-_NAMES = [(f"status {number}", f"byte {number}") for number in range(uart.FIFO_SIZE)]
+# Names that an event has for the bytes of one interrupt, and for the status of each.
+_NAMES = [(f"status {number}", f"byte {number}") for number in range(FIFO_SIZE)]
+
+_ENABLE_ALL = (
+    InterruptEnable.erbfi.mask | InterruptEnable.etbei.mask | InterruptEnable.elsi.mask | InterruptEnable.edssi.mask
+)
+_THR = Serial16550Registers.thr.info.offset
 
 
 class WriteTimeoutError(DeviceTimeoutError):
-    """Not all could be written in time; `written` bytes of it were."""
+    """The data could not all be written in time; `written` bytes of it were."""
 
     written = 0
 
 
-class Serial16550(uart.Line, Driver, io.RawIOBase):
-    """A serial port on an open device: 9600 baud, 8 bits, no parity, 1 stop bit at first; RTS and DTR on.
+class Serial16550(Line, Driver, io.RawIOBase):
+    """A serial port on an open device, at first with 9600 baud, 8 bits, no parity, 1 stop bit, RTS and DTR on.
 
     One thread may read while another one writes. Methods and attributes are those of pyserial's ``Serial``.
 
     Attributes:
         timeout: seconds that `read` waits, None for ever, 0 not at all.
         write_timeout: seconds that `write` and `flush` wait, None for ever.
-        rtscts: send only while the other end says, by CTS, that it is ready.
+        rtscts: send only while CTS is on, by which the other end says that it is ready.
 
     Raises:
-        ValueError: the device is another one, or has no FIFOs.
+        ValueError: the device is of another kind, or has no FIFOs.
     """
 
     ids = ("1b36:0002",)  # QEMU's, docs/specs/pci-serial in its sources
+    register_maps: ClassVar = {0: Serial16550Registers}
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
         self.timeout: float | None = None
         self.write_timeout: float | None = None
         self.rtscts = False
-        self.registers = device.bar(0)
+        self.bar = device.bar(0)
+        self.registers = Serial16550Registers(self.bar)
         self._service: Service | None = None
         self._changed = threading.Condition()
-        self._reader: int | None = None  # the thread that reads the events, for all
+        self._reader: int | None = None  # the thread that reads the service's events, for all that wait
         self._stopping = False
         self._received = Received(device.name)
-        self._filled = 0  # bytes last put into the transmitter's FIFO, if it has not been empty since
+        self._filled = 0  # bytes last put into the transmitter's FIFO; 0 once it has been empty
         self.quiet()
-        self.registers.write8(uart.LINE_CONTROL, 8 - 5)
-        self._reset_fifos(uart.FIFO_RESET_RECEIVER | uart.FIFO_RESET_TRANSMITTER)
-        if self.registers.read8(uart.INTERRUPT_IDENTIFICATION) & uart.FIFOS_ENABLED != uart.FIFOS_ENABLED:
+        with self.registers.lcr.change(0) as lcr:
+            lcr.wls = 8 - 5
+        self._reset_fifos(receiver=True, transmitter=True)
+        if self.registers.iir.snapshot().fifos_enabled != 3:
             raise ValueError(f"{device.name} has no FIFOs that work: it is older than the 16550A")
         self._set_divisor(self._baudrate)
-        self.registers.write8(uart.MODEM_CONTROL, uart.MODEM_DTR | uart.MODEM_RTS | uart.MODEM_OUT2)
+        with self.registers.mcr.change(0) as mcr:
+            mcr.dtr = mcr.rts = mcr.out2 = True
         self._start()
 
     # ---- Interrupts ----
 
     def _program(self) -> list[Operation]:
-        """What C does at each interrupt: acknowledge it, and take what was received with the status of each byte."""
+        """Return what C does at each interrupt: acknowledge it, and take received bytes, with the status of each."""
+        registers = self.registers
         operations: list[Operation] = []
         for status_name, byte_name in reversed(_NAMES):
-            # The status of a byte is there until the byte is read, section 8.4.
-            status = Read(status_name, self.registers, uart.LINE_STATUS, 8)
-            byte = Read(byte_name, self.registers, uart.RECEIVER_BUFFER, 8)
-            operations = [status, When(status_name, uart.DATA_READY, uart.DATA_READY, [byte, *operations])]
-        identification = Read("identification", self.registers, uart.INTERRUPT_IDENTIFICATION, 8)
-        modem = Read("modem", self.registers, uart.MODEM_STATUS, 8)
-        changed = When("identification", uart.IDENTIFIED, uart.IDENTIFIED_MODEM_STATUS, [modem])
-        return [identification, changed, *operations]
+            # LSR has the status of a byte until the byte is read, section 8.4.
+            more = When(status_name, LineStatus.dr, True, [Read(byte_name, registers.rbr), *operations])
+            operations = [Read(status_name, registers.lsr), more]
+        identify = Read("identification", registers.iir)
+        modem = Read("modem", registers.msr)
+        changed = When("identification", InterruptIdentification.interrupt_id, InterruptId.MODEM_STATUS, [modem])
+        return [identify, changed, *operations]
 
     def _start(self) -> None:
-        self._filled = uart.FIFO_SIZE  # until the interrupt, which comes at once where it is empty, says otherwise
+        # The FIFO counts as full until the interrupt of an empty one, which comes at once if it is empty already.
+        self._filled = FIFO_SIZE
         self._service = Service(self.device.interrupt, self._program(), capacity=RECEIVED_INTERRUPTS)
-        self.registers.write8(uart.INTERRUPT_ENABLE, uart.ENABLE_ALL)
+        self.registers.ier.write(_ENABLE_ALL)
 
     def _stop(self) -> None:
-        """Stop the interrupts, and take what came until then. The condition is held."""
+        """Stop the service, and take the bytes that came until then. The caller holds the condition."""
         service = self._service
         if service is None:
             return
         self._stopping = True
         try:
             service.stop()
-            while self._reader not in (None, threading.get_ident()):  # not for itself, as in a signal handler
+            # In a signal handler the reader is this thread, which must not wait for itself.
+            while self._reader not in (None, threading.get_ident()):
                 self._changed.wait()
             with contextlib.suppress(ClosedError):
                 while True:
@@ -116,10 +136,10 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
 
     @contextlib.contextmanager
     def _stopped(self) -> Iterator[None]:
-        """Keeps C from the registers meanwhile."""
+        """Keep the service from the registers in the block."""
         with self._changed:
             self._require_service()
-            self.registers.write8(uart.INTERRUPT_ENABLE, 0)
+            self.registers.ier.write(0)
             self._stop()
             try:
                 yield
@@ -132,7 +152,7 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
         return self._service
 
     def _wait(self, deadline: float | None) -> bool:
-        """Wait for something to happen, with the condition held; return whether it did before the deadline."""
+        """Wait for an event, with the condition held; return whether one came before the deadline."""
         service = self._require_service()
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if self._reader is not None or self._stopping:
@@ -168,20 +188,20 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
             return
         for event in events:
             values = event.values
-            if values["identification"] & uart.IDENTIFIED == uart.IDENTIFIED_TRANSMITTER_EMPTY:
+            if InterruptIdentification.interrupt_id.extract(values["identification"]) == InterruptId.THR_EMPTY:
                 self._filled = 0
             self._received.add((values[status], values[byte]) for status, byte in _NAMES)
 
     # ---- Reading ----
 
     def read(self, size: int = 1, /) -> bytes:
-        """Return `size` bytes; fewer when `timeout` has passed, or when an error follows them, which is raised next.
+        """Return `size` bytes; fewer if `timeout` has passed, or if an error follows them, which the next call raises.
 
         Raises:
-            LineError: the port reports an error at this place of what was received; the next call goes on after it.
-            ClosedError: the port is closed, before or meanwhile.
+            LineError: the port reported an error at this place among the bytes; the next call goes on after it.
+            ClosedError: the port was closed, before the call or during it.
             DeviceRemovedError: the device is gone.
-            ValueError: a negative size.
+            ValueError: the size is negative.
         """
         if size < 0:
             raise ValueError(f"a serial port has no end: the size is 0 or more, not {size}")
@@ -198,36 +218,36 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
         return bytes(taken)
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Read into a buffer, as `read` does, and return how many bytes."""
+        """Read into a buffer, as `read` does, and return the number of bytes."""
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))
         view[: len(data)] = data
         return len(data)
 
     def read_all(self) -> bytes:
-        """Return what has been received, without waiting."""
+        """Return all bytes received so far, without waiting."""
         return self.read(self.in_waiting)
 
     @property
     def in_waiting(self) -> int:
-        """Bytes that were received and not read yet."""
+        """Number of bytes that were received and not read yet."""
         with self._changed:
             self._wait(0)
             return self._received.waiting
 
     def reset_input_buffer(self) -> None:
-        """Drop what was received, errors included."""
+        """Drop the bytes that were received, and errors."""
         with self._stopped():
-            self._reset_fifos(uart.FIFO_RESET_RECEIVER)
+            self._reset_fifos(receiver=True)
             self._received.clear()
 
     # ---- Writing ----
 
     def write(self, data: Buffer, /) -> int:
-        """Write all of `data`, and return its length; the last 16 bytes may still be on their way.
+        """Write all of `data`, and return its length. The last 16 bytes may not be sent yet: see `flush`.
 
         Raises:
-            WriteTimeoutError: it took longer than `write_timeout`; nobody takes the bytes at the other end.
+            WriteTimeoutError: it took longer than `write_timeout`, because nobody at the other end takes the bytes.
             ClosedError, DeviceRemovedError: as for `read`.
         """
         view = memoryview(data).cast("B")
@@ -237,7 +257,7 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
             self._require_service()
             while done < len(view):
                 self._wait_for_room(deadline, done, len(view))
-                done += self._fill(view[done : done + uart.FIFO_SIZE])
+                done += self._fill(view[done : done + FIFO_SIZE])
         return done
 
     def _write_deadline(self) -> float | None:
@@ -257,18 +277,18 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
         return "CTS is off" if self.rtscts and not self.cts else ""
 
     def _fill(self, data: memoryview) -> int:
-        # The interrupt of an empty transmitter is off meanwhile, or it could come after the first byte. Switched on, it
-        # comes when the FIFO is empty, or at once if it is by then (section 8.11).
-        write = self.registers.write8
-        write(uart.INTERRUPT_ENABLE, uart.ENABLE_ALL & ~uart.ENABLE_TRANSMITTER_EMPTY)
+        # The interrupt of an empty transmitter is off meanwhile, or it could come after the first byte. When it is on
+        # again, it comes when the FIFO is empty, or at once if it is empty by then (section 8.11).
+        self.registers.ier.write(_ENABLE_ALL & ~InterruptEnable.etbei.mask)
         self._filled = len(data)
+        write = self.bar.write8  # by offset, as this is done for each byte
         for byte in data:
-            write(uart.TRANSMITTER_HOLDING, byte)
-        write(uart.INTERRUPT_ENABLE, uart.ENABLE_ALL)
+            write(_THR, byte)
+        self.registers.ier.write(_ENABLE_ALL)
         return len(data)
 
     def flush(self) -> None:
-        """Wait until all that was written has left the port. WriteTimeoutError: it took longer than `write_timeout`."""
+        """Wait until the port has sent all bytes. WriteTimeoutError: it took longer than `write_timeout`."""
         deadline = self._write_deadline()
         with self._changed:
             self._require_service()
@@ -281,13 +301,13 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
 
     @property
     def out_waiting(self) -> int:
-        """Bytes that may not have been sent yet, at most 16."""
+        """Number of bytes that may not have been sent yet, at most 16."""
         with self._changed:
             self._wait(0)
             return self._filled
 
     def send_break(self, duration: float = 0.25) -> None:
-        """Send what was written, and then a break of `duration` seconds."""
+        """Wait until all bytes are sent, and then send a break of `duration` seconds."""
         self.flush()
         self.break_condition = True
         try:
@@ -296,42 +316,44 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
             self.break_condition = False
 
     def reset_output_buffer(self) -> None:
-        """Drop what has not been sent yet."""
+        """Drop the bytes that have not been sent yet."""
         with self._stopped():
-            self._reset_fifos(uart.FIFO_RESET_TRANSMITTER)
+            self._reset_fifos(transmitter=True)
 
-    def _reset_fifos(self, which: int) -> None:
-        self.registers.write8(uart.FIFO_CONTROL, uart.FIFO_ENABLE | uart.FIFO_TRIGGER_14 | which)
+    def _reset_fifos(self, *, receiver: bool = False, transmitter: bool = False) -> None:
+        with self.registers.fcr.change(0) as fcr:
+            fcr.fifo_enable = True
+            fcr.rcvr_fifo_reset = receiver
+            fcr.xmit_fifo_reset = transmitter
+            fcr.rcvr_trigger = Trigger.BYTES_14
 
     # ---- As a card, and as a file ----
 
     def trigger(self) -> None:
-        """Raise the interrupt of an empty transmitter: it comes when it is enabled and the transmitter is empty."""
-        self.registers.write8(uart.INTERRUPT_ENABLE, 0)
-        self.registers.write8(uart.INTERRUPT_ENABLE, uart.ENABLE_TRANSMITTER_EMPTY)
+        """Raise the interrupt of an empty transmitter, which the port raises when it is enabled in IER."""
+        self.registers.ier.write(0)
+        self.registers.ier.write(InterruptEnable.etbei.mask)
 
     def trigger_program(self) -> list[Operation]:
-        """Return what a `pyuio.Service` does to raise that interrupt."""
-        values = (0, uart.ENABLE_TRANSMITTER_EMPTY)
-        return [Write(self.registers, uart.INTERRUPT_ENABLE, value, 8) for value in values]
+        """Return the program of a `pyuio.Service` that raises that interrupt."""
+        return [Write(self.registers.ier, 0), Write(self.registers.ier, InterruptEnable.etbei.mask)]
 
     def acknowledge(self) -> None:
-        """Acknowledge it: reading the identification does that, section 8.6, table IV."""
-        self.registers.read8(uart.INTERRUPT_IDENTIFICATION)
+        """Acknowledge it by reading IIR, section 8.6, table IV."""
+        self.registers.iir.read()
 
     def acknowledge_program(self) -> list[Operation]:
-        """Return what a `pyuio.Service` does to acknowledge it."""
-        return [Read("identification", self.registers, uart.INTERRUPT_IDENTIFICATION, 8)]
+        """Return the program of a `pyuio.Service` that acknowledges it."""
+        return [Read("identification", self.registers.iir)]
 
     def quiet(self) -> None:
-        """Disable all interrupts, end a break, and switch RTS and DTR off; what is in the FIFO is still sent."""
+        """Disable all interrupts, end a break, and switch RTS and DTR off. The port still sends what is in the FIFO."""
         with self._changed:
             try:
-                self.registers.write8(
-                    uart.LINE_CONTROL, self.registers.read8(uart.LINE_CONTROL) & ~uart.LINE_BREAK & 0x7F
-                )
-                self.registers.write8(uart.INTERRUPT_ENABLE, 0)
-                self.registers.write8(uart.MODEM_CONTROL, 0)
+                with self.registers.lcr.change() as lcr:
+                    lcr.set_break = lcr.dlab = False
+                self.registers.ier.write(0)
+                self.registers.mcr.write(0)
             finally:
                 self._stop()
 
@@ -342,12 +364,12 @@ class Serial16550(uart.Line, Driver, io.RawIOBase):
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether the port is closed."""
         return not hasattr(self, "device") or self.device.closed
 
     @property
     def is_open(self) -> bool:
-        """Whether it was not closed."""
+        """Whether the port is open."""
         return not self.closed
 
     def readable(self) -> bool:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What a serial port has received and nobody has read yet: bytes, and the errors between them, in their order."""
+"""What a serial port has received and nobody has read yet: bytes, and the errors between them, in their order.
+
+A "section" named below is in the data sheet of the 16550, PC16550D.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,31 @@ import errno
 from collections import deque
 from collections.abc import Iterable
 
-from pyuio_drivers import serial16550_registers as uart
+from pyuio_drivers.serial16550_registers import LineStatus
 
 from pyuio import PyuioError
+
+# Bits of LSR, section 8.4, as masks: each byte received goes through here.
+DATA_READY = LineStatus.dr.mask
+OVERRUN = LineStatus.oe.mask
+PARITY_ERROR = LineStatus.pe.mask
+FRAMING_ERROR = LineStatus.fe.mask
+BREAK = LineStatus.bi.mask
+
+ERRORS = {
+    OVERRUN: "overrun: bytes came that the port had no room for",
+    PARITY_ERROR: "parity error: a byte came with the wrong parity",
+    FRAMING_ERROR: "framing error: a byte came without a stop bit",
+    BREAK: "break: the line was held at 0 for longer than a byte takes",
+}
 
 
 class LineError(PyuioError, OSError):
     """The port reports an error of the line (errno EIO). The bytes before and after it are not affected.
 
     Attributes:
-        status: the bits of the line status register, section 8.4, that say what it was.
+        status: the bits of the line status register that say which error: `OVERRUN`, `PARITY_ERROR`, `FRAMING_ERROR`,
+            `BREAK`.
         data: the damaged byte of a parity or framing error; else b"".
     """
 
@@ -28,7 +46,7 @@ class Received:
     """Bytes and errors in the order in which they came.
 
     Args:
-        name: what errors call the port.
+        name: of the port, for messages of errors.
     """
 
     def __init__(self, name: str) -> None:
@@ -37,30 +55,30 @@ class Received:
         self._break_to_come = False
 
     def add(self, readings: Iterable[tuple[int, int]]) -> None:
-        """Add what was taken from the port's FIFO in one go: each byte, with the line status before it, section 8.4.
+        """Add what was taken from the port's FIFO at one interrupt: the line status before each byte, and the byte.
 
-        It ends with the first status that tells of no byte.
+        The first status without DR ends it; its byte is ignored.
         """
         overrun = 0
         for status, byte in readings:
-            overrun |= status & uart.OVERRUN
-            if not status & uart.DATA_READY:
+            overrun |= status & OVERRUN
+            if not status & DATA_READY:
                 break
             self._add_byte(status, byte)
-        # What found no room came after all that was in the FIFO.
+        # The byte that found no room came after those in the FIFO.
         self._add_error(overrun)
 
     def _add_byte(self, status: int, byte: int) -> None:
-        # A break is a byte of 0. QEMU tells of it too early, with a byte that came before.
-        if status & uart.BREAK and byte:
+        # A break comes with a byte of 0. QEMU reports it too early, with a byte that came before.
+        if status & BREAK and byte:
             self._break_to_come = True
-            status &= ~uart.BREAK
+            status &= ~BREAK
         elif self._break_to_come and not byte:
             self._break_to_come = False
-            status |= uart.BREAK
-        if status & uart.BREAK:  # which is no byte, and has no stop bit
-            self._add_error(uart.BREAK)
-        elif errors := status & (uart.PARITY_ERROR | uart.FRAMING_ERROR):
+            status |= BREAK
+        if status & BREAK:  # not a byte; its framing error is no error of its own
+            self._add_error(BREAK)
+        elif errors := status & (PARITY_ERROR | FRAMING_ERROR):
             self._add_error(errors, bytes([byte]))
         else:
             if not self._items or isinstance(self._items[-1], LineError):
@@ -70,19 +88,19 @@ class Received:
             last.append(byte)
 
     def lost(self, reason: str) -> None:
-        """Add that bytes were lost after they had been taken from the port."""
-        self._add_error(uart.OVERRUN, reason=reason)
+        """Add an error that says that bytes were lost after they had been taken from the port."""
+        self._add_error(OVERRUN, reason=reason)
 
     def _add_error(self, status: int, data: bytes = b"", reason: str = "") -> None:
         if not status:
             return
-        reason = reason or "; ".join(text for bit, text in uart.ERRORS.items() if status & bit)
+        reason = reason or "; ".join(text for bit, text in ERRORS.items() if status & bit)
         error = LineError(errno.EIO, f"{self._name}: {reason} (line status {status:#04x})")
         error.status, error.data = status, data
         self._items.append(error)
 
     def take(self, taken: bytearray, size: int) -> None:
-        """Move bytes to `taken` until it has `size`, up to the next error, which is raised if `taken` is empty."""
+        """Move bytes to `taken` until it has `size` or an error is next. LineError: the error, if `taken` is empty."""
         while self._items and len(taken) < size:
             first = self._items[0]
             if isinstance(first, LineError):
@@ -98,15 +116,15 @@ class Received:
 
     @property
     def error_next(self) -> bool:
-        """Whether an error is next."""
+        """Whether `take` raises an error next."""
         return bool(self._items) and isinstance(self._items[0], LineError)
 
     @property
     def waiting(self) -> int:
-        """The number of bytes."""
+        """The number of bytes, without errors."""
         return sum(len(item) for item in self._items if isinstance(item, bytearray))
 
     def clear(self) -> None:
-        """Forget all of it."""
+        """Drop all bytes and errors."""
         self._items.clear()
         self._break_to_come = False

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from pyuio_drivers import serial16550
-from pyuio_drivers import serial16550_registers as uart
 from pyuio_drivers.serial16550 import Serial16550, WriteTimeoutError
-from pyuio_drivers.serial_received import LineError
+from pyuio_drivers.serial16550_registers import DivisorLatch
+from pyuio_drivers.serial_received import OVERRUN, LineError
 
 import pyuio
 from tests.guest.support import PATIENCE, Later
@@ -94,10 +94,11 @@ def test_settings(port: Serial16550) -> None:
     for baudrate in (115200, 50, 300):
         port.baudrate = baudrate
         assert port.baudrate == baudrate
-        port.registers.set8(uart.LINE_CONTROL, uart.LINE_DIVISOR_ACCESS)
-        low, high = port.registers.read8(uart.DIVISOR_LOW), port.registers.read8(uart.DIVISOR_HIGH)
-        port.registers.clear8(uart.LINE_CONTROL, uart.LINE_DIVISOR_ACCESS)
-        assert low + (high << 8) == 115200 // baudrate
+        latch = DivisorLatch(port.bar)
+        port.registers.lcr.dlab = True
+        divisor = latch.dll.read() + (latch.dlm.read() << 8)
+        port.registers.lcr.dlab = False
+        assert divisor == 115200 // baudrate
     for parity in "EOMSN":
         port.parity = parity
         assert port.parity == parity
@@ -105,7 +106,7 @@ def test_settings(port: Serial16550) -> None:
         port.bytesize = bytesize
         port.stopbits = stopbits
         assert (port.bytesize, port.stopbits) == (bytesize, stopbits)
-    assert port.registers.read8(uart.LINE_CONTROL) == 3
+    assert port.registers.lcr.read() == 3
     for name, value in (("baudrate", 230400), ("baudrate", 0), ("bytesize", 9), ("parity", "X"), ("stopbits", 1.5)):
         before = getattr(port, name)
         with pytest.raises(ValueError, match=str(value)):
@@ -136,7 +137,7 @@ def test_wires(port: Serial16550) -> None:
 def test_break_on_the_line(port: Serial16550) -> None:
     assert not port.break_condition
     port.break_condition = True
-    assert port.registers.read8(uart.LINE_CONTROL) & uart.LINE_BREAK
+    assert port.registers.lcr.set_break
     port.send_break(0.01)
     assert not port.break_condition
 
@@ -156,10 +157,11 @@ def test_nobody_is_ready_at_the_other_end(port: Serial16550) -> None:
 
 def overrun(port: Serial16550) -> None:
     """Send more than the receiver's FIFO holds, while nobody takes anything out of it."""
-    port.registers.write8(uart.INTERRUPT_ENABLE, 0)
+    enabled = port.registers.ier.read()
+    port.registers.ier.write(0)
     for byte in range(20):
-        port.registers.write8(uart.TRANSMITTER_HOLDING, byte)
-    port.registers.write8(uart.INTERRUPT_ENABLE, uart.ENABLE_ALL)
+        port.registers.thr.write(byte)
+    port.registers.ier.write(enabled)
 
 
 def test_an_overrun_is_an_error_after_what_came_before_it(port: Serial16550) -> None:
@@ -167,7 +169,7 @@ def test_an_overrun_is_an_error_after_what_came_before_it(port: Serial16550) -> 
     assert port.read(100) == bytes(range(16))
     with pytest.raises(LineError, match="overrun: bytes came that the port had no room for") as info:
         port.read(100)
-    assert info.value.status == uart.OVERRUN
+    assert info.value.status == OVERRUN
     port.write(b"goes on")
     assert port.read(7) == b"goes on"
 
@@ -189,7 +191,7 @@ def test_bytes_that_python_never_took(port: Serial16550, monkeypatch: pytest.Mon
     monkeypatch.setattr(serial16550, "RECEIVED_INTERRUPTS", 4)
     port.reset_input_buffer()  # begins another service
     for byte in range(30):
-        port.registers.write8(uart.TRANSMITTER_HOLDING, byte)
+        port.registers.thr.write(byte)
         time.sleep(0.01)  # an interrupt of its own
     port.timeout = 1
     assert port.read(100).startswith(b"\0\1\2")
@@ -238,10 +240,10 @@ def test_closed(serial: str) -> None:
         with pytest.raises(pyuio.ClosedError):
             use()
     with Serial16550.open(serial) as again:
-        assert again.registers.read8(uart.MODEM_CONTROL) & uart.MODEM_RTS
+        assert again.registers.mcr.rts
         again.quiet()
-        assert again.registers.read8(uart.INTERRUPT_ENABLE) == 0
-        assert again.registers.read8(uart.MODEM_CONTROL) == 0
+        assert again.registers.ier.read() == 0
+        assert again.registers.mcr.read() == 0
 
 
 def test_a_signal_handler_may_close(port: Serial16550) -> None:

@@ -6,8 +6,16 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyuio_drivers.serial16550_registers import BREAK, DATA_READY, FRAMING_ERROR, OVERRUN, PARITY_ERROR, divisor_for
-from pyuio_drivers.serial_received import LineError, Received
+from pyuio_drivers.serial_line import divisor_for
+from pyuio_drivers.serial_received import (
+    BREAK,
+    DATA_READY,
+    FRAMING_ERROR,
+    OVERRUN,
+    PARITY_ERROR,
+    LineError,
+    Received,
+)
 
 TRANSMITTER_EMPTY = 0x60
 

@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pyuio_drivers.serial16550 import Serial16550, WriteTimeoutError
-from pyuio_drivers.serial16550_registers import BREAK
-from pyuio_drivers.serial_received import LineError
+from pyuio_drivers.serial_received import BREAK, LineError
 
 import pyuio
 
