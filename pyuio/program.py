@@ -21,7 +21,7 @@ from pyuio._native._interrupt import lib as _lib
 from pyuio.errors import RegisterAccessError
 from pyuio.process.timeouts import timeout_nanoseconds
 from pyuio.region import PortRegion, Region
-from pyuio.registers import Field, Register
+from pyuio.registers import Field, Register, RegisterInfo
 
 _LONGEST_POLL = 1.0  # seconds
 
@@ -94,6 +94,14 @@ def _condition(mask: SupportsIndex | _AnyField | None, value: SupportsIndex | No
     if value & ~mask:
         raise ValueError(f"a value of {value:#x} can never be found under mask {mask:#x}")
     return mask, value
+
+
+def _check_field(info: RegisterInfo, field: _AnyField) -> None:
+    """Raise ValueError if the register has no such field, RegisterAccessError if the field cannot be read."""
+    if field not in info.fields.values():
+        raise ValueError(f"{info.path} has no field {field!r}")
+    if not field.mask & info.layout.readable:
+        raise RegisterAccessError(f"{info.path}.{field.name} is write-only")
 
 
 class Operation:
@@ -243,8 +251,8 @@ class Poll(Operation):
         bits: SupportsIndex | None = None,
     ) -> None:
         place, at, width = _place(region, offset, bits)
-        if isinstance(mask, Field) and isinstance(region, Register) and mask not in region.info.fields.values():
-            raise ValueError(f"{region.info.path} has no such field as {mask!r}")
+        if isinstance(mask, Field) and isinstance(region, Register):
+            _check_field(region.info, mask)
         bits_asked, wanted = _condition(mask, value, width)
         if not isinstance(timeout, (int, float)):
             raise TypeError(f"a poll's timeout is a number of seconds, not {type(timeout).__name__}")

@@ -3,16 +3,221 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyuio.program import Count, Operation, Poll, Read, Stamp, Unmask, When, Write, WriteBack, flatten
+from pyuio import Array, Field, Register, RegisterAccessError, RegisterMap
+from pyuio.program import (
+    Count,
+    NativeProgram,
+    Operation,
+    Poll,
+    Read,
+    Stamp,
+    Unmask,
+    When,
+    Write,
+    WriteBack,
+    flatten,
+)
 from pyuio.region import PortRegion, Region
+from tests.unit.register_support import Plain
 from tests.unit.support import NAME, SIZE
+
+
+class Control(Register, width=16):
+    busy = Field(0, access="ro")
+    level = Field(7, 4)
+    go = Field(15, access="wo")
+
+
+class Other(Register):
+    busy = Field(0)
+
+
+class Channel(RegisterMap):
+    count = Register(0x0, width=8)
+
+
+class Registers(RegisterMap):
+    status = Register(0x00, access="ro")
+    command = Register(0x00, access="wo")
+    control = Control(0x04)
+    events = Register(0x08, access="rc")
+    channel = Array(Channel.at(0x40), 2, stride=0x10)
+    beyond = Register(SIZE)
+
+
+class Odd(int):
+    """An int that compares, and prints, in its own way."""
+
+    def __lt__(self, other: object) -> bool:
+        return True
+
+    def __le__(self, other: object) -> bool:
+        return True
+
+    def __and__(self, other: object) -> int:
+        return 0
+
+
+def test_a_register_by_name_is_the_same_as_by_numbers(bar: Region | PortRegion) -> None:
+    registers = Registers(bar)
+    same: list[tuple[Operation, Operation]] = [
+        (Read("x", registers.status), Read("x", bar, 0x00)),
+        (Read("x", registers.control), Read("x", bar, 0x04, 16)),
+        (Read("x", registers.events), Read(name="x", region=bar, offset=0x08)),
+        (Read("x", registers.channel[1].count), Read("x", bar, 0x50, bits=8)),
+        (Write(registers.command, 7), Write(bar, 0x00, 7)),
+        (Write(registers.channel[0].count, 255), Write(region=bar, offset=0x40, value=255, bits=8)),
+        (WriteBack("x", registers.command), WriteBack("x", bar, 0x00)),
+        (WriteBack("x", registers.control, mask=0xF0), WriteBack("x", bar, 0x04, 0xF0, 16)),
+        (Poll("x", registers.control, mask=0xF0, value=0x20, timeout=0.5), Poll("x", bar, 4, 0xF0, 0x20, 0.5, 16)),
+        (Poll("x", registers.control, mask=Control.level, value=2, timeout=0.5), Poll("x", bar, 4, 0xF0, 32, 0.5, 16)),
+        (Poll("x", bar, 4, Control.busy, True, 1, 16), Poll("x", bar, 4, mask=1, value=1, timeout=1.0, bits=16)),
+        (When("x", Control.level, 3, []), When("x", 0xF0, 0x30, [])),
+    ]
+    for by_name, by_numbers in same:
+        assert by_name == by_numbers
+        assert repr(by_name) == repr(by_numbers)
+
+
+def test_a_map_that_starts_later_in_its_region(bar: Region | PortRegion) -> None:
+    assert Read("x", Channel(bar, offset=0x20).count) == Read("x", bar, 0x20, 8)
+
+
+def test_the_access_is_one_that_the_register_allows(bar: Region | PortRegion) -> None:
+    registers = Registers(bar)
+    with pytest.raises(RegisterAccessError, match="command is write-only"):
+        Read("x", registers.command)
+    with pytest.raises(RegisterAccessError, match="command is write-only"):
+        Poll("x", registers.command, mask=1, value=1, timeout=0.1)
+    with pytest.raises(RegisterAccessError, match="status is read-only"):
+        Write(registers.status, 1)
+    with pytest.raises(RegisterAccessError, match="events is read-only"):
+        WriteBack("x", registers.events)
+
+
+def test_a_named_register_is_checked(bar: Region | PortRegion) -> None:
+    registers = Registers(bar)
+    with pytest.raises(ValueError, match=f"{re.escape(NAME)}.* is not inside"):
+        Read("x", registers.beyond)
+    for value in (-1, 1 << 16):
+        with pytest.raises(ValueError, match="16 bits"):
+            Write(registers.control, value)
+        with pytest.raises(ValueError, match="16 bits"):
+            WriteBack("x", registers.control, mask=value)
+        with pytest.raises(ValueError, match="16 bits"):
+            Poll("x", registers.control, mask=value, value=0, timeout=0.1)
+    with pytest.raises(ValueError, match="never be found"):
+        Poll("x", registers.control, mask=1, value=2, timeout=0.1)
+    for timeout in (0, 2, float("nan")):
+        with pytest.raises(ValueError, match="timeout"):
+            Poll("x", registers.control, mask=1, value=1, timeout=timeout)
+    for value in (-1, 16):
+        with pytest.raises(ValueError, match=r"level\[7:4\] is 0 to 0xf"):
+            Poll("x", registers.control, mask=Control.level, value=value, timeout=0.1)
+        with pytest.raises(ValueError, match=r"level\[7:4\] is 0 to 0xf"):
+            When("x", Control.level, value, [])
+
+
+def test_a_field_is_one_of_the_register_and_readable(bar: Region | PortRegion) -> None:
+    control = Registers(bar).control
+    with pytest.raises(ValueError, match="control has no field"):
+        Poll("x", control, mask=Other.busy, value=1, timeout=0.1)
+    with pytest.raises(RegisterAccessError, match=r"control\.go is write-only"):
+        Poll("x", control, mask=Control.go, value=1, timeout=0.1)
+
+
+def test_registers_of_other_kinds_and_wrong_types(bar: Region | PortRegion) -> None:
+    registers: Any = Registers(bar)
+    for outside in (Registers.control, registers.control.snapshot(), Control.of(5), Registers(Plain(bytes(8))).control):
+        with pytest.raises(TypeError, match=r"not in a Region or a PortRegion"):
+            Read("x", outside)
+        with pytest.raises(TypeError, match=r"not in a Region or a PortRegion"):
+            Write(outside, 1)
+    make: Any
+    arguments: tuple[Any, ...]
+    for make, arguments, keywords in (
+        (Read, ("x", registers.control, 4), {}),
+        (Read, ("x", registers.control), {"bits": 16}),
+        (Write, (registers.control, 0, 1), {}),
+        (Write, (registers.control, 1), {"bits": 16}),
+        (WriteBack, ("x", registers.control, 0xF), {}),
+        (Poll, ("x", registers.control, 4, 1, 1, 0.1), {}),
+    ):
+        with pytest.raises(TypeError, match="own offset and width"):
+            make(*arguments, **keywords)
+    for make, arguments in (
+        (Read, ("x", bar)),
+        (Read, ("x", bar, "0")),
+        (Read, ("x", bar, 0.0)),
+        (Read, ("x", registers)),
+        (Read, ("x", Control)),
+        (Write, (registers.control,)),
+        (Write, (bar, 0)),
+        (Write, (registers.control, 1.0)),
+        (WriteBack, ("x", bar)),
+        (Poll, ("x", bar, 0, 1, 1)),
+        (Poll, ("x", bar, 0, 1, 1, "0.1")),
+        (Poll, ("x", registers.control)),
+        (When, ("x", "1", 1, [])),
+    ):
+        with pytest.raises(TypeError):
+            make(*arguments)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, Odd])
+def test_numbers_are_kept_as_exact_ints(bar: Region | PortRegion, kind: Any) -> None:
+    operations = [
+        Read("x", bar, kind(4), kind(16)),
+        Write(bar, kind(4), kind(100), kind(8)),
+        Write(Registers(bar).control, kind(100)),
+        WriteBack("x", bar, kind(4), kind(100), kind(16)),
+        Poll("x", bar, kind(4), kind(3), kind(1), kind(1) if kind is Odd else 1, kind(16)),
+        Poll("x", Registers(bar).control, mask=Control.level, value=kind(2), timeout=1),
+        When("x", kind(3), kind(1), []),
+        When("x", Control.level, kind(2), []),
+    ]
+    for operation in operations:
+        numbers = [value for value in vars(operation).values() if isinstance(value, (int, np.integer))]
+        assert numbers
+        assert {type(number) for number in numbers} == {int}
+    assert type(operations[4].timeout) is float  # type: ignore[attr-defined]
+    for value in (-1, 1 << 32):
+        with pytest.raises(ValueError, match="32 bits"):
+            Write(bar, 0, Odd(value))
+        with pytest.raises(ValueError, match="32 bits"):
+            Poll("x", bar, 0, Odd(value), 0, 0.1)
+    with pytest.raises(ValueError, match="never be found"):
+        When("x", 1, Odd(2), [])
+
+
+def test_what_c_gets_of_a_named_register(bar: Region | PortRegion) -> None:
+    registers = Registers(bar)
+    program = [
+        Read("x", registers.control),
+        Write(registers.command, 0x12345678),
+        WriteBack("x", registers.control),
+        Poll("y", registers.control, mask=Control.level, value=2, timeout=0.5),
+    ]
+    with contextlib.ExitStack() as stack:
+        native = NativeProgram(program, stack)
+        _, start = bar.reach(0, stack)
+        found = [(one.address - start, one.bits, one.mask, one.value) for one in native.array]
+        assert native.names == ["x", "y"]
+    assert found == [
+        (4, 16, 0, 0),
+        (0, 32, 0, 0x12345678),
+        (4, 16, 0xFFFF, 0),
+        (4, 16, 0xF0, 0x20),
+    ]
 
 
 def test_registers_are_checked(bar: Region | PortRegion) -> None:

@@ -155,6 +155,7 @@ def test_a_device_that_a_kernel_driver_has(cards: Cards) -> None:
         done = pyuio_command("read", serial, SCRATCH, "--width", "8")
         assert (done.returncode, done.stdout) == (0, "0x21\n")
         assert f"warning: the kernel driver serial has {serial}" in done.stderr
+        assert pyuio_command("read", serial, "bar0.scr").stdout == "0x21\n"
         done = pyuio_command("write", serial, SCRATCH, "0x5a", "--width", "8", "--force")
         assert (done.returncode, ports.read8(7)) == (0, 0x5A)
         assert "warning" in done.stderr
