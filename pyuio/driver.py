@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The base of a driver: which cards it serves, how one is opened, and that it is left quiet."""
+"""The base class of drivers: it matches cards, opens one, and leaves it quiet."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ _Driver = TypeVar("_Driver", bound="Driver")
 class Driver:
     """A driver for one kind of card, on an open device.
 
-    A driver names the ids it serves, or the class codes, sets its card up in ``__init__`` and leaves it quiet in
-    `quiet`. It is a context manager, and closes the device.
+    A driver names the ids or the class codes that it serves, sets its card up in ``__init__``, and leaves the card
+    quiet in `quiet`. It is a context manager, and closes the device at the end. By convention ``self.bar`` is a BAR,
+    and ``self.registers`` the map of its named registers.
 
-    Where the card can be made to raise its interrupt, `trigger`, `acknowledge`, `acknowledge_program` and perhaps
-    `trigger_program` let ``pyuio bench`` measure on it. They are used on a card that is quiet, and on nothing else.
+    If software can make the card raise its interrupt, `trigger`, `acknowledge`, `acknowledge_program` and, where
+    possible, `trigger_program` let ``pyuio bench`` measure on the card. It calls them only on a card that is quiet.
 
     Args:
-        device: an open device that it serves.
+        device: an open device that the class serves.
 
     Raises:
         ValueError: the device is of another kind.
     """
 
     ids: ClassVar[tuple[str, ...]] = ()
-    """The id pairs it serves, as in ``("1234:11e8",)``."""
+    """Vendor and device ids of the cards that it serves, as in ``("1234:11e8",)``."""
     class_codes: ClassVar[tuple[int, ...]] = ()
-    """The class codes it serves, whoever made the card: 24 bits, base class first, as in ``(0x010802,)`` for NVMe."""
+    """Class codes of the cards that it serves, of any vendor: 24 bits, base class first; ``(0x010802,)`` is NVMe."""
     dma_mask: ClassVar[int | None] = None
-    """The highest bus address that its cards can use, 2^n - 1; None for all of 64 bits."""
+    """The highest bus address that its cards can use, 2^n - 1; None for 64 bits."""
     register_maps: ClassVar[Mapping[int, type[RegisterMap]]] = {}
-    """The registers by name, by number of the BAR, as in ``{0: Registers}``; ``pyuio read`` and its like use them."""
+    """Register map of each BAR by its number, as in ``{0: Registers}``, for the command line and for tracing."""
 
     def __init__(self, device: Device) -> None:
         self._require_served(device)
@@ -51,7 +52,7 @@ class Driver:
 
     @classmethod
     def serves(cls, device: Device | FoundDevice) -> bool:
-        """Return whether a device is of the driver's kind, by its ids or its class code."""
+        """Return whether the driver serves a device, by its ids or its class code."""
         return device.ids in cls.ids or device.class_code in cls.class_codes
 
     @classmethod
@@ -62,22 +63,22 @@ class Driver:
         trace: bool = False,
         **options: Any,
     ) -> _Driver:
-        """Open the only card of the driver's kind, or the one named, and return the driver on it.
+        """Open the only card that the driver serves, or the one named, and return the driver on it.
 
-        A card that no kernel driver has is bound to ``uio_pci_generic``; closing releases it. One that another kernel
-        driver has is not taken.
+        This binds a card that no kernel driver has to ``uio_pci_generic``, and closing releases it. It never takes a
+        card from another kernel driver.
 
         Args:
-            which: what `pyuio.open` takes, or None for the only card.
-            trace: log each access to its registers, by name: `Device.trace_registers`.
-            options: what the driver's class takes besides the device.
+            which: as for `pyuio.open`, or None for the only card.
+            trace: log each access to the registers, by name: `Device.trace_registers`.
+            options: arguments of the driver's class besides the device.
 
         Raises:
             DeviceNotFoundError: there is no such card.
             AmbiguousDeviceError: there are several, and `which` is None.
             ValueError: the card named is of another kind.
             DeviceBusyError: it is open already, or another kernel driver has it.
-            PermissionDeniedError: this user may not.
+            PermissionDeniedError: this user may not open it.
         """
         found = cls._only_card() if which is None else find(which)
         cls._require_served(found)
@@ -112,35 +113,35 @@ class Driver:
         raise AmbiguousDeviceError(f"there are {len(present)} of {kind}; name one by address:{listing}")
 
     def quiet(self) -> None:
-        """Make the card stop what it does: no interrupt, no transfer. Called by `close` on a device that is open.
+        """Make the card stop all interrupts and transfers. `close` calls it on a device that is open.
 
-        What it raises, `close` raises after it has closed the device. A driver calls it in ``__init__``, too: the one
-        before may have been killed.
+        If it raises, `close` closes the device and raises the same. A driver also calls it in ``__init__``, because
+        the driver before may have been killed.
         """
 
     def trigger(self) -> None:
-        """Make the card raise its interrupt once. May be called in a forked process, on another CPU.
+        """Make the card raise its interrupt once. It may be called in a forked process, on another CPU.
 
         Raises:
-            UnsupportedByDriverError: this driver does not supply it; so do the three below.
+            UnsupportedByDriverError: this driver does not supply it. The three methods below raise it, too.
         """
         raise self._unsupported("trigger()")
 
     def acknowledge(self) -> None:
-        """Make the card lower the interrupt that `trigger` raised; harmless when there is none."""
+        """Make the card lower the interrupt that `trigger` raised; without one it does nothing."""
         raise self._unsupported("acknowledge()")
 
     def acknowledge_program(self) -> list[Operation]:
-        """Return what a `pyuio.Service` does to acknowledge the interrupt that `trigger` raised."""
+        """Return the program of a `pyuio.Service` that acknowledges the interrupt that `trigger` raised."""
         raise self._unsupported("acknowledge_program()")
 
     def trigger_program(self) -> list[Operation]:
-        """Return what a `pyuio.Service` does to raise the card's interrupt, as `trigger` does."""
+        """Return the program of a `pyuio.Service` that raises the card's interrupt, as `trigger` does."""
         raise self._unsupported("trigger_program()")
 
     @classmethod
     def supplies(cls, *names: str) -> bool:
-        """Return whether this driver has methods of its own in place of all of these, which are optional."""
+        """Return whether the class overrides all of these optional methods."""
         return all(getattr(cls, name) is not getattr(Driver, name) for name in names)
 
     def _unsupported(self, what: str) -> UnsupportedByDriverError:
@@ -148,9 +149,10 @@ class Driver:
         return UnsupportedByDriverError(reason)
 
     def close(self) -> None:
-        """Leave the card quiet and close the device; again is harmless. Raises what `quiet` and `Device.close` do.
+        """Leave the card quiet and close the device. A second call does nothing. It raises what `quiet` raises.
 
-        A card that was removed, before or meanwhile, is quiet as it is.
+        `quiet` is not called for a card that was removed, and its `DeviceRemovedError` is ignored.
+        Errors of `Device.close` are raised, too.
         """
         if self.device.closed:
             return
@@ -162,7 +164,7 @@ class Driver:
             self.device.close()
 
     def __enter__(self: _Driver) -> _Driver:
-        """Return itself; leaving the block closes it."""
+        """Return the driver, which the end of the block closes."""
         return self
 
     def __exit__(

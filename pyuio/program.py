@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What a native service does at an interrupt, as data: register operations, one after the other.
 
-An operation names its register as the driver's map does: ``Read("status", registers.interrupt_status)``. A register
-that has no name is given by region, offset and width: ``Read("status", bar, 0x24, bits=32)``. Offsets are in bytes from
-the start of the BAR; registers have 8, 16, 32 or 64 bits, in the byte order of their region.
+An operation takes a register of a map made on a region: ``Read("status", registers.interrupt_status)``. It also takes
+region, offset and width in place of the register: ``Read("status", bar, 0x24, bits=32)``. Offsets are in bytes from the
+start of the BAR. Registers have 8, 16, 32 or 64 bits, in the byte order of their region.
 
-Operations and programs are checked when they are made, because the thread that runs them has nobody to report to.
+Operations and programs are checked when they are made, because C could not report an error while it runs them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _AnyField: TypeAlias = Field[Any, Any]
 
 
 def _index(what: str, number: SupportsIndex | None) -> int:
-    """Return an exact int. A numpy integer, or a subclass of int with its own operators, must not get to the checks."""
+    """Return an exact int, so that no numpy integer or subclass of int with its own operators gets to checks and C."""
     if number is None:
         raise TypeError(f"the {what} is missing")
     return operator.index(number)
