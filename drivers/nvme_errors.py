@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What an NVMe disk can answer instead of data: every status of the specification by its name.
+"""The errors of the NVMe driver, and the name of each status that a controller can return.
 
-Numbers and names are those of the NVM Express Base Specification, revision 1.4, section 4.6.1.
+Numbers and names are those of the NVM Express Base Specification 1.4, section 4.6.1.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from pyuio import DeviceNotFoundError, DeviceTimeoutError, PyuioError
 
 
 class NvmeError(PyuioError, OSError):
-    """The root of what the driver raises about a controller or a command (errno EIO)."""
+    """The base class of the driver's errors about a controller or a command (errno EIO)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(errno.EIO, message)
 
 
 class CommandError(NvmeError):
-    """The controller completed a command with an error. The disk can be used on.
+    """The controller completed a command with an error. The disk remains usable.
 
     Attributes:
         status_code_type: 0 to 7, section 4.6.1.1.
         status_code: 0 to 255, section 4.6.1.2.
-        status_name: the specification's name of the two.
-        do_not_retry: the controller expects the same command to fail again.
-        more: there is more about it in the Error Information log.
-        block: of a command of a queue the first block it was about; None for an admin command, or a flush.
+        status_name: the specification's name for the two.
+        do_not_retry: the controller expects the same command to fail again (DNR).
+        more: the Error Information log has more about this error (M).
+        block: the first block of the command; None for an admin command, or a flush.
     """
 
     def __init__(self, doing: str, status: int, block: int | None = None) -> None:
@@ -44,7 +44,10 @@ class CommandError(NvmeError):
 
 
 class CommandTimeoutError(NvmeError, DeviceTimeoutError):
-    """A command was not completed in time; the message says what became of it. A write may have been done or not."""
+    """The controller did not complete a command in time.
+
+    The message says what became of the command. A write may have been done or not.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -52,15 +55,15 @@ class CommandTimeoutError(NvmeError, DeviceTimeoutError):
 
 
 class ControllerFatalError(NvmeError):
-    """The controller stopped with a fatal error (CSTS.CFS, section 9.5); `Nvme.reset` may revive it."""
+    """The controller stopped with a fatal error (CSTS.CFS, section 9.5), or is disabled; `Nvme.reset` may revive it."""
 
 
 class ControllerResetError(NvmeError):
-    """The controller was reset while the command was under way; a write may have been done or not."""
+    """The controller was reset while the command was outstanding; a write may have been done or not."""
 
 
 class NamespaceNotFoundError(DeviceNotFoundError):
-    """The controller has no such namespace; the message lists those that it has."""
+    """The controller has no such namespace; the message lists the namespaces that it has."""
 
 
 class NotWritableError(PyuioError, io.UnsupportedOperation):
@@ -68,7 +71,7 @@ class NotWritableError(PyuioError, io.UnsupportedOperation):
 
 
 def status_name(status_code_type: int, status_code: int) -> str:
-    """Return the specification's name of a status, or what kind of unknown status it is."""
+    """Return the specification's name of a status; of an unknown status, its type."""
     name = _NAMES.get((status_code_type, status_code))
     if name is not None:
         return name

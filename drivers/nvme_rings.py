@@ -1,122 +1,68 @@
 # SPDX-License-Identifier: MIT
-"""The rings between an NVMe driver and its controller, and the admin queue.
+"""Submission and completion queues as rings in memory: the layout of their entries, and their allocation.
 
-"Section" is one of the NVM Express Base Specification, revision 1.4.
+"Section" is one of the NVM Express Base Specification 1.4. A submission queue entry (SQE) is a command; a completion
+queue entry (CQE) is the controller's answer to one.
 """
 
 from __future__ import annotations
 
-import time
-from itertools import repeat
 from typing import TYPE_CHECKING
-
-from pyuio_drivers.nvme_errors import CommandError, CommandTimeoutError
-from pyuio_drivers.nvme_structures import (
-    ADMIN_NAMES,
-    ANSWER_COMMAND_ID,
-    ANSWER_PHASE,
-    ANSWER_STATUS_SHIFT,
-    COMPLETION_ENTRY,
-    COMPLETION_FIELDS,
-    DOORBELLS,
-    SUBMISSION_ENTRY,
-    SUBMISSION_FIELDS,
-)
 
 from pyuio import DescriptorRing
 
 if TYPE_CHECKING:
     from pyuio_drivers.nvme import Nvme
 
-ADMIN_ENTRIES = 32
-PAUSE = 0.0005  # seconds between looks, when there was none for long
+SQE_SIZE_EXPONENT = 6  # entries of 2^6 bytes, CC.IOSQES
+CQE_SIZE_EXPONENT = 4  # CC.IOCQES
+
+# Section 4.2, figure 105: offset in bytes, width in bits.
+_COMMON_SQE_FIELDS = {
+    "opc": (0, 8),  # opcode
+    "flags": (1, 8),  # FUSE and PSDT, which stay 0
+    "cid": (2, 16),  # command identifier
+    "nsid": (4, 32),  # namespace identifier
+    "prp1": (24, 64),  # address of the first page of data, section 4.3
+    "prp2": (32, 64),  # address of the second page, or of a list of the pages after the first
+}
+ADMIN_SQE_FIELDS = {**_COMMON_SQE_FIELDS, **{f"cdw{number}": (4 * number, 32) for number in range(10, 16)}}
+IO_SQE_FIELDS = {
+    **_COMMON_SQE_FIELDS,
+    "slba": (40, 64),  # starting LBA, dwords 10 and 11, sections 6.9 and 6.15
+    "cdw12": (48, 32),  # number of logical blocks, less 1
+}
+
+# Section 4.6.
+CQE_FIELDS = {
+    "dw0": (0, 32),  # command specific
+    "dw1": (4, 32),
+    "sqhd": (8, 16),  # submission queue head pointer
+    "sqid": (10, 16),  # submission queue identifier
+    "dw3": (12, 32),  # command identifier, phase tag and status
+}
+DW3_CID = 0xFFFF
+DW3_PHASE_TAG = 1 << 16  # the controller inverts it with each pass through the queue
+DW3_STATUS_SHIFT = 17
+DW3_STATUS_AND_PHASE = 0xFFFF << 16
 
 
-class QueuePair:
-    """A submission queue and the completion queue that answers it, section 4.1.
+def allocate_rings(
+    disk: Nvme, sq_entries: int, cq_entries: int, sqe_fields: dict[str, tuple[int, int]]
+) -> tuple[DescriptorRing, DescriptorRing]:
+    """Return memory for a submission queue and its completion queue, each physically contiguous, as rings.
 
-    Attributes:
-        number: of both; 0 is the admin queue.
-        submission, completion: their rings.
+    Raises:
+        DmaMemoryError: there is not enough memory.
     """
-
-    def __init__(self, disk: Nvme, number: int, entries: int, completions: int) -> None:
-        dma, page = disk.device.dma, disk.capabilities.page_size
-        self.disk = disk
-        self.number = number
-        commands, answers = dma.alloc(entries * SUBMISSION_ENTRY, align=page), None
-        try:
-            answers = dma.alloc(completions * COMPLETION_ENTRY, align=page)
-        finally:
-            if answers is None:
-                commands.close()
-        self.submission = DescriptorRing(
-            commands, entry_size=SUBMISSION_ENTRY, fields=SUBMISSION_FIELDS, owner="opcode"
-        )
-        self.completion = DescriptorRing(answers, entry_size=COMPLETION_ENTRY, fields=COMPLETION_FIELDS, owner="answer")
-        # Sections 3.1.24 and 3.1.25.
-        self._submission_doorbell = DOORBELLS + 2 * number * disk.capabilities.doorbell_stride
-        self._completion_doorbell = DOORBELLS + (2 * number + 1) * disk.capabilities.doorbell_stride
-        self._ring_doorbell = disk.registers.write32
-        self.restart()
-
-    def restart(self) -> None:
-        """Start with empty rings, as the controller does when it is enabled or the queue is created."""
-        self.submission.buffer.zero()
-        self.completion.buffer.zero()
-        self._tail = self._head = 0
-        self._phase = ANSWER_PHASE  # of the entries of the controller's first pass through the ring, section 4.6
-
-    def free(self) -> None:
-        """Free the memory, when the controller does not use it any more; again is harmless."""
-        self.submission.buffer.close()
-        self.completion.buffer.close()
-
-
-class AdminQueue(QueuePair):
-    """Queue 0, by which the controller is asked about itself and told of other queues; one command at a time."""
-
-    def __init__(self, disk: Nvme) -> None:
-        super().__init__(disk, 0, ADMIN_ENTRIES, ADMIN_ENTRIES)
-        self._command_id = 0
-
-    def execute(self, opcode: int, **fields: int) -> int:
-        """Have the controller do one admin command and return dword 0 of its answer.
-
-        Args:
-            opcode: the command.
-            fields: others of `SUBMISSION_FIELDS`.
-
-        Raises:
-            CommandError: the controller completed it with an error.
-            CommandTimeoutError: it did not complete it within the disk's `timeout`.
-            ControllerFatalError, DeviceRemovedError: the controller failed, or is gone.
-        """
-        doing = f"{self.disk.device.name}: {ADMIN_NAMES.get(opcode, f'admin command {opcode:#04x}')}"
-        self._command_id = (self._command_id + 1) % 0xFFFF  # 0xffff is reserved, section 4.2
-        values = dict.fromkeys(SUBMISSION_FIELDS, 0) | fields | {"command_id": self._command_id}
-        self.submission.publish(self._tail, **values | {"opcode": opcode})
-        self._tail = (self._tail + 1) % ADMIN_ENTRIES
-        self._ring_doorbell(self._submission_doorbell, self._tail)
-        deadline = time.monotonic() + self.disk.timeout
-        while True:
-            in_time = time.monotonic() < deadline
-            for _ in repeat(None, 100):
-                if self.completion.owner(self._head) & ANSWER_PHASE == self._phase:
-                    break
-            else:
-                self.disk.require_working(doing)
-                if not in_time:
-                    raise CommandTimeoutError(f"{doing}: not completed within {self.disk.timeout:g} s; see reset()")
-                time.sleep(PAUSE)
-                continue
-            answer, result = self.completion.read(self._head, "answer"), self.completion.read(self._head, "dw0")
-            self._head = (self._head + 1) % ADMIN_ENTRIES
-            if self._head == 0:
-                self._phase ^= ANSWER_PHASE
-            self._ring_doorbell(self._completion_doorbell, self._head)
-            if answer & ANSWER_COMMAND_ID != self._command_id:
-                continue  # one that came too late
-            if status := answer >> ANSWER_STATUS_SHIFT:
-                raise CommandError(doing, status)
-            return result
+    dma, page = disk.device.dma, disk.capabilities.page_size
+    sq_buffer = dma.alloc(sq_entries << SQE_SIZE_EXPONENT, align=page)
+    try:
+        cq_buffer = dma.alloc(cq_entries << CQE_SIZE_EXPONENT, align=page)
+    except BaseException:
+        sq_buffer.close()
+        raise
+    # The controller reads no SQE before the doorbell is rung, so it does not matter which field is written last.
+    submission = DescriptorRing(sq_buffer, entry_size=1 << SQE_SIZE_EXPONENT, fields=sqe_fields, owner="opc")
+    completion = DescriptorRing(cq_buffer, entry_size=1 << CQE_SIZE_EXPONENT, fields=CQE_FIELDS, owner="dw3")
+    return submission, completion

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an NVMe controller says, decoded: structures and status, without a device."""
+"""The NVMe driver's registers, data structures and statuses, without a device."""
 
 from __future__ import annotations
 
@@ -8,9 +8,41 @@ import io
 
 import pytest
 from pyuio_drivers.nvme_errors import CommandError, CommandTimeoutError, NotWritableError, status_name
+from pyuio_drivers.nvme_registers import (
+    QUEUE_PAIRS,
+    ControllerConfiguration,
+    ControllerStatus,
+    NvmeRegisters,
+    ShutdownStatus,
+    doorbell_offsets,
+)
 from pyuio_drivers.nvme_structures import Capabilities, Controller, Namespace, Smart
 
 import pyuio
+
+
+def test_registers() -> None:
+    """Offsets and bits of section 3.1."""
+    infos = {info.path: info for info in NvmeRegisters.walk()}
+    offsets = {"cap": 0x0, "vs": 0x8, "intms": 0xC, "intmc": 0x10, "cc": 0x14, "csts": 0x1C, "aqa": 0x24, "asq": 0x28}
+    assert {name: infos[name].offset for name in offsets} == offsets
+    assert {path for path, info in infos.items() if info.width == 64} == {"cap", "asq", "acq"}
+    assert {path for path, info in infos.items() if not info.readable} == {
+        f"doorbells[{number}].{name}" for number in range(QUEUE_PAIRS) for name in ("sqtdbl", "cqhdbl")
+    }
+    assert ControllerConfiguration.shn.mask == 0b11 << 14
+    configuration = ControllerConfiguration.of(6 << 16 | 4 << 20 | 1 << 7 | 1)
+    assert (configuration.iosqes, configuration.iocqes, configuration.mps, configuration.en) == (6, 4, 1, True)
+    status = ControllerStatus.of(0b1001)
+    assert (status.rdy, status.cfs, status.shst) == (True, False, ShutdownStatus.COMPLETE)
+
+
+@pytest.mark.parametrize("queue_id", [0, 1, QUEUE_PAIRS - 1])
+def test_doorbells(queue_id: int) -> None:
+    """Sections 3.1.24 and 3.1.25."""
+    tail, head = (NvmeRegisters.find(f"doorbells[{queue_id}].{name}").offset for name in ("sqtdbl", "cqhdbl"))
+    assert doorbell_offsets(queue_id, 4) == (tail, head)
+    assert doorbell_offsets(queue_id, 16) == (0x1000 + queue_id * 32, 0x1000 + queue_id * 32 + 16)
 
 
 def test_capabilities() -> None:

@@ -23,7 +23,8 @@ from pyuio_drivers.nvme_errors import (
     NotWritableError,
     NvmeError,
 )
-from pyuio_drivers.nvme_structures import AQA, CC, CC_EN, CC_SHN, CC_SHN_NORMAL, CSTS, CSTS_RDY, IDENTIFY, INTMC, INTMS
+from pyuio_drivers.nvme_registers import NvmeRegisters, ShutdownNotification
+from pyuio_drivers.nvme_structures import IDENTIFY
 
 import pyuio
 from pyuio.kernel.hugepages import hugepages
@@ -281,7 +282,7 @@ def test_commands_that_the_controller_refuses(disk: Nvme) -> None:
     with pytest.raises(CommandError, match="Identify: Invalid Namespace or Format"):
         disk.identify_namespace(0)
     with pytest.raises(CommandError, match="Identify: Invalid Field in Command"):
-        disk._admin.execute(IDENTIFY, cdw10_11=0xFE, prp1=disk._page.address)
+        disk._admin.execute(IDENTIFY, cdw10=0xFE, prp1=disk._page.address)
     with pytest.raises(CommandError, match="0xc5: Invalid Command Opcode"):
         disk._admin.execute(0xC5)
     queues = [disk.queue(1) for _ in range(15)]
@@ -374,10 +375,9 @@ def test_fatal_status_and_reset(disk: Nvme) -> None:
     expected = disk.read(2048)
     queue = disk.queue(4)
     # An admin queue of one entry, which the specification does not allow.
-    configuration = disk.registers.read32(CC)
-    disk.registers.write32(CC, configuration & ~CC_EN)
-    disk.registers.write32(AQA, 0)
-    disk.registers.write32(CC, configuration)
+    disk.registers.cc.en = False
+    disk.registers.aqa.write(0)
+    disk.registers.cc.en = True
     disk.timeout = 0.5
     for use in (lambda: disk.read(2048), disk.smart, lambda: list(queue.read_many([2048])), disk.flush):
         with pytest.raises(ControllerFatalError, match=r"CSTS\.CFS"):
@@ -390,9 +390,9 @@ def test_fatal_status_and_reset(disk: Nvme) -> None:
 @pytest.mark.usefixtures("alone")
 def test_controller_that_is_not_ready(disk: Nvme) -> None:
     expected = disk.read(2048)
-    disk.registers.write32(CC, disk.registers.read32(CC) & ~CC_EN)
-    with pytest.raises(pyuio.DeviceTimeoutError, match="enabling: CSTS is 0x0"):
-        disk._wait_status(CSTS_RDY, CSTS_RDY, 0.1, "enabling")
+    disk.registers.cc.en = False
+    with pytest.raises(pyuio.DeviceTimeoutError, match=r"enabling: CSTS is 0x0 after 0\.1 s"):
+        disk._wait_csts(lambda csts: csts.rdy, 0.1, "enabling", fatal=True)
     with pytest.raises(ControllerFatalError, match=r"CSTS\.RDY"):
         disk.read(2048)
     disk.reset()
@@ -450,9 +450,9 @@ def test_close_shuts_down_and_ends_everything(disk: Nvme) -> None:
             use()
     queue.close()
     with pyuio.open(MAIN, bind=True) as device:
-        registers = device.bar(0)
-        assert not registers.read32(CC) & CC_EN
-        assert not registers.read32(CSTS) & CSTS_RDY
+        registers = NvmeRegisters(device.bar(0))
+        assert not registers.cc.en
+        assert not registers.csts.rdy
         assert not device.config.command & Command.BUS_MASTER
 
 
@@ -460,16 +460,16 @@ def test_close_shuts_down_and_ends_everything(disk: Nvme) -> None:
 def test_shutdown_is_completed(disk: Nvme) -> None:
     """The controller says so, before it is disabled (section 3.1.6, SHST)."""
     disk.write(0, disk.read(0))
-    disk.registers.write32(CC, disk.registers.read32(CC) & ~CC_SHN | CC_SHN_NORMAL)
-    disk._wait_status(0b11 << 2, 0b10 << 2, 5, "shutting down")
+    disk.registers.cc.shn = ShutdownNotification.NORMAL
+    disk._wait_shutdown(5)
 
 
 def test_interrupts_are_masked_unless_wanted() -> None:
     for by_interrupt in (False, True):
         with Nvme.open(MAIN, by_interrupt=by_interrupt) as disk:
             disk.read(0)
-            assert disk.registers.read32(INTMS) == disk.registers.read32(INTMC)
-            assert disk.registers.read32(INTMS) & 1 != by_interrupt
+            assert disk.registers.intms.read() == disk.registers.intmc.read()
+            assert disk.registers.intms.read() & 1 != by_interrupt
 
 
 def test_a_driver_that_is_killed_while_it_writes() -> None:
