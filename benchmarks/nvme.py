@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Random reads of 4 KiB per second from QEMU's NVMe disk: this driver's, and fio's on the kernel's own driver.
+"""Random reads of 4 KiB per second from QEMU's NVMe disk: by this driver, and by fio on the kernel's driver.
 
 Run ``python benchmarks/nvme.py`` (``--check`` to fail when a target is missed, ``--json`` for a program). It fetches
-fio from Debian's archive without installing it, makes an image file, boots a guest with it, and there gives the disk to
-the one and the other in turn, in every round. fio may use libaio, io_uring, and io_uring with polled queues, each also
-with 16 commands submitted and collected at a time; the best of them counts.
+fio from Debian's archive without installing it, makes an image file, and boots a guest with it. In every round the
+guest gives the disk to this driver and to the kernel's in turn. fio may use libaio, io_uring, and io_uring with polled
+queues, each also with 16 commands submitted and collected at a time; the best of them counts.
 
-The image is such that every block of 4 KiB holds its own offset. Both sides verify what they read, all of it, in a pass
-of its own before the first round: fio with ``verify=pattern``. Only completed reads are counted.
+Every block of 4 KiB of the image holds its own offset. In a pass of its own before the first round both sides verify
+all that they read, fio with ``verify=pattern``. Only completed reads are counted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pyuio.vm import packages
 
 ROOT = Path(__file__).resolve().parent.parent
 FIO = ROOT / "build/fio"
-# fio, and the libraries of its engines, which it loads whether they are used or not.
+# fio, and the libraries of its engines, all of which it always loads.
 PACKAGES = (
     *("fio", "libaio1", "libboost-iostreams1.74.0", "libboost-thread1.74.0", "libdaxctl1", "libfmt9", "libgfapi0"),
     *("libgfrpc0", "libgfxdr0", "libglusterfs0", "libibverbs1", "libnbd0", "libndctl6", "libnl-3-200"),
@@ -53,14 +53,14 @@ ENGINES = {
 }
 AT_ONCE = ["--iodepth_batch_submit=16", "--iodepth_batch_complete_min=16", "--iodepth_batch_complete_max=16"]
 POLLED, BY_INTERRUPT = "pyuio, polling", "pyuio, by interrupt"
-# What is compared, with which of fio's, and the least ratio.
+# Side, depth, the fio measurements to compare with (those whose name starts so), and the least ratio.
 TARGETS = ((POLLED, 1, "", 1.5), (POLLED, 32, "", 1.5), (BY_INTERRUPT, 1, "libaio", 1.0))
 
 Rates = dict[tuple[str, int], list[float]]
 
 
 def in_guest(arguments: list[str]) -> int:
-    """Run this program in a guest that has the disk, on the host, and return its exit status."""
+    """Run this program, with `arguments`, in a guest that has the disk, and return its exit status."""
     packages.fetch(PACKAGES, FIO, "usr/bin/fio")
     with tempfile.NamedTemporaryFile(dir=ROOT / "build", suffix=".img") as image:
         for offset in range(0, SIZE, BLOCK):
@@ -73,7 +73,7 @@ def in_guest(arguments: list[str]) -> int:
 
 @contextmanager
 def kernel_driver(address: str) -> Iterator[str]:
-    """The disk with the kernel's own driver; gives its block device."""
+    """Give the disk to the kernel's driver, and yield its block device."""
     driver = Path("/sys/bus/pci/drivers/nvme")
     subprocess.run(["modprobe", "nvme", "poll_queues=1"], check=True)  # takes the disk when it is loaded
     if not (driver / address).exists():
@@ -107,12 +107,12 @@ def fio(device: str, depth: int, options: list[str]) -> float:
     return float(job["read"]["total_ios"] / (job["read"]["runtime"] / 1000))
 
 
-def fio_kinds(depth: int) -> dict[str, list[str]]:
-    """Return the ways in which fio reads, by name."""
-    kinds = dict(ENGINES)
+def fio_options(depth: int) -> dict[str, list[str]]:
+    """Return fio's options for each way of reading, by name."""
+    options_by_name = dict(ENGINES)
     if depth >= 16:
-        kinds |= {f"{name}, 16 at once": options + AT_ONCE for name, options in ENGINES.items()}
-    return kinds
+        options_by_name |= {f"{name}, 16 at once": options + AT_ONCE for name, options in ENGINES.items()}
+    return options_by_name
 
 
 def measure_fio(address: str, seconds: float, rates: Rates, *, verify: bool) -> None:
@@ -121,7 +121,7 @@ def measure_fio(address: str, seconds: float, rates: Rates, *, verify: bool) -> 
         for options in ENGINES.values() if verify else ():
             fio(device, 32, options + verifying)
         for depth in DEPTHS:
-            for name, options in fio_kinds(depth).items():
+            for name, options in fio_options(depth).items():
                 timed = ["--time_based", f"--runtime={seconds}", "--gtod_reduce=1"]
                 rates.setdefault((f"fio, {name}", depth), []).append(fio(device, depth, options + timed))
 
@@ -131,12 +131,12 @@ def measure_pyuio(address: str, seconds: float, rates: Rates, *, verify: bool) -
         with Nvme.open(address, by_interrupt=by_interrupt) as disk:
             for depth in DEPTHS:
                 if verify:
-                    verified(disk, depth)
-                rates.setdefault((name, depth), []).append(rate(disk, depth, seconds))
+                    verify_reads(disk, depth)
+                rates.setdefault((name, depth), []).append(measure_rate(disk, depth, seconds))
 
 
-def places(disk: Nvme) -> list[int]:
-    """Random blocks to read, aligned to 4 KiB."""
+def random_blocks(disk: Nvme) -> list[int]:
+    """Return random blocks to read, aligned to 4 KiB."""
     step = BLOCK // disk.namespace.block_size
     return [random.randrange(SIZE // BLOCK) * step for _ in range(1 << 15)]
 
@@ -145,18 +145,18 @@ def offset_in(data: memoryview) -> int:
     return int.from_bytes(data[:8], "little")
 
 
-def verified(disk: Nvme, depth: int) -> None:
-    """Read, and compare every byte."""
-    blocks, size = places(disk)[:4096], disk.namespace.block_size
+def verify_reads(disk: Nvme, depth: int) -> None:
+    """Read 4096 blocks, and compare every byte; exit if one is wrong."""
+    blocks, size = random_blocks(disk)[:4096], disk.namespace.block_size
     with disk.queue(depth) as queue:
         for block, data in zip(blocks, queue.read_many(blocks, BLOCK // size), strict=True):
             if data != (block * size).to_bytes(8, "little") * (BLOCK // 8):
                 sys.exit(f"wrong data at block {block}")
 
 
-def rate(disk: Nvme, depth: int, seconds: float) -> float:
-    """Return reads per second."""
-    blocks, size = places(disk), disk.namespace.block_size
+def measure_rate(disk: Nvme, depth: int, seconds: float) -> float:
+    """Return reads per second, measured for about `seconds`."""
+    blocks, size = random_blocks(disk), disk.namespace.block_size
     with disk.queue(depth) as queue:
         number = 2000
         while True:
@@ -172,8 +172,8 @@ def rate(disk: Nvme, depth: int, seconds: float) -> float:
             number = int(number * min(20, 1.2 * seconds / elapsed))
 
 
-def judged(rates: Rates) -> list[dict[str, Any]]:
-    """Compare with the targets: the median of the rounds' ratios, each with the best of fio's in its round."""
+def compare_with_targets(rates: Rates) -> list[dict[str, Any]]:
+    """Compare the median of the rounds' ratios with each target; a ratio is with fio's best in the same round."""
     results = []
     for ours, depth, only, target in TARGETS:
         against = [name for name, each in rates if each == depth and name.startswith(f"fio, {only}")]
@@ -209,7 +209,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
-    parser.add_argument("--check", action="store_true", help="fail when a target is missed")
+    parser.add_argument("--check", action="store_true", help="fail if a target is missed")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--only", choices=("pyuio", "fio"), help="measure one side")
     parser.add_argument("--guest", action="store_true", help="this is the guest: measure on its only NVMe disk")
@@ -223,7 +223,7 @@ def main() -> int:
             measure_pyuio(address, options.seconds, rates, verify=number == 0)
         if options.only != "pyuio":
             measure_fio(address, options.seconds, rates, verify=number == 0)
-    results = judged(rates) if options.only is None else []
+    results = compare_with_targets(rates) if options.only is None else []
     if options.json:
         print(
             json.dumps(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run by pytest in a guest by test_nvme.py, which makes the disks: the driver on QEMU's NVMe controllers."""
+"""Tests of the driver on QEMU's NVMe controllers. test_nvme.py makes the disks, and runs pytest on this in a guest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HUGEPAGES = 16  # more than any test here has in use
 
 
 kept: dict[bool, Nvme] = {}
-"""The disk that one test after the other uses, by whether it interrupts: opening it takes a second under emulation."""
+"""Open disks that the tests share, by whether they interrupt: to open one takes a second under emulation."""
 
 
 def let_go() -> None:
@@ -54,7 +54,7 @@ def keep(by_interrupt: bool) -> Nvme:
 
 @pytest.fixture(autouse=True)
 def nobody_has_the_disk(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Closes the disk before a test that opens it itself, and after one that failed."""
+    """Close the disk before a test that opens it itself, and after a test that failed."""
     if not {"disk", "either_disk"} & set(request.fixturenames):
         let_go()
     failed = request.session.testsfailed
@@ -65,7 +65,7 @@ def nobody_has_the_disk(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def alone() -> Iterator[None]:
-    """Has `disk` open for one test only, which leaves it in a state that is no other's."""
+    """Open `disk` for one test only, because the test leaves it in a state of its own."""
     let_go()
     yield
     let_go()
@@ -85,13 +85,13 @@ def either_disk(by_interrupt: bool) -> Nvme:
 
 @pytest.fixture(scope="module", autouse=True)
 def enough_hugepages() -> None:
-    """What drivers allocate is there: to set it aside anew takes each half a second under emulation."""
+    """Set hugepages aside once: if each driver does so, that takes half a second each time under emulation."""
     size = hugepages()[0]
     size.change(HUGEPAGES)
 
 
 def pattern(block: int, count: int = 1, seed: int = 0) -> bytes:
-    """What no two blocks have in common."""
+    """Return data that is different in each block."""
     return b"".join(b"%5d %9d\n" % (seed, number) * (BLOCK // 16) for number in range(block, block + count))
 
 
@@ -103,7 +103,7 @@ def number(block_device: Path) -> int | None:
 
 @contextlib.contextmanager
 def kernel_driver(address: str, namespace: int = 1) -> Iterator[str]:
-    """The disk in the hands of the kernel's own driver; gives its block device."""
+    """Give the disk to the kernel's driver, and yield its block device."""
     driver = Path("/sys/bus/pci/drivers/nvme")
     subprocess.run(["modprobe", "nvme"], check=True)  # takes all disks when it is loaded
     for other in driver.glob("0000:*"):
@@ -113,7 +113,7 @@ def kernel_driver(address: str, namespace: int = 1) -> Iterator[str]:
         (driver / "bind").write_text(address)
     try:
         deadline = time.monotonic() + 20
-        # The kernel numbers what it finds; what the controller calls it is in nsid.
+        # The kernel numbers the disks itself; the controller's number of the namespace is in nsid.
         while not (found := [path for path in Path("/sys/block").glob("nvme*") if number(path) == namespace]):
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -142,7 +142,7 @@ def test_reads_what_another_tool_put_into_the_file(disk: Nvme) -> None:
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 17, 24, 127, 128, 129, 1024, 1031])
 def test_every_number_of_pages(disk: Nvme, count: int) -> None:
-    """One page, two, and lists of pages, up to the largest command, and several commands."""
+    """Commands of one page, of two, and with PRP lists up to the largest command; and several commands."""
     data = pattern(count, count, seed=1)
     assert disk.write(40000 + count, data) == len(data)
     assert disk.read(40000 + count, count) == data
@@ -155,7 +155,7 @@ def test_every_number_of_pages(disk: Nvme, count: int) -> None:
 @pytest.mark.parametrize(("depth", "batch"), [(1, None), (2, 1), (5, 2), (5, None), (32, 16), (32, None)])
 @pytest.mark.parametrize("by_interrupt", [False, True])
 def test_many(either_disk: Nvme, depth: int, batch: int | None, by_interrupt: bool) -> None:
-    """In halves, as a real disk gets them, and all at once, as an emulated one does by itself."""
+    """In batches of half the depth, the default for a real disk, and of the whole depth, for an emulated one."""
     disk = either_disk
     with disk.queue(depth, 16, batch=batch) as queue:
         assert disk.controller.emulated
@@ -458,7 +458,7 @@ def test_close_shuts_down_and_ends_everything(disk: Nvme) -> None:
 
 @pytest.mark.usefixtures("alone")
 def test_shutdown_is_completed(disk: Nvme) -> None:
-    """The controller says so, before it is disabled (section 3.1.6, SHST)."""
+    """CSTS.SHST says that the shutdown is complete, before the controller is disabled (section 3.1.6)."""
     disk.write(0, disk.read(0))
     disk.registers.cc.shn = ShutdownNotification.NORMAL
     disk._wait_shutdown(5)
@@ -473,7 +473,7 @@ def test_interrupts_are_masked_unless_wanted() -> None:
 
 
 def test_a_driver_that_is_killed_while_it_writes() -> None:
-    """The next one takes over: every block holds one of the two things that were written, and all works."""
+    """The next driver takes over: every block holds one of the two values that were written, and all works."""
     blocks = range(100000, 100000 + 8 * 200, 8)
     with Nvme.open(MAIN, writable=True) as disk, disk.queue(32) as queue:
         queue.write_many(((block, b"a" * 8 * BLOCK) for block in blocks), 8)
@@ -509,7 +509,7 @@ def test_a_driver_that_is_killed_while_it_writes() -> None:
 
 @pytest.mark.usefixtures("alone")
 def test_a_forked_child_has_no_disk(disk: Nvme) -> None:
-    """What it rings would have the controller work through whatever its parent put into the rings."""
+    """A doorbell that the child rings would have the controller execute what the parent put into the queues."""
     with disk.queue(8) as queue:
         before = disk.read(5)
         child = os.fork()
@@ -529,7 +529,7 @@ def test_a_forked_child_has_no_disk(disk: Nvme) -> None:
 
 
 def test_file_system_for_linux() -> None:
-    """An ext4 that is written through the driver is mounted by the kernel's; what that writes, the driver reads."""
+    """The driver writes an ext4, the kernel's driver mounts it and adds a file, and this driver reads that."""
     mounted = Path("/run/mounted")
     mounted.mkdir()
     with Nvme.open(MANY, namespace=2, writable=True) as disk:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The NVMe driver, from outside: the guest runs nvme_guest.py on disks whose files are made and looked at here."""
+"""The NVMe driver: the guest runs nvme_guest.py on disks whose files these tests make, and check afterwards."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEBIBYTES = {"main": 64, "faulty": 8, "slow": 8, "two": 16, "five": 8}
 
 @dataclass
 class Finished:
-    """The one run that the tests here look at."""
+    """The one run of the guest, which all tests here check."""
 
     result: subprocess.CompletedProcess[bytes]
     directory: Path
@@ -43,7 +43,7 @@ def tool(*words: str) -> str:
 
 
 def blockdev(name: str, path: Path) -> str:
-    """QEMU's description of a disk: as it is, failing in two places, or slow."""
+    """Return QEMU's options for a disk: a plain one, one that fails in two places, or a slow one."""
     file = {"driver": "file", "filename": str(path), "node-name": f"{name}-file"}
     if name == "faulty":
         # Of 512 bytes each; "none" is an event that needs no other to have come before.
