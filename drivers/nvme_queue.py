@@ -173,9 +173,8 @@ class NvmeQueue:
         with self._in_use(WRITE, count) as generation:
             while chunk := [*islice(items, self._batch_size)]:
                 # The program copies the data while the batches before are outstanding.
-                for view, (block, data) in zip(
-                    self._commands.batch(self._sq_tail, len(chunk)).views, chunk, strict=True
-                ):
+                views = self._commands.batch(self._sq_tail, len(chunk)).views
+                for view, (block, data) in zip(views, chunk, strict=True):
                     _copy_blocks(view, data, block, count)
                 batch = self._commands.fill(self._sq_tail, block_array(block for block, _ in chunk))
                 if len(self._outstanding) < self._most_batches:
@@ -213,10 +212,12 @@ class NvmeQueue:
         """
         batch, completed, deadline = self._outstanding[0], self._completed, 0.0
         while missing := len(batch.cid_set - completed) if completed else len(batch.cid_set):
-            # The controller fills the CQ in order: when the last of the missing CQEs is there, all of them are.
+            # The controller fills the CQ in order: when the last of the missing CQEs is there, all of them are. If they
+            # wrap around the end of the CQ, the wait is for those before the end first.
             end = min(self._cq_head + missing, self._cq_entries)
+            wraps = self._cq_head + missing > self._cq_entries
             if self._wait_for_cqe(end - 1):
-                if following and end == self._cq_head + missing:
+                if following and not wraps:
                     self._submit(following)
                     following = None
                 successes = batch.successes[self._phase_tag]
@@ -235,11 +236,11 @@ class NvmeQueue:
             self._submit(following)
         completed -= batch.cid_set
         self._outstanding.popleft()
-        for index, cid in enumerate(batch.cids if self._failures else ()):
-            if cid in self._failures:
-                doing, block = self._commands.describe(cid), self._commands.block(cid)
-                return batch.views[:index], CommandError(doing, self._failures[cid], block)
-        return batch.views, None
+        failed = next((cid for cid in batch.cids if cid in self._failures), None) if self._failures else None
+        if failed is None:
+            return batch.views, None
+        error = CommandError(self._commands.describe(failed), self._failures[failed], self._commands.block(failed))
+        return batch.views[: batch.cids.index(failed)], error
 
     def _wait_for_cqe(self, index: int) -> bool:
         """Poll a CQE for a few milliseconds, or sleep until an interrupt; return whether the CQE is there."""
