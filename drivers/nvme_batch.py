@@ -49,7 +49,7 @@ class PreparedCommands:
         self._entries = len(submission)
         self.slba = submission.column("slba")
         self._allocate(blocks_per_command)
-        self.forget_prepared()
+        self.invalidate()
 
     def _allocate(self, blocks_per_command: int) -> None:
         """Allocate the data of each command, and a PRP list of the pages of the data after the first (section 4.3)."""
@@ -73,7 +73,7 @@ class PreparedCommands:
         self._data.close()
         self._prp_lists.close()
 
-    def forget_prepared(self) -> None:
+    def invalidate(self) -> None:
         """Have the next `prepare` fill in all SQEs, because the submission queue was zeroed."""
         self.opcode, self.count = -1, 0
 

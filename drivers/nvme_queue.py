@@ -96,7 +96,7 @@ class NvmeQueue:
         """Empty both queues, as the controller does when they are created; outstanding commands are lost."""
         self.submission.buffer.zero()
         self.completion.buffer.zero()
-        self._commands.forget_prepared()
+        self._commands.invalidate()
         self._sq_tail = self._cq_head = 0
         self._phase_tag = DW3_PHASE_TAG  # of the CQEs of the controller's first pass through the queue, section 4.6
         self._cqes_since_cqhdbl = 0
