@@ -50,10 +50,6 @@ class BindingError(PyuioError, OSError):
     """The kernel refused to bind a driver to a device, or to release it."""
 
 
-class SetupError(PyuioError, OSError):
-    """Permission to drive a card cannot be given or taken back: a file, a group or udev is in the way."""
-
-
 class DeviceRemovedError(PyuioError, OSError):
     """The device was unplugged, removed or unbound while it was open (errno ENODEV)."""
 
@@ -125,30 +121,6 @@ class RealTimeError(PyuioError, OSError):
 
 class RealTimeDeniedError(RealTimeError, PermissionError):
     """This process may not have a setting of `pyuio.realtime` (errno EPERM or EACCES)."""
-
-
-class ResultFileError(PyuioError, ValueError):
-    """A file of measured results is damaged, of another version, or something else; the message says what to do."""
-
-
-class ResultExistsError(PyuioError, FileExistsError):
-    """Results are there already and would be overwritten (errno EEXIST)."""
-
-
-class OutputDirectoryError(PyuioError, OSError):
-    """A directory for results cannot be made or written to."""
-
-
-class PlotUnavailableError(PyuioError, ImportError):
-    """A picture cannot be drawn, as matplotlib is not installed; the message says how to install it."""
-
-
-class LoadError(PyuioError, RuntimeError):
-    """A load that a measurement runs under did not start, or ended by itself."""
-
-
-class MeasurementError(PyuioError, RuntimeError):
-    """What is measured, or compared with, cannot be run; the message says why."""
 
 
 class RegisterAccessError(PyuioError, AttributeError):

@@ -71,7 +71,7 @@ fi
 echo "set-up: Python packages into .venv" >&2
 # One that was made here, and finished, is brought up to date; anything else is made anew.
 [ -e "${READY:-}" ] || "$PYTHON" -m venv --clear .venv
-.venv/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[vm,dev,docs]' ||
+.venv/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[bench,vm,dev,docs]' ||
     { echo "set-up: pip failed; see above. Run make again when what it says is mended" >&2; exit 1; }
 # The guest sees these files read-only and would compile them anew at every start.
 .venv/bin/python -m compileall -q pyuio drivers examples tests || true

@@ -23,7 +23,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyuio.errors import SetupError
+from pyuio.errors import PyuioError
 from pyuio.kernel.drivers import UIO_PCI_GENERIC
 from pyuio.kernel.sysfs import PCI_DEVICES, translated
 from pyuio.kernel.uio import UioNode
@@ -38,6 +38,10 @@ _GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _log = logging.getLogger("pyuio.permission")
+
+
+class SetupError(PyuioError, OSError):
+    """Permission to drive a card cannot be given or taken back: a file, a group or udev is in the way."""
 
 
 def checked_group(name: str) -> str:

@@ -16,10 +16,10 @@ from pyuio_drivers.edu import Edu
 from pyuio.cli.arguments import Json, complete_device, usage
 from pyuio.cli.output import console, print_json
 from pyuio.driver import Driver
-from pyuio.errors import MeasurementError
 from pyuio.installed_drivers import driver_for
 from pyuio.latency import closed_loop, interrupts, load, open_loop, plan, plot, rate, table, timer
 from pyuio.latency.comparison import Comparison
+from pyuio.latency.errors import MeasurementError
 from pyuio.latency.output import Output
 from pyuio.latency.patch_loop import PatchLoop
 from pyuio.latency.progress import Bar

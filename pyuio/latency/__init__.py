@@ -1,2 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""The latency laboratory: what is measured, kept, drawn and compared by ``pyuio bench``."""
+"""The latency laboratory: what is measured, kept, drawn and compared by ``pyuio bench``.
+
+Its errors are here. Everything else is in the modules; most of them need hdrhistogram, which the extra `bench`
+installs.
+"""
+
+from pyuio.latency.errors import (
+    HistogramUnavailableError,
+    LoadError,
+    MeasurementError,
+    OutputDirectoryError,
+    PlotUnavailableError,
+    ResultExistsError,
+    ResultFileError,
+)
+
+__all__ = [
+    "HistogramUnavailableError",
+    "LoadError",
+    "MeasurementError",
+    "OutputDirectoryError",
+    "PlotUnavailableError",
+    "ResultExistsError",
+    "ResultFileError",
+]

@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pyuio.errors import ResultFileError
 from pyuio.latency import environment, table
+from pyuio.latency.errors import ResultFileError
 from pyuio.latency.results import FIGURES, Run, Series
 
 MOST = 8  # runs

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pyuio.driver import Driver
-from pyuio.errors import LoadError
 from pyuio.latency import environment, tuning
+from pyuio.latency.errors import LoadError
 from pyuio.latency.load import Load
 from pyuio.latency.output import Output
 from pyuio.latency.plan import Plan

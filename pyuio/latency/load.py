@@ -14,7 +14,7 @@ import sys
 import threading
 from types import TracebackType
 
-from pyuio.errors import LoadError
+from pyuio.latency.errors import LoadError
 
 _START_LIMIT = 30.0  # seconds; an emulated processor needs some to start Python
 _STOP_LIMIT = 5.0

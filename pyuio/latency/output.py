@@ -17,11 +17,9 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from hdrh.histogram import HdrHistogram
-from hdrh.log import HistogramLogWriter
-
-from pyuio.errors import OutputDirectoryError, ResultExistsError
 from pyuio.latency import plot
+from pyuio.latency.errors import OutputDirectoryError, ResultExistsError
+from pyuio.latency.histogram import HdrHistogram, HistogramLogWriter
 from pyuio.latency.results import Run, Series
 
 _MICROSECOND = 1000  # ns

@@ -17,8 +17,8 @@ from types import TracebackType
 
 from pyuio_drivers.edu import Edu, EduRegisters
 
-from pyuio.errors import MeasurementError
 from pyuio.kernel.sysfs import PCI_DEVICES
+from pyuio.latency.errors import MeasurementError
 
 _READY_LIMIT = 30.0  # seconds
 _MEMORY = "/dev/shm"

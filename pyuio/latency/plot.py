@@ -7,8 +7,8 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyuio.errors import PlotUnavailableError
 from pyuio.latency import environment
+from pyuio.latency.errors import PlotUnavailableError
 from pyuio.latency.results import Run, Series
 
 if TYPE_CHECKING:

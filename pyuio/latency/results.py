@@ -19,10 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLengthException
-from hdrh.histogram import HdrHistogram
-
-from pyuio.errors import ResultFileError
+from pyuio.latency.errors import ResultFileError
+from pyuio.latency.histogram import (
+    HdrCookieException,
+    HdrHistogram,
+    HdrHistogramSettingsException,
+    HdrLengthException,
+)
 
 FORMAT = "pyuio bench"
 VERSION = 1

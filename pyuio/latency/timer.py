@@ -17,8 +17,9 @@ from typing import Any
 
 from pyuio._native._timer import ffi, lib
 from pyuio.doctor import facts
-from pyuio.errors import LoadError, PermissionDeniedError
+from pyuio.errors import PermissionDeniedError
 from pyuio.latency import environment, tuning
+from pyuio.latency.errors import LoadError
 from pyuio.latency.load import Load
 from pyuio.latency.output import Output
 from pyuio.latency.plan import Plan

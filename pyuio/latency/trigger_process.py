@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 from pyuio.dma.allocator import dma_wmb
 from pyuio.driver import Driver
-from pyuio.errors import MeasurementError
+from pyuio.latency.errors import MeasurementError
 from pyuio.latency.interrupts import recipe
 from pyuio.region.memory import Region
 

@@ -30,11 +30,12 @@ from pyuio.doctor import facts
 from pyuio.doctor import interrupts as doctor_interrupts
 from pyuio.doctor import memory as doctor_memory
 from pyuio.doctor import scheduling as doctor_scheduling
-from pyuio.errors import DeviceRemovedError, KernelFileError, ResultFileError, SystemRdlError
+from pyuio.errors import DeviceRemovedError, KernelFileError, SystemRdlError
 from pyuio.inspect.location import parse_location
 from pyuio.kernel.hugepages import parse_size
 from pyuio.kernel.processors import format_list, parse_list
 from pyuio.kernel.uio import UioNode
+from pyuio.latency.errors import ResultFileError
 from pyuio.latency.results import Run, run_of
 from pyuio.pci import ConfigImage, parse_address
 from pyuio.pci.address import is_id_pair

@@ -17,8 +17,8 @@ from pyuio_drivers.edu import Edu
 from pyuio_drivers.serial16550 import Serial16550
 
 from pyuio import Driver
-from pyuio.errors import MeasurementError
 from pyuio.latency.closed_loop import ClosedLoop
+from pyuio.latency.errors import MeasurementError
 from pyuio.latency.interrupts import Measurement, Options
 from pyuio.latency.load import Load
 from pyuio.latency.plan import Plan

@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import errno
+from types import ModuleType
 
 import pytest
 
 import pyuio
+import pyuio.claim.permission
+import pyuio.latency.errors
 from pyuio import errors
 from pyuio.kernel.sysfs import translated
 
@@ -20,12 +23,10 @@ BUILT_IN = {
     "DriverNotBoundError": OSError,
     "BindingError": OSError,
     "DeviceRemovedError": OSError,
-    "SetupError": OSError,
     "PermissionDeniedError": PermissionError,
     "KernelFileError": ValueError,
     "KernelSupportError": OSError,
     "MappingError": OSError,
-    "MeasurementError": RuntimeError,
     "OverrunError": OSError,
     "InterruptUnavailableError": OSError,
     "WouldBlockError": BlockingIOError,
@@ -38,11 +39,6 @@ BUILT_IN = {
     "ConfigLockedError": ValueError,
     "RealTimeError": OSError,
     "RealTimeDeniedError": PermissionError,
-    "ResultFileError": ValueError,
-    "ResultExistsError": FileExistsError,
-    "OutputDirectoryError": OSError,
-    "PlotUnavailableError": ImportError,
-    "LoadError": RuntimeError,
     "RegisterAccessError": AttributeError,
     "RegisterNotFoundError": LookupError,
     "UnknownValueError": ValueError,
@@ -50,14 +46,48 @@ BUILT_IN = {
     "SystemRdlUnavailableError": ImportError,
 }
 
+BUILT_IN_OF_THE_LABORATORY = {
+    "ResultFileError": ValueError,
+    "ResultExistsError": FileExistsError,
+    "OutputDirectoryError": OSError,
+    "PlotUnavailableError": ImportError,
+    "LoadError": RuntimeError,
+    "MeasurementError": RuntimeError,
+    "HistogramUnavailableError": ImportError,
+}
 
-def test_every_error_is_a_built_in_one_too() -> None:
-    found = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
-    assert found == {"PyuioError", *BUILT_IN}
-    for name, base in BUILT_IN.items():
-        error = getattr(pyuio, name)
+
+def errors_in(module: ModuleType) -> dict[str, type[Exception]]:
+    """The exceptions that a module defines."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Exception) and value.__module__ == module.__name__
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "offered_by", "built_in"),
+    [
+        (errors, pyuio, {"PyuioError": Exception, **BUILT_IN}),
+        (pyuio.latency.errors, pyuio.latency, BUILT_IN_OF_THE_LABORATORY),
+        (pyuio.claim.permission, pyuio.claim, {"SetupError": OSError}),
+    ],
+)
+def test_every_error_is_a_built_in_one_too(
+    module: ModuleType, offered_by: ModuleType, built_in: dict[str, type[Exception]]
+) -> None:
+    found = errors_in(module)
+    assert found.keys() == built_in.keys()
+    for name, base in built_in.items():
+        error = getattr(offered_by, name)
+        assert error is found[name]
         assert issubclass(error, pyuio.PyuioError)
         assert issubclass(error, base)
+
+
+def test_errors_of_tools_are_not_at_the_top_level() -> None:
+    assert not {*BUILT_IN_OF_THE_LABORATORY, "SetupError"} & {*dir(pyuio), *dir(errors)}
 
 
 @pytest.mark.parametrize(

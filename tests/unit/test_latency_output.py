@@ -16,8 +16,8 @@ from hdrh.log import HistogramLogReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyuio.errors import OutputDirectoryError, PlotUnavailableError, ResultExistsError
 from pyuio.latency import plot
+from pyuio.latency.errors import OutputDirectoryError, PlotUnavailableError, ResultExistsError
 from pyuio.latency.output import Output, distribution, tag
 from pyuio.latency.results import Run, Series, new_histogram
 
@@ -163,7 +163,7 @@ def test_a_full_disk_is_said_so_and_the_earlier_result_stays(tmp_path: Path) -> 
     program = """
 import resource, signal, sys
 from pathlib import Path
-from pyuio.errors import OutputDirectoryError
+from pyuio.latency.errors import OutputDirectoryError
 from pyuio.latency.output import Output
 from pyuio.latency.results import Run
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -7,6 +7,8 @@ import base64
 import copy
 import json
 import random
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyuio.errors import PyuioError, ResultFileError
+from pyuio.errors import PyuioError
+from pyuio.latency.errors import ResultFileError
 from pyuio.latency.results import FIGURES, HIGHEST, Run, Series, run_of
 
 
@@ -243,3 +246,22 @@ def test_a_histogram_of_another_length(payload: bytes) -> None:
     data["series"][0]["histogram"] = packed(payload)
     with pytest.raises(ResultFileError):
         run_of(json.dumps(data).encode())
+
+
+def test_without_hdrhistogram_the_extra_is_named() -> None:
+    program = (
+        "import sys\n"
+        "sys.modules['hdrh'] = None\n"
+        "import pyuio.latency\n"
+        "try:\n"
+        "    import pyuio.latency.results\n"
+        "except pyuio.latency.HistogramUnavailableError as error:\n"
+        "    print(error)\n"
+        "sys.argv = ['pyuio', 'bench', 'timer', '--count', '1']\n"
+        "from pyuio.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout.endswith("pip install 'pyuio-framework[bench]'\n")
+    assert done.stderr == f"pyuio: {done.stdout}"

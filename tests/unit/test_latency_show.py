@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pyuio.errors import ResultFileError
 from pyuio.latency import environment, table
 from pyuio.latency.comparison import Comparison
+from pyuio.latency.errors import ResultFileError
 from pyuio.latency.results import Run
 
 

@@ -22,8 +22,8 @@ import pytest
 
 from pyuio import cli
 from pyuio._native._timer import ffi
-from pyuio.errors import LoadError
 from pyuio.latency import load, plan, timer
+from pyuio.latency.errors import LoadError
 from pyuio.latency.load import BusyThread, CpuLoad, Load
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import Run

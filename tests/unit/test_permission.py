@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyuio.claim import permission
+from pyuio.claim import SetupError, permission
 from pyuio.claim.permission import Permission, checked_group, group_of
-from pyuio.errors import PermissionDeniedError, SetupError
+from pyuio.errors import PermissionDeniedError
 
 WANTED = Permission("0000:00:04.0", "1234", "11e8", "lab")
 
