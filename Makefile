@@ -53,6 +53,7 @@ docs: $(READY)
 bench: $(READY)
 	@$(BIN)/python benchmarks/registers.py
 	@$(BIN)/python benchmarks/dma.py
+	@$(BIN)/python benchmarks/import_time.py
 
 setup: $(READY)
 

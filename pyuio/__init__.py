@@ -6,7 +6,7 @@ interrupt whose read returns how many came. `Driver` is the base of a driver, `R
 tells of cards that come and go, `realtime` makes a thread wake up in time.
 """
 
-from typing import TYPE_CHECKING as _TYPE_CHECKING
+import typing as _typing
 
 from pyuio._native import _access as _access  # first, as it refuses sub-interpreters, and all else may do worse
 from pyuio.device import Device, open
@@ -49,13 +49,13 @@ from pyuio.errors import (
 )
 from pyuio.interrupt.wait import wait
 from pyuio.pci.discovery import FoundDevice, devices
-from pyuio.pci.hotplug import Hotplug, HotplugEvent
 from pyuio.registers.register_map import Array, Field, Register, RegisterMap
 from pyuio.rt.realtime import realtime
-from pyuio.service import Event, Service
 
-if _TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
+    from pyuio.pci.hotplug import Hotplug, HotplugEvent
     from pyuio.rt.settings import RealTime
+    from pyuio.service import Event, Service
 
     __version__: str
 
@@ -115,14 +115,34 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Return `RealTime` or ``__version__``; what these need is loaded at the first use."""
-    if name == "RealTime":
-        from pyuio.rt.settings import RealTime
+# What not every program needs, and where it is: imported at the first use, so that ``import pyuio`` is quick.
+_LATE = {
+    "Event": "pyuio.service",
+    "Hotplug": "pyuio.pci.hotplug",
+    "HotplugEvent": "pyuio.pci.hotplug",
+    "RealTime": "pyuio.rt.settings",
+    "Service": "pyuio.service",
+}
 
-        return RealTime
-    if name == "__version__":
-        from importlib.metadata import version
 
-        return version("pyuio-framework")
-    raise AttributeError(f"module 'pyuio' has no attribute {name!r}")
+if not _typing.TYPE_CHECKING:  # or a type checker would take any name for one of pyuio's
+
+    def __getattr__(name: str) -> object:
+        """Return something of `_LATE`, a module that has something to name, or ``__version__``."""
+        from importlib import import_module
+
+        if name in _LATE:
+            globals()[name] = value = getattr(import_module(_LATE[name]), name)
+            return value
+        if name in ("program", "service"):
+            return import_module(f"pyuio.{name}")
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("pyuio-framework")
+        raise AttributeError(f"module 'pyuio' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the names, those of `_LATE` too."""
+    return sorted({*globals(), *_LATE, "__version__"})

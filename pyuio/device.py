@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pyuio.backend.uio import UioBackend
 from pyuio.dma.allocator import Dma
 from pyuio.errors import PyuioError
 from pyuio.interrupt.interrupt import Interrupt
@@ -47,6 +46,8 @@ class Device(Owned):
     """
 
     def __init__(self, found: FoundDevice, *, bind: bool = False) -> None:
+        from pyuio.backend.uio import UioBackend
+
         self._closed = True  # until all is there
         self.name = found.name
         self.address = found.address

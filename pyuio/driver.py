@@ -7,13 +7,15 @@ import contextlib
 import os
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pyuio.device import Device
 from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError, DeviceRemovedError, UnsupportedByDriverError
 from pyuio.pci.discovery import FoundDevice, devices, find
-from pyuio.program import Operation
 from pyuio.registers.register_map import RegisterMap
+
+if TYPE_CHECKING:
+    from pyuio.program import Operation
 
 _Driver = TypeVar("_Driver", bound="Driver")
 

@@ -8,7 +8,6 @@ only if root, or this user, alone could have written it, and if it is about the 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import re
 from dataclasses import dataclass
@@ -59,6 +58,8 @@ def parse(text: str) -> BindingRecord:
     Raises:
         ValueError: it is not one.
     """
+    import json
+
     try:
         data = json.loads(text)
     except RecursionError as error:
@@ -87,6 +88,8 @@ def save(record: BindingRecord) -> None:
         PermissionDeniedError: the directory belongs to another user.
         OSError: the kernel refused.
     """
+    import json
+
     trusted_file.write(_path(record.address), json.dumps(dataclasses.asdict(record)))
 
 

@@ -121,7 +121,7 @@ def _description(found: FoundDevice) -> dict[str, Any]:
         "missing": [_driver_missing(error) for error in failures],
     }
     if config is not None:
-        described["bars"] = [vars(bar) for bar in parse_resources(read_text(found.directory / "resource"))]
+        described["bars"] = [bar._asdict() for bar in parse_resources(read_text(found.directory / "resource"))]
         if isinstance(config, ConfigImage):
             described["configuration"] = _header(config)
             described["capabilities"] = _capabilities(config)
@@ -162,7 +162,7 @@ def _node(found: FoundDevice) -> dict[str, Any] | None:
         "path": str(node.path),
         "driver_name": node.driver_name,
         "event_count": node.event_count,
-        "maps": [vars(item) for item in node.maps],
+        "maps": [item._asdict() for item in node.maps],
     }
 
 

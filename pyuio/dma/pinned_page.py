@@ -26,14 +26,17 @@ import errno
 import io
 import mmap
 import os
-import socket
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pyuio._native._memory import fill_hole, pin_by_pipe, pointer, set_dontfork
 from pyuio.dma.free_ranges import FreeRanges
 from pyuio.errors import DmaMovedError, KernelSupportError
 from pyuio.kernel.hugepages import HugepageSize
 from pyuio.kernel.pagemap import frame_numbers
+
+if TYPE_CHECKING:
+    import socket
 
 # include/uapi/asm-generic/mman-common.h and mman.h; Python has no names for these.
 _MAP_HUGETLB = 0x40000
@@ -47,6 +50,8 @@ def pin(memory: mmap.mmap) -> socket.socket:
         KernelSupportError: this process may not do that.
         OSError: the kernel's answer; EFAULT when there is no page to be had.
     """
+    import socket
+
     keeper, sender = socket.socketpair()
     with sender:
         try:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 from pyuio.errors import KernelSupportError, PermissionDeniedError
@@ -38,6 +36,8 @@ def is_for_user_space(address: str) -> bool:
 
 def find_modprobe() -> str | None:
     """Return the path of modprobe, or None without it."""
+    import shutil
+
     # An ordinary user's PATH does not have it on Debian.
     return shutil.which("modprobe") or shutil.which("modprobe", path="/usr/sbin:/sbin")
 
@@ -67,6 +67,8 @@ def load_driver(driver: str) -> None:
         KernelSupportError: this kernel does not have it; the message says why, and what to do.
         PermissionDeniedError: it is not there, and only root may load it.
     """
+    import subprocess
+
     if (PCI_DRIVERS / driver).exists():
         return
     modprobe = find_modprobe()
@@ -92,6 +94,8 @@ def load_driver(driver: str) -> None:
 
 def _modprobe(*words: str) -> str | None:
     """Return what modprobe printed; None when it failed, or is not here."""
+    import subprocess
+
     modprobe = find_modprobe()
     if modprobe is None:
         return None

@@ -11,8 +11,8 @@ import mmap
 import os
 import re
 import threading
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pyuio.errors import KernelFileError
 from pyuio.kernel.sysfs import read_number
@@ -24,8 +24,7 @@ _changing = threading.RLock()
 os.register_at_fork(before=_changing.acquire, after_in_parent=_changing.release, after_in_child=_changing.release)
 
 
-@dataclass(frozen=True, order=True)
-class HugepageSize:
+class HugepageSize(NamedTuple):
     """Hugepages of one size. `total` and `free` are read anew each time.
 
     Attributes:

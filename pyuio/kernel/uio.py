@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pyuio.errors import DeviceBusyError, DeviceRemovedError
 from pyuio.kernel.sysfs import UIO_CLASS, parse_number, read_number, read_optional, read_text, translated
@@ -14,8 +14,7 @@ from pyuio.kernel.sysfs import UIO_CLASS, parse_number, read_number, read_option
 _NODE = re.compile(r"(?:/dev/)?(uio[0-9]+)")
 
 
-@dataclass(frozen=True)
-class UioMap:
+class UioMap(NamedTuple):
     """One memory region that the UIO driver offers for mmap.
 
     Attributes:
@@ -26,7 +25,7 @@ class UioMap:
         offset: bytes from the start of the first page to the region.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # in place of tuple.index
     name: str
     address: int
     size: int

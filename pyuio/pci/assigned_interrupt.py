@@ -6,14 +6,13 @@ Source: the attributes ``irq`` and ``msi_irqs/`` (Documentation/ABI/testing/sysf
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pyuio.kernel.sysfs import parse_number, read_optional, read_optional_number
 
 
-@dataclass(frozen=True)
-class AssignedInterrupt:
+class AssignedInterrupt(NamedTuple):
     """What a function interrupts by, as the kernel has set it up.
 
     Attributes:

@@ -7,7 +7,7 @@ Source: the ``resource`` file (``drivers/pci/pci-sysfs.c``), whose flags are tho
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pyuio.errors import KernelFileError
 
@@ -18,8 +18,7 @@ _RESOURCE_PREFETCH = 0x2000
 _RESOURCE_MEMORY_64 = 0x100000
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """One base address register, as the kernel has set it up.
 
     Attributes:
@@ -31,7 +30,7 @@ class Bar:
         size: bytes.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # in place of tuple.index
     kind: str
     width: int
     prefetchable: bool

@@ -9,7 +9,7 @@ those that lspci prints, for whoever reads both.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _POINTER = 0x34
 _FIRST_STANDARD = 0x40
@@ -90,8 +90,7 @@ EXTENDED_CAPABILITY_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Capability:
+class Capability(NamedTuple):
     """One entry of a capability list.
 
     Attributes:

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, replace
 from pathlib import Path
-
-import pyudev
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError
 from pyuio.kernel.sysfs import PCI_DEVICES, link_name
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.address import is_id_pair, parse_address
 
+if TYPE_CHECKING:
+    import pyudev
+
 _threads = threading.local()  # libudev's objects are for one thread
 
 
-@dataclass(frozen=True)
-class FoundDevice:
+class FoundDevice(NamedTuple):
     """A PCI function, or another device that has a UIO node, as it was when it was found.
 
     Attributes:
@@ -59,7 +59,7 @@ class FoundDevice:
     def again(self) -> FoundDevice:
         """Return it with the driver and the UIO node that it has now."""
         node = UioNode.of_device(self.directory)
-        return replace(self, driver=link_name(self.directory / "driver"), uio=node.name if node else None)
+        return self._replace(driver=link_name(self.directory / "driver"), uio=node.name if node else None)
 
     @property
     def name(self) -> str:
@@ -75,6 +75,8 @@ class FoundDevice:
 def _context() -> pyudev.Context:
     """Return this thread's, as making one runs ``ldconfig``, which takes longer than all the rest."""
     if not hasattr(_threads, "context"):
+        import pyudev
+
         _threads.context = pyudev.Context()
     context: pyudev.Context = _threads.context
     return context
@@ -116,6 +118,8 @@ def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
         ValueError: `which` has none of these forms.
         TypeError: `which` is not a string, a path or an entry of `devices`.
     """
+    import pyudev
+
     context = _context()
     if isinstance(which, FoundDevice):
         name, directory = which.name, which.directory

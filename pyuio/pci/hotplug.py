@@ -17,9 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import pyudev
+from typing import TYPE_CHECKING, Literal
 
 from pyuio.errors import ClosedError, DeviceTimeoutError, WouldBlockError
 from pyuio.pci.address import is_id_pair
@@ -28,6 +26,9 @@ from pyuio.process.asyncio_waiters import Waiters
 from pyuio.process.fork import Owned
 from pyuio.process.signals import poll_with_signals
 from pyuio.process.timeouts import timeout_nanoseconds
+
+if TYPE_CHECKING:
+    import pyudev
 
 # A new card is announced before it is set up: seconds between two looks, and after how many it is reported anyway.
 _LOOK_AGAIN = 0.005
@@ -67,6 +68,8 @@ class Hotplug(Owned):
     """
 
     def __init__(self, ids: str | Iterable[str] | None = None) -> None:
+        import pyudev
+
         pairs = None if ids is None else {ids} if isinstance(ids, str) else set(ids)
         for pair in pairs or ():
             if not is_id_pair(pair):

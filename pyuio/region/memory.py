@@ -15,26 +15,16 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from periphery import MMIO
-
 from pyuio._native._access import Window
 from pyuio._native._memory import pointer
 from pyuio.errors import ClosedError, MappingError
 from pyuio.region.common import Common, checked_size, refused
 
 if TYPE_CHECKING:
-    import mmap
+    from periphery import MMIO
 
     from pyuio._native._access import Endian, Presence
-
-
-class _Mapping(MMIO):
-    """periphery's MMIO, which would complain on garbage collection if it came before the region that uses it."""
-
-    mapping: mmap.mmap
-
-    def __del__(self) -> None:
-        """Leave it to the mmap object, which unmaps when its last user is gone."""
+    from pyuio.region.mapping import Mapping
 
 
 class Region(Common, Window):
@@ -69,7 +59,7 @@ class Region(Common, Window):
 
     __slots__ = ("__weakref__", "_address", "_mmio", "_page_offset")
 
-    _mmio: _Mapping
+    _mmio: Mapping
 
     def __init__(
         self,
@@ -83,12 +73,14 @@ class Region(Common, Window):
         endian: Endian = "little",
         presence: Presence | None = None,
     ) -> None:
+        from pyuio.region.mapping import Mapping  # periphery takes 6 ms to import
+
         path = os.fspath(path)
         name = path if name is None else name
         size = checked_size(size, name)
         doing = f"mapping {name}, {size:#x} bytes of {path}"
         try:
-            mapping = _Mapping(file_offset, size, path=path)
+            mapping = Mapping(file_offset, size, path=path)
         except OSError as error:
             raise refused(error, doing, path) from error
         except (ValueError, OverflowError) as error:  # mmap's own checks of the length

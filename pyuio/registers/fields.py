@@ -9,8 +9,7 @@ from __future__ import annotations
 import enum
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, SupportsIndex, TypeAlias, TypeVar, get_args, overload
+from typing import ClassVar, Literal, NamedTuple, Protocol, SupportsIndex, TypeAlias, TypeVar, get_args, overload
 
 from pyuio._native import _registers
 from pyuio.errors import RegisterAccessError, UnknownValueError
@@ -209,8 +208,7 @@ class Field(_registers.Field[_Value, _Given], Bits):
         register._set_field(self, part << self.low)
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """What may be done with each bit of a register. All but `width` are masks.
 
     Raises:

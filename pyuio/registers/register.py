@@ -7,10 +7,8 @@ import errno
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from inspect import cleandoc
 from types import MethodDescriptorType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, SupportsIndex
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Protocol, SupportsIndex
 
 from pyuio._native import _registers
 from pyuio._native._access import Window
@@ -112,7 +110,7 @@ class RegisterType(type):
         made._fields = {**getattr(made, "_fields", {}), **own}
         made._kind_width = getattr(made, "_kind_width", 32) if width is None else checked_width(width, name)
         made._kind_access = getattr(made, "_kind_access", "rw") if access is None else checked_access(access, name)
-        made._kind_doc = cleandoc(namespace.get("__doc__") or "") if bases != (_registers.Register,) else ""
+        made._kind_doc = (namespace.get("__doc__") or "") if bases != (_registers.Register,) else ""
         made._kind_layout = Layout.of(name, made._kind_width, made._kind_access, made._fields)
         return made
 
@@ -165,7 +163,7 @@ class Register(_registers.Register, metaclass=RegisterType):
                 f"{self._path} at {self._offset:#x}: the offset of a register of {self._layout.width} bits is a "
                 f"multiple of {self._layout.width // 8} from 0"
             )
-        self._doc = kind._kind_doc if doc is None else doc
+        self._doc = doc
         self._region: Accesses | None = None
         self._held: _Held | None = None
 
@@ -404,18 +402,20 @@ class Register(_registers.Register, metaclass=RegisterType):
         return f"<{kind} {place}, {layout.width} bits, {self.info.access}{':' * bool(fields)}{fields}>"
 
 
-@dataclass(frozen=True)
-class RegisterInfo:
+class RegisterInfo(NamedTuple):
     """Where a register, or one field of it, is: what `RegisterMap.find` returns, and ``info`` of a register."""
 
     path: str
     """Its name in the map: ``status``, ``dma.channel[2].count``, ``status.computing``."""
     offset: int
     """Of the register, in bytes from the start of the region, if the map starts there."""
-    register: Register = field(repr=False)
+    register: Register
     """The declaration, or the register that ``info`` was asked of."""
     field: Bits | None = None
     """The field, or None for the whole register."""
+
+    def __repr__(self) -> str:
+        return f"RegisterInfo(path={self.path!r}, offset={self.offset!r}, field={self.field!r})"
 
     @property
     def region(self) -> Accesses | None:
@@ -442,7 +442,12 @@ class RegisterInfo:
     @property
     def doc(self) -> str:
         """What the declaration says about it."""
-        return self.register._doc if self.field is None else self.field.doc
+        from inspect import cleandoc
+
+        if self.field is not None:
+            return self.field.doc
+        own = self.register._doc
+        return cleandoc(type(self.register)._kind_doc) if own is None else own
 
     @property
     def fields(self) -> Mapping[str, Bits]:

@@ -20,7 +20,6 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import re
 from collections.abc import Iterator, Mapping
@@ -314,6 +313,8 @@ Declared: TypeAlias = "Register | RegisterMap | Array[Any]"
 
 def _similar(name: str, names: Mapping[str, object]) -> str:
     """Return the end of a message: the names like this one, or some of all."""
+    import difflib
+
     by_case = {one.casefold(): one for one in names}
     like = [by_case[one] for one in difflib.get_close_matches(name.casefold(), by_case)]
     if like:

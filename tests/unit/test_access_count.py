@@ -48,7 +48,7 @@ def bar(request: pytest.FixtureRequest, trap: Trap, monkeypatch: pytest.MonkeyPa
         def __init__(self, *arguments: Any, **keywords: Any) -> None: ...
         def close(self) -> None: ...
 
-    monkeypatch.setattr("pyuio.region.memory._Mapping", Stub)
+    monkeypatch.setattr("pyuio.region.mapping.Mapping", Stub)
     with Region("/dev/null", PAGE) as region:
         yield region
 
