@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Files and system calls of the Linux kernel; formats only, nothing of pyuio's own."""
+"""Files and system calls of the Linux kernel: their formats, and none of pyuio's own objects."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Kernel drivers of PCI functions: which one has a function, which hand it on to user space, and loading their modules.
+"""Kernel drivers of PCI functions: which driver has a function, which drivers serve user space, and module loading.
 
 Sources: Documentation/ABI/testing/sysfs-bus-pci; modprobe(8).
 """
@@ -17,43 +17,43 @@ from pyuio.kernel.uio import UioNode
 UIO_PCI_GENERIC = "uio_pci_generic"
 IGB_UIO = "igb_uio"
 VFIO_PCI = "vfio-pci"
-# They take any PCI function that they are told to take, and hand it on to user space.
+# These drivers accept any PCI function that they are told to bind, and hand it on to user space.
 GENERIC_DRIVERS = (UIO_PCI_GENERIC, VFIO_PCI, IGB_UIO)
-# They do nothing with a function themselves; the last one keeps it for a virtual machine.
+# These drivers do not operate the function themselves; pci-stub reserves it for a virtual machine.
 USER_SPACE_DRIVERS = (*GENERIC_DRIVERS, "pci-stub")
 MODPROBE_SECONDS = 30
 
 
 def bound_driver(address: str) -> str | None:
-    """Return the name of the kernel driver bound to a PCI function, or None without one."""
+    """Return the name of the kernel driver bound to a PCI function, or None if there is none."""
     return link_name(PCI_DEVICES / address / "driver")
 
 
 def is_for_user_space(address: str) -> bool:
-    """Return whether the kernel driver that has a function does nothing but hand it on to user space."""
+    """Return whether the kernel driver of a function only hands it on to user space."""
     return UioNode.of_device(PCI_DEVICES / address) is not None or bound_driver(address) in USER_SPACE_DRIVERS
 
 
 def find_modprobe() -> str | None:
-    """Return the path of modprobe, or None without it."""
+    """Return the path of modprobe, or None if it is not installed."""
     import shutil
 
-    # An ordinary user's PATH does not have it on Debian.
+    # On Debian the PATH of an ordinary user does not lead to it.
     return shutil.which("modprobe") or shutil.which("modprobe", path="/usr/sbin:/sbin")
 
 
-# What modprobe prints (kmod's, which words the kernel's errno), and what to do then.
+# Parts of modprobe's error messages (kmod translates the kernel's errno into words), and the remedy for each.
 _MODPROBE_REMEDIES = (
     (
         "not found",
         "it is not among this kernel's modules: uio_pci_generic needs CONFIG_UIO and CONFIG_UIO_PCI_GENERIC, on Ubuntu "
-        "in the package linux-modules-extra, on Fedora in kernel-modules-extra; one that was built apart: insmod it",
+        "in the package linux-modules-extra, on Fedora in kernel-modules-extra; load one that you built with insmod",
     ),
     (
         "ey was rejected",
-        "Secure Boot wants it signed: sign it and enrol the key (mokutil --import), or switch Secure Boot off",
+        "Secure Boot requires a signature: sign it and enrol the key (mokutil --import), or switch Secure Boot off",
     ),
-    ("equired key not available", "Secure Boot wants it signed: sign it and enrol the key (mokutil --import)"),
+    ("equired key not available", "Secure Boot requires a signature: sign it and enrol the key (mokutil --import)"),
     ("not permitted", "loading modules was switched off until the next boot: see pyuio doctor"),
     ("Unknown symbol", "it was built for another kernel: build it for this one (uname -r)"),
     ("Exec format error", "it was built for another kernel: build it for this one (uname -r)"),
@@ -61,11 +61,11 @@ _MODPROBE_REMEDIES = (
 
 
 def load_driver(driver: str) -> None:
-    """Load the kernel module of a PCI driver, unless the driver is there already.
+    """Load the kernel module of a PCI driver, unless the driver is loaded already.
 
     Raises:
-        KernelSupportError: this kernel does not have it; the message says why, and what to do.
-        PermissionDeniedError: it is not there, and only root may load it.
+        KernelSupportError: this kernel does not have the driver; the message says why, and what to do.
+        PermissionDeniedError: the driver is not loaded, and only root may load it.
     """
     import subprocess
 
@@ -78,22 +78,22 @@ def load_driver(driver: str) -> None:
     try:
         command = [modprobe, "--", driver]
         done = subprocess.run(command, capture_output=True, text=True, timeout=MODPROBE_SECONDS, check=False)
-        answer = done.stderr.strip() or "done, but it is not there"
+        answer = done.stderr.strip() or "it succeeded, but the driver did not appear"
     except subprocess.TimeoutExpired:
-        answer = f"not done after {MODPROBE_SECONDS} s"
+        answer = f"not finished after {MODPROBE_SECONDS} s"
     if (PCI_DRIVERS / driver).exists():
         return
     remedies = [remedy for words, remedy in _MODPROBE_REMEDIES if words in answer]
     if "not found" not in answer and os.geteuid() != 0:
         raise PermissionDeniedError(
-            errno.EPERM, f"loading the kernel driver {driver} (modprobe: {answer}): only root may"
+            errno.EPERM, f"only root may load the kernel driver {driver} (modprobe: {answer})"
         )
     remedy = remedies[0] if remedies else "the kernel log (dmesg) may say more, and so may pyuio doctor"
     raise KernelSupportError(errno.ENOSYS, f"this kernel has no driver {driver} (modprobe: {answer}); {remedy}")
 
 
 def _modprobe(*words: str) -> str | None:
-    """Return what modprobe printed; None when it failed, or is not here."""
+    """Return what modprobe printed; None if it failed or is not installed."""
     import subprocess
 
     modprobe = find_modprobe()
@@ -107,7 +107,7 @@ def _modprobe(*words: str) -> str | None:
 
 
 def generic_drivers() -> tuple[str, ...]:
-    """Return those of `GENERIC_DRIVERS` that are loaded, or could be."""
+    """Return those of `GENERIC_DRIVERS` that are loaded or that modprobe could load."""
     return tuple(
         name
         for name in GENERIC_DRIVERS
@@ -116,9 +116,13 @@ def generic_drivers() -> tuple[str, ...]:
 
 
 def matching_modules(directory: Path) -> tuple[str, ...]:
-    """Return the modules that take the device with this directory in sysfs of their own accord, by its ids and class.
+    """Return the modules that would bind to a device by themselves, because they list its ids or its class.
 
-    () where there is none, and where modprobe does not tell.
+    Args:
+        directory: the device's directory in sysfs.
+
+    Returns:
+        The names of the modules, sorted; () if there is none, or if modprobe does not tell.
     """
     alias = read_optional(directory / "modalias")
     names = _modprobe("--resolve-alias", alias) if alias else None

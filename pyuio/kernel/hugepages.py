@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The kernel's hugepages: which sizes there are, how many are free, and having more of them.
+"""The kernel's hugepages: which sizes exist, how many are free, and how to reserve more.
 
 Source: Documentation/admin-guide/mm/hugetlbpage.rst.
 """
@@ -19,13 +19,14 @@ from pyuio.kernel.sysfs import read_number
 
 _DIRECTORY = Path("/sys/kernel/mm/hugepages")
 _NAME = re.compile(r"hugepages-([1-9][0-9]{0,11})kB")
-# Entered again by a signal handler that closes a device, and held across a fork, so that the child finds it free.
+# The lock is recursive because a signal handler that closes a device may enter it again. It is held across a fork so
+# that the child finds it free.
 _changing = threading.RLock()
 os.register_at_fork(before=_changing.acquire, after_in_parent=_changing.release, after_in_child=_changing.release)
 
 
 class HugepageSize(NamedTuple):
-    """Hugepages of one size. `total` and `free` are read anew each time.
+    """Hugepages of one size. `total` and `free` ask the kernel each time.
 
     Attributes:
         size: in bytes, a power of two.
@@ -50,27 +51,33 @@ class HugepageSize(NamedTuple):
 
     @property
     def set_aside(self) -> int:
-        """What a write of nr_hugepages sets: all but those that go when whoever has them lets go."""
+        """The number that writing nr_hugepages sets: all except surplus ones, which go when their user frees them."""
         while True:
             surplus = read_number(self._directory / "surplus_hugepages")
             total = self.total
-            if surplus == read_number(self._directory / "surplus_hugepages"):  # else one went in between
+            if surplus == read_number(self._directory / "surplus_hugepages"):  # else the number changed in between
                 return total - surplus
 
     @property
     def may_change(self) -> bool:
-        """Whether this process may have the kernel set more aside, or fewer."""
+        """Whether this process may change how many hugepages the kernel sets aside."""
         return os.access(self._directory / "nr_hugepages", os.W_OK)
 
     def command(self, more: int = 1) -> str:
-        """Return the command, for a root shell, after which there are so many more."""
+        """Return the command for a root shell that sets `more` hugepages aside in addition to the present ones."""
         return f"echo {self.set_aside + more} > {self._directory}/nr_hugepages"
 
     def change(self, more: int) -> bool:
-        """Have the kernel set so many more aside, or, if negative, fewer; return whether it could and this user may.
+        """Have the kernel set more hugepages aside, or fewer.
 
-        Those that are in use go when they are no longer. Another process that changes the number between the read and
-        the write is overruled: the kernel has no way to ask for one more.
+        The kernel frees hugepages that are in use when their user frees them. If another process changes the number
+        between the read and the write, its change is lost: the kernel has no way to ask for one more.
+
+        Args:
+            more: how many to add; to remove if negative.
+
+        Returns:
+            Whether the kernel could do it and this user may.
         """
         with _changing, contextlib.suppress(OSError):
             wanted = max(0, self.set_aside + more)
@@ -83,15 +90,15 @@ class HugepageSize(NamedTuple):
 
 
 def parse_size(name: str) -> HugepageSize:
-    """Return the size in the name of a directory, ``hugepages-2048kB``. KernelFileError: it has another."""
+    """Return the size in the name of a directory, ``hugepages-2048kB``. KernelFileError: the name has another form."""
     match = _NAME.fullmatch(name)
     if match is None:
-        raise KernelFileError(f"{_DIRECTORY} should have directories such as hugepages-2048kB, and has {name[:80]!r}")
+        raise KernelFileError(f"{_DIRECTORY} should have directories such as hugepages-2048kB, not {name[:80]!r}")
     return HugepageSize(int(match[1]) << 10)
 
 
 def hugepages() -> list[HugepageSize]:
-    """Return the sizes of hugepages that this kernel has, smallest first; [] for a kernel without any."""
+    """Return the sizes of hugepages that this kernel has, smallest first; [] if it has none."""
     try:
         names = [entry.name for entry in _DIRECTORY.iterdir()]
     except OSError:
@@ -100,14 +107,14 @@ def hugepages() -> list[HugepageSize]:
 
 
 def why_none(size: int) -> str:
-    """Return why there is no hugepage of at least `size` bytes to be had by this process, and what to do."""
+    """Return why this process cannot get a hugepage of at least `size` bytes, and what to do."""
     sizes = hugepages()
     huge = next((huge for huge in sizes if huge.size >= size), None)
     early = "on the kernel's command line"
     if not sizes:
         return f"this kernel has no hugepages (CONFIG_HUGETLBFS), and a page has {mmap.PAGESIZE} bytes"
     if huge is None:
-        larger = f"larger ones, where the processor has them, come with hugepagesz=1G hugepages=1 {early}"
+        larger = f"if the processor has larger ones, reserve them by hugepagesz=1G hugepages=1 {early}"
         return f"the largest hugepage of this kernel has {sizes[-1]}; {larger}"
     left = f"{huge.free} of {huge.total} hugepages of {huge} are free"
     if huge.may_change:

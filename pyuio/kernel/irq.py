@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""An interrupt in the kernel: the processors that get it, and the threads that handle it.
+"""An interrupt in the kernel: the processors that receive it, and the threads that handle it.
 
-``/proc/irq/N`` is described in Documentation/core-api/irq/irq-affinity.rst. On PREEMPT_RT, or with the kernel parameter
-``threadirqs``, each handler is a thread, ``irq/N-name`` (kernel/irq/manage.c).
+Documentation/core-api/irq/irq-affinity.rst describes ``/proc/irq/N``. On PREEMPT_RT, or with the kernel parameter
+``threadirqs``, each handler runs in a thread named ``irq/N-name`` (kernel/irq/manage.c).
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ class HasIrq(Protocol):
 
     @property
     def irq(self) -> int | None:
-        """The kernel's number of the interrupt, None without one."""
+        """The kernel's number of the interrupt; None if it is not known or there is none."""
 
 
 def checked(interrupt: int | HasIrq) -> int:
     """Return the number of an interrupt.
 
     Raises:
-        TypeError: it is neither a number nor a device.
+        TypeError: `interrupt` is neither a number nor a device.
         ValueError: there is no such interrupt.
-        InterruptUnavailableError: the device has none that the kernel tells.
+        InterruptUnavailableError: the kernel does not tell an interrupt of the device.
     """
     if isinstance(interrupt, bool) or not isinstance(interrupt, (int, HasIrq)):
         raise TypeError(f"interrupt is an open device or a number of /proc/irq, not {type(interrupt).__name__}")
     number = interrupt if isinstance(interrupt, int) else interrupt.irq
     if number is None:
-        reason = f"{interrupt!r}: the kernel does not tell its interrupt; say the number (/proc/interrupts)"
+        reason = f"{interrupt!r}: the kernel does not tell its interrupt; give the number (/proc/interrupts)"
         raise InterruptUnavailableError(errno.ENXIO, reason)
     if number < 0 or not (_PROC_IRQ / str(number)).is_dir():
         raise ValueError(f"there is no interrupt {number}: /proc/interrupts lists them")
@@ -50,12 +50,12 @@ def checked(interrupt: int | HasIrq) -> int:
 
 
 def affinity(number: int) -> frozenset[int]:
-    """Return the processors that an interrupt may go to."""
+    """Return the processors that may receive an interrupt."""
     return processors.parse_list((_PROC_IRQ / str(number) / "smp_affinity_list").read_text())
 
 
 def effective_affinity(number: int) -> frozenset[int]:
-    """Return the processors that an interrupt does go to; some controllers learn of a change at the next one only."""
+    """Return the processors that do receive an interrupt; a change may take effect only at the next interrupt."""
     try:
         return processors.parse_list((_PROC_IRQ / str(number) / "effective_affinity_list").read_text())
     except FileNotFoundError:
@@ -63,11 +63,11 @@ def effective_affinity(number: int) -> frozenset[int]:
 
 
 def steer(number: int, cpus: Iterable[int]) -> None:
-    """Have an interrupt go to these processors; nothing when it is gone. OSError: the kernel refused, or ignores it."""
+    """Steer an interrupt to these processors; do nothing if it is gone. OSError: the kernel refused or ignored this."""
     path = _PROC_IRQ / str(number) / "smp_affinity_list"
     wanted = processors.format_list(cpus)
     try:
-        # One write, unbuffered: the kernel's answer comes with it.
+        # One unbuffered write, so that the kernel's answer belongs to it.
         file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(file, wanted.encode())
@@ -77,24 +77,24 @@ def steer(number: int, cpus: Iterable[int]) -> None:
         return
     except OSError as error:
         raise OSError(error.errno, f"writing {wanted} to {path}: {error.strerror}") from error
-    # Where no kernel driver handles the interrupt, the write is taken and forgotten.
+    # If no kernel driver handles the interrupt, the kernel accepts the write but ignores it.
     if path.exists() and (got := processors.format_list(affinity(number))) != wanted:
-        raise OSError(errno.ENXIO, f"writing {wanted} to {path}: taken, but it remains {got}")
+        raise OSError(errno.ENXIO, f"writing {wanted} to {path}: the kernel accepted it, but the file still has {got}")
 
 
 def steer_remedy(error: OSError) -> str:
-    """Return what to do when the kernel refused to steer an interrupt."""
+    """Return what to do after `steer` raised this error."""
     if error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0:
         return "run as root"
     if error.errno == errno.EROFS:
-        return "this container has /proc/irq read-only: set it outside"
+        return "/proc/irq is read-only in this container: steer the interrupt from outside"
     if error.errno == errno.ENXIO:
         return "no driver handles this interrupt now: open the device first, and close it last"
-    return "this interrupt cannot be steered: it is managed by the kernel, or its controller cannot; leave cpus to it"
+    return "this interrupt cannot be steered: the kernel manages it, or its controller cannot do it; leave cpus out"
 
 
 def threads(number: int) -> list[Thread]:
-    """Return the kernel's threads that handle an interrupt: none where it is handled without."""
+    """Return the kernel's threads that handle an interrupt; [] if the kernel handles it without a thread."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
@@ -103,7 +103,7 @@ def threads(number: int) -> list[Thread]:
             if not (entry / "comm").read_text(errors="replace").startswith(f"irq/{number}-"):
                 continue
             flags = int((entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[6])
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
         thread = Thread.find(int(entry.name))
         if flags & _KERNEL_THREAD and thread is not None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Changes of interrupts that a killed process leaves: where they go, and the priority of the threads that handle them.
+"""A record of interrupt settings, so that a later process can restore what a killed one changed.
 
-The kernel undoes with a process what is the process's own, and that is not. So each change is written down before it is
-made, in one file for each interrupt and process in ``/run/pyuio/interrupts``; the next process that has to do with the
-interrupt puts back what is still as a process left it that is gone.
+The settings are the processors that receive an interrupt, and the scheduling of the threads that handle it. The kernel
+does not undo them when the process that changed them ends, because they are not the process's own. So pyuio records
+each change before making it, in one file for each interrupt and process in ``/run/pyuio/interrupts``. The next process
+that works with the interrupt restores each setting that still has the value from a process that has ended.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _CPUS = "cpus"
 
 _log = logging.getLogger("pyuio.realtime_settings")
 
-# Of each interrupt what was before and what is now, by what it is: _CPUS, or "ID STARTED" of a thread.
+# For one interrupt, [before, now] of each setting. The key is _CPUS, or "ID STARTED" of a thread.
 _Changes = dict[str, list[Any]]
 _mine: dict[int, _Changes] = {}
 os.register_at_fork(after_in_child=_mine.clear)
@@ -37,9 +38,9 @@ def _path(number: int) -> Path:
 
 
 def _save(number: int) -> None:
-    """Write down what this process has changed, or remove the file when that is nothing."""
+    """Record what this process has changed of an interrupt, or remove the file if it has changed nothing."""
     if os.geteuid() != 0:
-        return  # who may change little, and write no file there
+        return  # other users may change little, and may not write a file there
     try:
         if not _mine[number]:
             _path(number).unlink(missing_ok=True)
@@ -48,14 +49,14 @@ def _save(number: int) -> None:
         data = {"owner": me and [me.id, me.started], "boot": boot_id(), "changes": _mine[number]}
         trusted_file.write(_path(number), json.dumps(data))
     except OSError as error:
-        _log.warning("interrupt %d: what it had before is not remembered: %s", number, error)
+        _log.warning("interrupt %d: cannot record its former settings: %s", number, error)
 
 
 def _change(number: int, what: str, read: Callable[[], Any], wanted: Any, do: Callable[[], None]) -> None:
     changes = _mine.setdefault(number, {})
     known = changes.get(what)
     before = known[0] if known else read()
-    if wanted == before:  # put back
+    if wanted == before:  # this restores it
         do()
         changes.pop(what, None)
         _save(number)
@@ -74,7 +75,7 @@ def _change(number: int, what: str, read: Callable[[], Any], wanted: Any, do: Ca
 
 
 def steer(number: int, cpus: Iterable[int]) -> None:
-    """Have an interrupt go to these processors, as `interrupt_line.steer` does, and remember where it went before."""
+    """Steer an interrupt to these processors, as `pyuio.kernel.irq.steer` does, and record where it went before."""
     cpus = frozenset(cpus)
     _change(
         number,
@@ -86,19 +87,19 @@ def steer(number: int, cpus: Iterable[int]) -> None:
 
 
 def schedule(number: int, thread: Thread, wanted: Scheduling, do: Callable[[], None]) -> None:
-    """Call `do`, which gives a thread of an interrupt what is wanted, and remember what it had before."""
+    """Call `do`, which gives a thread of an interrupt the `wanted` scheduling, and record what it had before."""
     what = f"{thread.id} {thread.started}"
     _change(number, what, lambda: list(astuple(Scheduling.of(thread))), list(astuple(wanted)), do)
 
 
 def put_back(number: int) -> None:
-    """Put back what processes that are gone have changed of an interrupt. What is refused is logged."""
+    """Restore what processes that have ended changed of an interrupt. If the kernel refuses, log that."""
     try:
         files = [path for path in DIRECTORY.iterdir() if path.name.startswith(f"{number}.")]
         files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     except OSError:  # another process does the same
         return
-    for path in files:  # the latest first: what it found, an earlier one may have left
+    for path in files:  # the latest first: the values that it found may be those that an earlier process left
         try:
             data = json.loads(trusted_file.read(path))
             owner, boot, changes = Thread(*data["owner"]), data["boot"], data["changes"]
@@ -111,18 +112,18 @@ def put_back(number: int) -> None:
         except FileNotFoundError:
             continue
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            _log.warning("interrupt %d: what a process left is not put back: %s: %s", number, path, error)
+            _log.warning("interrupt %d: cannot restore what a process left: %s: %s", number, path, error)
 
 
 def _put_back_one(number: int, what: str, before: Any, given: Any) -> None:
     if what == _CPUS:
         if irq.affinity(number) == parse_list(given):
             irq.steer(number, parse_list(before))
-            _log.info("interrupt %d: on %s again, after a process that is gone", number, before)
+            _log.info("interrupt %d: restored to CPUs %s after a process that ended", number, before)
         return
     number_of, started = what.split()
     thread = Thread(int(number_of), started)
     had, has = Scheduling(*before), Scheduling(*given)
     if thread.alive and (now := Scheduling.of(thread)) and (now.policy, now.priority) == (has.policy, has.priority):
         had.give_back(thread)
-        _log.info("interrupt %d: its thread %d is %s again, after a process that is gone", number, thread.id, had)
+        _log.info("interrupt %d: restored its thread %d to %s after a process that ended", number, thread.id, had)

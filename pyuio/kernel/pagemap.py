@@ -20,14 +20,14 @@ _HIDDEN = (
 
 
 def frame_numbers(start: int, size: int) -> list[int | None]:
-    """Return the physical page numbers behind part of this process's memory, None for a page that is not present.
+    """Return the physical page numbers of part of this process's memory; None for a page that is not present.
 
     Args:
         start: address in this process.
         size: in bytes, at least 1.
 
     Raises:
-        PermissionDeniedError: the kernel hides them from this user.
+        PermissionDeniedError: the kernel hides the numbers from this user.
     """
     first, last = start // mmap.PAGESIZE, (start + size - 1) // mmap.PAGESIZE
     entries = array.array("Q")

@@ -15,7 +15,8 @@ from pyuio.errors import KernelSupportError
 from pyuio.kernel.drivers import IGB_UIO
 from pyuio.kernel.sysfs import read_optional
 
-# All its modes ask for IRQF_NO_THREAD (dpdk-kmods, linux/igb_uio/igb_uio.c, igbuio_pci_enable_interrupts).
+# It requests IRQF_NO_THREAD in all its interrupt modes (dpdk-kmods, linux/igb_uio/igb_uio.c,
+# igbuio_pci_enable_interrupts).
 FREEZES = IGB_UIO
 
 WHY = (
@@ -26,7 +27,7 @@ WHY = (
 
 def says_realtime(version: str) -> bool:
     """Return whether ``uname -v`` printed the version of a PREEMPT_RT kernel."""
-    # The second form is that of the patches before Linux 5.4.
+    # The patches for kernels before Linux 5.4 used the form "PREEMPT RT".
     return bool(re.search(r"\bPREEMPT[_ ]RT\b", version))
 
 
@@ -36,11 +37,11 @@ def is_realtime() -> bool:
 
 
 def refuse_what_freezes(device: str, driver: str | None) -> None:
-    """Raise KernelSupportError when the machine could freeze at an interrupt that a kernel driver delivers.
+    """Raise KernelSupportError if an interrupt that a kernel driver delivers could freeze the machine.
 
     Args:
-        device: its name, for the message.
-        driver: the kernel driver that it has, or is about to have.
+        device: the device's name, for the message.
+        driver: the kernel driver that has the device, or is about to get it.
     """
     if driver == FREEZES and is_realtime():
-        raise KernelSupportError(errno.EOPNOTSUPP, f"{device}: {WHY}; bind uio_pci_generic instead, which does not")
+        raise KernelSupportError(errno.EOPNOTSUPP, f"{device}: {WHY}; bind uio_pci_generic instead, which is safe")

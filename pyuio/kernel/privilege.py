@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What this process may do, and what would let it do more: capabilities and resource limits.
 
-capabilities(7), getrlimit(2), limits.conf(5).
+Sources: capabilities(7), getrlimit(2), limits.conf(5).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NAMES = {CAP_IPC_LOCK: "IPC_LOCK", CAP_SYS_NICE: "SYS_NICE"}
 
 
 def has(capability: int) -> bool:
-    """Return whether this thread has a capability where it counts: for the whole machine, not for a user namespace."""
+    """Return whether this thread has a capability for the whole machine, and not only in a user namespace."""
     status = Path("/proc/thread-self/status").read_text()
     effective = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
     try:
@@ -31,12 +31,12 @@ def has(capability: int) -> bool:
 
 
 def remedy(capability: int, limit: str = "", value: str = "") -> str:
-    """Return what would give this user a capability, or a limit that does without.
+    """Return how this user can get a capability, or a resource limit that makes the capability unnecessary.
 
     Args:
-        capability: one of those above.
-        limit: the item of limits.conf, "" if no limit will do.
-        value: what it must be.
+        capability: CAP_IPC_LOCK or CAP_SYS_NICE.
+        limit: the item of limits.conf; "" if no limit replaces the capability.
+        value: the value that the limit must have.
     """
     name = _NAMES[capability]
     python = os.path.realpath(sys.executable or "python3")

@@ -15,7 +15,7 @@ _HIGHEST = 0xFFFF  # far more than CONFIG_NR_CPUS allows
 
 
 def parse_list(text: str) -> frozenset[int]:
-    """Return the numbers in a list such as ``0-3,5``; none for an empty one.
+    """Return the numbers in a list such as ``0-3,5``; an empty set for an empty list.
 
     Raises:
         KernelFileError: the text does not have that form.
@@ -26,7 +26,7 @@ def parse_list(text: str) -> frozenset[int]:
         match = _RANGE.fullmatch(part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last <= _HIGHEST:
-            raise KernelFileError(f"a list of processors looks like 0-3,5, and not like {text[:80]!r}")
+            raise KernelFileError(f"a list of processors looks like 0-3,5, not like {text[:80]!r}")
         numbers.update(range(first, last + 1))
     return frozenset(numbers)
 
@@ -43,16 +43,20 @@ def format_list(numbers: Iterable[int]) -> str:
 
 
 def online() -> frozenset[int]:
-    """Return the processors that run."""
+    """Return the processors that are online."""
     return parse_list(_ONLINE.read_text())
 
 
 def checked(name: str, cpus: int | Iterable[int]) -> tuple[int, ...]:
-    """Return the processors named, in that order.
+    """Return the processors that `cpus` names, in its order.
+
+    Args:
+        name: of the caller's argument, for the message.
+        cpus: one number or several.
 
     Raises:
-        TypeError: it is neither an int nor several.
-        ValueError: it is none, or one that this machine does not have or that is offline.
+        TypeError: `cpus` is neither an int nor an iterable of ints.
+        ValueError: `cpus` is empty, or names a processor that is offline or that this machine does not have.
     """
     if isinstance(cpus, (str, bytes)) or not isinstance(cpus, (int, Iterable)):
         raise TypeError(f"{name} is the number of a processor or several, not {type(cpus).__name__}")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""How the kernel schedules a thread: policy, priority, processors; and why it refuses.
+"""How the kernel schedules a thread (policy, priority, processors), and why it refuses a request.
 
-sched(7), sched_setattr(2); the refusals are those of kernel/sched/core.c (syscalls.c from Linux 6.12 on).
+Sources: sched(7), sched_setattr(2); kernel/sched/core.c (syscalls.c since Linux 6.12) for the refusals.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pyuio._native._realtime import ffi as _ffi
 from pyuio._native._realtime import lib as _lib
 from pyuio.kernel import privilege
 
-# include/uapi/linux/sched.h. Python has no name for the last.
+# include/uapi/linux/sched.h. Python has no name for SCHED_DEADLINE.
 FIFO, ROUND_ROBIN, DEADLINE = os.SCHED_FIFO, os.SCHED_RR, 6
 POLICIES = {"fifo": FIFO, "rr": ROUND_ROBIN, "deadline": DEADLINE}
 _NAMES = {os.SCHED_OTHER: "other", os.SCHED_BATCH: "batch", os.SCHED_IDLE: "idle"}
@@ -29,16 +29,16 @@ KERNEL = Path("/proc/sys/kernel")
 
 @dataclass(frozen=True)
 class Thread:
-    """A thread of this process or another, told from a later one with the same id by when it started."""
+    """A thread of any process. The time of its start distinguishes it from a later thread with the same id."""
 
     id: int
     started: str
 
     @classmethod
     def find(cls, thread: int) -> Thread | None:
-        """Return the thread with this native id, or None when there is none any more."""
+        """Return the thread with this native id, or None if there is none any more."""
         try:
-            # The 22nd field, counted from behind the name, which may contain anything (proc(5)).
+            # Field 22 (proc(5)), counted from the end of the name, because the name may contain anything.
             return cls(thread, Path(f"/proc/{thread}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
         except (OSError, IndexError):
             return None
@@ -59,10 +59,10 @@ class Thread:
 
 @dataclass(frozen=True)
 class Scheduling:
-    """The policy of a thread and what belongs to it.
+    """The scheduling policy of a thread, and the policy's parameters.
 
     Attributes:
-        policy: a number of sched.h.
+        policy: a number from sched.h.
         priority: 1 to 99 for fifo and rr, else 0.
         runtime, deadline, period: nanoseconds, for deadline; else 0.
         nice: -20 to 19, for the ordinary policies.
@@ -79,21 +79,21 @@ class Scheduling:
 
     @classmethod
     def of(cls, thread: Thread) -> Scheduling:
-        """Return what a thread has."""
+        """Return the scheduling of a thread. OSError: the kernel refused to tell."""
         native = _ffi.new("pyuio_scheduling *")
         _checked(_lib.pyuio_scheduling_of(thread.id, native), f"reading the scheduling of thread {thread.id}")
         numbers = (native.policy, native.priority, native.runtime, native.deadline, native.period)
         return cls(*map(int, (*numbers, native.nice, native.flags)))
 
     def give(self, thread: Thread) -> None:
-        """Give it to a thread. OSError: the kernel refused."""
+        """Give this scheduling to a thread. OSError: the kernel refused."""
         native = _ffi.new("pyuio_scheduling *")
         for name in ("policy", "priority", "runtime", "deadline", "period", "nice", "flags"):
             setattr(native, name, getattr(self, name))
         _checked(_lib.pyuio_schedule(thread.id, native), f"sched_setattr of thread {thread.id} to {self}")
 
     def give_back(self, thread: Thread) -> None:
-        """Give it to a thread that had it before; nothing when the thread has ended."""
+        """Give this scheduling back to a thread that had it before; do nothing if the thread has ended."""
         if not thread.alive:
             return
         try:
@@ -103,7 +103,7 @@ class Scheduling:
         except PermissionError:
             if self.flags & RESET_ON_FORK:
                 raise
-            # Without CAP_SYS_NICE the flag cannot be taken away. It means nothing to an ordinary thread.
+            # Only CAP_SYS_NICE may clear the flag. The flag has no effect on an ordinary thread.
             replace(self, flags=self.flags | RESET_ON_FORK).give(thread)
 
     def __str__(self) -> str:
@@ -121,7 +121,7 @@ def _checked(result: int, doing: str) -> None:
 
 
 def kernel_number(name: str) -> int | None:
-    """Return a number of ``/proc/sys/kernel``, or None when this kernel does not have it."""
+    """Return the number in a file of ``/proc/sys/kernel``, or None if this kernel does not have the file."""
     try:
         return int((KERNEL / name).read_text())
     except (OSError, ValueError):
@@ -129,7 +129,7 @@ def kernel_number(name: str) -> int | None:
 
 
 def remedy(error: OSError, wanted: Scheduling) -> str:
-    """Return what to do when the kernel refused `wanted` for one's own thread."""
+    """Return what to do after the kernel refused the `wanted` scheduling for a thread of this process."""
     runtime = kernel_number("sched_rt_runtime_us")
     if error.errno == errno.EBUSY:
         return (
@@ -164,7 +164,7 @@ def remedy(error: OSError, wanted: Scheduling) -> str:
 
 
 def _group_without_real_time() -> Path | None:
-    """Return the file that gives this process's cgroup no real time: cgroup v1 only (sched-rt-group.rst)."""
+    """Return the file that denies real time to this process's cgroup, or None; cgroup v1 only (sched-rt-group.rst)."""
     for line in Path("/proc/self/cgroup").read_text(errors="surrogateescape").split("\n")[:-1]:
         _, controllers, path = line.split(":", 2)
         if "cpu" in controllers.split(","):
@@ -182,10 +182,10 @@ def checked(
     deadline: float | None,
     period: float | None,
 ) -> Scheduling | None:
-    """Return what these arguments of `realtime` ask for, None for nothing.
+    """Return the scheduling that these arguments of `realtime` ask for, or None if they ask for none.
 
     Raises:
-        TypeError, ValueError: see there.
+        TypeError, ValueError: as `realtime`.
     """
     times = {"runtime": runtime, "deadline": deadline, "period": period}
     given = [name for name, value in {"priority": priority, **times}.items() if value is not None]
@@ -218,7 +218,7 @@ def _checked_deadline(runtime: int, deadline: int, period: int) -> Scheduling:
     # __checkparam_dl in kernel/sched/deadline.c; the limits of the period came with Linux 5.5.
     if not 1024 <= runtime <= deadline <= period:
         raise ValueError(
-            f"1024 ns <= runtime <= deadline <= period must hold, and not {runtime}, {deadline}, {period} ns"
+            f"1024 ns <= runtime <= deadline <= period must hold, not {runtime}, {deadline}, {period} ns"
         )
     shortest = kernel_number("sched_deadline_period_min_us") or 1
     longest = kernel_number("sched_deadline_period_max_us") or (1 << 63) // 1000
@@ -228,7 +228,7 @@ def _checked_deadline(runtime: int, deadline: int, period: int) -> Scheduling:
 
 
 def checked_priority(name: str, priority: int, lowest: int = 1) -> int:
-    """Return a priority of fifo or rr. TypeError, ValueError: it is no int, or not `lowest` to 99."""
+    """Return a priority of fifo or rr. TypeError: it is not an int. ValueError: it is not `lowest` to 99."""
     if not isinstance(priority, int) or isinstance(priority, bool):
         raise TypeError(f"{name} is an int, not {type(priority).__name__}")
     highest = os.sched_get_priority_max(FIFO)

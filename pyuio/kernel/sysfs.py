@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reading and writing the kernel's attribute files, and turning what the kernel answers into pyuio's errors."""
+"""Reading the kernel's attribute files, and translating the kernel's errors into pyuio's."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ PCI_DEVICES = Path("/sys/bus/pci/devices")
 PCI_DRIVERS = Path("/sys/bus/pci/drivers")
 UIO_CLASS = Path("/sys/class/uio")
 
-# No longer than it takes: int() would accept much else, and refuse thousands of digits by another error.
+# int() alone would accept other forms too, and would raise another error for thousands of digits.
 _NUMBERS = {10: re.compile(r"[0-9]{1,20}"), 16: re.compile(r"(?:0x)?[0-9a-fA-F]{1,16}")}
 
 
 def translated(error: OSError, doing: str, otherwise: type[PyuioError] | None = None) -> Exception:
-    """Return pyuio's error for what the kernel answered.
+    """Return pyuio's error for an error of the kernel.
 
     Args:
-        error: what the system call raised.
+        error: the error that the system call raised.
         doing: what was tried, on which file or device, as in "reading /sys/...".
-        otherwise: the class for an answer that is neither a refusal nor a device that is gone; None keeps `error`.
+        otherwise: the class to use if the kernel neither denied permission nor lost the device; None keeps `error`.
     """
     reason = f"{doing}: {error.strerror}"
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -40,9 +40,9 @@ def read_text(path: Path) -> str:
     """Return an attribute's text without the white space around it.
 
     Raises:
-        DeviceRemovedError: the device behind it is gone.
-        PermissionDeniedError: it may not be read.
-        OSError: any other answer of the kernel, such as `FileNotFoundError`.
+        DeviceRemovedError: the device of the attribute is gone.
+        PermissionDeniedError: this user may not read the attribute.
+        OSError: any other error of the kernel, such as `FileNotFoundError`.
     """
     try:
         return path.read_text(errors="replace").strip()
@@ -51,7 +51,7 @@ def read_text(path: Path) -> str:
 
 
 def read_optional(path: Path) -> str | None:
-    """Return an attribute's text, or None when this kernel or device does not have the attribute."""
+    """Return an attribute's text, or None if this kernel or device does not have the attribute."""
     try:
         return read_text(path)
     except FileNotFoundError:
@@ -59,35 +59,35 @@ def read_optional(path: Path) -> str | None:
 
 
 def parse_number(text: str, path: Path, base: int = 10) -> int:
-    """Return the number in the text of a file of the kernel's, from 0 to 2^64 - 1.
+    """Return the number, 0 to 2^64 - 1, in the text of a kernel file.
 
     Args:
         text: of the file, without white space around it.
         path: of the file, for the message.
-        base: 10 or 16, where 0x may come before the digits.
+        base: 10, or 16 with or without 0x before the digits.
 
     Raises:
-        KernelFileError: it is no such number.
+        KernelFileError: the text is not such a number.
     """
     if not _NUMBERS[base].fullmatch(text) or (number := int(text, base)) >= 1 << 64:
         kind = "hexadecimal number" if base == 16 else "number"
-        raise KernelFileError(f"{path} should have a {kind} of up to 64 bits, and has {text[:80]!r}")
+        raise KernelFileError(f"{path} should have a {kind} of up to 64 bits, not {text[:80]!r}")
     return number
 
 
 def read_number(path: Path, base: int = 10) -> int:
-    """Return an attribute's number. KernelFileError: it has none; other errors are those of `read_text`."""
+    """Return an attribute's number. KernelFileError: the text is no number. Other errors: as `read_text`."""
     return parse_number(read_text(path), path, base)
 
 
 def read_optional_number(path: Path) -> int:
-    """Return an attribute's number; 0 when this kernel or device does not have the attribute. Errors: `read_number`."""
+    """Return an attribute's number; 0 if this kernel or device does not have it. Errors: as `read_number`."""
     text = read_optional(path)
     return 0 if text is None else parse_number(text, path)
 
 
 def link_name(path: Path) -> str | None:
-    """Return the last part of what a link such as ``driver`` or ``iommu_group`` points to, or None without one."""
+    """Return the last part of the target of a link such as ``driver`` or ``iommu_group``; None if there is no link."""
     try:
         return path.readlink().name
     except OSError:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What processes of pyuio leave each other in ``/run/pyuio``: believed if root, or this user, alone could write it."""
+"""Files by which pyuio's processes inform later ones, in ``/run/pyuio``.
+
+A file is trusted only if nobody but root and this user could have written it.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,24 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def _check_owner(status: os.stat_result, path: Path) -> None:
-    """Raise PermissionDeniedError for what another user could have written."""
+    """Raise PermissionDeniedError if another user could have written the file or directory."""
     if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        reason = f"{path} can be written by other users than root, and is not believed; remove it"
+        reason = f"{path} is not trusted, because users other than root can write it; remove it"
         raise PermissionDeniedError(errno.EPERM, reason)
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file, whole or not at all, and make its directory, and that one's.
+    """Write a file, whole or not at all. Make its directory and the directory above if they do not exist.
 
     Raises:
-        PermissionDeniedError: a directory belongs to another user.
+        PermissionDeniedError: another user can write to one of the directories.
         OSError: the kernel refused.
     """
     for directory in (path.parent.parent, path.parent):
         try:
             directory.mkdir(mode=0o755)
         except FileExistsError:
-            # Not followed: where it leads somebody else may have chosen.
+            # Do not follow a link: somebody else may have chosen its target.
             status = directory.lstat()
             if not stat.S_ISDIR(status.st_mode):
                 raise PermissionDeniedError(errno.ENOTDIR, f"{directory} is not a directory; remove it") from None
@@ -55,9 +58,10 @@ def read(path: Path) -> str:
     """Return the text of a file.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
         PermissionDeniedError: another user could have written it.
-        OSError, ValueError: the kernel refused; it is not text.
+        OSError: the kernel refused.
+        ValueError: the file is not text.
     """
     _check_owner(path.parent.lstat(), path.parent)
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -67,5 +71,5 @@ def read(path: Path) -> str:
 
 
 def boot_id() -> str:
-    """Return the kernel's name for the time since it was booted (random(4))."""
+    """Return the kernel's identifier of this boot (random(4))."""
     return read_text(_BOOT_ID)

@@ -18,8 +18,8 @@ class UioMap(NamedTuple):
     """One memory region that the UIO driver offers for mmap.
 
     Attributes:
-        index: its number; map N is mapped at offset N pages of ``/dev/uioN``, and is not BAR N.
-        name: the driver's name for it, possibly "".
+        index: its number, which is not that of a BAR. mmap of ``/dev/uioN`` finds map M at an offset of M pages.
+        name: the driver's name for the region; may be "".
         address: physical address in bytes.
         size: bytes.
         offset: bytes from the start of the first page to the region.
@@ -46,13 +46,13 @@ class UioNode:
 
     @classmethod
     def parse(cls, text: str) -> UioNode | None:
-        """Return the node named ``uio0`` or ``/dev/uio0``, or None when `text` does not have that form."""
+        """Return the node named ``uio0`` or ``/dev/uio0``, or None if `text` does not have that form."""
         match = _NODE.fullmatch(text)
         return cls(match[1]) if match else None
 
     @classmethod
     def of_device(cls, directory: Path) -> UioNode | None:
-        """Return the node of the device with this directory in sysfs, or None when no UIO driver is bound to it."""
+        """Return the node of the device with this directory in sysfs, or None if no UIO driver is bound to it."""
         try:
             return cls(next(entry.name for entry in (directory / "uio").iterdir()))
         except (OSError, StopIteration):
@@ -65,7 +65,7 @@ class UioNode:
 
     @property
     def driver_name(self) -> str:
-        """What the kernel driver calls itself, such as "uio_pci_generic". DeviceRemovedError: the node is gone."""
+        """The name that the kernel driver gives itself, as "uio_pci_generic". DeviceRemovedError: the node is gone."""
         return self._read("name")
 
     @property
@@ -75,7 +75,7 @@ class UioNode:
 
     @property
     def maps(self) -> tuple[UioMap, ...]:
-        """The memory regions the driver offers, by index; () for those that offer none."""
+        """The memory regions that the driver offers, by index; () if it offers none."""
         found = []
         for directory in self.directory.glob("maps/map*"):
             address, size, offset = (read_number(directory / name, 16) for name in ("addr", "size", "offset"))
@@ -90,23 +90,26 @@ class UioNode:
             raise DeviceRemovedError(error.errno, f"{self.path} is gone: the device was removed or unbound") from error
 
     def open_attribute(self) -> int:
-        """Open an attribute in sysfs, for reading, and return its descriptor.
+        """Open an attribute in sysfs for reading, and return its descriptor.
 
-        Reading it gives ENODEV from the moment on at which the node is gone. DeviceRemovedError: it is gone already.
+        From the moment when the node is gone, reading the descriptor fails with ENODEV.
+
+        Raises:
+            DeviceRemovedError: the node is gone already.
         """
-        path = self.directory / "event"  # the one that takes no lock to read (drivers/uio/uio.c, event_show)
+        path = self.directory / "event"  # the kernel reads this attribute without a lock (event_show in uio.c)
         try:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise DeviceRemovedError(error.errno, f"opening {path}: there is no such node") from error
 
     def open(self) -> int:
-        """Open the node and return its descriptor, non-blocking and closed in programs that this one executes.
+        """Open the node and return its descriptor, which is non-blocking and close-on-exec.
 
         Raises:
             DeviceRemovedError: there is no such node.
             PermissionDeniedError: this user may not open it.
-            DeviceBusyError: the kernel driver admits one opener, and there is one.
+            DeviceBusyError: the kernel driver admits only one opener, and there is one already.
         """
         try:
             return os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)

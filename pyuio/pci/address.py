@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What names a PCI function: its address on the bus, ``0000:00:04.0``, and its vendor and device id, ``1234:11e8``."""
+"""The two names of a PCI function: its address, ``0000:00:04.0``, and its vendor and device id, ``1234:11e8``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _IDS = re.compile(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}")
 
 
 def parse_address(text: str) -> str | None:
-    """Return a PCI address in the kernel's form, ``0000:00:04.0``, or None when `text` is not one.
+    """Return a PCI address in the kernel's form, ``0000:00:04.0``, or None if `text` is not a PCI address.
 
-    The domain may be left out (``00:04.0``), and is 0000 then. Device numbers go up to 1f, functions to 7.
+    Without a domain (``00:04.0``) the domain is 0000. Device numbers are 0 to 1f, function numbers 0 to 7.
     """
     match = _ADDRESS.fullmatch(text)
     if match is None or int(match[3], 16) > 0x1F:
@@ -29,5 +29,5 @@ def is_id_pair(text: str) -> bool:
 
 
 def ids_of(address: str) -> str:
-    """Return the id pair of a function. FileNotFoundError: it is gone."""
+    """Return the id pair of a function. FileNotFoundError: the function is gone."""
     return ":".join(read_text(PCI_DEVICES / address / name).removeprefix("0x") for name in ("vendor", "device"))

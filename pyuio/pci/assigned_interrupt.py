@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which interrupts the kernel has given a PCI function: a line, or messages.
+"""The interrupts that the kernel has assigned to a PCI function: a line (INTx), or messages (MSI, MSI-X).
 
 Source: the attributes ``irq`` and ``msi_irqs/`` (Documentation/ABI/testing/sysfs-bus-pci).
 """
@@ -13,12 +13,12 @@ from pyuio.kernel.sysfs import parse_number, read_optional, read_optional_number
 
 
 class AssignedInterrupt(NamedTuple):
-    """What a function interrupts by, as the kernel has set it up.
+    """The interrupts of a function, as the kernel has set them up.
 
     Attributes:
-        kind: "INTx", "MSI" or "MSI-X"; None without any interrupt.
-        pin: the INTx pin, "A" to "D"; None without one.
-        numbers: the kernel's, as in ``/proc/interrupts``, in ascending order.
+        kind: "INTx", "MSI" or "MSI-X"; None if the function has no interrupt.
+        pin: the INTx pin, "A" to "D"; None if the function has no pin.
+        numbers: the kernel's numbers, as in ``/proc/interrupts``, in ascending order.
     """
 
     kind: str | None
@@ -37,29 +37,36 @@ class AssignedInterrupt(NamedTuple):
 
 
 def message_interrupts(directory: Path) -> list[int]:
-    """Return the kernel's numbers of a function's MSI or MSI-X, in ascending order; [] while it has none.
+    """Return the kernel's numbers of a function's MSI or MSI-X interrupts, in ascending order; [] if none is set up.
 
     Args:
-        directory: the function's in sysfs.
+        directory: the function's directory in sysfs.
 
     Raises:
-        KernelFileError: one of them is not a number.
+        KernelFileError: the name of an entry is not a number.
     """
     return sorted(parse_number(entry.name, entry) for entry in (directory / "msi_irqs").glob("*"))
 
 
 def interrupt_number(directory: Path) -> int | None:
-    """Return the kernel's number of a function's first interrupt; None where sysfs does not tell. Errors: as above."""
+    """Return the kernel's number of a function's first interrupt, or None if sysfs does not tell.
+
+    Args:
+        directory: the function's directory in sysfs.
+
+    Raises:
+        KernelFileError: one of these attributes is not a number.
+    """
     messages = message_interrupts(directory)
     return messages[0] if messages else read_optional_number(directory / "irq") or None
 
 
 def assigned_interrupt(directory: Path, pin: int) -> AssignedInterrupt:
-    """Return what the function with this directory in sysfs interrupts by.
+    """Return the interrupts of a function.
 
     Args:
-        directory: the function's.
-        pin: its configuration space's interrupt pin, 0 for none, 1 to 4.
+        directory: the function's directory in sysfs.
+        pin: the interrupt pin in its configuration space: 0 for none, 1 to 4 for INTA# to INTD#.
 
     Raises:
         KernelFileError: one of these attributes is not a number.

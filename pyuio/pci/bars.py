@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The BARs of a PCI function, as the kernel set them up.
 
-Source: the ``resource`` file (``drivers/pci/pci-sysfs.c``), whose flags are those of ``include/linux/ioport.h``.
+Source: the ``resource`` file (``drivers/pci/pci-sysfs.c``); ``include/linux/ioport.h`` defines its flags.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Bar(NamedTuple):
         index: 0 to 5. A 64-bit BAR takes two registers and has the index of the first.
         kind: "memory" or "io" (ports).
         width: bits of the address, 32 or 64.
-        prefetchable: reads have no side effects, so that write combining is allowed.
+        prefetchable: whether reads have no side effects, so that write combining is allowed.
         address: physical address, or first port; 0 when the kernel could not assign one.
         size: bytes.
     """
@@ -45,10 +45,10 @@ class Bar(NamedTuple):
 
 
 def parse_resources(text: str) -> tuple[Bar, ...]:
-    """Return the BARs listed in the text of a ``resource`` file: first, last address and flags on each line.
+    """Return the BARs listed in the text of a ``resource`` file.
 
-    Lines after the sixth (expansion ROM, bridge windows, SR-IOV) are not BARs of the function; a line of zeros is a BAR
-    that the function does not have.
+    Each line has the first address, the last address and the flags. Lines after the sixth (expansion ROM, bridge
+    windows, SR-IOV) are not BARs of the function. A line of zeros stands for a BAR that the function does not have.
 
     Raises:
         KernelFileError: the text does not have that form.

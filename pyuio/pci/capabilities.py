@@ -3,7 +3,7 @@
 
 Sources: PCI Local Bus Specification 3.0, section 6.7 (the standard list); PCI Express Base Specification 5.0, section
 7.6.3 (the extended list); PCI Code and ID Assignment Specification 1.11, sections 2 and 3 (the IDs). The names are
-those that lspci prints, for whoever reads both.
+those that lspci prints, for those who read both.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Capability(NamedTuple):
 
     Attributes:
         id: 8 bits, or 16 bits for an extended capability.
-        name: what lspci calls it, or "unknown".
+        name: the name that lspci prints, or "unknown".
         offset: of its first byte in configuration space.
         version: of an extended capability; None for a standard one.
     """
@@ -109,7 +109,7 @@ class Capability(NamedTuple):
 def walk_standard(image: bytes) -> Iterator[Capability]:
     """Yield the standard capabilities of a configuration space's first 256 bytes, in the order of the list.
 
-    A list that leaves the image or comes back on itself ends there.
+    The walk stops where the list leaves the image or returns to an entry that it has visited.
     """
     seen: set[int] = set()
     offset = image[_POINTER] & 0xFC
@@ -125,7 +125,8 @@ def walk_standard(image: bytes) -> Iterator[Capability]:
 def walk_extended(image: bytes) -> Iterator[Capability]:
     """Yield the extended capabilities of a whole configuration space, in the order of the list.
 
-    A list that leaves the image or comes back on itself ends there, as does one of an image of 256 bytes.
+    The walk stops where the list leaves the image or returns to an entry that it has visited. An image of 256 bytes has
+    no extended capabilities.
     """
     seen: set[int] = set()
     offset = _FIRST_EXTENDED

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the registers of a capability say, for those that a driver's writer asks about first.
+"""The decoded registers of the capabilities that a driver's author asks about first.
 
 Sources: PCI Local Bus Specification 3.0, section 6.8 (MSI, MSI-X); PCI Bus Power Management Interface Specification
 1.2, section 3.2; PCI Express Base Specification 5.0, sections 7.5.3 (PCI Express), 7.9.3 (serial number), 7.9.4 and
@@ -99,7 +99,7 @@ def _virtual_functions(data: bytes) -> Details:
     }
 
 
-# The bytes that each needs.
+# For each capability ID: how many bytes its decoder needs, and the decoder.
 _STANDARD: dict[int, tuple[int, Callable[[bytes], Details]]] = {
     0x01: (6, _power_management),
     0x05: (4, _msi),
@@ -116,9 +116,10 @@ _EXTENDED: dict[int, tuple[int, Callable[[bytes], Details]]] = {
 
 
 def details(config: ConfigImage, capability: Capability) -> Details:
-    """Return what a capability's registers say, by name; {} for one without a decoder here, or cut off by the image.
+    """Return the values in a capability's registers, by name.
 
-    Payloads and requests are in bytes, offsets in bytes from the start of the BAR.
+    Payloads and requests are in bytes. Offsets are in bytes from the start of the BAR. The result is {} if this module
+    has no decoder for the capability, or if the image ends within it.
     """
     known = _STANDARD if capability.version is None else _EXTENDED
     length, decode = known.get(capability.id, (0, None))

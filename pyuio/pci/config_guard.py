@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Which bytes of a configuration space a driver owns, and what the others are, for who writes one by accident.
+"""The guard against accidental writes to configuration space: which bytes a driver owns, and what the others are.
 
 A driver owns what its card's vendor defined: the vendor-specific capabilities. The header and the other capabilities
-are the kernel's, which set them up and does not expect them to change.
+belong to the kernel, which has set them up and does not expect them to change.
 
 Sources: PCI Local Bus Specification 3.0, chapter 6 and appendix H (capability 09h); PCI Express Base Specification 5.0,
 sections 7.9.5 (vendor-specific) and 7.9.6 (designated vendor-specific extended capabilities).
@@ -30,7 +30,7 @@ _log = logging.getLogger("pyuio.config_guard")
 _VENDOR_SPECIFIC = 0x09
 _EXTENDED_VENDOR_SPECIFIC = 0x000B
 _DESIGNATED_VENDOR_SPECIFIC = 0x0023
-# Where the vendor's own bytes begin, after what the specification gives a meaning.
+# The offset of the first byte that the vendor defines; the specification defines those before it.
 _BODY = {_EXTENDED_VENDOR_SPECIFIC: 0x08, _DESIGNATED_VENDOR_SPECIFIC: 0x0A}
 
 _COMMAND_ADVICE = "change its bits with change_command(); bus mastering is device.dma's, masking device.interrupt's"
@@ -38,7 +38,7 @@ _HEADER = (
     # first byte, last byte, what it is, what to do instead
     (0x04, 0x05, "the command register", _COMMAND_ADVICE),
     (0x06, 0x07, "the status register", ""),
-    (0x10, 0x27, "a BAR, which would answer elsewhere than the kernel and every mapping of it expect", ""),
+    (0x10, 0x27, "a BAR, which would answer at another address than the kernel and every mapping of it expect", ""),
     (0x30, 0x33, "the address of the expansion ROM", ""),
 )
 
@@ -59,9 +59,9 @@ def owned(config: ConfigImage) -> list[range]:
 
 
 def what_is_at(config: ConfigImage, offset: int, width: int) -> tuple[str, str]:
-    """Return what a driver would change by a write of `width` bytes, and what to use instead; "" for nothing else."""
+    """Return what a write of `width` bytes would change, and what to use instead; "" if there is no substitute."""
     if offset < HEADER_LENGTH:
-        # On a bridge these are other things (PCI-to-PCI Bridge Architecture Specification 1.2, section 3.2).
+        # A bridge has other registers there (PCI-to-PCI Bridge Architecture Specification 1.2, section 3.2).
         known = _HEADER if config.header_type == 0 else _HEADER[:2]
         for first, last, name, advice in known:
             if offset <= last and first < offset + width:
@@ -70,12 +70,13 @@ def what_is_at(config: ConfigImage, offset: int, width: int) -> tuple[str, str]:
     before = [one for one in config.capabilities() + config.extended_capabilities() if one.offset <= offset]
     if before:
         nearest = max(before, key=lambda one: one.offset)
-        return f"what is no vendor-specific capability; before it is {nearest.name} at {nearest.offset:#x}", ""
-    return "what is in no vendor-specific capability", ""
+        place = f"the nearest capability before them is {nearest.name} at {nearest.offset:#x}"
+        return f"bytes outside of the vendor-specific capabilities; {place}", ""
+    return "bytes outside of the vendor-specific capabilities", ""
 
 
 class ConfigGuard:
-    """Keeps accidents from a configuration space; each thread unlocks it for itself.
+    """Refuses accidental writes to a configuration space; each thread unlocks it for itself.
 
     Args:
         config: the configuration space.
@@ -85,11 +86,11 @@ class ConfigGuard:
     def __init__(self, config: ConfigImage, name: str) -> None:
         self._config = config
         self._name = name
-        self._owned: list[range] | None = None  # found out when it matters
+        self._owned: list[range] | None = None  # determined at the first need
         self._unlocked = threading.local()
 
     def reason(self, offset: int, width: int) -> str:
-        """Return why `width` bytes at `offset` are not to be written by accident; "" if a driver owns all of them."""
+        """Return why a driver should not write `width` bytes at `offset`; "" if a driver owns all of them."""
         if offset >= HEADER_LENGTH:
             if self._owned is None:
                 self._owned = owned(self._config)
@@ -102,11 +103,11 @@ class ConfigGuard:
     def require(self, offset: int, width: int) -> None:
         """Raise ConfigLockedError unless this thread may write `width` bytes at `offset`."""
         if not getattr(self._unlocked, "depth", 0) and (reason := self.reason(offset, width)):
-            raise ConfigLockedError(f"{reason}; who means it does it in a block: with config.unlocked(): ...")
+            raise ConfigLockedError(f"{reason}; to do it on purpose, write in a block: with config.unlocked(): ...")
 
     @contextmanager
     def unlocked(self, config: _Config) -> Iterator[_Config]:
-        """Let this thread write all of it in a ``with`` block, which gets `config`."""
+        """Let this thread write the whole configuration space in a ``with`` block, which gets `config`."""
         _log.info("%s: configuration space unlocked", self._name)
         self._unlocked.depth = getattr(self._unlocked, "depth", 0) + 1
         try:

@@ -2,7 +2,7 @@
 """The fields and capabilities of a configuration space, and the bits of its command and status registers.
 
 Sources: PCI Local Bus Specification 3.0, chapter 6 (configuration space) and appendix H (capability IDs); PCI Express
-Base Specification 5.0, section 7.6 (extended capabilities). "Section" below is a section of the first.
+Base Specification 5.0, section 7.6 (extended capabilities). Section numbers below are those of the first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CONFIGURATION_LENGTHS = (64, 256, 4096)
 
 
 class RegisterBits(enum.IntFlag):
-    """Bits of a register by name; printed as ``MEMORY_SPACE|BUS_MASTER``."""
+    """The bits of a register by name; `str` gives ``MEMORY_SPACE|BUS_MASTER`` or the like."""
 
     def __str__(self) -> str:
         return "|".join(str(bit.name) for bit in type(self) if bit in self) or "0"
@@ -57,13 +57,13 @@ _COMMAND_BITS = sum(Command)
 
 
 class ConfigImage:
-    """The fields of a configuration space, over bytes recorded from a device.
+    """The fields of a configuration space, read from bytes that were recorded from a device.
 
-    `pyuio.pci.config_space.ConfigSpace` is the same over a device that is there.
+    `pyuio.pci.config_space.ConfigSpace` has the same fields and reads them from a present device.
 
     Args:
         image: 64, 256 or 4096 bytes from offset 0.
-        name: what error messages call it.
+        name: its name in error messages.
 
     Raises:
         ValueError: the image has another length.
@@ -75,7 +75,7 @@ class ConfigImage:
         self._image = image
         self.name = name
         self.size = len(image)
-        """Bytes that can be read: 4096 (PCI Express), 256, or 64 without the privilege to read more."""
+        """How many bytes can be read: 4096 (PCI Express), 256, or 64 without the privilege to read more."""
 
     # -- plain access --
 
@@ -95,10 +95,10 @@ class ConfigImage:
         return self._image[offset : offset + length]
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return `length` bytes from `offset`, read by the kernel in accesses of its own choice.
+        """Return `length` bytes from `offset`. The kernel chooses the width of the accesses.
 
         Raises:
-            ValueError: they are not within the configuration space.
+            ValueError: the bytes are not within the configuration space.
         """
         self._check(offset, length, 1)
         return self._get(offset, length)
@@ -188,7 +188,7 @@ class ConfigImage:
 
     @property
     def interrupt_line(self) -> int:
-        """Interrupt line, 8 bits, offset 0x3c: what the firmware routed INTx to; the device does not use it."""
+        """Interrupt line, 8 bits, offset 0x3c: where the firmware routed INTx; the device does not use it."""
         return self.read8(0x3C)
 
     @property
@@ -199,11 +199,11 @@ class ConfigImage:
     # -- capabilities --
 
     def capabilities(self) -> list[Capability]:
-        """Return the standard capabilities in the order of the list (section 6.7); [] without any."""
+        """Return the standard capabilities in the order of the list (section 6.7); [] if there are none."""
         if self.status & Status.CAPABILITIES_LIST == 0:
             return []
         return list(walk_standard(self.read(0, min(self.size, 256))))
 
     def extended_capabilities(self) -> list[Capability]:
-        """Return the extended capabilities in the order of the list; [] for what is not a PCI Express function."""
+        """Return the extended capabilities in the order of the list; [] if it is not a PCI Express function."""
         return list(walk_extended(self.read(0, self.size)))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Finding devices: what there is, and which one a name means. Enumeration is pyudev's.
+"""Finding devices: which devices there are, and which one a name means. pyudev enumerates them.
 
-Source: Documentation/ABI/testing/sysfs-bus-pci; the properties are those of pci_uevent in ``drivers/pci/pci-driver.c``.
+Source: Documentation/ABI/testing/sysfs-bus-pci; pci_uevent in ``drivers/pci/pci-driver.c`` sets the properties.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _threads = threading.local()  # libudev's objects are for one thread
 
 
 class FoundDevice(NamedTuple):
-    """A PCI function, or another device that has a UIO node, as it was when it was found.
+    """A PCI function, or another device that has a UIO node, in the state in which it was found.
 
     Attributes:
         directory: its directory in sysfs.
         address: of a PCI function, ``0000:00:04.0``; None for any other device.
-        ids: vendor and device id, ``1234:11e8``; None for what is not a PCI function.
-        class_code: 24 bits, base class first; None for what is not a PCI function.
+        ids: vendor and device id of a PCI function, ``1234:11e8``; None for any other device.
+        class_code: of a PCI function, 24 bits, base class first; None for any other device.
         driver: the kernel driver that has it, or None.
         uio: the name of its UIO node, ``uio0``, or None.
     """
@@ -43,7 +43,7 @@ class FoundDevice(NamedTuple):
 
     @classmethod
     def from_udev(cls, device: pyudev.Device) -> FoundDevice:
-        """Return what pyudev knows of a PCI function, or of the device behind a UIO node."""
+        """Return a PCI function, or the device behind a UIO node, as pyudev describes it."""
         directory = Path(device.sys_path)
         node = UioNode.of_device(directory)
         ids, class_code = device.properties.get("PCI_ID"), device.properties.get("PCI_CLASS")
@@ -57,13 +57,13 @@ class FoundDevice(NamedTuple):
         )
 
     def again(self) -> FoundDevice:
-        """Return it with the driver and the UIO node that it has now."""
+        """Return the same device with the driver and the UIO node that it has now."""
         node = UioNode.of_device(self.directory)
         return self._replace(driver=link_name(self.directory / "driver"), uio=node.name if node else None)
 
     @property
     def name(self) -> str:
-        """What messages call it: its address, or its name in sysfs."""
+        """Its name in messages: its address, or its name in sysfs."""
         return self.address or self.directory.name
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class FoundDevice(NamedTuple):
 
 
 def _context() -> pyudev.Context:
-    """Return this thread's, as making one runs ``ldconfig``, which takes longer than all the rest."""
+    """Return this thread's context. It is made once, because pyudev then runs ``ldconfig``, the slowest step here."""
     if not hasattr(_threads, "context"):
         import pyudev
 
@@ -85,7 +85,7 @@ def _context() -> pyudev.Context:
 def devices() -> list[FoundDevice]:
     """Return every PCI function, and every other device with a UIO node, in the order of their addresses and names.
 
-    Any user may ask. It is how things are now; `Hotplug` tells of changes.
+    This needs no privilege. The list shows the present state; `Hotplug` reports changes.
     """
     context = _context()
     present = {device.sys_path: device for device in context.list_devices(subsystem="pci")}
@@ -106,7 +106,7 @@ def _listing(candidates: list[FoundDevice]) -> str:
 
 
 def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
-    """Return the one device that `which` names, as it is now.
+    """Return the one device that `which` names, in its present state.
 
     Args:
         which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0``, or

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Names of PCI vendors, devices and classes, from udev's hardware database, which is made from pci.ids.
 
-The database (``hwdb.bin``) comes with udev, and ``systemd-hwdb update`` adds what /etc/udev/hwdb.d has. It is asked
-directly, through libudev (``udev_hwdb_new`` in libudev.h): what udevd notes about each device is missing in containers,
-and pyudev has no class for the database.
+The database (``hwdb.bin``) comes with udev, and ``systemd-hwdb update`` adds the content of /etc/udev/hwdb.d. This
+module asks it directly through libudev (``udev_hwdb_new`` in libudev.h), because containers lack udevd's records of
+each device, and pyudev has no class for the database.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pyuio.kernel.sysfs import read_optional
 
 @dataclass(frozen=True)
 class HardwareNames:
-    """What the hardware database calls a PCI function; None where it has no name.
+    """The names of a PCI function in the hardware database; None where it has no name.
 
     Attributes:
         vendor: as in "Red Hat, Inc.".
         device: as in "QEMU XHCI Host Controller".
-        kind: of its class, as closely as there is a name without the programming interface: "USB controller".
+        kind: the name of its subclass, else of its base class, without the programming interface: "USB controller".
     """
 
     vendor: str | None = None
@@ -32,7 +32,7 @@ class HardwareNames:
 
 
 class _Database:
-    """libudev's hardware database, open as long as the process lives."""
+    """libudev's hardware database; it stays open until the process ends."""
 
     def __init__(self) -> None:
         library = ctypes.CDLL("libudev.so.1")
@@ -51,7 +51,7 @@ class _Database:
         self._handle = library.udev_hwdb_new(library.udev_new())
 
     def properties(self, alias: str) -> dict[str, str]:
-        """Return the properties of a modalias; {} for one that the database does not have, or without a database."""
+        """Return the properties of a modalias; {} if the database does not have it, or if there is no database."""
         found: dict[str, str] = {}
         if not self._handle:
             return found
@@ -73,7 +73,7 @@ def _database() -> _Database | None:
 
 
 def names_of(alias: str) -> HardwareNames:
-    """Return the names for a modalias, ``pci:v00001234d000011E8sv...``; without a database, none."""
+    """Return the names for a modalias, ``pci:v00001234d000011E8sv...``; all are None if there is no database."""
     database = _database()
     properties = database.properties(alias) if database else {}
     return HardwareNames(
@@ -84,6 +84,6 @@ def names_of(alias: str) -> HardwareNames:
 
 
 def names(directory: Path) -> HardwareNames:
-    """Return the names of the PCI function with this directory in sysfs; none when it is gone."""
+    """Return the names of the PCI function with this directory in sysfs; all are None if it is gone."""
     alias = read_optional(directory / "modalias")
     return names_of(alias) if alias else HardwareNames()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Cards that come and go: events of PCI functions, to be read, iterated over, awaited, or passed to a function.
+"""Cards that appear and disappear: events of PCI functions to read, iterate over, await, or pass to a function.
 
-The events are those of udev, by pyudev's Monitor; without udev, as in some containers and small systems, the kernel's
-own (``lib/kobject_uevent.c``).
+pyudev's Monitor receives the events from udev. Where udev does not run, as in some containers and small systems, it
+receives the kernel's own (``lib/kobject_uevent.c``).
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from pyuio.process.timeouts import timeout_nanoseconds
 if TYPE_CHECKING:
     import pyudev
 
-# A new card is announced before it is set up: seconds between two looks, and after how many it is reported anyway.
+# The kernel announces a new card before it has set it up: seconds between checks, and until it is reported anyway.
 _LOOK_AGAIN = 0.005
 _LONGEST_SETUP = 2.0
 
 
 @dataclass(frozen=True)
 class HotplugEvent:
-    """A PCI function came or went.
+    """A PCI function appeared or disappeared.
 
     Attributes:
         action: "add" or "remove".
-        device: the function; with neither driver nor node when it went.
+        device: the function; after "remove" it has neither driver nor node.
     """
 
     action: Literal["add", "remove"]
@@ -52,15 +52,15 @@ class HotplugEvent:
 
 
 class Hotplug(Owned):
-    """The PCI functions that come and go from the moment this is made.
+    """Reports the PCI functions that appear and disappear after this object was made.
 
-    What is there before is not told: make this first, then call `devices`, and nothing is missed. A context manager;
-    usable from several threads and asyncio tasks, each event going to one of them. An "add" comes when the function is
-    set up and can be opened; its usual kernel driver may have it by then. Events wait in a queue of the kernel,
-    which drops some when a thousand or so are not taken.
+    It does not report functions that were present before: make it first, then call `devices`, to miss none. It is a
+    context manager. Several threads and asyncio tasks may use it; each event goes to one of them. An "add" comes when
+    the function is set up and can be opened; its usual kernel driver may have it by then. Events wait in a queue of
+    the kernel, which drops some if about a thousand have not been read.
 
     Args:
-        ids: tell of these id pairs only: one, ``1234:11e8``, or several, as in `Driver.ids`; None for all.
+        ids: report only these id pairs: one, ``1234:11e8``, or several, as in `Driver.ids`; None for all.
 
     Raises:
         ValueError: an id pair does not have that form.
@@ -75,7 +75,7 @@ class Hotplug(Owned):
             if not is_id_pair(pair):
                 raise ValueError(f"{pair!r} is no id pair such as 1234:11e8")
         self._ids = None if pairs is None else {pair.lower() for pair in pairs}
-        self._guard = threading.RLock()  # a signal handler that closes does not wait for itself
+        self._guard = threading.RLock()  # recursive: a signal handler that closes must not wait for itself
         self._queue: deque[tuple[HotplugEvent, float]] = deque()
         self._users = 0
         self._closed = False
@@ -93,12 +93,12 @@ class Hotplug(Owned):
 
     def _open_monitor(self) -> pyudev.Monitor:
         if self._closed or self._monitor is None:
-            raise self.closed_error("the watching for devices that come and go")
+            raise self.closed_error("this Hotplug")
         return self._monitor
 
     @contextmanager
     def _in_use(self) -> Iterator[int]:
-        """Keep the descriptors open in a ``with`` block, and give that of the events."""
+        """Keep the descriptors open in a ``with`` block, which gets the descriptor of the events."""
         with self._guard:
             descriptor: int = self._open_monitor().fileno()
             self._users += 1
@@ -115,7 +115,7 @@ class Hotplug(Owned):
             os.close(self._wake)
 
     def _take(self) -> HotplugEvent | None:
-        """Return the next event that can be told now, or None."""
+        """Return the next event that can be reported now, or None."""
         with self._guard:
             monitor = self._open_monitor()
             while (device := monitor.poll(timeout=0)) is not None:
@@ -131,22 +131,22 @@ class Hotplug(Owned):
             return None
 
     def _remaining(self, deadline: float | None) -> float | None:
-        """Return how long to sleep at most, in seconds, or None for as long as nothing happens."""
+        """Return the longest time to sleep, in seconds; None for no limit."""
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if self._queue:
             return _LOOK_AGAIN if left is None else min(left, _LOOK_AGAIN)
         return left
 
     def read(self, timeout: float | None = None) -> HotplugEvent:
-        """Return the next event, waiting for one if there is none.
+        """Return the next event; wait for one if there is none.
 
         Args:
-            timeout: seconds to wait, None for ever, 0 not at all.
+            timeout: seconds to wait; None for ever, 0 not at all.
 
         Raises:
-            WouldBlockError: a `BlockingIOError`; `timeout` is 0 and there is none.
-            DeviceTimeoutError: a `TimeoutError`; none came in time.
-            ClosedError: it is closed, before or meanwhile, also by another thread.
+            WouldBlockError: a `BlockingIOError`; `timeout` is 0 and there is no event.
+            DeviceTimeoutError: a `TimeoutError`; no event came in time.
+            ClosedError: this object was closed, before the call or during it, by this thread or another.
             TypeError: the timeout is not a number.
             ValueError: the timeout is negative or NaN.
         """
@@ -173,7 +173,7 @@ class Hotplug(Owned):
             await self._waiters.readable(self._remaining(deadline))
 
     def events(self, timeout: float | None = None) -> Iterator[HotplugEvent]:
-        """Yield what `read` returns until none came for `timeout` seconds (None: for ever), or until it is closed."""
+        """Yield events until none came for `timeout` seconds (None: no limit), or until this object is closed."""
         while True:
             try:
                 event = self.read(timeout)
@@ -182,12 +182,12 @@ class Hotplug(Owned):
             yield event
 
     def call(self, function: Callable[[HotplugEvent], object]) -> None:
-        """Have a thread call `function` with each event from now on, until this is closed.
+        """Start a thread that calls `function` with each event from now on, until this object is closed.
 
-        An exception of `function` goes to `threading.excepthook`, and ends that.
+        If `function` raises, `threading.excepthook` gets the exception and the thread ends.
 
         Raises:
-            ClosedError: it is closed.
+            ClosedError: this object is closed.
         """
 
         def call_with_each() -> None:
@@ -198,11 +198,11 @@ class Hotplug(Owned):
         threading.Thread(target=call_with_each, name="pyuio hotplug", daemon=True).start()
 
     def __iter__(self) -> Iterator[HotplugEvent]:
-        """Yield what `read` returns, until it is closed."""
+        """Yield events until this object is closed."""
         return self.events()
 
     def __aiter__(self) -> Hotplug:
-        """Return itself: ``async for event in hotplug`` gives what `read_async` returns, until it is closed."""
+        """Return itself: ``async for event in hotplug`` yields events until this object is closed."""
         return self
 
     async def __anext__(self) -> HotplugEvent:
@@ -213,7 +213,7 @@ class Hotplug(Owned):
             raise StopAsyncIteration from None
 
     def close(self) -> None:
-        """End the watching, and every wait for it; from any thread; again is harmless."""
+        """Stop watching, and end every wait for events. Any thread may call it, and a second call does nothing."""
         with self._guard:
             if self._closed:
                 return
@@ -223,7 +223,7 @@ class Hotplug(Owned):
         self._waiters.wake_all()
 
     def forget(self) -> None:
-        """In a forked child: close it there; what waits in the parent is neither woken nor taken from."""
+        """Close it in a forked child, without waking the parent's waiters and without taking the parent's events."""
         super().forget()
         self._guard = threading.RLock()
         self._closed, self._users = True, 0
@@ -236,7 +236,7 @@ class Hotplug(Owned):
         return self._closed
 
     def __enter__(self) -> Hotplug:
-        """Return itself; leaving the block closes it. ClosedError: it is closed."""
+        """Return itself; leaving the block closes it. ClosedError: it is closed already."""
         self._open_monitor()
         return self
 
@@ -251,15 +251,16 @@ def _deadline(timeout: float | None) -> float | None:
 
 def _nothing_came(timeout: float | None) -> Exception:
     if timeout == 0:
-        return WouldBlockError(errno.EAGAIN, "no device came or went")
-    return DeviceTimeoutError(errno.ETIMEDOUT, f"no device came or went within {timeout} s")
+        return WouldBlockError(errno.EAGAIN, "no device appeared or disappeared")
+    return DeviceTimeoutError(errno.ETIMEDOUT, f"no device appeared or disappeared within {timeout} s")
 
 
 def _is_set_up(device: FoundDevice) -> bool:
     """Return whether a new function can be opened, or is gone again.
 
-    The kernel announces it (pci_device_add in drivers/pci/probe.c) before it gives its BARs addresses and admits
-    drivers to it. Right before the latter pci_bus_add_device (drivers/pci/bus.c) makes this file.
+    The kernel announces a function (pci_device_add in drivers/pci/probe.c) before it assigns addresses to the BARs and
+    admits drivers. Just before it admits drivers, pci_bus_add_device (drivers/pci/bus.c) makes the function's file in
+    ``/proc/bus/pci``.
     """
     if device.address is None or not device.directory.exists() or not Path("/proc/bus/pci").is_dir():
         return True

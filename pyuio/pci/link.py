@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The PCI Express link of a function: its speed and width, and what it could have.
+"""The PCI Express link of a function: its present and its maximum speed and width.
 
-Source: the attributes ``current_link_speed`` and its kin (drivers/pci/pci-sysfs.c), which any user may read: the kernel
-decodes the registers Link Capabilities and Link Status (PCI Express Base Specification 5.0, section 7.5.3) for them.
+Source: the attributes ``current_link_speed``, ``max_link_width`` and so on (drivers/pci/pci-sysfs.c), which any user
+may read. The kernel decodes them from the registers Link Capabilities and Link Status (PCI Express Base Specification
+5.0, section 7.5.3).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from pyuio.kernel.sysfs import read_optional
 
-_NO_WIDTH = (0, 0xFF)  # not known to the kernel: include/linux/pci.h, enum pcie_link_width
+_NO_WIDTH = (0, 0xFF)  # the kernel does not know the width: include/linux/pci.h, enum pcie_link_width
 _WIDTH = re.compile(r"[0-9]{1,4}")
 _SPEED = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,4})?) GT/s")
 
@@ -40,19 +41,19 @@ class Link:
 
 
 def parse_speed(text: str | None) -> float | None:
-    """Return the GT/s in an attribute's text, ``8.0 GT/s PCIe``; None where it does not tell."""
+    """Return the GT/s in an attribute's text, ``8.0 GT/s PCIe``; None if the text does not tell."""
     match = _SPEED.match(text or "")
     return float(match[1]) if match else None
 
 
 def parse_width(text: str | None) -> int | None:
-    """Return the lanes in an attribute's text; None where it does not tell."""
+    """Return the number of lanes in an attribute's text; None if the text does not tell."""
     width = int(text) if text and _WIDTH.fullmatch(text) else 0
     return None if width in _NO_WIDTH else width
 
 
 def read_link(directory: Path) -> Link | None:
-    """Return the link of the function with this directory in sysfs; None for a function that has none."""
+    """Return the link of the function with this directory in sysfs; None if the function has none."""
     maximum_speed = parse_speed(read_optional(directory / "max_link_speed"))
     maximum_width = parse_width(read_optional(directory / "max_link_width"))
     if maximum_speed is None or maximum_width is None:

@@ -195,7 +195,7 @@ def test_the_interrupt_of_a_device_that_is_closed_meanwhile(edu: str) -> None:
     tuned = pyuio.realtime(interrupt=device, cpus=max(CPUS), **POLICY)
     device.close()
     if affinity.exists():
-        with pytest.raises(pyuio.RealTimeError, match="taken, but it remains"):
+        with pytest.raises(pyuio.RealTimeError, match="accepted it, but the file still has"):
             tuned.close()
         with pyuio.open(edu, bind=True):
             affinity.write_text(before)
