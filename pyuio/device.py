@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An open device: it puts together what a backend gives, BARs, an interrupt, configuration space, memory for DMA."""
+"""An open device. It assembles what a backend gives: BARs, an interrupt, configuration space, memory for DMA."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ _log = logging.getLogger(__name__)
 class Device(Owned):
     """An open device; `pyuio.open` makes it.
 
-    A context manager; `close` frees everything that came from it. In a forked child it is closed, and so is what came
-    from it, but for BARs that were mapped before.
+    It is a context manager. `close` frees everything that came from it. In a forked child, it and everything that came
+    from it is closed, except BARs that were mapped before the fork.
 
     Attributes:
         address: of a PCI function, ``0000:00:04.0``; None for any other device.
-        ids: vendor and device id, ``1234:11e8``; None for what is not a PCI function.
-        class_code: 24 bits, base class first; None for what is not a PCI function.
+        ids: vendor and device id of a PCI function, ``1234:11e8``; None for any other device.
+        class_code: of a PCI function, 24 bits, base class first; None for any other device.
         uio: its UIO node.
     """
 
     def __init__(self, found: FoundDevice, *, bind: bool = False) -> None:
         from pyuio.backend.uio import UioBackend
 
-        self._closed = True  # until all is there
+        self._closed = True  # until everything is open
         self.name = found.name
         self.address = found.address
         self.ids = found.ids
@@ -56,10 +56,10 @@ class Device(Owned):
         self._regions: dict[tuple[int, bool, Endian], Region | PortRegion] = {}
         self._traced: Mapping[int, type[RegisterMap]] | None = None
         self._dma: Dma | None = None
-        # Entered again by a signal handler that closes in the middle of something; other threads wait.
+        # Recursive: a signal handler that closes the device may enter it again. Other threads wait.
         self._guard = threading.RLock()
         try:
-            # Ctrl-C in its middle would leave the card with the wrong kernel driver.
+            # Ctrl-C in the middle of the opening would leave the card with the wrong kernel driver.
             with postponed_signals():
                 self._backend: Backend = UioBackend(found, bind=bind, close_parts=self._close_parts)
                 self.uio = self._backend.node
@@ -76,7 +76,7 @@ class Device(Owned):
 
     @property
     def config(self) -> ConfigSpace:
-        """The configuration space. ClosedError: the device is closed; AttributeError: it is not a PCI function."""
+        """The configuration space. ClosedError: the device is closed. AttributeError: it is not a PCI function."""
         self._require_open()
         if self._backend.config is None:
             raise AttributeError(f"{self.name} is not a PCI function and has no configuration space")
@@ -89,7 +89,7 @@ class Device(Owned):
 
     @property
     def removed(self) -> bool:
-        """Whether the device was removed or unbound since it was opened; the kernel is asked. See docs/hotplug.md."""
+        """Whether the device was removed or unbound since it was opened; this asks the kernel. See docs/hotplug.md."""
         return self._backend.presence.is_gone()
 
     @property
@@ -98,8 +98,8 @@ class Device(Owned):
 
         Raises:
             ClosedError: the device is closed.
-            InterruptUnavailableError: it has no interrupt that its UIO driver could deliver.
-            PermissionDeniedError: this user may not write its configuration space, which masks it.
+            InterruptUnavailableError: the device has no interrupt that its UIO driver can deliver.
+            PermissionDeniedError: this user may not write the configuration space, through which pyuio masks.
         """
         self._require_open()
         interrupt = self._backend.interrupt
@@ -109,10 +109,13 @@ class Device(Owned):
 
     @property
     def irq(self) -> int | None:
-        """The kernel's number of the interrupt, as in ``/proc/interrupts``; None where sysfs does not tell.
+        """The kernel's number of the interrupt, as in ``/proc/interrupts``; None if sysfs does not tell.
 
-        Of message-signalled interrupts the first (Documentation/ABI/testing/sysfs-bus-pci). ClosedError: the device is
-        closed.
+        If the device has message-signalled interrupts, it is the number of the first
+        (Documentation/ABI/testing/sysfs-bus-pci).
+
+        Raises:
+            ClosedError: the device is closed.
         """
         self._require_open()
         return interrupt_number(self._backend.directory)
@@ -127,7 +130,7 @@ class Device(Owned):
             return self._dma
 
     def bar(self, index: int, *, write_combining: bool = False, endian: Endian = "little") -> Region | PortRegion:
-        """Return a BAR, mapped at the first call; later calls with the same arguments return the same object.
+        """Return a BAR. The first call maps it; later calls with the same arguments return the same object.
 
         Args:
             index: 0 to 5; a 64-bit BAR has the index of its first register.
@@ -136,9 +139,9 @@ class Device(Owned):
 
         Raises:
             ClosedError: the device is closed.
-            DeviceRemovedError: it is gone.
+            DeviceRemovedError: the device is gone.
             MappingError: there is no such BAR, or the kernel refuses to map it.
-            PermissionDeniedError: this user may not map it.
+            PermissionDeniedError: this user may not map the BAR.
             ValueError: the index is not 0 to 5, or the BAR is not prefetchable memory and `write_combining` is set.
         """
         checked_index(index)
@@ -156,26 +159,26 @@ class Device(Owned):
 
                     region = map_it(kinds=tracing.KINDS)
                     tracing.begin(region, f"{self.name}: bar{index}", self._traced.get(index))
-                if self._closed:  # by a signal handler, meanwhile
+                if self._closed:  # a signal handler has closed it meanwhile
                     region.close()
                     self._require_open()
                 self._regions[key] = region
             return region
 
     def trace_registers(self, names: Mapping[int, type[RegisterMap]] | None = None) -> None:
-        """Log each access to BARs that `bar` returns from now on: `pyuio.tracing`, at debug level.
+        """Log each access to BARs that `bar` returns from now on, to the logger `pyuio.tracing` at debug level.
 
         Args:
-            names: of the registers, by number of the BAR, as `Driver.register_maps` has them.
+            names: the register maps by number of the BAR, as in `Driver.register_maps`; None to log offsets only.
 
         Raises:
-            ValueError: a BAR was returned already; whoever has it would not be traced.
+            ValueError: `bar` has returned a BAR already, and accesses through that object would not be logged.
             ClosedError: the device is closed.
         """
         with self._guard:
             self._require_open()
             if self._regions:
-                raise ValueError(f"{self.name}: its registers are traced from the start or not: call it before bar()")
+                raise ValueError(f"{self.name}: call trace_registers() before bar(), to trace all accesses")
             self._traced = {} if names is None else names
 
     def _close_parts(self) -> None:
@@ -185,30 +188,30 @@ class Device(Owned):
             region.close()
 
     def close(self) -> None:
-        """Free DMA memory, unmap BARs, mask the interrupt, and give back to its kernel driver what `pyuio.open` took.
+        """Free DMA memory, unmap BARs, mask the interrupt, and give the device back if `pyuio.open` took it.
 
-        Everything that came from the device raises `ClosedError` from then on. Again is harmless.
+        From then on, everything that came from the device raises `ClosedError`. A second call does nothing.
 
         Raises:
             BindingError: the previous kernel driver did not take the device back.
-            DeviceBusyError: another process is binding it, and does not end that.
+            DeviceBusyError: another process is binding the device, and did not finish in time.
         """
         with self._guard, postponed_signals():
             self._closed = True
-            self._backend.close()  # goes on where an exception, or a handler that closes, left off
+            self._backend.close()  # continues where an exception, or a signal handler that closes, stopped it
 
     def forget(self) -> None:
-        """In a forked child: close it there; the device itself is the parent's."""
+        """Close it in a forked child; the device itself belongs to the parent."""
         super().forget()
         self._guard = threading.RLock()
         self._closed = True
         self._backend.forget()
-        # Last: with its memory held, and /dev/uioN open here, the kernel could not end the parent's bus mastering.
+        # Last: while a child pins the memory and has /dev/uioN open, the kernel cannot end the parent's bus mastering.
         if self._dma is not None:
             self._dma.unpin()
 
     def __del__(self) -> None:
-        """Close a device that was forgotten, with a `ResourceWarning`."""
+        """Close a device that the program has not closed, with a `ResourceWarning`."""
         if not getattr(self, "_closed", True):
             warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
             self.close()
@@ -227,23 +230,23 @@ class Device(Owned):
 
 
 def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool = False) -> Device:
-    """Open a device, alone: a second opener gets `DeviceBusyError` until this one closes it or ends.
+    """Open a device exclusively: a second opener gets `DeviceBusyError` until this process closes the device or ends.
 
     Args:
         which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0``, or
             an entry of `devices`.
-        bind: bind ``uio_pci_generic`` if no UIO driver has the device, taking it from any kernel driver that has it,
-            unless the machine is using it (`pyuio.claim.in_use`); closing gives it back.
+        bind: bind ``uio_pci_generic`` if no UIO driver has the device. This takes the device from any other kernel
+            driver, unless the machine is using it (`pyuio.claim.in_use`). Closing gives it back.
 
     Raises:
         DeviceNotFoundError: there is no such device.
-        AmbiguousDeviceError: there is more than one.
-        DeviceBusyError: it is open already, or another kernel driver has it and `bind` is False, or the machine is
-            using it.
-        DriverNotBoundError: no kernel driver has it and `bind` is False.
+        AmbiguousDeviceError: `which` names more than one device.
+        DeviceBusyError: the device is open already; or another kernel driver has it and `bind` is False; or the
+            machine is using it.
+        DriverNotBoundError: no kernel driver has the device and `bind` is False.
         BindingError: the kernel refused to bind.
         KernelSupportError: this kernel has no ``uio_pci_generic``.
-        PermissionDeniedError: this user may not.
+        PermissionDeniedError: this user may not open or bind the device.
         ValueError: `which` does not have the form of a device's name.
         TypeError: `which` is of a wrong type.
     """
@@ -252,14 +255,15 @@ def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool = False) -> 
 
 @atexit.register
 def _close_all() -> None:
-    """Close what is open at the end of the interpreter, before anything that it takes is gone."""
+    """Close open devices when the interpreter ends, while everything that closing needs still exists."""
     for device in [thing for thing in list(owned) if isinstance(thing, Device)]:
         try:
             device.close()
         except PyuioError as error:
-            _log.warning("%s: closing at the end of the program: %s", device.name, error)
+            _log.warning("%s: cannot close it at the end of the program: %s", device.name, error)
 
 
-# After that of `pyuio.dma`, whose memory leaves holes in a child, to be filled in before anything else is.
+# These hooks run after the hook of `pyuio.dma`, which is registered earlier. A child does not inherit DMA memory; that
+# hook fills the holes in the address space before anything else runs.
 os.register_at_fork(after_in_child=forget_all)
 os.register_at_fork(after_in_child=renew_locks)

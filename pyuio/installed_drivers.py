@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The drivers that installed packages publish, in the entry-point group ``pyuio.drivers``.
 
-A package's pyproject.toml names its driver's class there, as in ``edu = "pyuio_drivers.edu:Edu"``. The class is loaded
-when it is asked for; one that does not load harms no other.
+A package's pyproject.toml names its driver's class there, as in ``edu = "pyuio_drivers.edu:Edu"``. pyuio loads a class
+when it needs it. A class that does not load does not affect the others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pyuio.driver import Driver
 from pyuio.errors import AmbiguousDriverError, DriverLoadError, DriverNotFoundError
 
 GROUP = "pyuio.drivers"
-OWN = "pyuio-framework"  # this distribution, whose sample drivers give way to anyone else's
+OWN = "pyuio-framework"  # this distribution; other packages' drivers have precedence over its sample drivers
 
 _IDS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 
@@ -27,8 +27,8 @@ class InstalledDriver:
 
     Attributes:
         name: of the entry point, as in ``edu``.
-        distribution: the package that publishes it, as in ``pyuio-framework``; "" where its metadata does not say.
-        entry_point: where its class is.
+        distribution: the package that publishes it, as in ``pyuio-framework``; "" if the metadata does not tell.
+        entry_point: tells where the driver's class is.
     """
 
     name: str
@@ -37,12 +37,12 @@ class InstalledDriver:
 
     @functools.cached_property
     def driver(self) -> type[Driver]:
-        """The class, loaded at the first use. DriverLoadError: it cannot be loaded, or is no driver."""
+        """The class, loaded at the first use. DriverLoadError: it cannot be loaded, or is not a driver."""
         where = f"the driver {self.name} ({self.entry_point.value}, of {self.distribution or 'an unknown package'})"
-        remedy = "mend that package or remove it (pip uninstall)"
+        remedy = "repair that package or remove it (pip uninstall)"
         try:
             loaded = self.entry_point.load()
-        except (Exception, SystemExit) as error:  # somebody else's module: anything may come of it
+        except (Exception, SystemExit) as error:  # somebody else's module may raise anything
             raise DriverLoadError(f"{where} cannot be loaded: {type(error).__name__}: {error}; {remedy}") from error
         if not (isinstance(loaded, type) and issubclass(loaded, Driver)):
             raise DriverLoadError(f"{where} is not a class derived from pyuio.Driver; {remedy}")
@@ -54,16 +54,16 @@ class InstalledDriver:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The id pairs it serves. DriverLoadError: as for `driver`."""
+        """The id pairs that it serves. DriverLoadError: as `driver`."""
         return self.driver.ids
 
     @property
     def class_codes(self) -> tuple[int, ...]:
-        """The class codes it serves, 24 bits each. DriverLoadError: as for `driver`."""
+        """The class codes that it serves, 24 bits each. DriverLoadError: as `driver`."""
         return self.driver.class_codes
 
     def serves(self, ids: str | None, class_code: int | None = None) -> bool:
-        """Return whether it serves these ids, or this class of cards. DriverLoadError: as for `driver`."""
+        """Return whether it serves these ids, or this class of cards. DriverLoadError: as `driver`."""
         by_class = class_code is not None and class_code in self.class_codes
         return by_class or (ids is not None and ids.lower() in self.ids)
 
@@ -72,7 +72,7 @@ class InstalledDriver:
 
 
 def installed_drivers() -> list[InstalledDriver]:
-    """Return the drivers of all installed packages, by name; none is loaded yet."""
+    """Return the drivers of all installed packages, sorted by name. Their classes are not loaded yet."""
     found = {
         InstalledDriver(point.name, point.dist.name if point.dist else "", point): None
         for point in entry_points(group=GROUP)
@@ -81,10 +81,10 @@ def installed_drivers() -> list[InstalledDriver]:
 
 
 def drivers_for(ids: str | None, class_code: int | None = None) -> tuple[list[InstalledDriver], list[DriverLoadError]]:
-    """Return the drivers that serve these ids, or this class of cards, and why others could not be asked.
+    """Return the drivers that serve these ids, or this class of cards, and the errors of those that do not load.
 
     Args:
-        ids: as in ``1234:11e8``; None, which no driver serves, for what is not a PCI function.
+        ids: as in ``1234:11e8``; None, which no driver serves, if the device is not a PCI function.
         class_code: 24 bits, base class first; None to look at the ids alone.
     """
     serving, failures = [], []
@@ -100,15 +100,17 @@ def drivers_for(ids: str | None, class_code: int | None = None) -> tuple[list[In
 def driver_for(ids: str | None, class_code: int | None = None) -> type[Driver]:
     """Return the class of the driver that serves these ids, or this class of cards.
 
-    One that names the ids goes before one that serves the class, and another package's before pyuio's own samples.
+    A driver that names the ids has precedence over one that serves the class. Another package's driver has precedence
+    over pyuio's own samples.
 
     Args:
-        ids: as in ``1234:11e8``; None, which no driver serves, for what is not a PCI function.
+        ids: as in ``1234:11e8``; None, which no driver serves, if the device is not a PCI function.
         class_code: 24 bits, base class first; None to look at the ids alone.
 
     Raises:
-        DriverNotFoundError: no installed driver does; the message lists what there is, and what did not load.
-        AmbiguousDriverError: several do.
+        DriverNotFoundError: no installed driver serves them; the message lists the installed drivers, and those that
+            did not load.
+        AmbiguousDriverError: several drivers serve them.
     """
     serving, failures = drivers_for(ids, class_code)
     serving = [installed for installed in serving if installed.serves(ids)] or serving
@@ -120,5 +122,5 @@ def driver_for(ids: str | None, class_code: int | None = None) -> type[Driver]:
         return serving[0].driver
     names = ", ".join(map(str, installed_drivers())) or "none"
     unloaded = "".join(f"\n  {error}" for error in failures)
-    reason = f"no installed driver serves {ids or 'what is not a PCI function'}; there are: {names}"
+    reason = f"no installed driver serves {ids or 'a device that is not a PCI function'}; there are: {names}"
     raise DriverNotFoundError(f"{reason}; a package publishes one in the entry-point group {GROUP}{unloaded}")

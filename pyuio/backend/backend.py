@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `pyuio.Device` needs of a way to a device. `Device`, drivers and their tests know nothing else of it."""
+"""The interface of a way to a device. `pyuio.Device`, drivers and their tests use nothing else of it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """An open way to a device, alone.
+    """An open way to a device, which nobody else has open.
 
     Attributes:
-        name: what messages call the device.
-        directory: of the device in sysfs.
+        name: the device's name in messages.
+        directory: the device's directory in sysfs.
         node: its UIO node.
-        config: its configuration space; None for what is not a PCI function.
+        config: its configuration space; None if it is not a PCI function.
         presence: tells whether the device is still there.
-        interrupt: its interrupt, masked; or why it has none that can be used.
+        interrupt: its interrupt, masked; or the reason why it has no interrupt that can be used.
     """
 
     name: str
@@ -48,11 +48,11 @@ class Backend(Protocol):
             index: 0 to 5.
             write_combining: let the processor merge writes.
             endian: "little" or "big".
-            kinds: what to make of a BAR in memory, and of one in I/O ports.
+            kinds: the class to make for a BAR in memory, and the class for a BAR in I/O ports.
         """
 
     def close(self) -> None:
-        """Mask the interrupt, close everything, and give the device back; goes on where an exception broke it off."""
+        """Mask the interrupt, close everything, and give the device back; after an exception, a new call continues."""
 
     def forget(self) -> None:
-        """In a forked child: close everything there, and touch nothing of the device, which is the parent's."""
+        """Close everything in a forked child, without touching the device, which belongs to the parent."""

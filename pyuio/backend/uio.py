@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A device by a kernel driver of UIO: ``/dev/uioN``, and of a PCI function configuration space and BARs by sysfs.
+"""A device through a UIO driver: ``/dev/uioN``; and, for a PCI function, configuration space and BARs through sysfs.
 
-What is opened is closed in reverse: the interrupt is masked before the configuration space, by which it is masked, is
-closed; the device is given back when nothing of it is open any more; the lock that keeps others out goes last.
+Closing reverses the order of opening. It masks the interrupt before it closes the configuration space, which the
+masking uses. It gives the device back when nothing of it is open any more. It releases the lock that keeps others out
+last.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ class UioBackend:
     Args:
         found: the device.
         bind: bind ``uio_pci_generic`` if no UIO driver has it.
-        close_parts: closes what the device made of this; called first when it is closed.
+        close_parts: closes what `pyuio.Device` made from this backend; `close` calls it first.
 
     Raises:
-        As `pyuio.open`.
+        PyuioError: as `pyuio.open`.
     """
 
     node: UioNode
@@ -59,7 +60,7 @@ class UioBackend:
         self.directory: Path = found.directory
         self.presence = Presence(found.name)
         self.config = None
-        self._files: list[int] = []  # its own, and open
+        self._files: list[int] = []  # open files that belong to this object
         self._resources = ExitStack()
         with ExitStack() as stack:
             stack.callback(self.presence.close)
@@ -95,12 +96,12 @@ class UioBackend:
             self.interrupt = open_uio_interrupt(self.node, device, self.config, self.name, self.presence)
             stack.callback(self.interrupt.close)
         except (InterruptUnavailableError, PermissionDeniedError) as error:
-            # The rest of the device is of use without it.
+            # The rest of the device is useful without an interrupt.
             self.interrupt = error
             _log.info("%s: no interrupt: %s", self.name, error.strerror)
 
     def _keep(self, file: int, stack: ExitStack) -> int:
-        """Have a file closed when the stack is undone, and in a forked child."""
+        """Register a file to be closed when `stack` closes, and in a forked child."""
         self._files.append(file)
         stack.callback(self._close_file, file)
         return file
@@ -110,14 +111,14 @@ class UioBackend:
         os.close(file)
 
     def _lock(self, file: int, stack: ExitStack) -> None:
-        """Keep a second opener out until the stack is undone; the kernel ends the lock with the process, too."""
+        """Keep a second opener out until `stack` closes; the kernel also ends the lock when the process ends."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             path = Path(f"/proc/self/fd/{file}").readlink()
             who = f"in this process or another; close it first (fuser {path} shows who has it)"
             raise DeviceBusyError(errno.EBUSY, f"{self.name} is open already, {who}") from error
-        # Closing is not enough: the interrupt has duplicates, which a thread that is just leaving a wait keeps open.
+        # Unlock explicitly: closing is not enough, because a thread that is leaving a wait still holds a duplicate.
         stack.callback(fcntl.flock, self._keep(os.dup(file), stack), fcntl.LOCK_UN)
 
     def map_bar(
@@ -128,7 +129,7 @@ class UioBackend:
         endian: Endian,
         kinds: tuple[type[Region], type[PortRegion]],
     ) -> Region | PortRegion:
-        """Return a new region for a BAR, by ``resourceN``, or by ``/dev/uioN`` where the kernel driver keeps that."""
+        """Return a new region for a BAR, by ``resourceN``, or by ``/dev/uioN`` if the kernel driver claims the BAR."""
         bar = find_bar(self.config.bars() if self.config else (), index, self.name)
         return map_bar(
             bar,
@@ -142,19 +143,19 @@ class UioBackend:
         )
 
     def _abandon_if_gone(self) -> None:
-        # What was unbound may be another kernel driver's by now, whose command register is none of ours.
+        # After unbinding, another kernel driver may have the device, and its command register must not be changed.
         if self.config is not None and self.presence.is_gone():
-            _log.info("%s: it was removed, or unbound", self.name)
+            _log.info("%s: it was removed or unbound", self.name)
             self.config.abandon()
 
     def close(self) -> None:
-        """Mask the interrupt, close everything, and give the device back; goes on where an exception broke it off."""
+        """Mask the interrupt, close everything, and give the device back; after an exception, a new call continues."""
         self._resources.close()
 
     def forget(self) -> None:
-        """In a forked child: close everything there, and touch nothing of the device, which is the parent's."""
-        self._resources.pop_all()  # and let nobody undo it
-        # First what keeps the kernel from ending bus mastering when the parent is killed.
+        """Close everything in a forked child, without touching the device, which belongs to the parent."""
+        self._resources.pop_all()  # drop the callbacks: the parent runs them
+        # First: while this process has the files open, the kernel does not end bus mastering if the parent is killed.
         if isinstance(self.interrupt, Interrupt):
             self.interrupt.forget()
         while self._files:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Taking a device from the kernel, and giving it back: who uses it, binding, permission for a group."""
+"""Taking a device from the kernel and giving it back: uses of the device, binding, permission for a group."""
 
 from typing import TYPE_CHECKING
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Binding a kernel driver to a PCI function, and giving the function back to the driver it had.
 
-Through ``driver_override`` and ``drivers_probe``, which concern one function only; an id written to ``new_id`` would
-take every card of the kind (Documentation/ABI/testing/sysfs-bus-pci). What a function had is remembered for other
-processes, too: `unbind` gives it back after whoever bound it was killed.
+pyuio binds by ``driver_override`` and ``drivers_probe``, which affect one function only. An id written to ``new_id``
+would take every card with that id (Documentation/ABI/testing/sysfs-bus-pci). pyuio also records the former driver for
+other processes: `unbind` gives the function back even if the process that bound it was killed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _write(address: str, target: Path, text: str) -> None:
 
 @contextmanager
 def _alone(address: str) -> Iterator[None]:
-    """Keep every other thread and process of pyuio from binding and unbinding a function in a ``with`` block."""
+    """Keep pyuio's other threads and processes from binding or unbinding a function during a ``with`` block."""
     path = PCI_DEVICES / address / "driver_override"
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -67,8 +67,8 @@ def _alone(address: str) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    who = f"another process binds or unbinds it (fuser {path} shows which)"
-                    raise DeviceBusyError(errno.EBUSY, f"{address}: {who}, and was not done in time") from error
+                    who = f"another process is binding or unbinding it (fuser {path} shows which)"
+                    raise DeviceBusyError(errno.EBUSY, f"{address}: {who} and did not finish in time") from error
             time.sleep(0.01)
         yield
     finally:
@@ -77,14 +77,14 @@ def _alone(address: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Binding:
-    """A driver bound to a PCI function, and what is needed to undo that.
+    """A driver that pyuio bound to a PCI function, and what it needs to undo that.
 
     Attributes:
         address: of the function.
         driver: the kernel driver that was bound.
         previous: the driver that had the function before, or None.
         previous_override: ``driver_override`` before, "" for none.
-        earlier: what was remembered of the function before.
+        earlier: the record of the function that existed before, or None.
     """
 
     address: str
@@ -94,11 +94,13 @@ class Binding:
     earlier: BindingRecord | None = None
 
     def undo(self) -> None:
-        """Release the function and give it back to the driver it had, if any; nothing when the function is gone.
+        """Release the function and give it back to its previous driver, if it had one.
+
+        If the function is gone, only its record changes.
 
         Raises:
-            BindingError: the previous driver did not take it back.
-            DeviceBusyError: another process did not let go of it.
+            BindingError: the previous driver did not take the function back.
+            DeviceBusyError: another process is binding or unbinding the function, and did not finish in time.
         """
         if self.driver == self.previous:
             return
@@ -110,7 +112,7 @@ class Binding:
                 _remember(self.address, self.earlier)
 
     def undo_alone(self) -> None:
-        """Do that for a caller that keeps others out."""
+        """Do what `undo` does, for a caller that keeps others out by `_alone`."""
         self._undo()
         _remember(self.address, self.earlier)
 
@@ -125,7 +127,7 @@ class Binding:
             if not (PCI_DRIVERS / self.previous).exists():
                 reason = (
                     f"{self.address} cannot be given back: its driver {self.previous} is not loaded any more; load its "
-                    f"module, which takes the device by itself"
+                    f"module, which then takes the device by itself"
                 )
                 raise BindingError(errno.ENODEV, reason)
             _write(self.address, PCI_DRIVERS / self.previous / "bind", self.address)
@@ -133,10 +135,10 @@ class Binding:
 
 
 def _put_back_interrupts(device: Path) -> None:
-    """Put back what drivers that were killed have changed of a function's interrupts, before these are gone."""
+    """Restore what killed processes changed of a function's interrupts, before the kernel frees the interrupts."""
     numbers = {*map(str, message_interrupts(device)), read_optional(device / "irq") or "0"}
     for number in numbers & {name.partition(".")[0] for name in _names(trusted_file.RUN / "interrupts")}:
-        # At the end of the interpreter nothing can be imported any more; then the next one does it.
+        # While the interpreter ends it can import nothing. Then the next process restores the settings.
         with suppress(ImportError):
             from pyuio.kernel import irq_record
 
@@ -151,32 +153,32 @@ def _names(directory: Path) -> set[str]:
 
 
 def _remember(address: str, record: BindingRecord | None) -> None:
-    """Keep what a function had for other processes, or forget it; it is logged when that is not possible."""
+    """Save the record of a function for other processes, or remove it; log a failure."""
     try:
         if record is None:
             binding_record.forget(address)
         else:
             binding_record.save(record)
     except OSError as error:
-        _log.warning("%s: what driver it had is not remembered: %s", address, error)
+        _log.warning("%s: cannot record which driver it had: %s", address, error)
 
 
 def bind(address: str, driver: str = UIO_PCI_GENERIC) -> Binding:
-    """Bind a kernel driver to a PCI function, taking it from the one that has it, and return how to undo that.
+    """Bind a kernel driver to a PCI function, taking the function from any other driver, and return how to undo that.
 
-    One that the driver has already stays as it is, and undoing does nothing. Of several processes that bind the same
-    function at once one does it, and the others find it done.
+    If the driver has the function already, nothing changes and undoing does nothing. If several processes bind the
+    same function at once, one of them binds it and the others find it bound.
 
     Args:
         address: in the kernel's form, ``0000:00:04.0``.
-        driver: the kernel driver, whose module is loaded if need be.
+        driver: the kernel driver; its module is loaded if necessary.
 
     Raises:
-        BindingError: the kernel refused; the function is with its previous driver again.
-        DeviceBusyError: another process did not let go of it.
+        BindingError: the kernel refused; the previous driver has the function again.
+        DeviceBusyError: another process is binding or unbinding the function, and did not finish in time.
         DeviceRemovedError: there is no such function.
         KernelSupportError: this kernel does not have the driver.
-        PermissionDeniedError: not root.
+        PermissionDeniedError: only root may bind.
     """
     load_driver(driver)
     with postponed_signals(), _alone(address):
@@ -196,19 +198,19 @@ def _bind(address: str, driver: str) -> Binding:
     if now == driver:
         return Binding(address, driver, now, override)
     if earlier is not None and now in (None, earlier.previous):
-        # Whoever bound it was killed half way: what counts is what was before that.
+        # The process that bound it was killed half way. The state before that is the one to return to.
         previous, override, earlier = earlier.previous, earlier.previous_override, None
     record = BindingRecord(address, ids, driver, previous, override, boot)
     if earlier is not None and earlier.driver == now:
-        # That driver is pyuio's own doing: what counts is who had the function before it.
+        # pyuio bound the present driver, too. The driver that had the function before that is the one to return to.
         record = replace(earlier, driver=driver)
     else:
         earlier = None
     binding = Binding(address, driver, previous, override, earlier)
-    # What is there already: who may not write that is told before anything is remembered.
+    # Write the present value first, so that a user who may not write it gets the error before anything is recorded.
     _write(address, device / "driver_override", ("" if text == "(null)" else text) + "\n")
     try:
-        # Before the first change: whoever is killed in the middle leaves it to be undone.
+        # Record it before the first change, so that `unbind` can undo the binding if this process is killed in between.
         _remember(address, record)
         _write(address, device / "driver_override", driver)
         if now is not None:
@@ -230,8 +232,8 @@ class Unbinding:
     Attributes:
         released: the driver that the function was taken from, or None.
         driver: the kernel driver that has the function now, or None.
-        given_back: whether that driver got it just now.
-        known: whether it was known what driver the function had before it was bound.
+        given_back: whether `unbind` gave the function to that driver.
+        known: whether pyuio knew which driver the function had before it was bound.
     """
 
     released: str | None
@@ -241,19 +243,19 @@ class Unbinding:
 
 
 def unbind(address: str) -> Unbinding:
-    """Give a function back to the kernel driver it had before pyuio, in this process or another, bound one.
+    """Give a function back to the kernel driver that it had before pyuio, in this process or another, bound one.
 
-    Of one that was bound by something else it is not known who had it: it is left without a driver. A function that an
-    ordinary kernel driver has, or none, is left alone.
+    If something other than pyuio bound the function, its former driver is not known, and it is left without a driver.
+    If an ordinary kernel driver has the function, or no driver has it, nothing changes.
 
     Args:
         address: in the kernel's form, ``0000:00:04.0``.
 
     Raises:
         BindingError: the kernel refused, or the previous driver did not take the function back.
-        DeviceBusyError: another process did not let go of it.
+        DeviceBusyError: another process is binding or unbinding the function, and did not finish in time.
         DeviceRemovedError: there is no such function.
-        PermissionDeniedError: not root.
+        PermissionDeniedError: only root may unbind.
     """
     with postponed_signals(), _alone(address):
         driver = bound_driver(address)
@@ -262,7 +264,7 @@ def unbind(address: str) -> Unbinding:
             Binding(address, record.driver, record.previous, record.previous_override).undo_alone()
             now = bound_driver(address)
             return Unbinding(None if driver == now else driver, now, given_back=now not in (None, driver))
-        _remember(address, None)  # something else bound it since
+        _remember(address, None)  # something else has bound it since then
         if driver is None or not is_for_user_space(address):
             return Unbinding(None, driver)
         Binding(address, driver, None, "").undo_alone()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Which driver a PCI function had before pyuio bound another, kept where a later process finds it.
+"""A record of the driver that a PCI function had before pyuio bound another, for later processes.
 
-One file for each function in ``/run/pyuio/bindings``, which is gone after a reboot, as the bindings are. It is believed
-only if root, or this user, alone could have written it, and if it is about the same device in the same boot.
+There is one file for each function in ``/run/pyuio/bindings``. A reboot ends these files and the bindings alike. A
+record is trusted only if nobody but root and this user could have written it, and if it describes the same device in
+the same boot.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pyuio.kernel.trusted_file import boot_id
 from pyuio.pci.address import ids_of
 
 DIRECTORY = trusted_file.RUN / "bindings"
-# What the kernel lets be a directory's name in sysfs, less what leads elsewhere.
+# The names that the kernel admits for a directory in sysfs, without "." and "..", which lead elsewhere.
 _DRIVER = re.compile(r"(?!\.\.?$)[^/\s\0\ud800-\udfff](?:[^/\n\0\ud800-\udfff]{0,62}[^/\s\0\ud800-\udfff])?")
 _IDS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 
@@ -27,7 +28,7 @@ _log = logging.getLogger("pyuio.binding")
 
 @dataclass(frozen=True)
 class BindingRecord:
-    """What is remembered of a binding.
+    """The record of a binding.
 
     Attributes:
         address: of the function.
@@ -35,7 +36,7 @@ class BindingRecord:
         driver: the kernel driver that was bound.
         previous: the driver that had the function before pyuio changed anything, or None.
         previous_override: ``driver_override`` before, "" for none.
-        boot_id: of the boot that this was in.
+        boot_id: the kernel's identifier of the boot in which pyuio bound it.
     """
 
     address: str
@@ -47,7 +48,7 @@ class BindingRecord:
 
 
 def check_driver_name(name: str) -> None:
-    """Raise ValueError for what cannot be the name of a kernel driver, as it would be a path to something else."""
+    """Raise ValueError if `name` cannot be a kernel driver's name; it could be a path to something else."""
     if not _DRIVER.fullmatch(name):
         raise ValueError(f"{name!r} cannot be a kernel driver's name; /sys/bus/pci/drivers has those that are loaded")
 
@@ -56,7 +57,7 @@ def parse(text: str) -> BindingRecord:
     """Return the record in a file's text.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the text is not a record.
     """
     import json
 
@@ -71,9 +72,9 @@ def parse(text: str) -> BindingRecord:
     if not all(isinstance(value, str) or (value is None and name == "previous") for name, value in data.items()):
         raise ValueError("a value of the wrong type")
     if not all(_DRIVER.fullmatch(name) for name in drivers if name) or not data["driver"] or data["previous"] == "":
-        raise ValueError("a driver's name that cannot be one")
+        raise ValueError("a name that no driver can have")
     if not _IDS.fullmatch(data["ids"]):
-        raise ValueError("an id pair that is none")
+        raise ValueError("ids that are not an id pair")
     return BindingRecord(**data)
 
 
@@ -85,7 +86,7 @@ def save(record: BindingRecord) -> None:
     """Write a record, whole or not at all.
 
     Raises:
-        PermissionDeniedError: the directory belongs to another user.
+        PermissionDeniedError: another user can write to the directory.
         OSError: the kernel refused.
     """
     import json
@@ -94,9 +95,9 @@ def save(record: BindingRecord) -> None:
 
 
 def load(address: str) -> BindingRecord | None:
-    """Return what is remembered of a function that is there, or None for nothing, or nothing that can be believed.
+    """Return the record of a present function, or None if there is none that can be trusted.
 
-    What cannot be believed is logged as a warning.
+    A warning in the log tells of a record that cannot be trusted.
     """
     path = _path(address)
     try:
@@ -104,13 +105,13 @@ def load(address: str) -> BindingRecord | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        _log.warning("%s: what driver it had is not known: %s: %s", address, path, error)
+        _log.warning("%s: its former driver is not known: %s: %s", address, path, error)
         return None
     if (record.address, record.ids, record.boot_id) != (address, ids_of(address), boot_id()):
-        return None  # of another device that was in this place, or from before a reboot
+        return None  # it describes another device that was in this slot, or an earlier boot
     return record
 
 
 def forget(address: str) -> None:
-    """Remove what is remembered of a function, if anything is. OSError: the kernel refused."""
+    """Remove the record of a function, if there is one. OSError: the kernel refused."""
     _path(address).unlink(missing_ok=True)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Claiming a device for user space: what `pyuio.open`, ``pyuio bind`` and ``pyuio setup`` have in common.
 
-A claim goes in this order, so that nothing changes before everything that can be known says yes:
+A claim takes these steps in this order. All the checks come before the first change:
 
-1. A device that the machine uses is refused: `pyuio.claim.in_use` finds the uses.
-2. A kernel driver that could freeze the machine is refused: `pyuio.kernel.preempt_rt`.
-3. The kernel driver's module is loaded: `pyuio.kernel.drivers`.
-4. The driver is bound, and what the device had before is remembered: `pyuio.claim.binding`.
-5. The UIO node that the driver made is found.
+1. Refuse a device that the machine uses: `pyuio.claim.in_use` finds the uses.
+2. Refuse a kernel driver that could freeze the machine: `pyuio.kernel.preempt_rt`.
+3. Load the kernel driver's module: `pyuio.kernel.drivers`.
+4. Bind the driver, and record which driver the device had before: `pyuio.claim.binding`.
+5. Find the UIO node that the driver made.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Claim(NamedTuple):
 
     Attributes:
         driver: the kernel driver that hands it on to user space; None for a UIO node without a device behind it.
-        node: its UIO node; None where the driver makes none, as ``vfio-pci``.
-        binding: how to give it back; None where the driver had the device before.
+        node: its UIO node; None if the driver makes none, as ``vfio-pci``.
+        binding: how to give the device back; None if the driver had the device before.
     """
 
     driver: str | None
@@ -42,11 +42,11 @@ class Claim(NamedTuple):
 
 
 WhenUsed = Callable[[str, list[str]], None]
-"""What to do with a device that the machine uses: called with its address and a sentence for each use."""
+"""A function to call for a device that the machine uses, with its address and a sentence for each use."""
 
 
 def refuse_used(address: str, uses: list[str]) -> None:
-    """Raise DeviceBusyError, with all the uses of a device and the command that takes it all the same."""
+    """Raise DeviceBusyError, which lists all uses of the device and the command that takes it nevertheless."""
     raise DeviceBusyError(errno.EBUSY, in_use.message(address, uses, f"pyuio bind {address} --force"))
 
 
@@ -56,13 +56,13 @@ def require_claimable(found: FoundDevice, bind: bool | str = True, when_used: Wh
     Arguments and errors are those of `claim`.
 
     Returns:
-        The kernel driver that is to be bound; None where the device has it already.
+        The kernel driver to bind; None if the device has it already.
     """
     has = link_name(found.directory / "driver")
     wanted = bind if isinstance(bind, str) else UIO_PCI_GENERIC if _node_of(found) is None else has
     if wanted != has:
         if found.address is None:
-            reason = f"{found.name} is not a PCI function, and only a PCI function can be bound here"
+            reason = f"{found.name} is not a PCI function; pyuio binds drivers to PCI functions only"
             raise BindingError(errno.EOPNOTSUPP, reason)
         if uses := in_use.uses(found.address):
             when_used(found.address, uses)
@@ -78,19 +78,20 @@ def claim(found: FoundDevice, bind: bool | str = False, when_used: WhenUsed = re
 
     Args:
         found: the device.
-        bind: True keeps a UIO driver that has the device already, and binds ``uio_pci_generic`` otherwise; a name is
-            that of the kernel driver to bind in place of any other; False binds nothing.
-        when_used: called for a device that another kernel driver has and the machine uses; returning claims it.
+        bind: True keeps a UIO driver that has the device already, and binds ``uio_pci_generic`` otherwise. The name of
+            a kernel driver binds that driver in place of any other. False binds nothing.
+        when_used: called if another kernel driver has the device and the machine uses it. If the function returns, the
+            device is claimed.
 
     Returns:
-        The claim; its binding is undone to give the device back.
+        The claim. Undoing its binding gives the device back.
 
     Raises:
         DeviceBusyError: `bind` is False and another kernel driver has the device; or the machine uses it; or another
-            process binds it at this moment and does not end that.
+            process is binding it and does not finish in time.
         DriverNotBoundError: no kernel driver has it and `bind` is False.
-        BindingError: the kernel refused; or the device is no PCI function, and cannot be bound.
-        DeviceRemovedError: it is gone.
+        BindingError: the kernel refused; or the device is not a PCI function, so no driver can be bound to it.
+        DeviceRemovedError: the device is gone.
         KernelSupportError: this kernel does not have the driver, or could freeze with it.
         PermissionDeniedError: only root may bind.
     """

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Which disks behind a PCI function are in use, whatever is stacked on them.
 
-The kernel says whether: an exclusive open fails with EBUSY while somebody has claimed the disk, or a part of it. A
-mount claims it, in whichever mount namespace. So do swap, RAID, LVM, ZFS and the like. lsblk(8) says which of them.
+The kernel tells whether a disk is in use: an exclusive open fails with EBUSY while somebody has claimed the disk or a
+part of it. A mount in any mount namespace claims it; so do swap, RAID, LVM, ZFS and the like. lsblk(8) tells which of
+them it is.
 
 Sources: ``block/bdev.c`` (bd_may_claim); ``drivers/nvme/host/multipath.c`` (disks with several controllers).
 """
@@ -29,7 +30,9 @@ _SWAP = "[SWAP]"  # lsblk's mount point of a swap area
 
 
 def subsystems(function: Path) -> list[Path]:
-    """Return the NVMe subsystems that the function is a controller of; their disks are there, not below the function.
+    """Return the NVMe subsystems that the function is a controller of.
+
+    In sysfs, disks of a subsystem are below the subsystem and not below the function.
 
     Args:
         function: its directory in sysfs, resolved.
@@ -46,7 +49,11 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def disks(function: Path) -> list[Path]:
-    """Return the directories in sysfs of the whole disks behind a function, itself given as such, resolved."""
+    """Return the directories in sysfs, resolved, of the whole disks behind a function.
+
+    Args:
+        function: its directory in sysfs, resolved.
+    """
     places = [function, *subsystems(function)]
     blocks = [entry.resolve() for entry in _entries(_BLOCK)]
     return [
@@ -57,7 +64,7 @@ def disks(function: Path) -> list[Path]:
 
 
 def _is_claimed(node: str) -> bool | None:
-    """Return whether somebody has claimed a disk or a part of it for himself; None if this user may not ask."""
+    """Return whether somebody has claimed a disk or a part of it; None if this user may not ask."""
     try:
         os.close(os.open(node, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
@@ -74,7 +81,7 @@ def parse_lsblk(text: str) -> list[str]:
 
 
 def _uses_in_tree(device: dict[str, Any], below: str) -> Iterator[str]:
-    """Yield the uses of a disk, of its partitions, and of whatever was made of those."""
+    """Yield the uses of a disk, of its partitions, and of the devices that are stacked on those."""
     node = f"/dev/{device['kname']}"
     name = f"{node} (on {below})" if below and device["type"] != "part" else node
     places = [place for place in device["mountpoints"] if place]
@@ -83,13 +90,13 @@ def _uses_in_tree(device: dict[str, Any], below: str) -> Iterator[str]:
         places = [place for place in places if place != _SWAP]
     if places:
         more = f" and {len(places) - 1} more places" if len(places) > 1 else ""
-        yield f"{name} is mounted at {places[-1]}{more}"  # the latest comes first
+        yield f"{name} is mounted at {places[-1]}{more}"  # lsblk prints the latest mount first
     for child in device.get("children", ()):
         yield from _uses_in_tree(child, node)
 
 
 def _lsblk(node: str) -> str:
-    """Return what lsblk prints about a disk; "" where there is no lsblk, or none that knows these columns."""
+    """Return what lsblk prints about a disk; "" if lsblk is not installed or does not know these columns."""
     program = shutil.which("lsblk") or shutil.which("lsblk", path="/usr/bin:/bin")
     if program is None:
         return ""
@@ -102,7 +109,7 @@ def _lsblk(node: str) -> str:
 
 
 def _file_server(function: Path) -> list[str]:
-    """Return what a virtio device that serves files serves; where it is mounted cannot be seen from everywhere."""
+    """Return what a virtio device serves if it serves files; a mount in another namespace cannot be seen from here."""
     found = []
     for tag in function.glob("virtio*/mount_tag"):
         if link_name(tag.parent / "driver") is not None:
@@ -126,6 +133,6 @@ def storage_uses(function: Path) -> list[str]:
         claimed = _is_claimed(node)
         uses = [] if claimed is False else parse_lsblk(_lsblk(node))
         if claimed and not uses:
-            uses = [f"{node} is claimed: mounted elsewhere, or a part of RAID, LVM or the like (lsblk)"]
+            uses = [f"{node} is claimed: mounted elsewhere, or part of RAID, LVM or the like (lsblk)"]
         reasons += uses
     return reasons

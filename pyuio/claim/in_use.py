@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What the machine is using a PCI function for: whether it may be taken from its kernel driver.
+"""What the machine uses a PCI function for, so that nobody takes a device in use from its kernel driver.
 
-Disks with a mounted file system, network interfaces that carry a route, bridges, the display and the console, and
-device nodes that a process has open. What is not seen: who talks to a device by way of the kernel without any of these,
-and, without root, other users' processes.
+The uses are: disks with a mounted file system, network interfaces that carry a route, bridges, the display and the
+console, and device nodes that a process has open. pyuio does not see other uses by way of the kernel. Without root, it
+does not see other users' processes either.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _bridge_uses(function: Path) -> list[str]:
 
 
 def _display_uses(function: Path) -> list[str]:
-    """Return what is shown by the function (Documentation/ABI/testing/sysfs-bus-pci, drivers/video/fbdev/core)."""
+    """Return what the function displays (Documentation/ABI/testing/sysfs-bus-pci, drivers/video/fbdev/core)."""
     reasons = []
     if read_optional(function / "boot_vga") == "1":
         reasons.append("it is the display that the machine started with (boot_vga)")
@@ -60,7 +60,7 @@ def _virtual_function_uses(function: Path) -> list[str]:
 
 
 def uses(address: str) -> list[str]:
-    """Return what a PCI function is used for, a sentence for each, without a full stop; [] for nothing that is seen.
+    """Return a sentence, without a full stop, for each use of a PCI function; [] if pyuio sees no use.
 
     Args:
         address: in the kernel's form, ``0000:00:04.0``.
@@ -74,7 +74,7 @@ def uses(address: str) -> list[str]:
     except FileNotFoundError as error:
         raise DeviceRemovedError(errno.ENODEV, f"there is no device {address}") from error
     if class_code >> 16 == _BRIDGE:
-        return _bridge_uses(function)  # the rest would be that of what is behind it
+        return _bridge_uses(function)  # other uses would be those of the devices behind it
     return [
         *storage_uses(function),
         *network_uses(function, class_code),
@@ -86,11 +86,11 @@ def uses(address: str) -> list[str]:
 
 
 def opened_by(address: str) -> list[str]:
-    """Return a sentence for each process, other than this one, that has a device node of the function open."""
+    """Return a sentence for each other process that has a device node of the function open."""
     return openers((PCI_DEVICES / address).resolve())
 
 
 def message(address: str, reasons: list[str], command: str) -> str:
-    """Return what to say of a device in use: all the reasons, and the command that takes it all the same."""
+    """Return the message about a device in use: all the reasons, and the command that takes it nevertheless."""
     listing = "".join(f"\n  {reason}" for reason in reasons)
     return f"{address} is in use:{listing}\nend that first, or take it from whoever uses it: {command}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which routes go through the network interfaces of a PCI function, also by way of bridges, bonds and VLANs.
+"""Which routes go through the network interfaces of a PCI function, directly or over bridges, bonds and VLANs.
 
 Source: Documentation/ABI/testing/sysfs-class-net (``ifindex``, ``master``, ``upper_*``).
 """
@@ -27,7 +27,7 @@ def interfaces(function: Path) -> list[str]:
 
 
 def _above(name: str, seen: set[str]) -> Iterator[str]:
-    """Yield an interface and all that are made of it: VLANs, bonds, bridges."""
+    """Yield an interface and the interfaces that are stacked on it: VLANs, bonds, bridges."""
     if name in seen:
         return
     seen.add(name)
@@ -47,7 +47,7 @@ def network_uses(function: Path, class_code: int) -> list[str]:
     driver = link_name(function / "driver")
     if class_code >> 16 == _NETWORK_CLASS and not own and driver and driver not in USER_SPACE_DRIVERS:
         return [
-            f"{driver} drives it, and no interface is here: another network namespace, as a container's, may have it"
+            f"{driver} drives it, but no interface is here; another network namespace, as a container's, may have it"
         ]
     reasons = []
     by_interface: dict[int, list[str]] = {}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Which processes have the device nodes of a PCI function open: a getty its terminal, a desktop its display.
+"""Which processes have the device nodes of a PCI function open: a getty has its terminal, a desktop its display.
 
-Source: proc(5), ``/proc/PID/fd``. Without root only the user's own processes are seen.
+Source: proc(5), ``/proc/PID/fd``. Without root, this module sees only the user's own processes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pyuio.claim.disks_in_use import subsystems
 from pyuio.kernel.sysfs import link_name
 
 _VFIO = Path("/dev/vfio")
-# They look at every device that comes, and are gone in a moment.
+# These processes open every new device for a moment.
 _PASSING = ("systemd-udevd", "(udev-worker)", "udevd")
 
 Node = tuple[bool, int]
-"""Whether it is a block device, and its number."""
+"""A device node: whether it is a block device, and its device number."""
 
 
 def _nodes_below(directory: Path) -> set[Node]:
@@ -30,14 +30,14 @@ def _nodes_below(directory: Path) -> set[Node]:
         try:
             major, minor = Path(place, "dev").read_text().split(":")
             number = os.makedev(int(major), int(minor))
-        except (OSError, ValueError, OverflowError):  # it has just gone
+        except (OSError, ValueError, OverflowError):  # the device has just gone
             continue
         found.add((link_name(Path(place, "subsystem")) == "block", number))
     return found
 
 
 def _vfio_nodes(function: Path) -> set[Node]:
-    """Return the node of the function's IOMMU group: who has it has every device in it."""
+    """Return the nodes of the function's IOMMU group. A process that has one open has every device of the group."""
     group = link_name(function / "iommu_group")
     found = set()
     for name in (group, f"noiommu-{group}") if group else ():
@@ -49,10 +49,10 @@ def _vfio_nodes(function: Path) -> set[Node]:
 
 
 def _opened_by(process: Path, nodes: set[Node]) -> Iterable[str]:
-    """Return the paths of those nodes that a process has open."""
+    """Return the paths of those of the nodes that a process has open, sorted."""
     found = set()
     for entry in (process / "fd").iterdir():
-        # The link first: to look at a file on a server that is away would take for ever.
+        # Read the link first: stat() of a file on a server that does not answer would never return.
         path = str(entry.readlink())
         if not path.startswith("/dev/"):
             continue
@@ -66,7 +66,7 @@ def _opened_by(process: Path, nodes: set[Node]) -> Iterable[str]:
 
 
 def openers(function: Path) -> list[str]:
-    """Return a sentence for each process, other than this one, that has a device node of a function open.
+    """Return a sentence for each other process that has a device node of a function open.
 
     Args:
         function: its directory in sysfs, resolved.
@@ -82,6 +82,6 @@ def openers(function: Path) -> list[str]:
             name = (process / "comm").read_text(errors="replace").strip()
             if name not in _PASSING and (paths := _opened_by(process, nodes)):
                 reasons.append(f"process {process.name} ({name}) has {', '.join(paths)} open")
-        except OSError:  # another user's, or it has just ended
+        except OSError:  # the process is another user's, or has just ended
             continue
     return reasons

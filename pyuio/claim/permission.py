@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What lets the members of a group drive one PCI function without root: a udev rule, and limits for real time.
+"""Permission for the members of a group to drive one PCI function without root: a udev rule, and real-time limits.
 
-The kernel asks for no capability where the files of a function are written or mapped; their mode alone decides
+To write or map the files of a function, a process needs no capability; the file mode alone decides
 (``drivers/pci/pci-sysfs.c``: pci_write_config, pci_mmap_resource; lockdown forbids both to everybody). So udev gives
-``config``, ``resourceN`` and ``/dev/uioN`` to the group each time the function appears. Binding stays root's, that is
-udev's: who may write ``drivers_probe`` or a driver's ``bind`` reaches other functions, too.
+``config``, ``resourceN`` and ``/dev/uioN`` to the group each time the function appears. Only root may bind, and here
+udev does it: a user who may write ``drivers_probe`` or a driver's ``bind`` reaches other functions, too.
 
 Sources: udev(7), limits.conf(5), systemd.exec(5).
 """
@@ -32,7 +32,7 @@ from pyuio.pci.address import ids_of
 RULES = Path("/etc/udev/rules.d")
 LIMITS = Path("/etc/security/limits.d")
 SETTLE_SECONDS = 30
-# What pyuio.realtime takes without being told otherwise.
+# The default priority of pyuio.realtime.
 _REALTIME_PRIORITY = 89
 _GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -45,13 +45,13 @@ class SetupError(PyuioError, OSError):
 
 
 def checked_group(name: str) -> str:
-    """Return the name of a group that may be given a card. ValueError: it is root's, or cannot be one."""
+    """Return the name of a group that may get a card. ValueError: it is "root", or no group can have this name."""
     if not _GROUP.fullmatch(name):
         raise ValueError(
             f"{name!r} cannot be a group: up to 31 of a-z, 0-9, _ and -, a letter or _ first (groupadd(8))"
         )
     if name == "root":
-        raise ValueError("the group root needs no permission; name one for those who shall drive the card")
+        raise ValueError("the group root needs no permission; name the group of those who are to drive the card")
     return name
 
 
@@ -61,7 +61,7 @@ class Permission:
 
     Attributes:
         address: of the function, in the kernel's form.
-        vendor, device: its ids, 4 hexadecimal digits each: another card in its place gets nothing.
+        vendor, device: its ids, 4 hexadecimal digits each; the rule does not apply to another card in this slot.
         group: the group's name, checked.
     """
 
@@ -72,22 +72,31 @@ class Permission:
 
     @classmethod
     def of(cls, address: str, group: str) -> Permission:
-        """Return that for the function at an address. ValueError: the group cannot be one; OSError: it is gone."""
+        """Return the permission for a present function.
+
+        Args:
+            address: of the function, in the kernel's form.
+            group: the group's name.
+
+        Raises:
+            ValueError: no group can have this name, or it is "root".
+            OSError: the function is gone.
+        """
         vendor, device = ids_of(address).split(":")
         return cls(address, vendor, device, checked_group(group))
 
     @property
     def rule_path(self) -> Path:
-        """Where the udev rule goes."""
+        """The path of the udev rule."""
         return rule_path(self.address)
 
     @property
     def limits_path(self) -> Path:
-        """Where the group's limits go; one file for all its cards."""
+        """The path of the group's limits: one file for all its cards."""
         return LIMITS / f"pyuio-{self.group}.conf"
 
     def rule(self) -> str:
-        """Return the udev rule: bind the function if nothing has it, give its files to the group."""
+        """Return the udev rule, which binds the function if no driver has it and gives its files to the group."""
         ids = f'{{vendor}}=="0x{self.vendor}"', f'{{device}}=="0x{self.device}"'
         driver = UIO_PCI_GENERIC
         bind = f"[ -e driver ] || {{ modprobe {driver}; echo {self.address} >/sys/bus/pci/drivers_probe; }}"
@@ -106,7 +115,7 @@ class Permission:
         )
 
     def limits(self) -> str:
-        """Return what goes to limits.d: for SCHED_FIFO, and to lock memory."""
+        """Return the text for limits.d, which permits SCHED_FIFO and locking memory."""
         return (
             f"# By pyuio setup: what pyuio.realtime() needs, from the next login on.\n"
             f"@{self.group} - rtprio {_REALTIME_PRIORITY}\n"
@@ -128,27 +137,27 @@ class Permission:
         )
 
     def files(self) -> list[Path]:
-        """Return the files that the group gets, those that are there now; OSError: the function is gone."""
+        """Return those of the files for the group that exist now. OSError: the function is gone."""
         directory = PCI_DEVICES / self.address
         node = UioNode.of_device(directory)
         return [directory / "config", *sorted(directory.glob("resource[0-5]*")), *([node.path] if node else [])]
 
     def write(self) -> list[Path]:
-        """Write the rule and the limits, making the group if there is none; return the files that changed.
+        """Write the rule and the limits, and make the group if it does not exist; return the files that changed.
 
         Raises:
             PermissionDeniedError: this user may not.
-            SetupError: the group cannot be made, or a file not be written.
+            SetupError: the group could not be made, or a file could not be written.
         """
         _make_group(self.group)
         wanted = ((self.rule_path, self.rule()), (self.limits_path, self.limits()))
         return [path for path, text in wanted if _write(path, text)]
 
     def apply(self) -> None:
-        """Have udev do now what it does when the card appears, and see that it did.
+        """Let udev do now what it does when the card appears, and check that it did so.
 
         Raises:
-            SetupError: the files are not the group's afterwards.
+            SetupError: the group does not have the files afterwards.
         """
         _reload_rules()
         directory = PCI_DEVICES / self.address
@@ -161,32 +170,32 @@ class Permission:
             status = path.stat()
             if status.st_gid != number or status.st_mode & 0o060 != 0o060:
                 reason = (
-                    f"{path} is not the group {self.group}'s: udev did not apply {self.rule_path}; is it running? "
+                    f"the group {self.group} did not get {path}: udev did not apply {self.rule_path}; is it running? "
                     f"(journalctl -u systemd-udevd, udevadm test {directory})"
                 )
                 raise SetupError(errno.EPERM, reason)
-        _log.info("%s: may be driven by members of %s", self.address, self.group)
+        _log.info("%s: members of %s may drive it", self.address, self.group)
 
 
 def rule_path(address: str) -> Path:
-    """Return where the udev rule for a function goes: after the names are given, before modules are loaded."""
+    """Return the path of a function's udev rule; its number runs it after udev's naming and before module loading."""
     return RULES / f"70-pyuio-{address}.rules"
 
 
 def group_of(rule: str) -> str | None:
-    """Return the group that a rule gives a card to, or None."""
+    """Return the group to which the text of a rule gives a card, or None."""
     match = re.search(r'GROUP="([^"]+)"', rule)
     return match[1] if match else None
 
 
 def undo(address: str) -> list[Path]:
-    """Take a permission back, as far as files go: the rule, the limits if no other card needs them.
+    """Withdraw a permission: remove the rule, and the limits if no other card needs them.
 
-    The group stays: who is in it is not pyuio's to decide. The function, if it is there, is root's again; which driver
-    it has does not change.
+    The group stays, because pyuio does not decide who is in it. If the function is present, its files are root's again.
+    Its driver does not change.
 
     Args:
-        address: of the function, which need not be there any more.
+        address: of the function, which need not be present any more.
 
     Returns:
         The files that were removed; [] if there was no permission.
@@ -210,7 +219,7 @@ def undo(address: str) -> list[Path]:
             removed.append(limits)
     except OSError as error:
         raise translated(error, f"removing {path} and what goes with it", SetupError) from error
-    with contextlib.suppress(SetupError):  # there may be no udev to be told
+    with contextlib.suppress(SetupError):  # udev may not be there to reload them
         _reload_rules()
     directory = PCI_DEVICES / address
     for name, mode in ((directory / "config", 0o644), *((one, 0o600) for one in directory.glob("resource[0-5]*"))):
@@ -222,7 +231,7 @@ def undo(address: str) -> list[Path]:
         with contextlib.suppress(FileNotFoundError):
             os.chown(node.path, 0, 0)
             node.path.chmod(0o600)
-    _log.info("%s: is root's alone again", address)
+    _log.info("%s: only root may drive it again", address)
     return removed
 
 
@@ -234,7 +243,7 @@ def _make_group(name: str) -> None:
 
 
 def _write(path: Path, text: str) -> bool:
-    """Write a file, whole or not at all, unless it is so already; return whether it was written."""
+    """Write a file, whole or not at all, unless it has this text already; return whether it was written."""
     draft = path.with_name(f".{path.name}.new")
     try:
         if path.exists() and path.read_text(errors="replace") == text:
@@ -255,17 +264,17 @@ def _reload_rules() -> None:
 
 
 def _run(*command: str) -> None:
-    """Run an administrator's program. SetupError: it is not there, or failed; the message has what it said."""
+    """Run an administrator's program. SetupError: it is not installed or it failed; the message has its output."""
     program = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:{_PATH}")
     words = " ".join(command)
     if program is None:
-        raise SetupError(errno.ENOENT, f"{words}: there is no {command[0]} on this machine; do by hand what it does")
+        raise SetupError(errno.ENOENT, f"{words}: there is no {command[0]} on this machine; do this step by hand")
     try:
         done = subprocess.run(
             [program, *command[1:]], capture_output=True, text=True, timeout=2 * SETTLE_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise SetupError(errno.ETIMEDOUT, f"{words}: not done after {2 * SETTLE_SECONDS} s") from error
+        raise SetupError(errno.ETIMEDOUT, f"{words}: not finished after {2 * SETTLE_SECONDS} s") from error
     if done.returncode:
         answer = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
         raise SetupError(errno.EPERM, f"{words}: {answer}" + ("; run as root" if os.geteuid() else ""))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The kernel's routes, of IPv4 and IPv6 and of all tables, by the interface that they go out of.
+"""The kernel's routes, of IPv4 and IPv6 and of all tables, by their outgoing interface.
 
-pyuio asks over rtnetlink, as the files in ``/proc/net`` leave out the tables of policy routing and VRF. No library does
-that and is light: pyroute2 takes ten times as long to import as all of pyuio, netifaces tells gateways only, psutil no
-routes. ``ip route`` is not in every container, and a route that nobody sees would be a card taken from the network.
+pyuio asks over rtnetlink, because the files in ``/proc/net`` leave out the tables of policy routing and VRF. No light
+library does that: pyroute2 takes ten times as long to import as all of pyuio, netifaces reports gateways only, and
+psutil reports no routes. Not every container has ``ip route``. If pyuio missed a route, it would take a card that the
+network needs.
 
 Source: ``include/uapi/linux/rtnetlink.h`` and ``netlink.h``; Documentation/userspace-api/netlink/intro.rst.
 """
@@ -38,7 +39,7 @@ class Route:
 
     Attributes:
         destination: "default", or a network as in "192.168.1.0/24".
-        interfaces: the indexes of the interfaces that it goes out of.
+        interfaces: the indexes of its outgoing interfaces.
     """
 
     destination: str
@@ -46,7 +47,7 @@ class Route:
 
 
 def _parts(data: bytes, header: struct.Struct) -> Iterator[tuple[tuple[int, ...], bytes]]:
-    """Yield the fields and the content of each part that starts with its length; stop where that makes no sense."""
+    """Yield the header's fields and the content of each part; stop at a part whose length makes no sense."""
     while len(data) >= header.size:
         fields = header.unpack_from(data)
         if not header.size <= fields[0] <= len(data):
@@ -56,7 +57,7 @@ def _parts(data: bytes, header: struct.Struct) -> Iterator[tuple[tuple[int, ...]
 
 
 def parse_route(content: bytes) -> Route | None:
-    """Return the route in the content of one RTM_NEWROUTE message, or None for one that leads to no other machine."""
+    """Return the route in the content of one RTM_NEWROUTE message, or None if it does not lead to other machines."""
     if len(content) < _ROUTE.size:
         return None
     family, bits, *_others, kind, _flags = _ROUTE.unpack_from(content)
@@ -76,7 +77,7 @@ def parse_route(content: bytes) -> Route | None:
 
 
 def parse_messages(data: bytes) -> tuple[list[Route], bool]:
-    """Return the routes in what one read of the socket gave, and whether it was the last.
+    """Return the routes in the data from one read of the socket, and whether it was the last read.
 
     Raises:
         OSError: the kernel answered with an error.

@@ -131,7 +131,7 @@ check(second, f"{names[second]} belongs to br0")
 run("ip addr add 10.8.0.1/24 dev br0 && ip link set br0 up")
 check(second, f"{names[second]} belongs to br0", f"br0 \\(on {names[second]}\\) carries the route 10.8.0.0/24")
 run(f"ip link del br0 && ip netns add elsewhere && ip link set {names[second]} netns elsewhere")
-check(second, "e1000 drives it, and no interface is here: .*")
+check(second, "e1000 drives it, but no interface is here; .*")
 run(f"ip netns exec elsewhere ip link set {names[second]} netns 1")
 check(second)
 
