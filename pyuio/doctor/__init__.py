@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What stands between this box and low latency, or a working driver: ``pyuio doctor``.
+"""``pyuio doctor``: checks of this box for obstacles to a working driver or to low latency.
 
 ``docs/doctor.md`` describes every check.
 """
@@ -26,16 +26,16 @@ CHECKS = (
 
 
 def examine(device: str | os.PathLike[str] | FoundDevice | None = None) -> list[Finding]:
-    """Look at this box, and at a device if one is named, and return what was found, by subject.
+    """Examine this box, and a device if `device` names one, and return the findings, grouped by subject.
 
-    Nothing is changed. Without privilege less can be told: those findings are "unknown" and say why.
+    The checks change nothing. A check that lacks privilege gives the state "unknown" and says why.
 
     Args:
-        device: named as for `pyuio.open`; None for none.
+        device: named as for `pyuio.open`; None to examine no device.
 
     Raises:
         DeviceNotFoundError: there is no such device.
-        AmbiguousDeviceError: there is more than one.
+        AmbiguousDeviceError: `device` names more than one device.
         ValueError: `device` does not have the form of a device's name.
         TypeError: `device` is of a wrong type.
     """
@@ -45,5 +45,5 @@ def examine(device: str | os.PathLike[str] | FoundDevice | None = None) -> list[
 
 
 def something_blocks(findings: list[Finding]) -> bool:
-    """Return whether any finding keeps part of a driver from working; advice, and what is unknown, do not."""
+    """Return whether any finding keeps part of a driver from working. The states "advice" and "unknown" do not."""
     return any(finding.state == "blocks" for finding in findings)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What concerns one device: which driver has it, its BARs, its interrupt's pin, and power saving on its link."""
+"""Checks of one device: which driver has it, its BARs, its interrupt pin, and power saving on its link."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ASPM_POLICY = Path("/sys/module/pcie_aspm/parameters/policy")
 
 
 def look_at_driver(device: FoundDevice | None) -> Answer | None:
-    """Which kernel driver has the device."""
+    """Check which kernel driver has the device."""
     if device is None:
         return None
     if device.uio is not None:
@@ -34,7 +34,7 @@ def look_at_driver(device: FoundDevice | None) -> Answer | None:
 
 
 def judge_bars(name: str, bars: tuple[Bar, ...]) -> Answer:
-    """Return what a device's BARs mean for its driver."""
+    """Judge whether a driver can use a device's BARs."""
     without = [bar for bar in bars if not bar.address]
     if without:
         return blocks(
@@ -45,21 +45,27 @@ def judge_bars(name: str, bars: tuple[Bar, ...]) -> Answer:
 
 
 def look_at_bars(device: FoundDevice | None) -> Answer | None:
-    """Whether every BAR has an address."""
+    """Check whether every BAR has an address."""
     if device is None or device.address is None:
         return None
     return judge_bars(device.name, parse_resources(read_text(device.directory / "resource")))
 
 
 def judge_pin(name: str, pin: int, irq: int) -> Answer:
-    """Return what a device's interrupt pin (0 for none, 1 to 4) and the kernel's number for its line (0: none) mean."""
+    """Judge a device's interrupt.
+
+    Args:
+        name: of the device.
+        pin: its interrupt pin: 0 for none, 1 to 4.
+        irq: the kernel's number of its line; 0 for none.
+    """
     if pin == 0:
         return blocks(
             f"{name} has no INTx pin, and uio_pci_generic delivers no other interrupt",
-            "poll a status register; for a card that has MSI, a UIO driver that delivers it (DPDK's igb_uio)",
+            "poll a status register; for a card that has MSI, use a UIO driver that delivers it (DPDK's igb_uio)",
         )
     if pin > 4:
-        return unknown(f"{name} gives its interrupt pin as {pin:#x}; it is gone or asleep if that is 0xff")
+        return unknown(f"{name} gives its interrupt pin as {pin:#x}; if that is 0xff, the device is gone or asleep")
     if irq == 0:
         return blocks(
             f"{name} has INT{'ABCD'[pin - 1]}#, but the firmware routed it nowhere",
@@ -69,7 +75,7 @@ def judge_pin(name: str, pin: int, irq: int) -> Answer:
 
 
 def look_at_pin(device: FoundDevice | None) -> Answer | None:
-    """Whether the device has an interrupt that uio_pci_generic delivers."""
+    """Check whether the device has an interrupt that uio_pci_generic delivers."""
     if device is None or device.address is None:
         return None
     if device.driver == FREEZES and is_realtime():
@@ -82,7 +88,7 @@ def look_at_pin(device: FoundDevice | None) -> Answer | None:
 
 
 def judge_aspm(policy: str, states: dict[str, str]) -> Answer:
-    """Return what power saving on a PCI Express link means for its latency.
+    """Judge what power saving on a PCI Express link means for its latency.
 
     Args:
         policy: the text of the parameter ``policy`` of ``pcie_aspm``: "[default] performance powersave".
@@ -97,7 +103,7 @@ def judge_aspm(policy: str, states: dict[str, str]) -> Answer:
 
 
 def look_at_aspm(device: FoundDevice | None) -> Answer | None:
-    """Whether the device's link saves power; None for a device on no such link."""
+    """Check whether the device's link saves power; None if the device has no such link."""
     if device is None or device.address is None:
         return None
     attributes = sorted((device.directory / "link").glob("*_aspm"))
@@ -111,25 +117,25 @@ CHECKS = (
     Check(
         "bound_driver",
         SUBJECT,
-        "Only one kernel driver has a device, and pyuio takes none away that was not asked for.",
+        "Only one kernel driver can have a device, and pyuio takes a device from it only on request.",
         look_at_driver,
     ),
     Check(
         "bars",
         SUBJECT,
-        "A BAR that has no address cannot be mapped: its registers are out of reach.",
+        "A BAR without an address cannot be mapped, so its registers are out of reach.",
         look_at_bars,
     ),
     Check(
         "interrupt_pin",
         SUBJECT,
-        "uio_pci_generic delivers the interrupt of the INTx pin, and masks it in the command register.",
+        "uio_pci_generic delivers only the interrupt of the INTx pin, and masks it in the command register.",
         look_at_pin,
     ),
     Check(
         "link_power",
         SUBJECT,
-        "A link in an ASPM state must be woken first: that adds up to tens of microseconds to a register access or an "
+        "A link in an ASPM state must wake first, which adds up to tens of microseconds to a register access or an "
         "interrupt.",
         look_at_aspm,
     ),

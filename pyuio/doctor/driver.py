@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether drivers in user space can work on this box at all: UIO, lockdown, permissions, IOMMU."""
+"""Checks whether drivers in user space can work on this box at all: UIO, lockdown, permissions, IOMMU."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from pyuio.pci.discovery import FoundDevice
 SUBJECT = "driver"
 SECURITY = Path("/sys/kernel/security")
 IOMMU_GROUPS = Path("/sys/kernel/iommu_groups")
-# The firmware's variable of this name (UEFI specification, section 3.3): four bytes of attributes, one of value.
+# The firmware's variable SecureBoot (UEFI specification, section 3.3): four bytes of attributes, one byte of value.
 SECURE_BOOT = Path("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c")
 
 NO_MODULE = (
-    "install it, if it is packaged apart (Ubuntu: apt install linux-modules-extra-$(uname -r), Fedora: dnf install "
+    "install the package that has it (Ubuntu: apt install linux-modules-extra-$(uname -r), Fedora: dnf install "
     "kernel-modules-extra), or boot a kernel with CONFIG_UIO and CONFIG_UIO_PCI_GENERIC, as Debian's linux-image-amd64"
 )
 ALLOW_MODULES = "undo that (kernel.modules_disabled is set in /etc/sysctl.d or /etc/sysctl.conf), and reboot"
@@ -35,7 +35,7 @@ ALLOW_MODULES = "undo that (kernel.modules_disabled is set in /etc/sysctl.d or /
 
 
 def find_bar_to_loading(line: str, modules_disabled: str) -> str | None:
-    """Return what keeps this kernel from loading the module, by its command line and sysctl; None for nothing.
+    """Return what keeps this kernel from loading the module, or None, from its command line and its sysctl.
 
     Args:
         line: the kernel's command line.
@@ -53,28 +53,33 @@ def find_bar_to_loading(line: str, modules_disabled: str) -> str | None:
 
 
 def judge_modprobe(status: int, output: str) -> Answer:
-    """Return whether the module could be loaded, from what ``modprobe -n -v`` answered."""
+    """Judge from the output of ``modprobe -n -v`` whether the module could be loaded.
+
+    Args:
+        status: the exit status.
+        output: what modprobe printed.
+    """
     if status != 0:
         last = output.strip().splitlines()[-1:] or ["no such module"]
-        return blocks(f"not there, and this kernel has no module of that name (modprobe: {last[0]})", NO_MODULE)
-    # An "install" line in modprobe.d runs a command in place of loading, usually one that does nothing.
+        return blocks(f"not loaded, and this kernel has no module of that name (modprobe: {last[0]})", NO_MODULE)
+    # An "install" line in modprobe.d runs a command instead of loading the module; usually the command does nothing.
     if replaced := re.search(r"^install .*", output, re.MULTILINE):
         where = f"grep -r {UIO_PCI_GENERIC} /etc/modprobe.d /lib/modprobe.d"
-        return blocks(f"not loaded, and modprobe.d has a command in its place: {replaced[0]}", f"remove it: {where}")
-    return good("not loaded; the module is there, and root loads it by opening a device")
+        return blocks(f"not loaded, and modprobe.d runs a command instead: {replaced[0]}", f"remove it: {where}")
+    return good("not loaded; the module is installed, and pyuio loads it when root opens a device")
 
 
 def look_for_uio(device: FoundDevice | None) -> Answer:
-    """Whether uio_pci_generic is there or can be; a device that another UIO driver has does without."""
+    """Check whether uio_pci_generic is loaded or loadable; a device that another UIO driver has does not need it."""
     if (PCI_DRIVERS / UIO_PCI_GENERIC).exists():
         return good("loaded, or built into the kernel")
     if device is not None and device.uio is not None:
-        return good(f"not loaded, nor needed: {device.driver} has {device.name} as /dev/{device.uio}")
+        return good(f"not loaded and not needed: {device.driver} has {device.name} as /dev/{device.uio}")
     modules_disabled = read_optional(Path("/proc/sys/kernel/modules_disabled"))
     if modules_disabled is None:
         return blocks("not built into this kernel, which loads no modules (CONFIG_MODULES)", NO_MODULE)
     if (bar := find_bar_to_loading(facts.command_line() or "", modules_disabled)) is not None:
-        return blocks(f"not there, and cannot be loaded: {bar}", ALLOW_MODULES)
+        return blocks(f"not loaded, and cannot be loaded: {bar}", ALLOW_MODULES)
     modprobe = find_modprobe()
     if modprobe is None:
         return blocks(
@@ -90,28 +95,28 @@ def look_for_uio(device: FoundDevice | None) -> Answer:
 
 
 def judge_lockdown(text: str, secure_boot: bool | None) -> Answer:
-    """Return what the text of ``/sys/kernel/security/lockdown`` means: "none [integrity] confidentiality".
+    """Judge the lockdown mode.
 
     Args:
-        text: of that file.
+        text: of ``/sys/kernel/security/lockdown``: "none [integrity] confidentiality".
         secure_boot: whether Secure Boot is on; None if that is not known.
     """
     match = re.search(r"\[(\w+)\]", text)
     if match is None:
-        return unknown(f"{SECURITY}/lockdown has an odd form: {text[:80]!r}")
+        return unknown(f"{SECURITY}/lockdown has an unexpected form: {text[:80]!r}")
     boot = {True: "; Secure Boot is on", False: "; Secure Boot is off", None: ""}[secure_boot]
     if match[1] == "none":
         return good(f"the kernel is not locked down{boot}")
     return blocks(
-        f"the kernel is locked down ({match[1]}){boot}: writing to configuration space, mapping BARs through "
-        f"resourceN, ports, and loading modules that are not signed are refused, to root, too",
+        f"the kernel is locked down ({match[1]}){boot}: it refuses, even to root, writing to configuration space, "
+        f"mapping BARs through resourceN, ports, and loading unsigned modules",
         "switch Secure Boot off in the firmware's setup, or in shim: mokutil --disable-validation, and reboot; "
         "without Secure Boot, remove lockdown= from the kernel's command line",
     )
 
 
 def secure_boot() -> bool | None:
-    """Return whether the firmware says that Secure Boot is on; None without such firmware."""
+    """Return whether the firmware says that Secure Boot is on; None if the firmware has no such variable."""
     try:
         return parse_secure_boot(SECURE_BOOT.read_bytes())
     except OSError:
@@ -119,12 +124,12 @@ def secure_boot() -> bool | None:
 
 
 def parse_secure_boot(variable: bytes) -> bool | None:
-    """Return the value in the file of the firmware's variable SecureBoot; None for an odd form."""
+    """Return the value in the file of the firmware's variable SecureBoot; None if the file has an unexpected form."""
     return bool(variable[4]) if len(variable) == 5 and variable[4] in (0, 1) else None
 
 
 def look_at_lockdown() -> Answer:
-    """The lockdown mode."""
+    """Check the lockdown mode."""
     text = read_optional(SECURITY / "lockdown")
     if text is not None:
         return judge_lockdown(text, secure_boot())
@@ -140,7 +145,11 @@ def look_at_lockdown() -> Answer:
 
 
 def files_to_open(device: FoundDevice | None) -> list[Path]:
-    """Return the files that `pyuio.open` writes to, for a device as it is bound now; without one, those for binding."""
+    """Return the files that `pyuio.open` writes to.
+
+    Args:
+        device: the device, as it is bound now; None for the files that binding needs.
+    """
     binding = [Path("/sys/bus/pci/drivers_probe")]
     if device is None:
         return binding
@@ -153,28 +162,28 @@ def files_to_open(device: FoundDevice | None) -> list[Path]:
 
 
 def look_at_permissions(device: FoundDevice | None) -> Answer:
-    """Whether this user may do what opening a device takes."""
+    """Check whether this user may write to the files that opening a device needs."""
     doing = "opening a device" if device is None else f"opening {device.name}"
     refused = [str(path) for path in files_to_open(device) if not os.access(path, os.W_OK)]
     if not refused:
-        return good(f"this user may write to the files that {doing} takes")
+        return good(f"this user may write to the files that {doing} needs")
     remedy = (
         "run drivers as root (sudo), or have the card given to a group: pyuio setup"
         if os.geteuid()
-        else "in a container: have /sys and /dev writable (--privileged)"
+        else "in a container: make /sys and /dev writable (--privileged)"
     )
     return blocks(f"this user may not write to {counted(refused)}, which {doing} takes", remedy)
 
 
 def look_at_pagemap() -> Answer:
-    """Whether this user may know where memory is, tried on a page."""
+    """Check, by trying it on a page, whether this user may know physical addresses."""
     with mmap.mmap(-1, mmap.PAGESIZE) as page:
         page[0] = 1  # present from here on
         try:
             frame_numbers(pointer(page), mmap.PAGESIZE)
         except PermissionDeniedError:
             return blocks(
-                "the kernel hides physical addresses from this user, who has no CAP_SYS_ADMIN",
+                "the kernel hides physical addresses from this user, who does not have CAP_SYS_ADMIN",
                 "run drivers that use DMA as root (sudo); in a container: --privileged",
             )
     return good("this user may know physical addresses")
@@ -184,7 +193,7 @@ def look_at_pagemap() -> Answer:
 
 
 def judge_group(name: str, kind: str, others: list[str]) -> Answer:
-    """Return what the type of a device's IOMMU group means for it.
+    """Judge what the type of a device's IOMMU group means for the device.
 
     Args:
         name: of the device.
@@ -202,18 +211,22 @@ def judge_group(name: str, kind: str, others: list[str]) -> Answer:
 
 
 def judge_groups(kinds: dict[str, str]) -> Answer:
-    """Return what the types of all IOMMU groups, by their numbers, mean for a device that is not named."""
+    """Judge what the types of all IOMMU groups mean for devices in general.
+
+    Args:
+        kinds: the type of each group, by its number.
+    """
     if not kinds:
         return good("no IOMMU is in use: devices reach memory by physical addresses")
     count = {kind: list(kinds.values()).count(kind) for kind in sorted(set(kinds.values()))}
     found = "IOMMU groups by type: " + ", ".join(f"{number} {kind}" for kind, number in count.items())
     if set(count) == {"identity"}:
         return good(found)
-    return advice(f"{found}; DMA is refused to a device whose group is not identity", "iommu=pt on the command line")
+    return advice(f"{found}; pyuio refuses DMA unless a device's group is identity", "iommu=pt on the command line")
 
 
 def look_at_iommu(device: FoundDevice | None) -> Answer | None:
-    """The mode of the IOMMU, of the device if one is named."""
+    """Check the mode of the IOMMU, for the device if one is named, else for all groups."""
     if device is None:
         groups = sorted(IOMMU_GROUPS.iterdir()) if IOMMU_GROUPS.is_dir() else []
         kinds = {group.name: read_optional(group / "type") for group in groups}
@@ -231,33 +244,33 @@ CHECKS = (
     Check(
         "uio_pci_generic",
         SUBJECT,
-        "It is the kernel's side of a PCI driver in user space: /dev/uioN, which counts the device's interrupts.",
+        "It is the kernel's part of a PCI driver in user space: /dev/uioN, which counts the device's interrupts.",
         look_for_uio,
     ),
     Check(
         "lockdown",
         SUBJECT,
-        "A locked-down kernel, as Secure Boot makes it on many distributions, keeps root, too, from the device's "
+        "A locked-down kernel, which Secure Boot causes on many distributions, keeps even root from the device's "
         "configuration space and BARs.",
         box(look_at_lockdown),
     ),
     Check(
         "permissions",
         SUBJECT,
-        "Binding, /dev/uioN, configuration space and BARs are files of root's, unless a rule says otherwise.",
+        "Only root may write the files for binding, /dev/uioN, configuration space and BARs, unless a udev rule says "
+        "otherwise.",
         look_at_permissions,
     ),
     Check(
         "pagemap",
         SUBJECT,
-        "A device is given physical addresses, and the kernel shows those in /proc/self/pagemap to CAP_SYS_ADMIN only.",
+        "A device needs physical addresses, which the kernel shows in /proc/self/pagemap to CAP_SYS_ADMIN only.",
         box(look_at_pagemap),
     ),
     Check(
         "iommu",
         SUBJECT,
-        "Where an IOMMU translates, a physical address is not what the device must be given, and UIO cannot map memory "
-        "for it.",
+        "Behind an IOMMU that translates, a device cannot use physical addresses, and UIO cannot map memory for it.",
         look_at_iommu,
     ),
 )

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Plain facts about this box that decide its latency, each read from the kernel's own files.
+"""Facts about this box that decide its latency, read from the kernel's files.
 
-Nothing here raises for what is not there, may not be read, or has an odd form: that is None (or empty, where the
-docstring says so). The ``parse_`` functions take the text of such a file; those that raise say so.
+If a file is not there, may not be read or has an unexpected form, no function here raises: it returns None, or an empty
+result where the docstring says so. The ``parse_`` functions take the text of such a file; the docstrings say which of
+them raise.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _CONFIG_LINE = re.compile(r"(CONFIG_\w+)=(.*)")
 
 
 def text_of(path: Path) -> str | None:
-    """Return a file's text without the white space around it, or None when it is not there or cannot be read."""
+    """Return a file's text without the white space around it, or None if it is not there or cannot be read."""
     try:
         return read_text(path)
     except (OSError, PyuioError):
@@ -54,9 +55,10 @@ def command_line() -> str | None:
 
 
 def parse_parameters(line: str) -> dict[str, str]:
-    """Return the parameters in a kernel's command line; "" for one without a value, the last of several counts.
+    """Return the parameters in a kernel's command line, by name.
 
-    What follows ``--`` is not the kernel's. Names have underscores where a dash stands, as the kernel compares them.
+    A parameter without a value has the value "". Of several with one name, the last counts. Words after ``--`` are not
+    the kernel's. A dash in a name becomes an underscore, because the kernel treats the two as equal.
     """
     parameters = {}
     for word in line.split():
@@ -68,7 +70,7 @@ def parse_parameters(line: str) -> dict[str, str]:
 
 
 def kernel_config() -> dict[str, str] | None:
-    """Return this kernel's configuration by name, as in ``{"CONFIG_UIO": "m"}``, or None where no file has it."""
+    """Return this kernel's configuration by name, as in ``{"CONFIG_UIO": "m"}``, or None if no file has it."""
     try:
         return parse_config(gzip.decompress(Path("/proc/config.gz").read_bytes()).decode(errors="replace"))
     except (OSError, EOFError, zlib.error):
@@ -81,7 +83,7 @@ def kernel_config() -> dict[str, str] | None:
 
 
 def parse_config(text: str) -> dict[str, str]:
-    """Return the options set in a kernel's ``.config``; those that are not set are left out, as are odd lines."""
+    """Return the options that a kernel's ``.config`` sets. It leaves out options that are not set, and other lines."""
     matches = (_CONFIG_LINE.fullmatch(line.strip()) for line in text.splitlines())
     return {match[1]: match[2].strip('"') for match in matches if match}
 
@@ -94,13 +96,13 @@ def preemption() -> str | None:
 
 
 def find_preemption(version: str, debug: str | None, line: str, config: Mapping[str, str]) -> str | None:
-    """Return the preemption model that these say, by the first that does; see `preemption`.
+    """Return the preemption model, from the first of these sources that tells it; see `preemption`.
 
     Args:
         version: what ``uname -v`` prints.
-        debug: the text of ``/sys/kernel/debug/sched/preempt`` ("none (voluntary) full"); None without it.
-        line: the kernel's command line, whose ``preempt=`` counts with PREEMPT_DYNAMIC.
-        config: the kernel's configuration, {} where it is not known.
+        debug: the text of ``/sys/kernel/debug/sched/preempt`` ("none (voluntary) full"); None if it cannot be read.
+        line: the kernel's command line; its ``preempt=`` counts if the kernel has PREEMPT_DYNAMIC.
+        config: the kernel's configuration; {} if it is not known.
     """
     if says_realtime(version) or config.get("CONFIG_PREEMPT_RT") == "y":
         return "PREEMPT_RT"
@@ -119,7 +121,7 @@ def find_preemption(version: str, debug: str | None, line: str, config: Mapping[
     ):
         if config.get(option) == "y":
             return model
-    # Without a configuration: the version names full preemption only, and never which of the dynamic ones it is.
+    # Without a configuration only the version is left. It names full preemption, but no model of PREEMPT_DYNAMIC.
     return "full" if re.search(r"\bPREEMPT\b", version) else None
 
 
@@ -127,7 +129,7 @@ def find_preemption(version: str, debug: str | None, line: str, config: Mapping[
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:
-    """Return the CPUs in a list such as "0-3,8"; () for an empty one, and for the "(null)" of some kernels.
+    """Return the CPUs in a list such as "0-3,8"; () for an empty list, and for the "(null)" of some kernels.
 
     Raises:
         ValueError: the text does not have that form.
@@ -154,7 +156,7 @@ def _cpus(path: Path) -> tuple[int, ...] | None:
 
 
 def online_cpus() -> tuple[int, ...]:
-    """Return the CPUs that are online; if the kernel does not say which, those that this process may use."""
+    """Return the CPUs that are online; if the kernel does not tell, the CPUs that this process may use."""
     return _cpus(CPUS / "online") or tuple(sorted(os.sched_getaffinity(0)))
 
 
@@ -174,13 +176,13 @@ def cpu_model() -> str | None:
 
 
 def parse_cpu_model(text: str) -> str | None:
-    """Return the first processor's name in the text of ``/proc/cpuinfo``; some architectures give none there."""
+    """Return the first processor's name in the text of ``/proc/cpuinfo``; None if the architecture gives none there."""
     match = re.search(r"^(?:model name|Processor|cpu model|cpu)[ \t]*:[ \t]*(\S.*)$", text, re.MULTILINE)
     return match[1].strip() if match else None
 
 
 def governors() -> dict[int, str]:
-    """Return the frequency governor of each CPU that has one: {0: "powersave"}; {} without frequency scaling."""
+    """Return the frequency governor of each CPU that has one: {0: "powersave"}; {} if no CPU has one."""
     found = {cpu: text_of(CPUS / f"cpu{cpu}/cpufreq/scaling_governor") for cpu in online_cpus()}
     return {cpu: governor for cpu, governor in found.items() if governor}
 
@@ -191,9 +193,10 @@ def clock_source() -> str | None:
 
 
 def hypervisor() -> str | None:
-    """Return what this kernel runs on when that is not hardware, "QEMU" for example; None for hardware.
+    """Return the hypervisor that this kernel runs on, "QEMU" for example; None for hardware.
 
-    x86 processors have a flag for it. Elsewhere the device tree or the firmware's DMI table must tell, and may not.
+    x86 processors have a flag for it. On other processors the device tree or the firmware's DMI table may tell, so None
+    is not certain there.
     """
     vendor = text_of(Path("/sys/class/dmi/id/sys_vendor")) or None
     if re.search(r"^flags[ \t]*:.*\bhypervisor\b", text_of(Path("/proc/cpuinfo")) or "", re.MULTILINE):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a check is, and what it finds."""
+"""A check of the doctor, and its finding."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ State = Literal["good", "advice", "blocks", "unknown"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         name: of the check, the same on every box: "clock_source".
-        subject: the group that it belongs to: "processors".
-        state: "good"; "advice" (costs latency); "blocks" (part of a driver cannot work); "unknown" (could not be told).
-        found: what was found, or why it could not be told.
+        subject: the group of the check: "processors".
+        state: "good"; "advice" (costs latency); "blocks" (part of a driver cannot work); "unknown" (cannot be told).
+        found: what the check found, or why it cannot tell.
         why: why it matters.
-        remedy: what to do, a command or a setting; "" when there is nothing to do.
+        remedy: what to do, a command or a setting; "" if there is nothing to do.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a check says: the part of a `Finding` that is not the same on every box."""
+    """The answer of a check: the part of a `Finding` that depends on the box."""
 
     state: State
     found: str
@@ -47,11 +47,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Check:
-    """Something to look at.
+    """A check of this box or of a device.
 
     Attributes:
         name, subject, why: as in `Finding`.
-        look: does it, for this box and the device that was named, if one was; None when it has nothing to say of them.
+        look: does the check. It gets the named device, or None. It returns None if the check does not apply.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Check:
     look: Callable[[FoundDevice | None], Answer | None]
 
     def run(self, device: FoundDevice | None) -> Finding | None:
-        """Look, and return what was found; what goes wrong on the way is a finding, too: "unknown", with the reason."""
+        """Do the check and return its finding; None if it does not apply. An error gives "unknown" with the reason."""
         try:
             answer = self.look(device)
         except (PyuioError, OSError, ValueError, subprocess.SubprocessError) as error:
@@ -93,16 +93,16 @@ def blocks(found: str, remedy: str) -> Answer:
 
 
 def unknown(reason: str, remedy: str = "") -> Answer:
-    """Return the answer that it could not be told."""
+    """Return the answer that the check cannot tell."""
     return Answer("unknown", reason, remedy)
 
 
 def box(look: Callable[[], Answer | None]) -> Callable[[FoundDevice | None], Answer | None]:
-    """Return a check's `look` from one that concerns the box, whatever the device."""
+    """Return a `look` function for `Check` from one that examines only the box."""
     return lambda _: look()
 
 
 def counted(items: list[str], most: int = 8) -> str:
-    """Return items for a message, with commas; the rest as a number when there are more than `most`."""
+    """Return the items for a message, separated by commas; after the first `most`, only how many more there are."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Interrupts: which CPUs they go to, who moves them, and the line of the device that was named.
+"""Checks of interrupts: which CPUs they go to, whether irqbalance moves them, and the line of the named device.
 
 Sources: Documentation/core-api/irq/irq-affinity.rst, Documentation/filesystems/proc.rst (``/proc/interrupts``).
 """
@@ -21,18 +21,18 @@ from pyuio.pci.discovery import FoundDevice
 
 SUBJECT = "interrupts"
 IRQS = Path("/proc/irq")
-# Of a PREEMPT_RT kernel's interrupt threads, unless someone changes it (kernel/irq/manage.c).
+# The default priority of a PREEMPT_RT kernel's interrupt threads (kernel/irq/manage.c).
 USUAL_THREAD_PRIORITY = 50
 
 
 def parse_handlers(text: str, irq: int) -> list[str] | None:
-    """Return the names of the handlers of an interrupt, by the text of ``/proc/interrupts``; None without that line."""
+    """Return the names of an interrupt's handlers from the text of ``/proc/interrupts``; None if it has no line."""
     lines = text.splitlines()
     cpus = len(lines[0].split()) if lines else 0
     for line in lines[1:]:
         number, _, rest = line.partition(":")
         if number.strip() == str(irq):
-            # After the counts: the controller, its own number with the kind of trigger, and the handlers.
+            # After the counts come the controller, its own number with the kind of trigger, and the handlers.
             fields = rest.split(None, cpus + 2)
             names = fields[cpus + 2] if len(fields) > cpus + 2 else ""
             return [name.strip() for name in names.split(",") if name.strip()]
@@ -43,7 +43,7 @@ def affinities() -> dict[int, frozenset[int]]:
     """Return the CPUs that each interrupt with a handler goes to."""
     found = {}
     for entry in IRQS.iterdir():
-        # A handler has a directory below that of its interrupt.
+        # Each handler has a directory below its interrupt's directory.
         if entry.name.isdigit() and any(below.is_dir() for below in entry.iterdir()):
             cpus = effective_affinity(int(entry.name))
             if cpus:
@@ -52,7 +52,13 @@ def affinities() -> dict[int, frozenset[int]]:
 
 
 def judge_affinities(found: dict[int, frozenset[int]], online: tuple[int, ...], isolated: tuple[int, ...]) -> Answer:
-    """Return what it means that these interrupts go to these CPUs."""
+    """Judge the CPUs that interrupts go to.
+
+    Args:
+        found: the CPUs of each interrupt.
+        online: the CPUs that are online.
+        isolated: the CPUs that the scheduler leaves alone.
+    """
     disturbing = sorted(irq for irq, cpus in found.items() if set(cpus) & set(isolated))
     if disturbing:
         names = counted([str(irq) for irq in disturbing])
@@ -71,7 +77,7 @@ def judge_affinities(found: dict[int, frozenset[int]], online: tuple[int, ...], 
 
 
 def look_at_affinities(device: FoundDevice | None) -> Answer:
-    """Where the interrupts go, but for the device's own, which may well go to an isolated CPU."""
+    """Check where the interrupts go, except the device's own, which may go to an isolated CPU on purpose."""
     own = device_irq(device)
     others = {irq: cpus for irq, cpus in affinities().items() if irq != own}
     return judge_affinities(others, facts.online_cpus(), facts.isolated_cpus() or ())
@@ -88,7 +94,7 @@ def processes() -> Iterator[tuple[int, str]]:
 
 
 def look_at_irqbalance() -> Answer:
-    """Whether irqbalance runs."""
+    """Check whether irqbalance runs."""
     running = [number for number, name in processes() if name == "irqbalance"]
     if running:
         return advice(
@@ -105,10 +111,10 @@ def look_at_irqbalance() -> Answer:
 
 
 def device_irq(device: FoundDevice | None) -> int | None:
-    """Return the kernel's number of a device's interrupt; None as long as no UIO driver has the device, or for none.
+    """Return the kernel's number of a device's interrupt; None if it has none, or if no UIO driver has the device.
 
-    A driver that is not UIO's may use MSI, and then the number is that of an MSI; without a driver it is the
-    firmware's guess.
+    Without a UIO driver the number in sysfs means something else: another driver may use MSI, and the number is then
+    that of an MSI; without any driver it is the firmware's guess.
     """
     if device is None or device.address is None or device.uio is None:
         return None
@@ -116,7 +122,14 @@ def device_irq(device: FoundDevice | None) -> int | None:
 
 
 def judge_line(irq: int, handlers: list[str], own: str, cpus: frozenset[int]) -> Answer:
-    """Return what it means that an interrupt has these handlers, one of them the device's `own`, and these CPUs."""
+    """Judge the line of a device's interrupt.
+
+    Args:
+        irq: the kernel's number of the interrupt.
+        handlers: the names of its handlers.
+        own: the name of the device's own handler, which is one of them.
+        cpus: the CPUs that it goes to.
+    """
     others = list(handlers)
     if own in others:
         others.remove(own)
@@ -131,16 +144,16 @@ def judge_line(irq: int, handlers: list[str], own: str, cpus: frozenset[int]) ->
 
 
 def look_at_line(device: FoundDevice | None) -> Answer | None:
-    """Which line the device's interrupt has, where it goes, and who shares it."""
+    """Check which line the device's interrupt has, which CPUs it goes to, and which drivers share it."""
     if device is None or device.address is None:
         return None
     if device.uio is None:
         if read_optional(device.directory / "irq") in (None, "0"):
             return None
-        return unknown(f"the line is set up when a UIO driver is bound to {device.name}", "bind it, and ask again")
+        return unknown(f"the kernel sets the line up when a UIO driver binds {device.name}", "bind it, and ask again")
     irq = device_irq(device)
     if irq is None:
-        return None  # the finding interrupt_pin tells
+        return None  # the check interrupt_pin reports this
     handlers = parse_handlers(read_text(Path("/proc/interrupts")), irq)
     if not handlers:
         return unknown(f"interrupt {irq} has no handler in /proc/interrupts now; igb_uio has one while it is open")
@@ -148,7 +161,13 @@ def look_at_line(device: FoundDevice | None) -> Answer | None:
 
 
 def judge_thread(name: str, number: int, priority: int) -> Answer:
-    """Return what the priority of a device's interrupt thread means."""
+    """Judge the priority of a device's interrupt thread.
+
+    Args:
+        name: of the thread.
+        number: its process id.
+        priority: its real-time priority.
+    """
     found = f"{name} (process {number}) has priority {priority}"
     if priority > USUAL_THREAD_PRIORITY:
         return good(found)
@@ -156,7 +175,7 @@ def judge_thread(name: str, number: int, priority: int) -> Answer:
 
 
 def look_at_thread(device: FoundDevice | None) -> Answer | None:
-    """The priority of the device's interrupt thread, where there is one: PREEMPT_RT, or threadirqs."""
+    """Check the priority of the device's interrupt thread, which exists with PREEMPT_RT or threadirqs."""
     irq = device_irq(device)
     if irq is None:
         return None
@@ -171,19 +190,19 @@ CHECKS = (
     Check(
         "interrupt_cpus",
         SUBJECT,
-        "An interrupt that goes to the handler's CPU stops the handler for as long as it takes.",
+        "An interrupt that goes to the handler's CPU stops the handler until the kernel has handled it.",
         look_at_affinities,
     ),
     Check(
         "irqbalance",
         SUBJECT,
-        "irqbalance looks every ten seconds, and can move interrupts that were steered by hand.",
+        "irqbalance runs every ten seconds, and can move interrupts that were steered by hand.",
         box(look_at_irqbalance),
     ),
     Check(
         "interrupt_line",
         SUBJECT,
-        "On a shared line every handler is called at every interrupt, and a storm of one device is a storm of all.",
+        "On a shared line the kernel calls every handler at every interrupt, so a storm from one device disturbs all.",
         look_at_line,
     ),
     Check(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Memory: hugepages for DMA, locked memory, transparent hugepages."""
+"""Checks of memory: hugepages for DMA, locked memory, transparent hugepages."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ TRANSPARENT_HUGEPAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def judge_hugepages(sizes: dict[HugepageSize, tuple[int, int]], root: bool, command: str) -> Answer:
-    """Return what the hugepages mean for DMA buffers.
+    """Judge what the hugepages mean for DMA buffers.
 
     Args:
-        sizes: total and free pages of each size.
+        sizes: the number of total and of free pages of each size.
         root: whether this user may set more aside.
-        command: the command that does.
+        command: the command that sets more aside.
     """
     if not sizes:
         return advice("this kernel has no hugepages: a DMA buffer is at most one page (4 KiB)", "CONFIG_HUGETLBFS=y")
     found = "; ".join(f"{size}: {total}, {free} free" for size, (total, free) in sizes.items())
     if any(free > 0 for _, free in sizes.values()):
         return good(found)
-    on_demand = "root has one set aside when a buffer needs it, if there is contiguous memory then"
+    on_demand = "pyuio, as root, has one set aside when a buffer needs it, if there is contiguous memory then"
     return advice(
         f"{found}; {on_demand if root else 'this user may not have one set aside'}",
         f"{command}, as root; at boot, before memory fragments: hugepages=16 on the kernel's command line",
@@ -38,19 +38,19 @@ def judge_hugepages(sizes: dict[HugepageSize, tuple[int, int]], root: bool, comm
 
 
 def look_at_hugepages() -> Answer:
-    """The hugepages that are set aside."""
+    """Check the hugepages that are set aside."""
     sizes = hugepages()
     command = sizes[0].command(16) if sizes else ""
     return judge_hugepages({size: (size.total, size.free) for size in sizes}, os.geteuid() == 0, command)
 
 
 def judge_locked_memory(limit: int | None, unlimited: bool, mapped: int) -> Answer:
-    """Return what the limit on locked memory means.
+    """Judge the limit on locked memory.
 
     Args:
-        limit: in bytes; None for none.
-        unlimited: a capability lifts it.
-        mapped: bytes that a process such as this one has mapped; mlockall counts all of them, touched or not.
+        limit: in bytes; None for no limit.
+        unlimited: whether a capability lifts the limit.
+        mapped: how many bytes a process such as this one has mapped; mlockall counts all of them, touched or not.
     """
     if unlimited:
         return good("no limit for this user, who has CAP_IPC_LOCK")
@@ -66,7 +66,7 @@ def parse_mapped(text: str) -> int:
     """Return how many bytes a process has mapped, from the text of its ``/proc/PID/status``.
 
     Raises:
-        ValueError: the text does not say.
+        ValueError: the text does not tell.
     """
     match = re.search(r"^VmSize:\s*(\d+) kB$", text, re.MULTILINE)
     if match is None:
@@ -75,7 +75,7 @@ def parse_mapped(text: str) -> int:
 
 
 def look_at_locked_memory() -> Answer:
-    """How much memory this user may lock."""
+    """Check how much memory this user may lock."""
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     mapped = parse_mapped(read_text(Path("/proc/self/status")))
     unlimited = privilege.has(privilege.CAP_IPC_LOCK)
@@ -83,12 +83,12 @@ def look_at_locked_memory() -> Answer:
 
 
 def judge_transparent(text: str | None) -> Answer:
-    """Return what the text of ``transparent_hugepage/enabled`` means: "always [madvise] never"; None without it."""
+    """Judge the text of ``transparent_hugepage/enabled``, "always [madvise] never"; None if there is no such file."""
     if text is None:
         return good("this kernel has none")
     match = re.search(r"\[(\w+)\]", text)
     if match is None:
-        return unknown(f"{TRANSPARENT_HUGEPAGES} has an odd form: {text[:80]!r}")
+        return unknown(f"{TRANSPARENT_HUGEPAGES} has an unexpected form: {text[:80]!r}")
     if match[1] != "always":
         return good(match[1])
     return advice(
@@ -98,7 +98,7 @@ def judge_transparent(text: str | None) -> Answer:
 
 
 def look_at_transparent() -> Answer:
-    """Whether ordinary memory is gathered into hugepages behind the program's back."""
+    """Check whether the kernel gathers ordinary memory into hugepages without the program's request."""
     return judge_transparent(read_optional(TRANSPARENT_HUGEPAGES))
 
 
@@ -106,20 +106,20 @@ CHECKS = (
     Check(
         "hugepages",
         SUBJECT,
-        "A DMA buffer that is longer than a page, and in one piece, comes from a hugepage.",
+        "A contiguous DMA buffer that is longer than a page comes from a hugepage.",
         box(look_at_hugepages),
     ),
     Check(
         "memlock",
         SUBJECT,
-        "Memory that is not locked (mlockall) can be swapped out or not be there yet, and a page fault in the handler "
-        "takes microseconds to milliseconds.",
+        "Memory that is not locked (mlockall) may be swapped out or not be present yet, and then a page fault in the "
+        "handler takes microseconds to milliseconds.",
         box(look_at_locked_memory),
     ),
     Check(
         "transparent_hugepages",
         SUBJECT,
-        "khugepaged replaces a running process's pages by hugepages, and a thread that touches them meanwhile waits.",
+        "khugepaged replaces pages of a running process by hugepages, and a thread that touches them meanwhile waits.",
         box(look_at_transparent),
     ),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Scheduling: the preemption model, and what a real-time thread is allowed.
+"""Checks of scheduling: the preemption model, and the limits on real-time threads.
 
 Sources: Documentation/scheduler/sched-rt-group.rst and sched-deadline.rst, Documentation/admin-guide/cgroup-v2.rst and
 kernel-parameters.txt.
@@ -26,7 +26,7 @@ FAIR_SERVER = Path("/sys/kernel/debug/sched/fair_server")
 NO_BUDGETS = (
     "sysctl -w kernel.sched_rt_runtime_us=-1, or, since Linux 6.16, rt_group_sched=0 on the kernel's command line"
 )
-# The highest priority, 99, less ten: what the recipe of the user-mode-driver patch asks for.
+# The highest priority, 99, less ten: the recipe of the user-mode-driver patch asks for it.
 WANTED_PRIORITY = 89
 
 REALTIME_KERNEL = (
@@ -40,7 +40,12 @@ FULL_PREEMPTION = f"; short of that, with PREEMPT_DYNAMIC: preempt=full, or, as 
 
 
 def judge_preemption(model: str | None, version: str) -> Answer:
-    """Return what the preemption model means; `version` is what ``uname -v`` prints."""
+    """Judge the preemption model.
+
+    Args:
+        model: as `pyuio.doctor.facts.preemption` returns it.
+        version: what ``uname -v`` prints.
+    """
     if model == "PREEMPT_RT":
         return good("PREEMPT_RT")
     if model == "full":
@@ -54,7 +59,7 @@ def judge_preemption(model: str | None, version: str) -> Answer:
 
 
 def look_at_preemption() -> Answer:
-    """The preemption model in force."""
+    """Check the preemption model in force."""
     return judge_preemption(facts.preemption(), facts.kernel_version())
 
 
@@ -62,7 +67,12 @@ def look_at_preemption() -> Answer:
 
 
 def judge_priority(limit: int, unlimited: bool) -> Answer:
-    """Return what the limit on real-time priorities, 0 to 99, means; `unlimited`: a capability lifts it."""
+    """Judge the limit on real-time priorities.
+
+    Args:
+        limit: 0 to 99.
+        unlimited: whether a capability lifts the limit.
+    """
     if unlimited:
         return good("no limit for this user, who has CAP_SYS_NICE")
     if limit >= WANTED_PRIORITY:
@@ -72,7 +82,7 @@ def judge_priority(limit: int, unlimited: bool) -> Answer:
 
 
 def look_at_priority() -> Answer:
-    """Which real-time priority this user may take."""
+    """Check which real-time priority this user may take."""
     limit = resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
     highest = os.sched_get_priority_max(os.SCHED_FIFO)
     may = highest if limit == resource.RLIM_INFINITY else min(limit, highest)
@@ -83,32 +93,36 @@ def look_at_priority() -> Answer:
 
 
 def judge_throttling(runtime: str, period: str) -> Answer:
-    """Return what the texts of sched_rt_runtime_us and sched_rt_period_us mean, up to Linux 6.11."""
+    """Judge the texts of sched_rt_runtime_us and sched_rt_period_us, up to Linux 6.11."""
     allowed, of = int(runtime), int(period)
     if allowed < 0 or allowed >= of:
         return good("off")
     return advice(
         f"real-time threads together get {allowed} of each {of} us of a CPU, then stop until the period is over",
-        "for threads that spin: sysctl -w kernel.sched_rt_runtime_us=-1, as root, and never without a CPU left for the "
-        "rest; not needed for threads that sleep until an interrupt",
+        "for threads that spin: sysctl -w kernel.sched_rt_runtime_us=-1, as root, but always leave a CPU for the other "
+        "threads; not needed for threads that sleep until an interrupt",
     )
 
 
 def judge_fair_servers(runtimes: Iterable[tuple[int, str, str]]) -> Answer:
-    """Return what the fair servers mean: of each, its CPU, and the texts of its runtime and period, in ns."""
+    """Judge the fair servers.
+
+    Args:
+        runtimes: for each fair server, its CPU, and the texts of its runtime and its period, in nanoseconds.
+    """
     running = [(cpu, int(runtime), int(period)) for cpu, runtime, period in runtimes if int(runtime) > 0]
     if not running:
         return good("off: no CPU has a fair server with a runtime")
     _, runtime, period = max(running, key=lambda server: server[1])
     return advice(
-        f"on {len(running)} CPUs ordinary threads that starve get up to {runtime // 1000} of each {period // 1000} us",
+        f"on {len(running)} CPUs starving ordinary threads get up to {runtime // 1000} of each {period // 1000} us",
         f"for threads that spin, as root: echo 0 > {FAIR_SERVER}/cpuN/runtime, for their CPUs N; not needed for "
         "threads that sleep until an interrupt",
     )
 
 
 def parse_release(release: str) -> tuple[int, int]:
-    """Return the first two numbers of a kernel's release: (6, 1) for "6.1.0-56-amd64". ValueError: it has none."""
+    """Return the first two numbers of a kernel's release: (6, 1) for "6.1.0-56-amd64". ValueError: it lacks them."""
     match = re.match(r"(\d+)\.(\d+)", release)
     if match is None:
         raise ValueError(f"a kernel's release begins with two numbers, not {release[:80]!r}")
@@ -116,7 +130,7 @@ def parse_release(release: str) -> tuple[int, int]:
 
 
 def look_at_throttling() -> Answer:
-    """Whether a real-time thread is stopped for the sake of the others."""
+    """Check whether the kernel stops a real-time thread so that others can run."""
     if parse_release(facts.kernel_release()) < (6, 12):
         return judge_throttling(read_text(RT_RUNTIME), read_text(RT_PERIOD))
     servers = []
@@ -127,7 +141,7 @@ def look_at_throttling() -> Answer:
             servers.append((cpu, runtime, read_text(directory / "period")))
     if not servers:
         return unknown(
-            f"since Linux 6.12 the fair server decides, and there is no {FAIR_SERVER}",
+            f"since Linux 6.12 the fair server decides, but there is no {FAIR_SERVER}",
             "mount -t debugfs none /sys/kernel/debug, as root; it needs CONFIG_SCHED_DEBUG up to Linux 6.14",
         )
     return judge_fair_servers(servers)
@@ -137,10 +151,10 @@ def look_at_throttling() -> Answer:
 
 
 def parse_group(text: str, controller: str) -> str | None:
-    """Return the group that a process is in, by the text of its ``/proc/PID/cgroup``; None for none.
+    """Return the group that a process is in; None if it is in none.
 
     Args:
-        text: of that file.
+        text: of its ``/proc/PID/cgroup``.
         controller: of cgroup v1, "cpu" for example; "" for the group of cgroup v2.
     """
     for line in text.splitlines():
@@ -151,7 +165,12 @@ def parse_group(text: str, controller: str) -> str | None:
 
 
 def parse_group_mount(text: str, controller: str) -> Path | None:
-    """Return where the groups of a controller ("" for cgroup v2) are, by the text of ``/proc/self/mountinfo``."""
+    """Return the mount point of a controller's groups; None if they are not mounted.
+
+    Args:
+        text: of ``/proc/self/mountinfo``.
+        controller: of cgroup v1, "cpu" for example; "" for cgroup v2.
+    """
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         words, kind = before.split(), after.split()
@@ -163,32 +182,37 @@ def parse_group_mount(text: str, controller: str) -> Path | None:
 
 
 def own_group(controller: str) -> Path | None:
-    """Return the directory of this process's group of a controller ("" for cgroup v2); None for none that is there."""
+    """Return the directory of this process's group of a controller ("" for cgroup v2); None if there is none."""
     group = parse_group(read_optional(Path("/proc/self/cgroup")) or "", controller)
     mount = parse_group_mount(read_optional(Path("/proc/self/mountinfo")) or "", controller)
     return None if group is None or mount is None else mount / group.lstrip("/")
 
 
 def judge_runtime(runtime: str, where: Path) -> Answer:
-    """Return what the text of a group's ``cpu.rt_runtime_us`` (cgroup v1) means; `where` is that file."""
+    """Judge the budget of a group of cgroup v1.
+
+    Args:
+        runtime: the text of the group's ``cpu.rt_runtime_us``.
+        where: the path of that file.
+    """
     if int(runtime) != 0:
         return good(f"{where}: {runtime} us")
     return advice(
-        f"{where} is 0: this process's group gets no real-time scheduling (EPERM, to root, too)",
+        f"{where} is 0: this process's group gets no real-time scheduling (EPERM, even for root)",
         f"as root, the groups above it first: echo 100000 > {where}; or, for all groups: {NO_BUDGETS}",
     )
 
 
 def judge_unified(config: dict[str, str] | None, parameters: dict[str, str], group: Path) -> Answer:
-    """Return what group scheduling means in a group of cgroup v2 that has the cpu controller, and never a budget.
+    """Judge group scheduling in a group of cgroup v2 that has the cpu controller; such a group never has a budget.
 
     Args:
-        config: the kernel's configuration, None if it is not known.
+        config: the kernel's configuration; None if it is not known.
         parameters: of the kernel's command line.
         group: the directory of the group.
     """
     if config is None:
-        return unknown("whether this kernel has CONFIG_RT_GROUP_SCHED is written nowhere that can be read")
+        return unknown("no readable file tells whether this kernel has CONFIG_RT_GROUP_SCHED")
     if config.get("CONFIG_RT_GROUP_SCHED") != "y" or parameters.get("rt_group_sched") == "0":
         return good("this kernel does not schedule real-time threads by group")
     return advice(
@@ -198,14 +222,14 @@ def judge_unified(config: dict[str, str] | None, parameters: dict[str, str], gro
 
 
 def look_at_group() -> Answer:
-    """Whether this process's control group is allowed real-time scheduling."""
+    """Check whether this process's control group may have real-time scheduling."""
     if (kernel_number("sched_rt_runtime_us") or 0) < 0:
         return good("sched_rt_runtime_us is -1: no group has a budget")
     group = own_group("cpu")
     if group is not None and (runtime := read_optional(group / "cpu.rt_runtime_us")) is not None:
         return judge_runtime(runtime, group / "cpu.rt_runtime_us")
     group = own_group("")
-    # The root group has no cgroup.type, and no limit.
+    # The root group has neither a file cgroup.type nor a limit.
     limited = group is not None and (group / "cgroup.type").exists()
     if group is not None and limited and "cpu" in (read_optional(group / "cgroup.controllers") or "").split():
         parameters = facts.parse_parameters(facts.command_line() or "")
@@ -218,7 +242,7 @@ CHECKS = (
         "preemption",
         SUBJECT,
         "The longest stretch of kernel code that cannot be preempted bounds how late the handler starts, and only "
-        "PREEMPT_RT makes nearly all of it preemptible.",
+        "PREEMPT_RT makes nearly all kernel code preemptible.",
         box(look_at_preemption),
     ),
     Check(
@@ -231,15 +255,15 @@ CHECKS = (
     Check(
         "rt_throttling",
         SUBJECT,
-        "A real-time thread that never sleeps, as in polling, is stopped for the rest of each period so that others "
-        "can run.",
+        "The kernel stops a real-time thread that never sleeps, as in polling, for the rest of each period so that "
+        "others can run.",
         box(look_at_throttling),
     ),
     Check(
         "rt_group",
         SUBJECT,
-        "With CONFIG_RT_GROUP_SCHED a control group has a budget of real-time scheduling, and 0, the default of a new "
-        "group, refuses it.",
+        "With CONFIG_RT_GROUP_SCHED a control group has a budget of real-time scheduling, and a budget of 0, the "
+        "default of a new group, refuses it.",
         box(look_at_group),
     ),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Registers by place and width, or by name, as tools read and write them: of a BAR, or of configuration space."""
+"""Registers of a BAR or of configuration space, found by place and width or by name, as tools read and write them."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ def _parse_value(text: str) -> int:
 
 @dataclass(frozen=True)
 class Cell:
-    """One register, or a field of one.
+    """One register, or one field of a register.
 
     Attributes:
         place: where it is.
         width: in bits.
-        read: reads it, by one access of the register's width.
-        write: writes it: a register by one access, a field by a read and a write of its register if need be.
+        read: reads it by one access of the register's width.
+        write: writes it. A register takes one access; a field may take a read and a write of its register.
         parse: returns the value that a text stands for; raises ValueError.
-        meaning: returns what a value means to people, after the digits of a register, instead of those of a field.
+        meaning: returns what a value means to people. `text` prints it after the digits of a register, and instead of
+            the digits of a field.
         fields: returns the values of the register's fields.
-        is_field: it is a field of a register.
+        is_field: whether it is a field of a register.
     """
 
     place: Location
@@ -52,18 +53,18 @@ class Cell:
 
     @property
     def ones(self) -> int:
-        """What a register that does not answer reads as."""
+        """The value that a register reads as if the device does not answer."""
         return (1 << self.width) - 1
 
     def text(self, value: int) -> str:
-        """Return a value as people read it."""
+        """Return a value as text for people."""
         if self.is_field and self.meaning is not None:
             return self.meaning(value)
         digits = f"{value:#0{2 + self.width // 4}x}"
         return digits if self.meaning is None else f"{digits}  {self.meaning(value)}".rstrip()
 
     def data(self, value: int) -> dict[str, Any]:
-        """Return what JSON tells of a value."""
+        """Return a value as data for JSON."""
         found = {"place": str(self.place), "width": self.width, "value": value}
         return {**found, "fields": fields} if (fields := self.fields(value)) else found
 
@@ -76,16 +77,16 @@ def checked_width(width: int) -> int:
 
 
 def cells(inspection: Inspection, place: Location, width: int, count: int = 1) -> list[Cell]:
-    """Return `count` registers, one after the other. Nothing is read or written yet.
+    """Return `count` adjacent registers, without reading or writing them.
 
     Args:
         inspection: the device.
-        place: of the first, by its offset.
-        width: of each, in bits.
+        place: of the first register, by its offset.
+        width: of each register, in bits.
         count: at least 1.
 
     Raises:
-        ValueError: they are not inside the BAR or the configuration space, or its kind has no such width.
+        ValueError: the registers are not inside the BAR or the configuration space, or do not admit this width.
         MappingError, DeviceRemovedError, PermissionDeniedError: as `Inspection.bar`.
     """
     step = checked_width(width) // 8
@@ -112,29 +113,30 @@ def cells(inspection: Inspection, place: Location, width: int, count: int = 1) -
 
 
 def register_map(name: str, ids: str | None, bar: int, class_code: int | None = None) -> type[RegisterMap]:
-    """Return the names of the registers of a BAR, as an installed driver declares them.
+    """Return the register map of a BAR, as an installed driver declares it.
 
     Args:
-        name: the device's, for messages.
+        name: the device's name, for messages.
         ids: the device's id pair.
         bar: 0 to 5.
-        class_code: the device's, for a driver that serves a class of cards; None to look at the ids alone.
+        class_code: the device's class code, for a driver that serves a class of cards; None to look at the ids alone.
 
     Raises:
-        DriverNotFoundError, AmbiguousDriverError: no installed driver serves the device, or several do.
-        RegisterNotFoundError: its driver names no registers there.
+        DriverNotFoundError: no installed driver serves the device.
+        AmbiguousDriverError: several installed drivers serve the device.
+        RegisterNotFoundError: the device's driver names no registers of this BAR.
     """
     driver = driver_for(ids, class_code)
     if bar not in driver.register_maps:
         has = ", ".join(f"bar{index}" for index in driver.register_maps) or "none"
         raise RegisterNotFoundError(
-            f"{driver.__name__}, the driver of {name}, has no names for bar{bar}: it has for {has}"
+            f"{driver.__name__}, the driver of {name}, has no names for bar{bar}; it has names for: {has}"
         )
     return driver.register_maps[bar]
 
 
 def named_cell(region: Region | PortRegion, bar: int, info: RegisterInfo) -> Cell:
-    """Return a register, or a field of one, by what is declared of it. Nothing is read or written yet.
+    """Return a register, or a field of a register, by its declaration, without reading or writing it.
 
     Args:
         region: the BAR.

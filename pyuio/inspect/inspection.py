@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A PCI function looked at from outside: its registers without opening it, whoever has it.
+"""Access to the registers of a PCI function from outside, without opening it and whatever driver has it.
 
-`pyuio.device` is for drivers: it needs a UIO driver, and is alone with the device. This is for tools, beside whatever
-drives the device.
+`pyuio.device` is for drivers: it needs a UIO driver and opens the device exclusively. This module is for tools that
+work beside the driver.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Inspection:
         found: the function.
 
     Raises:
-        MappingError: it is not a PCI function.
-        DeviceRemovedError: it is gone.
-        PermissionDeniedError: its configuration space may not be read.
+        MappingError: the device is not a PCI function.
+        DeviceRemovedError: the function is gone.
+        PermissionDeniedError: this user may not read its configuration space.
     """
 
     def __init__(self, found: FoundDevice) -> None:
@@ -50,7 +50,7 @@ class Inspection:
 
     @property
     def kernel_driver(self) -> str | None:
-        """The kernel driver that drives it, or None: one that hands it to user space, as UIO does, is none."""
+        """The kernel driver that drives it, or None. One that hands it on to user space, as UIO does, does not count."""
         driver = self._directory / "driver"
         return driver.resolve().name if driver.exists() and not is_for_user_space(self.address) else None
 
@@ -59,14 +59,14 @@ class Inspection:
         return openers(self._directory.resolve()) if is_for_user_space(self.address) else []
 
     def bar(self, index: int) -> Region | PortRegion:
-        """Return a BAR, which must answer: memory or I/O ports switched on in the command register.
+        """Return a BAR. The command register must have its memory or its I/O ports switched on.
 
         Args:
             index: 0 to 5.
 
         Raises:
-            MappingError: there is no such BAR, it does not answer, or the kernel refuses to map it.
-            PermissionDeniedError: this user may not.
+            MappingError: there is no such BAR, or it does not answer, or the kernel refuses to map it.
+            PermissionDeniedError: this user may not map the BAR.
             ValueError: the index is not 0 to 5.
         """
         found = self._regions.get(checked_index(index))
@@ -81,7 +81,7 @@ class Inspection:
                 if driver is None or error.errno != errno.EINVAL:
                     raise
                 reason = (
-                    f"{error.strerror}: {driver}, and the kernel lets nobody else at what a driver claimed "
+                    f"{error.strerror}: {driver}, and the kernel lets nobody else map what a driver has claimed "
                     f"(CONFIG_IO_STRICT_DEVMEM); boot with iomem=relaxed, or take it from there: pyuio bind {self.name}"
                 )
                 raise MappingError(error.errno, reason) from error
@@ -105,7 +105,7 @@ class Inspection:
         raise DeviceRemovedError(errno.ENODEV, f"{self.name} does not answer: it was pulled out, or has lost its power")
 
     def doubt_of_ones(self) -> str:
-        """Return why a register may read as all ones without being so; "" for no reason to doubt.
+        """Return why a register may read as all ones although its value differs; "" if there is no reason to doubt.
 
         Raises:
             DeviceRemovedError: the device is gone.
@@ -121,7 +121,7 @@ class Inspection:
         return ""
 
     def close(self) -> None:
-        """Unmap the BARs and close the configuration space; again is harmless."""
+        """Unmap the BARs and close the configuration space. A second call does nothing."""
         for region in self._regions.values():
             region.close()
         self.config.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where a register is, as people write it: ``bar0+0x24``, ``config+4``, ``bar0.status.computing``."""
+"""The place of a register, as people write it: ``bar0+0x24``, ``config+4``, ``bar0.status.computing``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _NAMES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\[[0-9]+\])?(?:\.[A-Za-z_][A-Za-z
 
 
 def parse_number(text: str, what: str) -> int:
-    """Return a number from 0, written in decimal or with 0x, 0o or 0b before it, with ``_`` between digits if need be.
+    """Return a number from 0 up, in decimal or with the prefix 0x, 0o or 0b; ``_`` may stand between digits.
 
     Args:
         text: the number.
-        what: it is, for the message.
+        what: the name of the number in the message.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not such a number.
     """
     try:
         number = int(text, 0) if text.isascii() else -1
@@ -38,7 +38,7 @@ class Location:
     Attributes:
         bar: 0 to 5, or None for configuration space.
         offset: in bytes; 0 if there is a name.
-        name: of a register of a BAR, or of a field of one, with dots between; "" if there is an offset.
+        name: of a register of a BAR, or of a field of a register, with dots between; "" if there is an offset.
     """
 
     bar: int | None
@@ -58,11 +58,11 @@ def parse_location(text: str) -> Location:
     """Return the place that `text` names.
 
     Raises:
-        ValueError: it has no such form; the message says which forms there are.
+        ValueError: the text has no such form; the message lists the forms.
     """
     match = _SPACE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is not a place in a device: that is {FORMS}")
+        raise ValueError(f"{text!r} is not a place in a device; a place is {FORMS}")
     space, mark, rest = match.groups()
     bar = None if space.lower() == "config" else int(space[3:])
     if bar is not None and bar > 5:

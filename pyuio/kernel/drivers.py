@@ -85,9 +85,7 @@ def load_driver(driver: str) -> None:
         return
     remedies = [remedy for words, remedy in _MODPROBE_REMEDIES if words in answer]
     if "not found" not in answer and os.geteuid() != 0:
-        raise PermissionDeniedError(
-            errno.EPERM, f"only root may load the kernel driver {driver} (modprobe: {answer})"
-        )
+        raise PermissionDeniedError(errno.EPERM, f"only root may load the kernel driver {driver} (modprobe: {answer})")
     remedy = remedies[0] if remedies else "the kernel log (dmesg) may say more, and so may pyuio doctor"
     raise KernelSupportError(errno.ENOSYS, f"this kernel has no driver {driver} (modprobe: {answer}); {remedy}")
 

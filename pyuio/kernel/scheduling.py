@@ -217,9 +217,7 @@ def checked(
 def _checked_deadline(runtime: int, deadline: int, period: int) -> Scheduling:
     # __checkparam_dl in kernel/sched/deadline.c; the limits of the period came with Linux 5.5.
     if not 1024 <= runtime <= deadline <= period:
-        raise ValueError(
-            f"1024 ns <= runtime <= deadline <= period must hold, not {runtime}, {deadline}, {period} ns"
-        )
+        raise ValueError(f"1024 ns <= runtime <= deadline <= period must hold, not {runtime}, {deadline}, {period} ns")
     shortest = kernel_number("sched_deadline_period_min_us") or 1
     longest = kernel_number("sched_deadline_period_max_us") or (1 << 63) // 1000
     if not shortest * 1000 <= period <= longest * 1000:
