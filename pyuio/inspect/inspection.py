@@ -50,7 +50,7 @@ class Inspection:
 
     @property
     def kernel_driver(self) -> str | None:
-        """The kernel driver that drives it, or None. One that hands it on to user space, as UIO does, does not count."""
+        """The kernel driver that drives it, or None. A driver that hands it on to user space, as UIO, is none."""
         driver = self._directory / "driver"
         return driver.resolve().name if driver.exists() and not is_for_user_space(self.address) else None
 

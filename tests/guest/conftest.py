@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What the guest tests share.
+"""Fixtures that the guest tests share.
 
-They run in the guest of ``make test-guest``, and on a real box: ``pytest tests/guest --device 0000:03:00.0`` runs
-test_any_card.py on that card, which is left as it was; on an edu card, all that need one.
+The tests run in the guest of ``make test-guest``, and on a real box. ``pytest tests/guest --device 0000:03:00.0`` runs
+test_any_card.py on that card and leaves the card as it was. If the card is an edu, it runs all tests that need an edu.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if os.geteuid() != 0:
         pytest.exit("the guest tests need root; in a guest they have it: make test-guest", returncode=3)
     if named := config.getoption("--device"):
-        # Others would load modules and change what is the whole box's before they find out that it is not their card.
+        # Other tests would load modules and change the whole box before they notice that the card is not theirs.
         wanted = {"any_card", "cards"} if find(named).ids == EDU else {"any_card"}
         kept = [item for item in items if wanted & set(getattr(item, "fixturenames", ()))]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
@@ -49,10 +49,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def cards(request: pytest.FixtureRequest) -> Cards:
-    """Addresses of the cards with an id pair that the tests may use; the test skips itself when there is none."""
+    """Addresses of the cards with an id pair that the tests may use; the test is skipped if there is none."""
     only = request.config.getoption("--device")
 
-    @functools.cache  # emulated, a look takes a quarter of a second
+    @functools.cache  # under emulation it takes a quarter of a second
     def find_all(ids: str) -> list[str]:
         found = [str(device.address) for device in pyuio.devices() if device.ids == ids]
         found = [address for address in found if only in (None, address)]
@@ -65,7 +65,7 @@ def cards(request: pytest.FixtureRequest) -> Cards:
 
 @pytest.fixture
 def any_card(request: pytest.FixtureRequest) -> str:
-    """The address of the card that was named by ``--device``, of whatever kind; an edu card where none was."""
+    """The address of the card that ``--device`` names, of whatever kind; without it, of an edu card."""
     named: str | None = request.config.getoption("--device")
     return named or str(request.getfixturevalue("edu"))
 
@@ -91,14 +91,14 @@ def card(device: pyuio.Device) -> Edu:
 
 @pytest.fixture
 def reachable(edu: str) -> None:
-    """One hugepage is free, and an edu card reaches it; it stays so for the next test."""
+    """Make one hugepage free that an edu card reaches; it stays free for the next test."""
     with pyuio.open(edu, bind=True):
         set_aside_what_the_card_reaches()
 
 
 @pytest.fixture
 def no_hugepages(reachable: None) -> None:
-    """None is set aside, and none in use, whatever there was before."""
+    """Make no hugepage set aside and none in use, whatever there was before."""
     size = hugepages()[0]
     size.change(-size.total)
     assert size.total == 0
@@ -114,7 +114,7 @@ def serial(cards: Cards) -> Iterator[str]:
 
 @pytest.fixture
 def later() -> Iterator[Later]:
-    """Runs something in another thread; the test ends with all of them joined."""
+    """Run functions in other threads; the fixture joins them all at the end of the test."""
     threads = []
 
     def start(what: Callable[[], object]) -> threading.Thread:
@@ -140,7 +140,7 @@ def igb_uio() -> Path:
 
 @pytest.fixture(autouse=True)
 def drivers_stay() -> Iterator[None]:
-    """Fail a test that leaves a function with another kernel driver than it had, and put it back for those after it."""
+    """Fail a test that leaves a function with another kernel driver, and restore the driver for the next tests."""
     before = current_drivers()
     yield
     after = current_drivers()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Builds igb_uio, a UIO driver with irqcontrol, for the guest's kernel out of Debian's packages; nothing is installed.
+"""Builds igb_uio, a UIO driver with irqcontrol, for the guest's kernel from Debian's packages, and installs nothing.
 
 ``python -m tests.guest.igb_uio VERSION DIRECTORY`` leaves ``DIRECTORY/igb_uio.ko``; it runs on the host, before the
 guest. The packages are the source (dpdk-kmods-dkms), and the kernel's headers and build tools.
@@ -23,7 +23,7 @@ def build(version: str, directory: Path) -> Path:
 
     Args:
         version: of the kernel, as ``uname -r`` prints it, "6.1.0-56-amd64".
-        directory: where the module is kept, and not in use by another build.
+        directory: where to keep the module; no other build may use it.
     """
     module = directory / f"igb_uio-{version}.ko"
     if module.exists():

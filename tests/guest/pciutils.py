@@ -17,7 +17,7 @@ from pyuio.vm import packages
 
 
 def fetch(directory: Path) -> Path:
-    """Return the program, fetching it if it is not there."""
+    """Return the path of the program; fetch it if it is not there."""
     return packages.fetch(("pciutils", "libpci3"), directory, "usr/bin/lspci")
 
 

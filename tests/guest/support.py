@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the guest tests read of the kernel without pyuio, and the names they share."""
+"""Helpers with which the guest tests read the kernel without pyuio, and names that they share."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ XHCI = "1b36:000d"  # PCI Express, a 64-bit BAR
 
 BUS_MASTER, INTERRUPT_DISABLE = 1 << 2, 1 << 10  # in the command register
 
-# No test is about these: they are many times what a slow machine takes, and less than pytest allows a test.
+# Limits that no test is about. They are many times what a slow machine takes, and less than pytest allows a test.
 PATIENCE = 60  # seconds for what another thread or process does
 PROGRAM_LIMIT = 240  # seconds for a program that a test starts; killed, it would leave its card bound
 
@@ -50,7 +50,7 @@ Later = Callable[[Callable[[], object]], threading.Thread]
 
 @functools.cache
 def load_command() -> None:
-    """Import what commands import when they run, and make the tree of commands, once for all that are forked."""
+    """Import once, before forking, what commands import when they run, and make the tree of commands."""
     command = typer.main.get_command(cli.app)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         for words in (["probe"], ["info", "none"], ["bench", "latency", "none"], ["no such command"]):
@@ -60,13 +60,13 @@ def load_command() -> None:
 
 
 def pyuio_command(*words: str) -> subprocess.CompletedProcess[str]:
-    """The command ``pyuio`` with these words, run to its end, as `forked`."""
+    """Run the command ``pyuio`` with these words to its end, as `forked` does."""
     load_command()
     return forked(cli.main, "pyuio", *words)
 
 
 def forked(program: Callable[[], object], *command: str) -> subprocess.CompletedProcess[str]:
-    """A program of Python's with these words, run to its end in a fork: emulated, Python takes 5 s to start."""
+    """Run Python with these words to its end, in a fork, because Python takes 5 s to start under emulation."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         child = os.fork()
         if child == 0:
@@ -94,18 +94,18 @@ def rebind(address: str, driver: str | None) -> None:
 
 
 def attribute(address: str, name: str) -> str:
-    """A sysfs attribute, read without pyuio."""
+    """Return a sysfs attribute, read without pyuio."""
     return Path("/sys/bus/pci/devices", address, name).read_text().strip()
 
 
 def command_register(address: str) -> int:
-    """The command register as the kernel's file shows it, read without pyuio."""
+    """Return the command register as the kernel's file shows it, read without pyuio."""
     with Path("/sys/bus/pci/devices", address, "config").open("rb") as file:
         return int.from_bytes(file.read(6)[4:], "little")
 
 
 def interrupts_of_line(address: str) -> int:
-    """How often the device's interrupt line fired, on all processors, as /proc/interrupts has it."""
+    """Return how often the device's interrupt line fired, on all processors, according to /proc/interrupts."""
     line = re.search(
         rf"^ *{attribute(address, 'irq')}:((?: +\d+)+)", Path("/proc/interrupts").read_text(), re.MULTILINE
     )
@@ -114,7 +114,7 @@ def interrupts_of_line(address: str) -> int:
 
 
 def interrupt_threads(number: str = r"\d+") -> dict[int, tuple[int, int]]:
-    """Policy and priority of the kernel's threads that handle interrupts."""
+    """Return the policy and the priority of the kernel's threads that handle interrupts."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -126,7 +126,7 @@ def interrupt_threads(number: str = r"\d+") -> dict[int, tuple[int, int]]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; fail when it is not after a minute."""
+    """Wait until a condition holds; fail if it does not after a minute."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it never came to be so"
@@ -134,7 +134,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def set_aside_what_the_card_reaches() -> None:
-    """Have one hugepage set aside, which an edu card reaches, or each driver of it looks for another, for seconds."""
+    """Set aside one hugepage that an edu card reaches; without it, each driver of the card would search for seconds."""
     size = hugepages()[0]
     if size.free == 0:
         size.change(1)
@@ -146,7 +146,7 @@ def set_aside_what_the_card_reaches() -> None:
 
 
 def start_dma(card: Edu, source: int, destination: int, count: int, to_memory: bool) -> None:
-    """Start a transfer of an edu card and do not wait for its end."""
+    """Start a transfer of an edu card without waiting for its end."""
     card.registers.dma_source.write(source)
     card.registers.dma_destination.write(destination)
     card.registers.dma_count.write(count)
@@ -169,7 +169,7 @@ def raise_and_wait(card: Edu, bits: int = 1) -> None:
 
 @functools.cache
 def load_drive() -> None:
-    """Import what commands import that touch a card, too, once for all that are forked."""
+    """Import once, before forking, what commands that touch a card import, too."""
     load_command()
     for name in (
         "pyuio.device",
@@ -184,10 +184,10 @@ def load_drive() -> None:
 
 
 class Beside:
-    """A program of Python's in a fork, as `forked`, but beside the test: with what is used of subprocess.Popen.
+    """Python in a fork, as `forked`, but running beside the test, with the needed part of subprocess.Popen.
 
-    As a context manager it closes its streams and waits for the program; one that has not ended within `PATIENCE` is
-    killed, and fails the test.
+    As a context manager it closes its streams and waits for the program. If the program has not ended within
+    `PATIENCE`, it is killed and the test fails.
 
     Attributes:
         pid: of the program.
@@ -231,7 +231,7 @@ class Beside:
                 self.wait(PATIENCE)
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, unless it has been waited for."""
+        """Send the program a signal, unless it has been waited for."""
         if self.returncode is None:
             os.kill(self.pid, number)
 
@@ -252,13 +252,13 @@ class Beside:
         return status
 
     def communicate(self, timeout: float) -> tuple[str, str]:
-        """Return what else it prints, once it has ended; TimeoutExpired if it does not within so many seconds."""
+        """Return the rest of its output once it has ended; TimeoutExpired if it does not end within `timeout`."""
         self.wait(timeout)  # what it prints has room in the pipes
         return self.stdout.read(), self.stderr.read()
 
 
 def _become(program: Callable[[], object], *command: str) -> NoReturn:
-    """Do in a fork what a program of Python's does, to its end."""
+    """Do in this fork what Python does with a program, and end the fork."""
     status = 1
     try:
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)  # as Python has them
@@ -280,6 +280,6 @@ def _become(program: Callable[[], object], *command: str) -> NoReturn:
 
 
 def pyuio_beside(*words: str) -> Beside:
-    """The command ``pyuio`` with these words, which runs beside the test."""
+    """Start the command ``pyuio`` with these words, which runs beside the test."""
     load_drive()
     return Beside(cli.main, "pyuio", *words)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What holds for every card, whatever it is: no register of it is touched here, and its bus mastering stays off."""
+"""Tests that hold for every card: they touch none of its registers, and its bus mastering stays off."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What only an open device has, with arguments that are not right: tests/unit/test_bad_arguments.py, continued."""
+"""Wrong arguments for objects of an open device; tests/unit/test_bad_arguments.py has the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.test_bad_arguments import ODD, PROMISED
 
 
 def outcome(use: Any, *arguments: Any, **named: Any) -> object:
-    """Return what a call returned, or what it raised of what is promised."""
+    """Return what a call returned, or the promised exception that it raised."""
     try:
         return use(*arguments, **named)
     except PROMISED as error:
@@ -27,13 +27,13 @@ def outcome(use: Any, *arguments: Any, **named: Any) -> object:
 
 
 def is_time(value: Any) -> bool:
-    """Whether it is a timeout: a number of seconds from 0, or None."""
+    """Return whether a value is a valid timeout: a number of seconds from 0 up, or None."""
     return value is None or (isinstance(value, (int, float)) and value >= 0)
 
 
 @pytest.mark.parametrize("way", ["read", "readinto", "read_async", "poll"])
 def test_timeouts(card: Edu, way: str) -> None:
-    """With an interrupt pending, as some timeouts last for ever."""
+    """An interrupt is pending, because some of the timeouts last for ever."""
     interrupt = card.device.interrupt
     ways = {
         "read": interrupt.read,
@@ -72,7 +72,7 @@ def test_bars(device: pyuio.Device) -> None:
 
 @pytest.mark.parametrize("name", ["size", "align", "mask"])
 def test_memory(device: pyuio.Device, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fits is memory, what does not is refused, and nothing is left over."""
+    """A valid value gives memory, an invalid one is refused, and nothing is left over."""
     # What no mask reaches is looked for everywhere.
     monkeypatch.setattr("pyuio.dma.page_source._BYTES_RESERVED", 4 << 20)
     for value in ODD[::3] if name == "mask" else ODD:
@@ -86,7 +86,7 @@ def test_memory(device: pyuio.Device, name: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_services(device: pyuio.Device) -> None:
-    """But for a handler that is an int: that is an address, and is believed."""
+    """Invalid values are refused, except a handler that is an int: pyuio takes it as an address without a check."""
     for value in ODD:
         for named in ({"capacity": value}, {"names": value}, {"context": value}, {"program": value}):
             found = outcome(pyuio.Service, device.interrupt, **{"program": [Unmask()], **named})
@@ -102,7 +102,7 @@ def test_services(device: pyuio.Device) -> None:
 
 
 def test_the_driver_of_edu(card: Edu) -> None:
-    """QEMU ends the guest at what this driver is to refuse."""
+    """The driver must refuse these values, because QEMU ends the guest at some of them."""
     for value in ODD:
         found = outcome(card.factorial, value)
         if isinstance(found, int) and not isinstance(found, bool):

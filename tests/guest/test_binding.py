@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Binding by several processes at once, and by one that is killed in the middle: the driver it had gets it back."""
+"""Binding by several processes at once, and by one that is killed half way: the former driver gets the device back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UIO = "uio_pci_generic"
 
 @pytest.fixture
 def serial(cards: Cards) -> Iterator[str]:
-    """The address of a serial port, which the kernel's driver has, and has again in the end."""
+    """The address of a serial port that the kernel's driver has; the fixture gives it back in the end."""
     (address,) = cards(PCI_SERIAL)
     load_driver(UIO)
     yield address
@@ -41,7 +41,7 @@ def is_as_before(address: str) -> bool:
 
 
 def dies_after(steps: int, work: Callable[[], object]) -> bool:
-    """Have a forked child do it, killed after so many writes of files; return whether it was done before that."""
+    """Call a function in a forked child that is killed after so many writes of files; return whether it finished."""
     child = os.fork()
     if child == 0:
         left = steps
@@ -70,7 +70,7 @@ def bind_and_undo(address: str) -> None:
 
 
 def test_killed_half_way(serial: str) -> None:
-    """At every step of binding and of giving back; then `unbind`, or another driver that binds it and gives it back."""
+    """Kill a process at each step of binding and giving back; then `unbind`, or bind another driver and undo that."""
     for steps in range(20):
         if dies_after(steps, lambda: bind_and_undo(serial)):
             break
@@ -84,7 +84,7 @@ def test_killed_half_way(serial: str) -> None:
 
 
 def test_given_back_by_the_next_driver(serial: str) -> None:
-    """Killed when the kernel's driver was off already, or the override set, and nothing else was."""
+    """The process was killed when only the kernel's driver was unbound, or only the override was set."""
     for steps in (3, 4):
         assert not dies_after(steps, lambda: binding.bind(serial))
         assert bound_driver(serial) != UIO
@@ -93,7 +93,7 @@ def test_given_back_by_the_next_driver(serial: str) -> None:
 
 
 def at_once(*works: Callable[[], str]) -> list[str]:
-    """What each of these returns, or the name of what it raises, in a process of its own; they begin together."""
+    """Call each function in its own process, all at once; return their results, or the names of what they raise."""
     waiting, go = os.pipe()
     children = []
     for work in works:
@@ -147,7 +147,7 @@ def test_binding_against_giving_back(serial: str) -> None:
 
 
 def test_one_of_several_opens(serial: str) -> None:
-    """It keeps the device until the others have tried."""
+    """The process that opens the device keeps it until the others have tried."""
     done, undone = os.pipe()
 
     def open_it() -> str:
@@ -188,7 +188,7 @@ def test_another_process_that_does_not_let_go(serial: str, monkeypatch: pytest.M
 
 
 def test_what_can_freeze_a_realtime_kernel_is_refused(edu: str, igb_uio: Path) -> None:
-    """Bound or to be bound; the module itself is harmless until its /dev/uioN is opened."""
+    """pyuio refuses to bind igb_uio, and to open its device. Loading it is harmless until its /dev/uioN is opened."""
     if not preempt_rt.is_realtime():
         pytest.skip("this kernel is not PREEMPT_RT: debian-rt is")
     subprocess.run(["modprobe", "uio"], check=True)

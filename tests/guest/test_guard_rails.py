@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What cannot happen by accident, and what is logged of what does happen: on real devices."""
+"""Accidents that pyuio prevents, and the log of what happens: on real devices."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_bar_is_not_moved_by_accident(device: pyuio.Device) -> None:
         device.config.write32(0x10, 0)
     with pytest.raises(pyuio.ConfigLockedError, match=r"the command register; .*change_command\(\)"):
         device.config.write16(0x04, 0)
-    for offset in (0x00, 0x06, 0x0C, 0x3C, 0x44, 0xF0):  # 0x44: of MSI, edu's only capability
+    for offset in (0x00, 0x06, 0x0C, 0x3C, 0x44, 0xF0):  # 0x44 belongs to MSI, edu's only capability
         with pytest.raises(ValueError, match="would change"):
             device.config.write8(offset, 0xFF)
     assert config_bytes(address) == before

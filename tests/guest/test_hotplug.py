@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Events of cards that come and go: an edu card is removed and found again by sysfs, many times."""
+"""Events of cards that appear and disappear: sysfs removes an edu card and finds it again, many times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESCAN = Path("/sys/bus/pci/rescan")
 
 @pytest.fixture
 def edu(cards: Cards) -> Iterator[str]:
-    """The address of an edu card, which is there again afterwards."""
+    """The address of an edu card; the fixture makes it present again afterwards."""
     address = cards(EDU)[0]
     yield address
     RESCAN.write_text("1")
@@ -129,7 +129,7 @@ def test_nothing_is_left_open() -> None:
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count, of names that go meanwhile
 
-    gc.collect()  # what other tests forgot
+    gc.collect()  # collect what other tests left behind
     before = descriptors()
     kept = [pyuio.Hotplug(EDU) for _ in range(20)]
     assert descriptors() > before

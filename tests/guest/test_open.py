@@ -165,7 +165,7 @@ def test_a_second_opener_in_another_process_is_refused(bound: str) -> None:
 
 
 def refusal(which: str, *, bind: bool) -> str:
-    """What opening raises in a child process of an ordinary user."""
+    """Return what opening raises in a child process of an ordinary user."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -197,7 +197,7 @@ def test_an_ordinary_user_cannot_bind(edu: str) -> None:
 
 
 def test_a_kernel_without_uio(edu: str) -> None:
-    """The modules out of sight and unloaded: this kernel has no uio_pci_generic then."""
+    """Hide and unload the modules, so that this kernel has no uio_pci_generic."""
     subprocess.run(["modprobe", "-r", "uio_pci_generic"], check=True)
 
     def program() -> None:
@@ -329,7 +329,7 @@ def trace_lines(at_line: Callable[[], None], address: str) -> None:
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
         if event == "line":
             at_line()
-        # What __del__ raises is printed and lost, whatever the program does.
+        # Python prints what __del__ raises, and the program never sees it.
         return trace if frame.f_code.co_filename in files and frame.f_code.co_name != "__del__" else None
 
     sys.settrace(trace)
@@ -339,12 +339,12 @@ def trace_lines(at_line: Callable[[], None], address: str) -> None:
         sys.settrace(None)
 
 
-# One that is interrupted before `close` does anything is closed when it is collected.
+# If `close` is interrupted before it does anything, the device is closed when Python collects it.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("step", [20, pytest.param(1, marks=pytest.mark.long)])
 def test_ctrl_c_never_leaves_the_card_taken(cards: Cards, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Before any line of opening and closing (of one in twenty, for short): the card then has the driver it had."""
-    # To look who uses the card takes longer than all the rest, and changes nothing.
+    """Interrupted before any line (the short run: one in twenty), opening and closing give the former driver back."""
+    # The check of who uses the card takes longer than all the rest, and changes nothing.
     monkeypatch.setattr(in_use, "uses", lambda _address: [])
     (address,) = cards(PCI_SERIAL)
     lines = left = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a function interrupts by, from attributes as the kernel words them."""
+"""The interrupts of a function, from attributes in the kernel's form."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_what_others_could_have_written_is_not_believed(directory: Path, tmp_pat
 def test_nothing_is_saved_where_others_may_write(directory: Path) -> None:
     directory.mkdir(parents=True)
     directory.chmod(0o777)
-    with pytest.raises(PermissionDeniedError, match="can be written by other users"):
+    with pytest.raises(PermissionDeniedError, match="users other than root can write"):
         binding_record.save(RECORD)
     directory.rmdir()
     directory.symlink_to("/tmp")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the registers of capabilities say, in recorded configuration spaces and in damaged ones."""
+"""The decoded registers of capabilities, in recorded configuration spaces and in damaged ones."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What of a configuration space may be written without saying so; on plain files, as nothing here reaches a device."""
+"""Which bytes of a configuration space a driver may write without unlocking; on plain files, without any device."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What needs no device: names, and what is said when there is none. The rest is in tests/guest."""
+"""Tests that need no device: names, and the messages for a missing device. The others are in tests/guest."""
 
 from __future__ import annotations
 

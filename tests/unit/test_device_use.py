@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The texts and messages of the kernel's by which a device in use is known; tests/vm has the devices."""
+"""The kernel's texts and messages that show a device in use; tests/vm/test_device_use.py has real devices."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_any_answer_of_lsblk(answer: object) -> None:
 
 
 def test_lsblk_tells_of_this_machine() -> None:
-    """Where there is an lsblk, it knows the columns that are asked for."""
+    """If lsblk is installed, it knows the columns that pyuio asks for."""
     if shutil.which("lsblk") is None:
         pytest.skip("no lsblk here")
     done = subprocess.run(["lsblk", *disks_in_use._LSBLK], capture_output=True, text=True, check=False, timeout=60)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the doctor makes of what it reads: the state of each case, and that nothing odd is a traceback."""
+"""The doctor's judgements: the state for each case, and no traceback for unexpected input."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_power_saving_on_a_link() -> None:
 def test_hugepages() -> None:
     assert state(memory.judge_hugepages({}, True, "")) == "advice"
     assert state(memory.judge_hugepages({HUGE: (4, 1), GIGANTIC: (0, 0)}, False, "")) == "good"
-    for free in (0, -1):  # reserved ones are counted off
+    for free in (0, -1):  # `free` excludes reserved hugepages, so it can be negative
         for root in (True, False):
             answer = memory.judge_hugepages({HUGE: (4, free)}, root, "echo 20 > nr_hugepages")
             assert state(answer) == "advice"

@@ -90,7 +90,7 @@ def test_wrong_usage() -> None:
 def test_reasons_and_remedies() -> None:
     text = shown([BLOCKS, UNKNOWN, ADVICE, GOOD])
     assert "1 of 4 findings block a driver." in text
-    # In one piece, to be copied.
+    # The remedy is on one line, so that it can be copied.
     assert f"  -> {ADVICE.remedy}" in text
     assert text.index("What blocks") < text.index("What costs") < text.index("What could not be told")
     assert "Siblings share." not in text

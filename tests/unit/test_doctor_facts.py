@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The texts of the kernel that the facts are read from: recorded ones, and ones cut short or absurd."""
+"""The doctor's facts from the kernel's texts: recorded texts, and texts that are cut short or absurd."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_configuration() -> None:
         (DYNAMIC, "none volunt", "", {"CONFIG_PREEMPT_LAZY": "y"}, "lazy"),
         (DYNAMIC, "(absurd)", "", {}, None),
         (DYNAMIC, None, "", {}, None),
-        # Without PREEMPT_DYNAMIC the parameter means nothing.
+        # Without PREEMPT_DYNAMIC the parameter has no effect.
         ("#1 SMP", None, "preempt=full", {"CONFIG_PREEMPT_VOLUNTARY": "y"}, "voluntary"),
         ("#1 SMP PREEMPT Fri", None, "", {}, "full"),
         ("#1 SMP", None, "", {}, None),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names from udev's hardware database, where this machine has it."""
+"""Names from udev's hardware database, if this machine has it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Drivers found by what installed packages publish: packages are really on the path, with metadata like any other."""
+"""Drivers that installed packages publish: the test puts real packages with ordinary metadata on the path."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_one_that_does_not_load_harms_no_other(install: Install, source: str, sa
     broken = next(driver for driver in installed_drivers() if driver.name == "broken")
     with pytest.raises(DriverLoadError, match="of acme"):
         _ = broken.ids
-    # Perhaps it is the one that was wanted.
+    # The user may have wanted this driver.
     with pytest.raises(DriverNotFoundError, match=r"serves aced:0001(.|\n)*broken"):
         driver_for("aced:0001")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The kernel's files with something else in them than they should have: cut short, absurd, or merely unusual."""
+"""The kernel's files with unexpected content: cut short, absurd, or merely unusual."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def named(name: bytes, use: Callable[[], Any]) -> Any:
 
 @pytest.mark.parametrize("name", [b"\xff\xfe", "größergrößergrö".encode()[:15], b") R 1 (", b""])
 def test_a_thread_with_an_odd_name(name: bytes) -> None:
-    """The kernel cuts names off after 15 bytes, in the middle of a character if need be."""
+    """The kernel cuts names off after 15 bytes, even in the middle of a character."""
     found, native = named(name, lambda: (Thread.current(), threading.get_native_id()))
     assert found.id == native
     assert found.started.isdecimal()

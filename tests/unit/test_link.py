@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The link's attributes, as the kernel words them."""
+"""The attributes of a link, in the kernel's form."""
 
 from __future__ import annotations
 

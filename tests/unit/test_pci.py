@@ -180,7 +180,7 @@ def test_a_resource_file_cut_short_is_refused() -> None:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A function's directory, as plain files: enough for what never reaches a device."""
+    """A function's directory as plain files, which suffice for code that never reaches a device."""
     content, resource = recorded("edu")
     (tmp_path / "config").write_bytes(content)
     (tmp_path / "resource").write_text(resource)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The text of what ``pyuio setup`` writes. That it does what it says is shown in tests/guest/commands/test_setup.py."""
+"""The text of the files that ``pyuio setup`` writes; tests/guest/commands/test_setup.py shows their effect."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which kernels are PREEMPT_RT, and what is refused on them."""
+"""Which kernels are PREEMPT_RT, and which driver pyuio refuses on them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run in a guest by test_device_use.py: what the machine uses a device for is seen, and the device is not taken."""
+"""Run in a guest by test_device_use.py: pyuio sees what the machine uses a device for, and does not take the device."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(command: str) -> None:
 
 
 def only(ids: str) -> str:
-    """The one function with these ids."""
+    """Return the address of the one function with these ids."""
     (address,) = [device.address for device in devices() if device.ids == ids]
     assert address is not None
     return address
@@ -40,7 +40,7 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 
 def check(address: str, *patterns: str) -> None:
-    """Check that these are the uses of a device, in this order; a device that has just come settles first."""
+    """Check that these are the uses of a device, in this order; a device that has just appeared settles first."""
     last: list[str] = []
 
     def matches() -> bool:
@@ -56,7 +56,7 @@ def check(address: str, *patterns: str) -> None:
 
 
 def interface(address: str) -> str:
-    """The network interface of a function, once it has the name it keeps."""
+    """Return the network interface of a function, once it has its final name."""
     wait_until(lambda: list(PCI_DEVICES.joinpath(address).glob("**/net/en*")), f"{address} has an interface")
     return next(PCI_DEVICES.joinpath(address).glob("**/net/en*")).name
 
@@ -135,7 +135,7 @@ check(second, "e1000 drives it, but no interface is here; .*")
 run(f"ip netns exec elsewhere ip link set {names[second]} netns 1")
 check(second)
 
-# Bridges, the display, a terminal that somebody has open, what the guest itself hangs on.
+# Bridges, the display, a terminal that somebody has open, and devices that the guest itself needs.
 check("0000:00:00.0", "it is a bridge")
 check(root_port, "it is a bridge, with 1 functions directly behind it")
 assert {"it is the display that the machine started with (boot_vga)", "its fb0 shows the console"} <= set(uses(display))
@@ -159,7 +159,7 @@ with subprocess.Popen(["sleep", "60"], stdin=group.open("rb+", buffering=0)) as 
 assert pyuio("unbind", edu).returncode == 0
 assert bound_driver(edu) is None
 
-# The command: refuses, insists, gives back, does nothing twice.
+# The command refuses, takes the device by --force, and gives it back; a second call does nothing.
 run("mount /dev/vda '/run/a b'")
 refused = pyuio("bind", virtio_disk)
 assert refused.returncode == 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run in a guest by test_doctor.py: what only a boot can set, or cannot be undone."""
+"""Run in a guest by test_doctor.py: settings that only a boot can make, or that cannot be undone."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def finding(name: str, device: str | None = None) -> Finding:
     return found
 
 
-# The IOMMU translates, until the remedy.
+# The IOMMU translates until the remedy is applied.
 kind = (sysfs / "iommu_group/type").read_text().strip()
 assert finding("iommu").state == "advice"
 translated = finding("iommu", address)
@@ -46,7 +46,7 @@ with pyuio.open(address, bind=True):
     assert busy, "nothing goes to CPU 1, so nothing is shown"
     assert found.state == "advice"
 
-# Lockdown: unknown until its file is there, and it cannot be undone.
+# Lockdown is unknown until its file is there, and it cannot be undone.
 assert finding("lockdown").state == "unknown"
 subprocess.run(["sh", "-ec", finding("lockdown").remedy.split(", as root")[0]], check=True)
 assert finding("lockdown").state == "good"
@@ -63,7 +63,7 @@ except PermissionError as error:
 else:
     sys.exit("the kernel let configuration space be written")
 
-# No modules until the next boot; the one that is there stays.
+# The kernel loads no more modules until the next boot; the loaded one stays.
 subprocess.run(["modprobe", "-r", "uio_pci_generic"], check=True)
 assert finding("uio_pci_generic").state == "good"
 Path("/proc/sys/kernel/modules_disabled").write_text("1")

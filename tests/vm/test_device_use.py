@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a device is used for, in a guest with disks, network cards, bridges, a display and a terminal of its own."""
+"""Uses of devices, in a guest with disks, network cards, bridges, a display and a terminal of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEVICES = (
     "ide-hd,bus=ide.0,drive=d2",
     "qemu-xhci,id=usb",
     "usb-storage,bus=usb.0,drive=d3",
-    # One disk of a subsystem, which could have several controllers.
+    # One disk of an NVMe subsystem, which could have several controllers.
     "nvme-subsys,id=subsystem",
     "nvme,serial=shared,subsys=subsystem,id=controller",
     "nvme-ns,bus=controller,shared=on,drive=d4",
@@ -50,7 +50,7 @@ def test_what_the_machine_uses_is_not_taken(vm: Vm, tmp_path: Path) -> None:
         backends.append(f"-drive if=none,format=raw,id=d{number},file={image}")
     devices = [f"--device={device}" for device in DEVICES]
     command = [sys.executable, "-m", "tests.vm.device_use_guest"]
-    # Some 40 s; several times that where others keep the machine busy.
+    # About 40 s; several times longer on a busy machine.
     result = vm.run(
         "-M", "q35,kernel-irqchip=split", *devices, "--qemu", " ".join(backends), "--", *command, cwd=ROOT, limit=240
     )

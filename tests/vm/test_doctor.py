@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The doctor in guests that are booted as it takes: IOMMU, isolated CPUs, lockdown, threads of a core."""
+"""The doctor in guests booted with what it looks for: IOMMU, isolated CPUs, lockdown, threads of a core."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_what_only_a_boot_can_set(vm: Vm) -> None:
 def test_tickless_and_threads_of_a_core(vm: Vm) -> None:
     vm.mark += " nohz_full=1 isolcpus=domain,1 module_blacklist=uio"
     command = [sys.executable, "-m", "pyuio.cli", "doctor", "--json"]
-    # Of an AMD processor the kernel asks for more than this to see threads.
+    # On an AMD processor the kernel needs more features than these to see threads.
     threads = "-smp 2,sockets=1,cores=1,threads=2 -cpu max,la57=off,smap=off,vendor=GenuineIntel"
     result = vm.run("--qemu", threads, "--device", "none", "--", *command, cwd=ROOT)
     assert result.returncode == 1, result.stderr.decode()

@@ -16,18 +16,18 @@ from pyuio.kernel.drivers import bound_driver
 from pyuio.pci.discovery import find
 from tests.guest.support import PATIENCE, PCI_SERIAL, Cards, pyuio_beside, pyuio_command
 
-SCRATCH = "bar0+7"  # of a 16550: keeps what is written, and does nothing with it
+SCRATCH = "bar0+7"  # the scratch register of a 16550: it keeps the written value, which has no effect
 
 
 def output(*words: str) -> str:
-    """What a command that succeeds prints, without a warning."""
+    """Return what a command prints; it must succeed, without a warning."""
     done = pyuio_command(*words)
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
 
 
 def failure(status: int, *words: str) -> str:
-    """What a command that fails says."""
+    """Return the message of a command; it must fail."""
     done = pyuio_command(*words)
     assert (done.returncode, done.stdout) == (status, ""), done
     assert "Traceback" not in done.stderr
@@ -216,7 +216,7 @@ def test_watching(edu: str) -> None:
             assert answer["time"] > 1e9
         watcher.send_signal(signal.SIGINT)
         assert (watcher.wait(PATIENCE), watcher.stdout.read()) == (130, "")
-        # A reader that goes away ends it, too.
+        # A reader that closes the pipe ends it, too.
         other.stdout.close()
         device.bar(0).write32(4, 2)
         assert other.wait(PATIENCE) == 1

@@ -20,7 +20,7 @@ from tests.guest.support import PATIENCE, PCI_SERIAL, Beside, Cards, attribute, 
 
 @pytest.fixture
 def serial(cards: Cards) -> Iterator[str]:
-    """The address of a serial port, given back to its kernel driver afterwards, whatever the test left."""
+    """The address of a serial port; the fixture gives it back to its kernel driver, whatever the test left."""
     (address,) = cards(PCI_SERIAL)
     yield address
     if bound_driver(address) != "serial":
@@ -56,7 +56,7 @@ def test_what_had_no_driver(edu: str) -> None:
 def test_what_had_a_driver(serial: str) -> None:
     done = pyuio_command("bind", serial)
     assert (done.returncode, f"pyuio unbind {serial} gives it back to serial\n" in done.stdout) == (0, True)
-    # By way of another driver: what counts is the first.
+    # Bound to another driver in between: the function goes back to the first.
     assert pyuio_command("bind", serial, "--driver", "pci-stub").returncode == 0
     assert bound_driver(serial) == "pci-stub"
     done = pyuio_command("unbind", serial)

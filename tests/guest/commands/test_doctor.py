@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The doctor against the kernel's own files, and against what changes when something real is changed."""
+"""The doctor's findings, compared with the kernel's files, before and after a real change of the machine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ RT = "PREEMPT_RT" in os.uname().version
 
 
 def finding(name: str, device: str | None = None) -> Finding:
-    """What the one check of this name finds: emulated, all of them take a second."""
+    """Return the finding of the one check of this name, because all checks take a second under emulation."""
     (check,) = [check for check in CHECKS if check.name == name]
     found = check.run(None if device is None else find(device))
     assert found is not None
@@ -61,14 +61,14 @@ def shell(command: str) -> None:
 
 @contextmanager
 def changed(path: str, text: str) -> Iterator[None]:
-    """Write to a file of the kernel's for the time of a block."""
+    """Write a text to a file of the kernel, and the former text after the ``with`` block."""
     file = Path(path)
     before = file.read_text()
     file.write_text(text)
     try:
         yield
     finally:
-        # Of several words, the one in brackets is the one in force.
+        # If there are several words, the word in brackets is in force.
         chosen = re.search(r"[\[(](\w+)[\])]", before)
         file.write_text(chosen[1] if chosen else before)
 
@@ -275,7 +275,7 @@ def test_an_interrupt_that_is_steered(card: Edu, edu: str) -> None:
         Path(f"/proc/irq/{irq}/smp_affinity_list").write_text(cpu)
 
         def moved(cpu: str = cpu) -> bool:
-            # Some controllers move it at the next interrupt only.
+            # Some controllers move an interrupt only when the next one comes.
             card.device.interrupt.unmask()
             raise_and_wait(card)
             card.acknowledge()
@@ -306,7 +306,7 @@ def test_the_interrupt_thread(edu: str) -> None:
 
 
 def as_nobody(device: str, memlock: int, priority: int) -> tuple[dict[str, Finding], bool]:
-    """What an ordinary user with these limits finds, and whether the kernel lets that user have priority 89."""
+    """Return an ordinary user's findings under these limits, and whether the kernel gives that user priority 89."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -349,7 +349,7 @@ def test_an_ordinary_user_learns_what_is_missing(edu: str) -> None:
         assert found["permissions"].state == found["pagemap"].state == "blocks"
         assert f"/dev/{node}" in found["permissions"].found
         assert something_blocks(list(found.values()))
-        # Everything is looked at, and what needs no privilege is told just the same.
+        # All checks run, and those that need no privilege give the same findings.
         assert list(found) == list(root)
         for name in ("iommu", "bars", "interrupt_pin", "interrupt_line", "clock_source", "irqbalance", "rt_throttling"):
             assert found[name] == root[name]

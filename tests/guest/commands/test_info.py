@@ -55,7 +55,7 @@ def lspci() -> dict[str, pciutils.Function]:
 
 
 def run(*words: str) -> str:
-    """What the command prints; it must succeed."""
+    """Return what the command prints; it must succeed."""
     done = pyuio_command(*words)
     assert done.returncode == 0, done
     return done.stdout
@@ -69,13 +69,13 @@ def info(device: str) -> dict[str, Any]:
 
 @functools.cache
 def info_once(address: str) -> dict[str, Any]:
-    """The same, asked for once: it takes a second under emulation."""
+    """The same, computed once, because it takes a second under emulation."""
     return info(address)
 
 
 @pytest.fixture(params=sorted(entry.name for entry in PCI_DEVICES.iterdir()))
 def both(request: pytest.FixtureRequest) -> tuple[dict[str, Any], pciutils.Function]:
-    """What pyuio and what lspci say of every function in turn."""
+    """For every function in turn, the output of pyuio and that of lspci."""
     return info_once(request.param), lspci()[request.param]
 
 
@@ -87,7 +87,7 @@ def test_lspci_sees_the_same_functions() -> None:
 
 
 def test_list_has_every_function() -> None:
-    """Before any test here binds a driver, as that may route an interrupt anew."""
+    """This runs before any test here binds a driver, because binding may route an interrupt anew."""
     listed = json.loads(run("list", "--all", "--json"))
     assert listed["left_out"] == 0
     assert [one["address"] for one in listed["devices"]] == sorted(lspci())
@@ -118,7 +118,7 @@ def test_kernel_modules(both: Both) -> None:
 
 
 def test_names(both: Both) -> None:
-    """lspci, too, asks udev's database here; it says "Device" where there is no name."""
+    """Here lspci asks udev's database, too; it prints "Device" if there is no name."""
     ours, theirs = both
     called = theirs.value(r"^\S+ .*?\[\w{4}\]: (.*?) \[\w{4}:\w{4}\]")
     # The database may add the subsystem's name.
@@ -206,7 +206,7 @@ def test_every_byte(both: Both) -> None:
 
 
 def test_the_machine_has_what_the_comparison_is_about() -> None:
-    """Links, extended capabilities, each kind of BAR and of interrupt: none of the comparisons above is empty."""
+    """There are links, extended capabilities, and each kind of BAR and interrupt, so no comparison above is empty."""
     text = "\n".join(function.text for function in lspci().values())
     for wanted in ("LnkSta:", " v1] Device Serial Number", "I/O ports at", "(64-bit, prefetchable)", "MSI-X: Enable+"):
         if wanted not in text:
@@ -265,8 +265,8 @@ def info_as_nobody(device: str) -> dict[str, Any]:
 
 
 def test_without_privilege(edu: str) -> None:
-    """The kernel shows 64 bytes; the rest is said to be missing, and all else is there."""
-    ours = info(edu)  # which loads whatever modules it needs, and nobody could not
+    """The kernel shows 64 bytes; the command says that the rest is missing, and prints everything else."""
+    ours = info(edu)  # this loads the modules that it needs, which the user nobody could not
     theirs = info_as_nobody(edu)
     (missing,) = theirs["missing"]
     assert missing.startswith("192 of the 256 bytes of the configuration space")

@@ -32,7 +32,7 @@ ACKNOWLEDGE = edu_driver.EduRegisters.acknowledge_interrupt.info.offset
 
 @pytest.fixture
 def bound(edu: str) -> Iterator[str]:
-    """An edu card that uio_pci_generic has, with nothing raised."""
+    """An edu card that uio_pci_generic has, and that raises no interrupt."""
     undo = binding.bind(edu)
     yield edu
     undo.undo()
@@ -40,7 +40,7 @@ def bound(edu: str) -> Iterator[str]:
 
 @pytest.fixture
 def card(bound: str) -> Iterator[Inspection]:
-    """Its registers, beside whoever has it open."""
+    """The card's registers, accessed beside the process that has it open."""
     with Inspection(find(bound)) as device:
         device.bar(0).write32(ACKNOWLEDGE, 0xFFFFFFFF)
         yield device
@@ -56,7 +56,7 @@ def is_raised(card: Inspection) -> bool:
 
 
 def raise_when_waited_for(card: Inspection) -> None:
-    """Raise an interrupt once the command waits for one: before, it may be acknowledged along with the last one."""
+    """Raise an interrupt once the command waits; an earlier one may be acknowledged together with the last one."""
     wait_until(lambda: not command_register(card.name) & INTERRUPT_DISABLE)
     card.bar(0).write32(RAISE, 1)
 
@@ -76,7 +76,7 @@ def test_a_known_driver_acknowledges(card: Inspection) -> None:
 
 
 def test_one_that_comes_right_after_the_acknowledgement(card: Inspection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not taken for one that was not acknowledged, which would be waited for without end."""
+    """The command does not take it for an interrupt that was not acknowledged, for which it would wait for ever."""
     acknowledge = edu_driver.Edu.acknowledge
 
     def acknowledge_and_raise(driver: edu_driver.Edu) -> None:
@@ -92,7 +92,7 @@ def test_one_that_comes_right_after_the_acknowledgement(card: Inspection, monkey
 
 
 def test_a_write_that_does_not_acknowledge(card: Inspection) -> None:
-    """Or the lines would come without end."""
+    """Otherwise the command would print lines for ever."""
     with start(card.name, "--acknowledge", "bar0+0x4=1", "--timeout", "0.5") as process:
         raise_when_waited_for(card)
         output, errors = process.communicate(PATIENCE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Driving a card without root, as ``pyuio setup`` lets the members of a group: real udev, real users, real files."""
+"""Driving a card without root, as a member of the group of ``pyuio setup``: real udev, real users, real files."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def run(*command: str) -> str:
 
 
 def keep_only(capability: int) -> None:
-    """Have one capability, as a service with AmbientCapabilities= has; after `PR_SET_KEEPCAPS` and setuid."""
+    """Take one capability, as a service with AmbientCapabilities= has; call after `PR_SET_KEEPCAPS` and setuid."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
     data = (ctypes.c_uint32 * 6)(1 << capability, 1 << capability, 0, 0, 0, 0)
     assert ctypes.CDLL(None).capset(header, data) == 0
 
 
 def as_user(name: str, what: Callable[[], object], *, capability: int | None = None) -> Any:
-    """Run something in a process of an ordinary user's, as after a login, and return what it returns."""
+    """Call a function in a process of an ordinary user, as after a login, and return what it returns."""
     user = pwd.getpwnam(name)
     reader, writer = os.pipe()
     child = os.fork()
@@ -79,7 +79,7 @@ def as_user(name: str, what: Callable[[], object], *, capability: int | None = N
 
 
 def refusal(what: Callable[[], object]) -> str:
-    """Return what a call says that is refused for want of permission."""
+    """Return the message of a call that must fail for lack of permission."""
     with pytest.raises(PermissionError) as caught:
         what()
     return str(caught.value)
@@ -109,7 +109,7 @@ def owners(address: str) -> dict[str, tuple[int, str]]:
 
 @pytest.fixture(scope="module")
 def card(cards: Cards) -> Iterator[str]:
-    """An edu card that the members of the group may drive, of whom there is one."""
+    """An edu card that the members of the group may drive; the group has one member."""
     address = cards(EDU)[0]
     before = owners(address)
     said = setup(address, "--group", GROUP)
@@ -132,7 +132,8 @@ def card(cards: Cards) -> Iterator[str]:
 def test_a_member_drives_the_card(card: str, capfd: pytest.CaptureFixture[str]) -> None:
     def drive() -> tuple[int, int, int]:
         namespace: dict[str, Any] = {"__name__": "hello"}
-        exec(compile(HELLO, "hello.py", "exec"), namespace)  # the user need not be able to read this directory
+        # The text is compiled here, because the user may be unable to read this directory.
+        exec(compile(HELLO, "hello.py", "exec"), namespace)
         namespace["main"](card)
         with Edu.open(card) as edu:
             factorial = edu.factorial_by_interrupt(12)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio bench timer`` with real-time scheduling, and checked against cyclictest."""
+"""``pyuio bench timer`` with real-time scheduling, compared with cyclictest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ PRIORITY = 80
 INTERVAL = 2_000_000  # ns
 SAMPLES = 200  # in each of the rounds
 ROUNDS = 4
-# Both measure the same thing in turn. A mistake of unit, clock or grid is out by 1000, by half an interval, or more.
+# Both measure the same latency in turn. A wrong unit, clock or grid would give a result that differs by a factor of
+# 1000, by half an interval, or by more.
 AGREEMENT = 3.0
 
 
@@ -93,12 +94,13 @@ def test_cyclictest_agrees() -> None:
     with Bar(1) as bar:
         for _ in range(ROUNDS):
             samples = sorted(cyclictest(cpu))
-            assert len(samples) >= SAMPLES // 2  # the rest took longer than its histogram goes
+            assert len(samples) >= SAMPLES // 2  # the others were beyond the range of its histogram
             theirs.append((samples[len(samples) // 10], samples[len(samples) // 2]))
             histogram = timer.Measurement(options, None, bar).measure().series[0].histogram
             ours.append((histogram.get_value_at_percentile(10) / 1000, histogram.get_value_at_percentile(50) / 1000))
     print(f"us, p10 and median of each round: cyclictest {theirs}, ours {ours}")
-    # The best of several rounds: a noisy machine makes some of them slow, for either. Not the least of all: an event
-    # that came while the thread was still busy with others may have it, and cyclictest leaves such events out.
+    # Compare the best of several rounds, because a noisy machine makes some rounds slow for either program. Do not
+    # compare the minimum of all samples: it may belong to an event that came while the thread was still busy with
+    # others, and cyclictest leaves such events out.
     for mine, other in zip(map(min, zip(*ours, strict=True)), map(min, zip(*theirs, strict=True)), strict=True):
         assert 1 / AGREEMENT < mine / other < AGREEMENT
