@@ -178,7 +178,7 @@ class Device(Owned):
         with self._guard:
             self._require_open()
             if self._regions:
-                raise ValueError(f"{self.name}: call trace_registers() before bar(), to trace all accesses")
+                raise ValueError(f"{self.name}: its registers are traced from the start or not; call it before bar()")
             self._traced = {} if names is None else names
 
     def _close_parts(self) -> None:

@@ -52,7 +52,7 @@ def _write(address: str, target: Path, text: str) -> None:
 
 
 @contextmanager
-def _alone(address: str) -> Iterator[None]:
+def _binding_lock(address: str) -> Iterator[None]:
     """Keep pyuio's other threads and processes from binding or unbinding a function during a ``with`` block."""
     path = PCI_DEVICES / address / "driver_override"
     try:
@@ -106,13 +106,13 @@ class Binding:
             return
         with postponed_signals():
             try:
-                with _alone(self.address):
-                    self.undo_alone()
+                with _binding_lock(self.address):
+                    self.undo_locked()
             except DeviceRemovedError:
                 _remember(self.address, self.earlier)
 
-    def undo_alone(self) -> None:
-        """Do what `undo` does, for a caller that keeps others out by `_alone`."""
+    def undo_locked(self) -> None:
+        """Do what `undo` does, for a caller that holds `_binding_lock`."""
         self._undo()
         _remember(self.address, self.earlier)
 
@@ -137,7 +137,7 @@ class Binding:
 def _put_back_interrupts(device: Path) -> None:
     """Restore what killed processes changed of a function's interrupts, before the kernel frees the interrupts."""
     numbers = {*map(str, message_interrupts(device)), read_optional(device / "irq") or "0"}
-    for number in numbers & {name.partition(".")[0] for name in _names(trusted_file.RUN / "interrupts")}:
+    for number in numbers & {name.partition(".")[0] for name in _entry_names(trusted_file.RUN / "interrupts")}:
         # While the interpreter ends it can import nothing. Then the next process restores the settings.
         with suppress(ImportError):
             from pyuio.kernel import irq_record
@@ -145,7 +145,7 @@ def _put_back_interrupts(device: Path) -> None:
             irq_record.put_back(int(number))
 
 
-def _names(directory: Path) -> set[str]:
+def _entry_names(directory: Path) -> set[str]:
     try:
         return {entry.name for entry in directory.iterdir()}
     except OSError:
@@ -181,7 +181,7 @@ def bind(address: str, driver: str = UIO_PCI_GENERIC) -> Binding:
         PermissionDeniedError: only root may bind.
     """
     load_driver(driver)
-    with postponed_signals(), _alone(address):
+    with postponed_signals(), _binding_lock(address):
         return _bind(address, driver)
 
 
@@ -219,7 +219,7 @@ def _bind(address: str, driver: str) -> Binding:
         if bound_driver(address) != driver:
             raise BindingError(errno.EINVAL, f"{driver} did not take {address}; the kernel log (dmesg) says why")
     except BaseException:
-        binding.undo_alone()
+        binding.undo_locked()
         raise
     _log.info("%s: bound to %s, taken from %s", address, driver, previous or "no driver")
     return binding
@@ -257,15 +257,15 @@ def unbind(address: str) -> Unbinding:
         DeviceRemovedError: there is no such function.
         PermissionDeniedError: only root may unbind.
     """
-    with postponed_signals(), _alone(address):
+    with postponed_signals(), _binding_lock(address):
         driver = bound_driver(address)
         record = binding_record.load(address)
         if record is not None and driver in (None, record.driver, record.previous):
-            Binding(address, record.driver, record.previous, record.previous_override).undo_alone()
+            Binding(address, record.driver, record.previous, record.previous_override).undo_locked()
             now = bound_driver(address)
             return Unbinding(None if driver == now else driver, now, given_back=now not in (None, driver))
         _remember(address, None)  # something else has bound it since then
         if driver is None or not is_for_user_space(address):
             return Unbinding(None, driver)
-        Binding(address, driver, None, "").undo_alone()
+        Binding(address, driver, None, "").undo_locked()
         return Unbinding(driver, bound_driver(address), known=False)

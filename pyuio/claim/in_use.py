@@ -93,4 +93,4 @@ def opened_by(address: str) -> list[str]:
 def message(address: str, reasons: list[str], command: str) -> str:
     """Return the message about a device in use: all the reasons, and the command that takes it nevertheless."""
     listing = "".join(f"\n  {reason}" for reason in reasons)
-    return f"{address} is in use:{listing}\nend that first, or take it from whoever uses it: {command}"
+    return f"{address} is in use:{listing}\nstop that use first, or take the device nevertheless: {command}"

@@ -65,13 +65,13 @@ class Check:
             answer = self.look(device)
         except (PyuioError, OSError, ValueError, subprocess.SubprocessError) as error:
             as_root = "run pyuio doctor as root" if isinstance(error, PermissionError) and os.geteuid() else ""
-            answer = Answer("unknown", _told(error), as_root)
+            answer = Answer("unknown", _message(error), as_root)
         if answer is None:
             return None
         return Finding(self.name, self.subject, answer.state, answer.found, self.why, answer.remedy)
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return str(error)

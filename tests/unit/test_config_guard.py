@@ -59,7 +59,7 @@ def test_a_driver_owns_vendor_specific_capabilities(config: ConfigSpace) -> None
         (0x24, 1, "a BAR"),
         (0x30, 4, "expansion ROM"),
         (0x3C, 1, "the header"),
-        (0x44, 4, "before it is MSI at 0x40"),
+        (0x44, 4, "before them is MSI at 0x40"),
     ],
 )
 def test_what_it_would_change_is_named(config: ConfigSpace, offset: int, width: int, what: str) -> None:
