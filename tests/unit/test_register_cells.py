@@ -84,7 +84,7 @@ def test_what_cannot_be_read(region: Region) -> None:
 
 
 def test_names_that_nobody_declared() -> None:
-    with pytest.raises(RegisterNotFoundError, match=r"Edu, the driver of 0000:00:04.0, has no names for bar3: .* bar0"):
+    with pytest.raises(RegisterNotFoundError, match=r"Edu, the driver of 0000:00:04.0, has no names for bar3; .* bar0"):
         register_map("0000:00:04.0", "1234:11e8", 3)
     for ids in ("dead:beef", None):
         with pytest.raises(DriverNotFoundError):
