@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a driver leaves that ends by SIGKILL, by SIGSEGV, or by an exception that nobody catches: nothing in the way."""
+"""A driver that ends by SIGKILL, by SIGSEGV or by an uncaught exception leaves nothing that obstructs the next one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def address(cards: Cards) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def crash(address: str) -> Iterator[Crash]:
-    """Has a process end in a certain way at a certain stage, and returns its exit status."""
+    """A function that makes a process end in a certain way at a certain stage, and returns the exit status."""
     command = [sys.executable, "-m", "tests.guest.crashing", address]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdin is not None
@@ -100,7 +100,7 @@ def test_nothing_is_in_the_way(address: str, crash: Crash, way: str, stage: str)
         assert card.from_device(9) == b"as before"
     assert command_register(address) & INTERRUPT_DISABLE
 
-    # Where the interpreter came to its end, it has closed the device, which gave it back.
+    # An interpreter that ended normally has closed the device, which gave it back.
     closed = way == "exception" and stage != "bound"
     assert bound_driver(address) == (FIRST_DRIVER if closed else "uio_pci_generic")
     assert closed or binding.unbind(address).given_back
@@ -126,14 +126,14 @@ def test_an_interrupt_that_comes_before_the_next_driver(address: str, crash: Cra
 
 
 def line_state(number: int) -> tuple[str, list[tuple[int, int]]]:
-    """Where an interrupt goes, and policy and priority of the threads that handle it, without pyuio."""
+    """Return the CPUs of an interrupt, and policy and priority of the threads that handle it, without pyuio."""
     threads = list(interrupt_threads(str(number)).values())
     return Path(f"/proc/irq/{number}/smp_affinity_list").read_text().strip(), threads
 
 
 @pytest.mark.parametrize("by", ["realtime", "unbind"])
 def test_what_real_time_set_of_the_interrupt_is_put_back(address: str, crash: Crash, cards: Cards, by: str) -> None:
-    """By the next real time with that interrupt, or before the card is given back; two drivers were killed before."""
+    """The next real time with the interrupt restores it, or giving the card back; two drivers were killed before."""
     if len(cards(EDU)) < 2 or os.sched_getaffinity(0) == {0}:
         pytest.skip("one edu card, or one processor")
     with pyuio.open(cards(EDU)[1], bind=True) as other:  # the line stays while it is open

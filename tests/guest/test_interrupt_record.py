@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is remembered of an interrupt, and what of it is believed. What killed drivers leave is in test_crashes.py."""
+"""The record of an interrupt's settings, and when it is trusted; test_crashes.py has what killed drivers leave."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def line(device: pyuio.Device) -> Iterator[Line]:
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where it is remembered; none of this program's own is."""
+    """The directory of the records, without a record of this process."""
     found = tmp_path / "run/interrupts"
     found.mkdir(parents=True)
     monkeypatch.setattr(irq_record, "DIRECTORY", found)
@@ -73,7 +73,7 @@ def test_it_is_remembered_as_long_as_it_is_changed(directory: Path, line: Line) 
     (path,) = directory.iterdir()
     data = json.loads(path.read_text())
     assert (path.name, data["changes"]) == (f"{line.number}.{os.getpid()}.json", {"cpus": ["0-1", "0"]})
-    irq_record.put_back(line.number)  # nothing: this process is there
+    irq_record.put_back(line.number)  # restores nothing, because this process still runs
     assert line.cpus == "0"
     irq_record.steer(line.number, {0, 1})
     assert line.cpus == "0-1"

@@ -24,7 +24,7 @@ with Edu.open(address) as card:
         assert (large.total, large.free) == (1, 0)
         assert bytes(buffer) == bytes(5 << 20)
         buffer.verify()
-        # Across what would be the border of two smaller ones, out and in again.
+        # A transfer out and in again, across what would be the border of two smaller hugepages.
         border = (2 << 20) - 50
         buffer[border : border + 100] = bytes(range(100))
         for source, destination, to_memory in (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run in a guest by test_iommu.py: DMA memory under an IOMMU that translates, and under one that lets it be."""
+"""Run in a guest by test_iommu.py: DMA memory under an IOMMU that translates, and under one that does not."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ with Edu.open(address) as card:
     print(f"refused: {refusal}")
     assert not card.device.config.command & Command.BUS_MASTER
 
-# What iommu=pt does at boot, for this group alone; with no driver bound.
+# This does for this group alone what iommu=pt does at boot. No driver may be bound.
 Path("/sys/bus/pci/devices", address, "iommu_group/type").write_text("identity")
 with Edu.open(address) as card:
     card.to_device(b"through the IOMMU")
