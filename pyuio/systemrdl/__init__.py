@@ -56,7 +56,7 @@ def load(
         SystemRdlError: the file cannot be read, is no SystemRDL, or has what pyuio cannot access; the message names
             file and line.
     """
-    from pyuio.systemrdl.generated_source import Source
+    from pyuio.systemrdl.python_classes import Source
 
     node = _elaborated(path, top, include)
     source = Source(node, "DescribedMap")
@@ -73,7 +73,7 @@ def python_source(
     path: str | os.PathLike[str], *, top: str | None = None, include: Sequence[str | os.PathLike[str]] = ()
 ) -> str:
     """Return the text of a Python module that declares what `load` returns; arguments and errors are the same."""
-    from pyuio.systemrdl.generated_source import Source
+    from pyuio.systemrdl.python_classes import Source
 
     return Source(_elaborated(path, top, include), "RegisterMap").text
 
