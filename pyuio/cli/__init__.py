@@ -66,9 +66,9 @@ app.command("read", rich_help_panel=DRIVE, epilog=access.WATCH_EPILOG)(access.re
 app.command("write", rich_help_panel=DRIVE, epilog=access.EPILOG)(access.write)
 app.command("dump", rich_help_panel=DRIVE, epilog=access.EPILOG)(dump.dump)
 app.command("irq", rich_help_panel=DRIVE, epilog=irq.EPILOG)(irq.irq)
-app.command(
-    "doctor", rich_help_panel=MEASURE, epilog=EPILOG, short_help="Tell what blocks a driver, or costs latency."
-)(doctor)
+app.command("doctor", rich_help_panel=MEASURE, epilog=EPILOG, short_help="Show what blocks a driver or costs latency.")(
+    doctor
+)
 app.add_typer(later("pyuio.cli.bench"), name="bench", rich_help_panel=MEASURE, help="Measure latency, compare results.")
 app.add_typer(
     later("pyuio.cli.vm"), name="vm", rich_help_panel=MEASURE, help="Run commands in a guest with any PCI device."
@@ -76,7 +76,7 @@ app.add_typer(
 
 
 def main() -> None:
-    """Runs the command line; errors that pyuio raises on purpose become one line and an exit status."""
+    """Run the command line; an error that pyuio raises on purpose becomes one line and an exit status."""
     try:
         try:
             if os.environ.get(completion.VARIABLE) == completion.BASH:
@@ -84,16 +84,16 @@ def main() -> None:
             else:
                 app()
         finally:
-            sys.stdout.flush()  # while a reader that went away can still be told from a failure
+            sys.stdout.flush()  # here a reader that went away raises BrokenPipeError, which is caught below
     except PyuioError as error:
-        # Without the number that Python puts before it; what the kernel answered is in the text.
+        # strerror leaves out the number that Python prints first; the text has the kernel's answer.
         text = error.strerror if isinstance(error, OSError) and error.strerror else error
         print(f"pyuio: {text}", file=sys.stderr)
         sys.exit(getattr(error, "status", 1))
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        # Quietly, as typer and rich do where they notice it; the interpreter must not find it again when it flushes.
+        # End quietly, as typer and rich do. /dev/null keeps the interpreter's last flush from failing again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
 

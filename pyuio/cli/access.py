@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio read`` and ``pyuio write``: registers by place, beside whatever drives the device."""
+"""``pyuio read`` and ``pyuio write``: access to registers by place, also while a driver has the device."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 PLACE_HELP = "bar0+0x24, config+4, or a name as in bar0.status, if an installed driver knows the device's registers."
 Place = Annotated[str, typer.Argument(metavar="PLACE", help=PLACE_HELP)]
-Width = Annotated[int | None, typer.Option(metavar="8|16|32|64", help="Bits of each access; 32 without it.")]
+Width = Annotated[int | None, typer.Option(metavar="8|16|32|64", help="Bits of each access. Default: 32.")]
 
 JSON_FORMAT = 1
-STATUS = "Ends with 0 when it was done, with 1 when the device or the kernel refuses, with 2 for wrong usage"
+STATUS = "Exit status: 0 when it was done, 1 when the device or the kernel refuses, 2 for wrong usage"
 EPILOG = f"{STATUS}."
-WATCH_EPILOG = f"{STATUS}, with 130 when Ctrl-C ended --watch."
+WATCH_EPILOG = f"{STATUS}, 130 when Ctrl-C ended --watch."
 
 
 def inspect(device: str) -> Inspection:
-    """Return what reads and writes the registers of the DEVICE named, whoever has it."""
+    """Return an `Inspection` of DEVICE, which reads and writes its registers whatever driver has it."""
     from pyuio.inspect.inspection import Inspection
     from pyuio.pci.discovery import find
 
@@ -48,7 +48,7 @@ def _warn(text: str) -> None:
 
 
 def warn_of_others(device: Inspection, doing: str) -> None:
-    """Say who else drives the device, and may not expect what is done."""
+    """Warn of the kernel driver and of each process that has the device; `doing` is what they may not expect."""
     if (driver := device.kernel_driver) is not None:
         _warn(f"the kernel driver {driver} has {device.name}, and does not expect {doing}")
     for process in device.processes():
@@ -56,7 +56,11 @@ def warn_of_others(device: Inspection, doing: str) -> None:
 
 
 def doubt(device: Inspection, read: Sequence[tuple[Cell, int]]) -> None:
-    """Say why values may be none; an error if the device is gone."""
+    """Warn if all values read are all ones, with the reason that they may not be the device's.
+
+    Raises:
+        DeviceRemovedError: the device is gone.
+    """
     if read and all(value == cell.ones for cell, value in read) and (reason := device.doubt_of_ones()):
         _warn(f"every bit reads as 1: {reason}")
 
@@ -70,7 +74,7 @@ def _cells(device: Inspection, text: str, width: int | None, count: int) -> list
         if not place.name:
             return cells(device, place, 32 if width is None else width, count)
         if width is not None or count != 1:
-            raise ValueError(f"{text!r} has its own width, and is one register: neither --width nor --count go with it")
+            raise ValueError(f"{text!r} names one register of known width: it takes neither --width nor --count")
         assert place.bar is not None  # only BARs have names
         info = register_map(device.name, device.ids, place.bar, device.class_code).find(place.name)
         return [named_cell(device.bar(place.bar), place.bar, info)]
@@ -80,16 +84,16 @@ def read(
     device: Device,
     place: Place,
     width: Width = None,
-    count: Annotated[int, typer.Option(metavar="N", help="How many registers, one after the other.")] = 1,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on, and print what changes, until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(metavar="SECONDS", help="How often --watch looks.")] = 0.1,
+    count: Annotated[int, typer.Option(metavar="N", help="Number of registers to read, in ascending order.")] = 1,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep reading and print changes, until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(metavar="SECONDS", help="Time between two reads of --watch.")] = 0.1,
     json_wanted: Json = False,
 ) -> None:
     """Read registers, each by one access of its width.
 
-    Reading can have side effects: some registers are cleared by it. DEVICE need not be bound to anything.
+    Reading can have side effects: it clears some registers. DEVICE does not need a driver.
     """
-    if not 0 <= interval < 1e9:  # also what is no number
+    if not 0 <= interval < 1e9:  # refuses NaN as well
         raise typer.BadParameter(f"{interval} is not a number of seconds from 0", param_hint="--interval")
     with inspect(device) as inspection:
         wanted = _cells(inspection, place, width, count)
@@ -113,7 +117,7 @@ def read(
 
 
 def _watch(device: Inspection, wanted: list[Cell], interval: float, json_wanted: bool) -> None:
-    """Print the registers, and then whatever changes, for ever."""
+    """Print the registers, and then each change, for ever."""
     last: list[int | None] = [None] * len(wanted)
     while True:
         for number, cell in enumerate(wanted):
@@ -131,7 +135,7 @@ def _watch(device: Inspection, wanted: list[Cell], interval: float, json_wanted:
 
 
 def _refuse_accident(device: Inspection, cell: Cell) -> None:
-    """Raise ConfigLockedError for configuration space that the kernel set up."""
+    """Raise ConfigLockedError if the cell lies in the part of configuration space that the kernel set up."""
     if reason := device.config.guarded(cell.place.offset, cell.width // 8):
         raise ConfigLockedError(f"{reason}; insist with --force")
 
@@ -140,17 +144,18 @@ def write(
     device: Device,
     place: Place,
     value: Annotated[
-        str, typer.Argument(metavar="VALUE", help="A number, in decimal or as in 0x80, or the name of a field's value.")
+        str, typer.Argument(metavar="VALUE", help="A number, decimal or hexadecimal (0x80), or a field value's name.")
     ],
     width: Width = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Write even what a kernel driver, or the kernel, has.")
+        bool, typer.Option("--force", help="Write even to what a kernel driver holds or the kernel set up.")
     ] = False,
 ) -> None:
     """Write a register, by one access of its width.
 
-    Nothing is read, unless PLACE is a field by name: the rest of its register is then written as it was. Refused where
-    a kernel driver has DEVICE, which need not be bound to anything, and for configuration space that the kernel set up.
+    The command reads nothing, unless PLACE names a field: then it reads the register and keeps its other bits. DEVICE
+    does not need a driver. Without --force, the command refuses a write if a kernel driver has DEVICE, and a write to
+    the part of the configuration space that the kernel set up.
     """
     with inspect(device) as inspection:
         (cell,) = _cells(inspection, place, width, 1)
@@ -161,8 +166,8 @@ def write(
         driver = inspection.kernel_driver
         if driver is not None and not force:
             reason = (
-                f"{inspection.name} is held by the kernel driver {driver}, which a write can confuse, up to a machine "
-                f"that stops; take it from there (pyuio bind {inspection.name}), or insist with --force"
+                f"{inspection.name} is held by the kernel driver {driver}, and a write can confuse the driver or even "
+                f"stop the machine; first take the device (pyuio bind {inspection.name}), or insist with --force"
             )
             raise DeviceBusyError(errno.EBUSY, reason)
         if cell.place.bar is None and not force:

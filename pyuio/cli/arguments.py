@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The arguments and options that several commands take."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pyuio.errors import PyuioError
 
 
 def complete_device(incomplete: str) -> list[tuple[str, str]]:
-    """Return what a shell may complete a DEVICE to: names that mean one device, each with what it is."""
-    from pyuio.pci.discovery import devices  # it takes longer than all else that a command line needs
+    """Return the completions of a DEVICE: each name that stands for one device only, with a description of it."""
+    from pyuio.pci.discovery import devices  # this import takes longer than all others of the command line
 
     present = devices()
     found = []
@@ -35,16 +35,17 @@ def complete_device(incomplete: str) -> list[tuple[str, str]]:
 FORMS = "A PCI address (0000:00:04.0), an id pair (1234:11e8) or a node (uio0)."
 
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help=FORMS, autocompletion=complete_device)]
-"""The device a command is about; `pyuio.open` and `pyuio.pci.discovery.find` take it as it is."""
+"""The device of a command, in the form that `pyuio.open` and `pyuio.pci.discovery.find` take."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @contextlib.contextmanager
 def usage() -> Iterator[None]:
-    """Makes wrong usage, one line and status 2, of a ValueError that is no trouble of a file or a device.
+    """Report a ValueError as wrong usage: one line and exit status 2; but pass on a `PyuioError`.
 
-    Only around what reads the command line: a DEVICE that is not there is a `PyuioError`, which ends with status 1.
+    Use it only around code that reads the command line. A DEVICE that does not exist raises a `PyuioError`, whose exit
+    status is 1.
     """
     try:
         yield

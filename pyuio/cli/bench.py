@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio bench``: measure latency, and compare what was measured."""
+"""``pyuio bench``: measure latency, and compare results."""
 
 from __future__ import annotations
 
@@ -30,27 +30,25 @@ app = typer.Typer(help="Measure latency, and compare results.", no_args_is_help=
 
 ALL_LOADS = ",".join(load.LOADS)
 INTERVAL = 1000.0  # us
-DURATION = 30.0  # seconds, where neither that nor a count is asked for
+DURATION = 30.0  # seconds, if neither a duration nor a count is given
 
-Duration = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help=f"Time spent measuring. Default: {DURATION:g}.")
-]
+Duration = Annotated[float | None, typer.Option(metavar="SECONDS", help=f"How long to measure. Default: {DURATION:g}.")]
 Count = Annotated[
     int | None, typer.Option(metavar="N", help="Samples of each way under each load, instead of --duration.")
 ]
 Interval = Annotated[
-    float, typer.Option(metavar="MICROSECONDS", help="From one event to the next; of interrupts on average.")
+    float, typer.Option(metavar="MICROSECONDS", help="Time between two events; for interrupts, the average.")
 ]
 Out = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where results are written, as they come: JSON, .hlog, .hgrm, PNG.")
+    Path | None, typer.Option(metavar="DIR", help="Write results here while measuring: JSON, .hlog, .hgrm, PNG.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results that are in DIR.")]
-Picture = Annotated[bool, typer.Option(help="Draw the distributions; an emulated processor takes a minute for it.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that DIR has already.")]
+Picture = Annotated[bool, typer.Option(help="Draw the distributions; takes a minute on an emulated processor.")]
 Loads = Annotated[
-    str, typer.Option(metavar="LIST", help="Of idle, python (a busy Python thread), cpu (all CPUs busy).")
+    str, typer.Option(metavar="LIST", help="From idle, python (a busy Python thread), cpu (all CPUs busy).")
 ]
 Priority = Annotated[
-    int, typer.Option(metavar="N", help="SCHED_FIFO's, 1 to 99; 0: ordinary scheduling, which needs no privilege.")
+    int, typer.Option(metavar="N", help="SCHED_FIFO priority, 1 to 99; 0: ordinary scheduling, needs no privilege.")
 ]
 
 
@@ -69,16 +67,16 @@ def measure_timer(
     picture: Picture = True,
     as_json: Json = False,
 ) -> None:
-    """Measure how late a thread wakes up from a timer, as cyclictest does; needs no device.
+    """Measure how late a thread wakes up from a timer, as cyclictest does. No device is needed.
 
-    Three ways in turn: a loop in C, a call from Python that takes the time in C, and a loop in Python.
+    Three ways take turns: a loop in C, a call from Python that takes the time in C, and a loop in Python.
     """
     with usage():
         cpus = list(dict.fromkeys(cpu or [timer.default_cpu()]))
         how_much, under = _planned(tuple(timer.WAYS), duration, count, interval, loads, priority, cpus)
     options = timer.Options(how_much, under, cpus, priority)
     with contextlib.ExitStack() as stack:
-        # Before anything is measured: what cannot be written is found out now.
+        # Open the output first: if it cannot be written, nothing is measured in vain.
         output = stack.enter_context(Output(out, "timer", overwrite=overwrite)) if out else None
         with stoppable(), Bar(how_much.rounds * len(timer.WAYS) * len(under)) as bar:
             run = timer.Measurement(options, output, bar).measure()
@@ -89,12 +87,12 @@ Device = Annotated[
     str | None,
     typer.Argument(
         metavar="[DEVICE]",
-        help="As for pyuio.open, with an installed driver. Default: the only edu card.",
+        help="A device as for pyuio.open, with an installed driver. Default: the only edu card.",
         autocompletion=complete_device,
     ),
 ]
-Cpu = Annotated[int | None, typer.Option(metavar="N", help="Where the interrupt is handled. Default: the last one.")]
-RaisingCpu = Annotated[int | None, typer.Option(metavar="N", help="Where it is raised. Default: another one.")]
+Cpu = Annotated[int | None, typer.Option(metavar="N", help="CPU that handles the interrupt. Default: the last one.")]
+RaisingCpu = Annotated[int | None, typer.Option(metavar="N", help="CPU that raises it. Default: another one.")]
 
 
 @app.command("latency")
@@ -112,10 +110,10 @@ def measure_latency(
     picture: Picture = True,
     as_json: Json = False,
 ) -> None:
-    """Measure how long a card's interrupt takes to its handler.
+    """Measure the time from a card's interrupt to its handler.
 
-    On QEMU's edu card in three ways in turn: a read loop in C, a read loop in Python, a native service. On
-    any other card whose driver can trigger its interrupt in the latter two.
+    On QEMU's edu card, three ways take turns: a read loop in C, a read loop in Python, a native service. On any other
+    card, whose driver must be able to trigger its interrupt, the last two take turns.
     """
     with usage():
         reading, raising = interrupts.choose_cpus(cpu, raising_cpu)
@@ -140,7 +138,7 @@ def measure_latency(
 @app.command("rate")
 def measure_rate(
     device: Device = None,
-    count: Annotated[int, typer.Option(metavar="N", min=1, help="Interrupts of each way, or a few more.")] = 20000,
+    count: Annotated[int, typer.Option(metavar="N", min=1, help="Interrupts for each way, or a few more.")] = 20000,
     cpu: Cpu = None,
     priority: Priority = timer.DEFAULT_PRIORITY,
     out: Out = None,
@@ -148,9 +146,9 @@ def measure_rate(
     picture: Picture = True,
     as_json: Json = False,
 ) -> None:
-    """Measure how many interrupts a second are raised, read and acknowledged in one thread.
+    """Measure how many interrupts a second one thread can raise, read and acknowledge.
 
-    The same ways as in `latency`; a sample is the time from one interrupt to the next.
+    The ways are those of `latency`; a sample is the time from one interrupt to the next.
     """
     with usage():
         timer.check(timer.INTERVALS[0], [] if cpu is None else [cpu], priority)
@@ -168,7 +166,7 @@ def measure_rate(
 
 
 def _chosen(device: str | None) -> tuple[FoundDevice | None, type[Driver]]:
-    """Return the card that is meant, None for the only one that its driver serves, and that driver."""
+    """Return the card and its driver; without a DEVICE, None (the only card that the driver serves) and `Edu`."""
     if device is None:
         return None, Edu
     found = find(device)
@@ -179,7 +177,7 @@ def _chosen(device: str | None) -> tuple[FoundDevice | None, type[Driver]]:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def registers(context: typer.Context) -> None:
-    """Measure what a register access costs: ``benchmarks/registers.py``, which takes --rounds, --json and --check."""
+    """Measure the cost of a register access: ``benchmarks/registers.py``, which takes --rounds, --json and --check."""
     try:
         from pyuio_benchmarks import registers as benchmark
     except ImportError as error:
@@ -193,7 +191,7 @@ def compare(
     results: Annotated[list[Path], typer.Argument(metavar="A.json B.json...", help="Result files, of one kind.")],
     as_json: Json = False,
 ) -> None:
-    """Put results side by side: figures, ratios to the first, and what is different about the boxes."""
+    """Compare results side by side: figures, ratios to the first, and how the machines differ."""
     with usage():
         if len(results) < 2:
             raise ValueError("comparing needs two results or more")
@@ -206,7 +204,7 @@ def compare(
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Makes Ctrl-C of SIGTERM and SIGHUP, too; and of SIGINT where a shell started this in the background."""
+    """Have SIGTERM, SIGHUP and SIGINT raise KeyboardInterrupt; SIGINT too, which shells ignore in the background."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
@@ -217,14 +215,14 @@ def stoppable() -> Iterator[None]:
 
 
 def finish(run: Run, output: Output | None, *, picture: bool, as_json: bool) -> None:
-    """Save, show and judge a run: the exit status is 1 when it is void, 130 when Ctrl-C ended it."""
+    """Save and show a run, and end the program with 1 if the run is void, with 130 if Ctrl-C ended it."""
     if output:
         output.save(run)
     if as_json:
         print_json(run.as_dict())
     else:
         table.show(run, console())
-    sys.stdout.flush()  # what follows may take its time
+    sys.stdout.flush()  # drawing the picture may take long
     if output:
         files = output.finish(run, picture=picture)
         distributions = sum(path.suffix == ".hgrm" for path in files)
@@ -248,7 +246,7 @@ def _planned(
     priority: int,
     cpus: Sequence[int] = (),
 ) -> tuple[plan.Plan, list[type[load.Load]]]:
-    """Return how much is measured, and under which loads. ValueError: what was asked for is out of range."""
+    """Return how much to measure, and under which loads. ValueError: an option is out of range."""
     if not 0 < interval < 1e9:
         raise ValueError(f"--interval must be above 0 us, not {interval:g}")
     nanoseconds = round(interval * 1000)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from pyuio.pci.discovery import FoundDevice
 
 BIND_EPILOG = (
-    "Ends with 0 when DRIVER has the device, also when it had it before; with 1 when the device is in use or the "
-    "kernel refuses; with 2 for wrong usage."
+    "Exit status: 0 when DRIVER has the device, even if it had it before; 1 when the device is in use or the kernel "
+    "refuses; 2 for wrong usage."
 )
 UNBIND_EPILOG = (
-    "Ends with 0 when the device has the driver it had, also when there was nothing to undo; with 1 when the kernel "
-    "refuses, or a process has the device open; with 2 for wrong usage."
+    "Exit status: 0 when the device has its former driver, even if there was nothing to undo; 1 when the kernel "
+    "refuses, or a process has the device open; 2 for wrong usage."
 )
 
 
@@ -36,13 +36,13 @@ def pci_function(device: str) -> FoundDevice:
     with usage():
         found = find(device)
     if found.address is None:
-        reason = f"{found.name} is not a PCI function; what has no address on the bus cannot be bound or unbound here"
+        reason = f"{found.name} is not a PCI function; only a device with a PCI address can be bound or unbound here"
         raise BindingError(errno.EOPNOTSUPP, reason)
     return found
 
 
 def warn_of_uses(address: str, reasons: list[str]) -> None:
-    """Say on standard error that a device is taken although the machine uses it."""
+    """Warn on standard error that pyuio takes a device although the machine uses it; `reasons` say how."""
     listing = "".join(f"\n  {reason}" for reason in reasons)
     print(f"pyuio: warning: {address} is in use, and taken all the same:{listing}", file=sys.stderr)
 
@@ -62,15 +62,15 @@ def refuse_opened(address: str, *, force: bool = False) -> None:
 def bind(
     device: Device,
     driver: Annotated[
-        str, typer.Option(metavar="DRIVER", help="The kernel driver; its module is loaded if need be.")
+        str, typer.Option(metavar="DRIVER", help="The kernel driver; its module is loaded if necessary.")
     ] = "uio_pci_generic",
     force: Annotated[bool, typer.Option("--force", help="Take the device even if the machine is using it.")] = False,
 ) -> None:
     """Bind DEVICE to a kernel driver that user space can use.
 
-    The driver that had it is remembered until the next boot, and unbind gives it back. Refused, with the reason: the
-    controller of a mounted disk or of swap, an interface that carries a route, a bridge, the console, and what a
-    process has open.
+    pyuio remembers its former driver until the next boot; unbind gives the device back to it. The command refuses, and
+    says why: the controller of a mounted disk or of swap, an interface that carries a route, a bridge, the console, and
+    a device that a process has open.
     """
     from pyuio.claim import binding_record
     from pyuio.claim.claim import claim, refuse_used
@@ -93,10 +93,10 @@ def unbind(
     device: Device,
     force: Annotated[bool, typer.Option("--force", help="Take it from the processes that have it open.")] = False,
 ) -> None:
-    """Give DEVICE back to the kernel driver that it had.
+    """Give DEVICE back to its former kernel driver.
 
-    That is the one before bind, or before a driver in Python that was killed. One that had none is left without. What
-    another program bound is released, as what it had is not known.
+    That is the driver it had before bind, or before a Python driver that was killed. A device that had no driver is
+    left without one. If another program bound it, the former driver is not known, and the device is only released.
     """
     from pyuio.claim import binding
 

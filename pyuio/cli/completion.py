@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Completion by bash, which takes a colon for the end of a word.
+"""Completion by bash, which splits words at colons.
 
-``0000:00:04.0`` arrives as five words, of which the last is to be completed, and only that part is replaced. For typer
-the pieces are put together again; what it answers loses the part that the shell keeps. zsh and fish need nothing of
-this.
+bash splits ``0000:00:04.0`` into five words, completes the last one and replaces only that. This module joins the
+pieces for typer, and removes from typer's answer the part that the shell keeps. zsh and fish do not need it.
 """
 
 from __future__ import annotations
@@ -14,18 +13,19 @@ import os
 from collections.abc import Callable, MutableMapping
 
 BASH = "complete_bash"
-VARIABLE = "_PYUIO_COMPLETE"  # what typer's script sets, to the shell
+VARIABLE = "_PYUIO_COMPLETE"  # typer's script sets it to the shell's name
 
 
 def joined(words: list[str], position: int) -> tuple[list[str], int, str]:
-    """Return a command line with what bash took apart at colons put together again.
+    """Return a command line with the words joined again that bash split at colons.
 
     Args:
         words: bash's COMP_WORDS.
         position: bash's COMP_CWORD, the index of the word that the cursor is in.
 
     Returns:
-        The words, the index of the word with the cursor, and what the shell keeps of that: all up to its last colon.
+        The words, the index of the word with the cursor, and the part of that word that the shell keeps: all up to and
+        with its last colon.
     """
     whole: list[str] = []
     cursor = 0
@@ -47,9 +47,9 @@ def joined(words: list[str], position: int) -> tuple[list[str], int, str]:
 
 
 def run(app: Callable[[], object], environment: MutableMapping[str, str] = os.environ) -> None:
-    """Run the command line, which is to complete for bash, with its words mended and its answer cut.
+    """Run typer's completion for bash with the words joined, and print its answers without the part the shell keeps.
 
-    The process ends in `app`, by `SystemExit`.
+    `app` ends the process by `SystemExit`.
     """
     words, cursor, kept = joined(environment.get("COMP_WORDS", "").split("\n"), int(environment.get("COMP_CWORD", "0")))
     environment["COMP_WORDS"], environment["COMP_CWORD"] = "\n".join(words), str(cursor)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What `list` and `info` say of a device, in the form that docs/command-line.md describes for ``--json``.
+"""The data that `list` and `info` show of a device, in the form that docs/command-line.md describes for ``--json``.
 
-Numbers are numbers, ids are text, and what there is not is null.
+Numbers are numbers, ids are text, and null stands for what does not exist.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _CONFIGURATION_LENGTHS = (64, 256, 4096)
 
 
 def configuration(directory: Path) -> ConfigImage | PermissionDeniedError:
-    """Return what this user may see of a function's configuration space, read once, or why nothing.
+    """Read the part of a function's configuration space that this user may see; return the error if that is none.
 
     Raises:
-        DeviceRemovedError: there is no such function any more.
+        DeviceRemovedError: the function is gone.
     """
     try:
         with closing(ConfigSpace(directory)) as config:
@@ -53,11 +53,11 @@ def _text(path: Path) -> str | None:
 
 
 def summary(found: FoundDevice, config: ConfigImage | PermissionDeniedError | None = None) -> dict[str, Any]:
-    """Return what `list` says of a device.
+    """Return the data that `list` shows of a device.
 
     Args:
         found: the device.
-        config: its configuration space, where the caller has read it; otherwise it is read.
+        config: its configuration space, if the caller has read it already; None to read it here.
 
     Raises:
         DeviceRemovedError: it is gone.
@@ -90,7 +90,7 @@ def summary(found: FoundDevice, config: ConfigImage | PermissionDeniedError | No
 
 
 def description(found: FoundDevice) -> dict[str, Any]:
-    """Return what `info` says of a device. DeviceRemovedError: it is gone."""
+    """Return the data that `info` shows of a device. DeviceRemovedError: it is gone."""
     try:
         return _description(found)
     except FileNotFoundError as error:
@@ -131,9 +131,9 @@ def _description(found: FoundDevice) -> dict[str, Any]:
 
 
 def _power_state(directory: Path, capabilities: list[dict[str, Any]]) -> str | None:
-    """Return "D0" to "D3cold"; None where neither the kernel nor the function tells."""
+    """Return "D0" to "D3cold"; None if neither the kernel nor the function tells the power state."""
     state = _text(directory / "power_state")
-    if state not in (None, "unknown"):  # that is what the kernel says until a driver has enabled the function
+    if state not in (None, "unknown"):  # the kernel says "unknown" until a driver has enabled the function
         return state
     states = (capability["details"].get("state") for capability in capabilities)
     return next((str(state) for state in states if state), None)
@@ -144,7 +144,7 @@ def _driver_missing(error: DriverLoadError) -> str:
 
 
 def _missing(found: FoundDevice, config: ConfigImage | PermissionDeniedError) -> list[str]:
-    """Return what could not be read, and why."""
+    """Return the parts that could not be read, each with the reason."""
     if isinstance(config, PermissionDeniedError):
         return [f"the configuration space: {config.strerror}"]
     size = (found.directory / "config").stat().st_size

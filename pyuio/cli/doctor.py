@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio doctor``: what stands between this box and low latency, or a working driver."""
+"""``pyuio doctor``: find what keeps this machine from running a driver or costs latency."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pyuio.pci.discovery import find
 
 JSON_FORMAT = 1
 EPILOG = (
-    "Ends with 0 when nothing blocks a driver, however much there is to advise; with 1 when something does; with 2 for "
-    "wrong usage, and for a DEVICE that is not there."
+    "Exit status: 0 when nothing blocks a driver, whatever the advice; 1 when something does; 2 for wrong usage or a "
+    "DEVICE that does not exist."
 )
 STYLES = {"good": "dim", "advice": "yellow", "blocks": "bold red", "unknown": "magenta"}
 TO_DO = (
@@ -32,7 +32,7 @@ TO_DO = (
 
 
 def as_json(findings: list[Finding], device: str | None) -> dict[str, Any]:
-    """Return the findings in the form that ``docs/doctor.md`` describes; `device` is the name of the one examined."""
+    """Return the findings in the form that ``docs/doctor.md`` describes; `device` is the examined device's name."""
     blocked = something_blocks(findings)
     return {
         "format": JSON_FORMAT,
@@ -72,9 +72,9 @@ def overview(findings: list[Finding], title: str) -> Table:
 
 
 def show(findings: list[Finding], title: str, console: Console) -> None:
-    """Print the table, and below it the reason and the remedy of whatever is not good.
+    """Print the table, and below it the reason and the remedy of each finding that is not good.
 
-    Those are not wrapped by us, so that a command can be copied in one piece.
+    Reasons and remedies are not wrapped, so that a command can be copied in one piece.
     """
     console.print(overview(findings, title))
     for state, heading in TO_DO:
@@ -97,9 +97,9 @@ def doctor(
     ] = None,
     json_wanted: Json = False,
 ) -> None:
-    """Tell what stands between this box and low latency, or a working driver, with reasons and remedies.
+    """Show what keeps this machine from running a driver or costs latency, with reasons and remedies.
 
-    Nothing is changed. As root it can tell most.
+    The command changes nothing. Root sees the most.
     """
     try:
         found = None if device is None else find(device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio dump``: a BAR or the configuration space, as numbers or by the names of the registers."""
+"""``pyuio dump``: print a BAR or the configuration space, as numbers or by register name."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def dump(
     device: Device,
     space: Annotated[str, typer.Argument(metavar="[bar0|config]", help="What to print.")] = "config",
     width: Annotated[
-        int | None, typer.Option(metavar="8|16|32|64", help="Bits of each access; 32 without it, 8 for config.")
+        int | None, typer.Option(metavar="8|16|32|64", help="Bits of each access. Default: 32; for config: 8.")
     ] = None,
     offset: Annotated[str, typer.Option(metavar="OFFSET", help="Where to begin, in bytes.")] = "0",
     length: Annotated[
-        str | None, typer.Option(metavar="LENGTH", help="How many bytes; at most 256 of a BAR without it.")
+        str | None, typer.Option(metavar="LENGTH", help="How many bytes. Default: all of config, up to 256 of a BAR.")
     ] = None,
     names: Annotated[
         bool, typer.Option("--names", help="Print registers by name, as an installed driver knows them.")
     ] = False,
     every: Annotated[
-        bool, typer.Option("--all", help="With --names: also those that are changed by being read.")
+        bool, typer.Option("--all", help="With --names: also read registers that a read changes.")
     ] = False,
     json_wanted: Json = False,
 ) -> None:
     """Print a BAR or the configuration space.
 
-    It is read by accesses of exactly the width given, or, with --names, of each register's own. Reading a BAR can have
-    side effects: some registers are cleared by it. A * stands for lines as the one above it.
+    Each access has exactly the width given or, with --names, the register's own width. Reading a BAR can have side
+    effects: it clears some registers. A * stands for lines that equal the one above.
     """
     from pyuio.inspect.cells import cells, checked_width
     from pyuio.inspect.location import Location, parse_location, parse_number
@@ -88,7 +88,7 @@ def dump(
 
 
 def _dump_names(device: Inspection, bar: int, every: bool, json_wanted: bool) -> None:
-    """Print the registers of a BAR by name: those that can be read, by default without an effect."""
+    """Print the registers of a BAR by name; read those that can be read, and that a read changes only if `every`."""
     from pyuio.inspect.cells import named_cell, register_map
 
     warn_of_others(device, "reads, which can have side effects")
@@ -115,19 +115,19 @@ def _dump_names(device: Inspection, bar: int, every: bool, json_wanted: bool) ->
 
 
 def hexdump(values: Sequence[int], bits: int, start: int) -> list[str]:
-    """Return the lines of a dump: 16 bytes on each, as numbers of `bits` bits, and bytes as characters, too.
+    """Return the lines of a dump: 16 bytes on each, as numbers of `bits` bits; 8-bit numbers as characters, too.
 
     Args:
-        values: from offset `start` on.
-        bits: of each.
-        start: offset of the first, in bytes.
+        values: the numbers from offset `start` on.
+        bits: the width of each number.
+        start: the offset of the first one, in bytes.
     """
     across = 128 // bits
     lines: list[str] = []
     row_before: Sequence[int] | None = None
     for number in range(0, len(values), across):
         row = values[number : number + across]
-        if row == row_before and number + across < len(values):  # the last one shows where it ends
+        if row == row_before and number + across < len(values):  # always print the last row: it shows the end
             if lines[-1] != "*":
                 lines.append("*")
             continue

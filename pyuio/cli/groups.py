@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Groups of commands whose module is imported when one of them is called for.
+"""Groups of commands whose module is imported at the first use.
 
-Measuring and guests need much that no other command does, and ``pyuio --help`` and the shell's completion must be
-quick.
+The commands for measuring and for guests import much that no other command needs, and ``pyuio --help`` and the shell's
+completion must be quick.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from typer.main import get_group
 SHORT_HELP = {
     "install_completion": "Set up completion for this shell.",
 }
-HIDDEN = ("show_completion",)  # docs/command-line.md has it
+HIDDEN = ("show_completion",)  # docs/command-line.md describes it
 
 
 def unwrapped(command: Any) -> Any:
-    """Return a command, or None, with each paragraph of its help in one line: typer keeps the source's own lines."""
+    """Join the lines of each paragraph of a command's help, which typer keeps as in the source; return the command."""
     if command is not None and command.help:
         command.help = "\n\n".join(" ".join(part.splitlines()) for part in command.help.split("\n\n"))
     return command
 
 
 class Commands(TyperGroup):
-    """The commands of ``pyuio``, whose help has a line for each option, so that all of it fits a screen."""
+    """The commands of ``pyuio``. Their help has one line for each option, so that it fits one screen."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the commands in the order in which they were added, as newer typers do by themselves."""
+        """Return the commands in the order in which they were added, as newer versions of typer do."""
         return list(self.commands)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -39,7 +39,7 @@ class Commands(TyperGroup):
         return unwrapped(super().get_command(ctx, cmd_name))
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the parameters, those of typer with a short text."""
+        """Return the parameters; typer's own get a shorter help, or are hidden."""
         parameters: list[Any] = list(super().get_params(ctx))
         for parameter in parameters:
             if parameter.name in SHORT_HELP:
@@ -50,7 +50,7 @@ class Commands(TyperGroup):
 
 
 def later(module: str) -> typer.Typer:
-    """Return a group that has the commands of the `app` in `module`, which is imported at the first use."""
+    """Return a group with the commands of the `app` in `module`; the first use imports the module."""
 
     class Later(TyperGroup):
         def _commands(self) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio info``: all about one device."""
+"""``pyuio info``: show everything about one device."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from pyuio.cli.listing import JSON_FORMAT, in_words
 from pyuio.cli.output import columns, console, print_json
 
 EPILOG = (
-    "Ends with 0 also when this user may not see all; what is missing is said. With 1 when there is no such device."
+    "Exit status: 0, even if this user may not see everything (the output says what is missing); 1 when there is no "
+    "such device."
 )
 
 
 def info(device: Device, as_json: Json = False) -> None:
     """Show everything about one device.
 
-    Its identity, link, configuration space, BARs, and UIO maps. Nothing is changed.
+    That is its identity, link, configuration space, BARs, and UIO maps. The command changes nothing.
     Without privilege the kernel shows only the first 64 bytes of the configuration space.
     """
     from pyuio.cli.description import description

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio irq``: print a device's interrupts as they come."""
+"""``pyuio irq``: print a device's interrupts as they arrive."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
     from pyuio.pci.discovery import FoundDevice
 
 EPILOG = (
-    "Ends with 0 after --count interrupts, with 1 when they did not come within --timeout, or the device or the kernel "
-    "refuses; with 2 for wrong usage, with 130 when Ctrl-C ended it. The interrupt is masked afterwards."
+    "Exit status: 0 after --count interrupts; 1 when none came within --timeout, or the device or the kernel refuses; "
+    "2 for wrong usage; 130 when Ctrl-C ended it. The interrupt is masked afterwards."
 )
-_LOOK = 0.001  # seconds between looks at an interrupt that nobody has acknowledged
-_IN_VAIN = 10  # acknowledgements in a row after which the line is raised all the same: more are no new interrupts
+_LOOK = 0.001  # seconds between two looks at an interrupt that nobody has acknowledged
+_IN_VAIN = 10  # if the line is still raised after so many acknowledgements in a row, these are no new interrupts
 
 
 def irq(
     device: Device,
     count: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="End after so many interrupts; without it, at Ctrl-C.")
+        int | None, typer.Option(metavar="N", min=1, help="End after N interrupts. Default: at Ctrl-C.")
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Give up, with status 1, after this long without an interrupt."),
+        typer.Option(metavar="SECONDS", help="Give up, with status 1, after SECONDS without an interrupt."),
     ] = None,
     acknowledge: Annotated[
-        str | None, typer.Option(metavar="PLACE=VALUE", help="Acknowledge each by a 32-bit write: bar0+0x64=0xff.")
+        str | None, typer.Option(metavar="PLACE=VALUE", help="Acknowledge by a 32-bit write: bar0+0x64=0xff.")
     ] = None,
     use_driver: Annotated[
         bool, typer.Option("--driver/--no-driver", help="Have an installed driver set the device up and acknowledge.")
     ] = True,
-    json_wanted: Annotated[bool, typer.Option("--json", help="Print JSON, a line for each.")] = False,
+    json_wanted: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each.")] = False,
 ) -> None:
-    """Print interrupts as they come.
+    """Print interrupts as they arrive.
 
-    A line has how many came so far, how many of them at once, and seconds since the last. DEVICE must be bound to a UIO
-    driver. A device raises its line until it is told that its interrupt was seen: by its installed driver (pyuio
-    probe), by --acknowledge, or by you with pyuio write; only then the next is waited for.
+    Each line shows the interrupts so far, those since the last line, and the seconds since then. DEVICE must be bound
+    to a UIO driver. A device raises its line until somebody acknowledges its interrupt: its installed driver (pyuio
+    probe), --acknowledge, or you with pyuio write. Only then the command waits for the next.
     """
     from pyuio.device import Device as Opened
     from pyuio.pci.discovery import find
@@ -60,7 +60,7 @@ def irq(
         found = find(device)
     _require_uio(found)
     with Opened(found) as opened:
-        opened.interrupt.pending  # noqa: B018 - whether it has one, before anything is done
+        opened.interrupt.pending  # noqa: B018 - raises at once if the device has no interrupt
         tell = _acknowledger(opened, acknowledge, use_driver)
         total, last, in_vain = 0, None, 0
         if not json_wanted:
@@ -77,7 +77,7 @@ def irq(
             last = now
             if tell is not None:
                 tell()
-            # Raised again already, it interrupts once it is waited for.
+            # A line that is raised again already interrupts as soon as the loop waits for it.
             in_vain = in_vain + 1 if _still_raises(opened) else 0
             if (count is None or total < count) and in_vain >= (1 if tell is None else _IN_VAIN):
                 _wait_until_acknowledged(opened, tell, timeout)
@@ -87,7 +87,7 @@ def irq(
 def _require_uio(found: FoundDevice) -> None:
     if found.uio is None:
         holder = f"the kernel driver {found.driver} has it" if found.driver else "no driver has it"
-        reason = f"{found.name} has no UIO driver, which counts interrupts ({holder}); first: pyuio bind {found.name}"
+        reason = f"{found.name} has no UIO driver to count its interrupts ({holder}); first: pyuio bind {found.name}"
         raise DriverNotBoundError(errno.ENODEV, reason)
 
 
@@ -100,7 +100,7 @@ def _show(total: int, count: int, since: float | None, json_wanted: bool) -> Non
 
 
 def _acknowledger(device: OpenDevice, place_and_value: str | None, use_driver: bool) -> Callable[[], object] | None:
-    """Return what tells the device that its interrupt was seen; None where nobody knows how."""
+    """Return the function that acknowledges an interrupt to the device; None if neither option nor driver has one."""
     from pyuio.errors import DriverNotFoundError
     from pyuio.inspect.location import parse_location, parse_number
     from pyuio.installed_drivers import driver_for
@@ -127,7 +127,7 @@ def _acknowledger(device: OpenDevice, place_and_value: str | None, use_driver: b
 
 
 def _still_raises(device: OpenDevice) -> bool:
-    """Return whether the device raises its line: Interrupt Status, bit 3 of the status register, says so.
+    """Return whether the device raises its line: the bit Interrupt Status, bit 3 of the status register.
 
     Source: PCI Local Bus Specification 3.0, section 6.2.3.
     """
@@ -137,15 +137,15 @@ def _still_raises(device: OpenDevice) -> bool:
 
 
 def _wait_until_acknowledged(device: OpenDevice, tell: Callable[[], object] | None, timeout: float | None) -> None:
-    """Wait until the device does not raise its line any more: unmasked before, it would interrupt without end.
+    """Wait until the device stops raising its line: if it were unmasked before, it would interrupt without end.
 
     Args:
-        device: what raises it.
-        tell: what was to acknowledge it, and is tried again; None where the user is to.
+        device: the device that raises it.
+        tell: the function that acknowledges, which is called again; None if the user is to acknowledge.
         timeout: seconds, None for ever.
     """
     told = "nothing told it that it was seen" if tell is None else f"acknowledged {_IN_VAIN} times, in vain"
-    advice = "tell it with pyuio write, or with --acknowledge; waiting for that"
+    advice = "acknowledge it with pyuio write, or start with --acknowledge; waiting for that"
     print(f"pyuio: {device.name} still raises its interrupt: {told}; {advice}", file=sys.stderr)
     deadline = None if timeout is None else time.monotonic() + timeout
     while _still_raises(device):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio list``: which devices there are."""
+"""``pyuio list``: list the devices of this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HEADINGS = ("address", "ids", "driver", "node", "interrupt", "group", "device")
 JSON_FORMAT = 1
 
-# Parts of the machine, which nobody drives from a program of his own, by the first digits of their class code
+# Parts of the machine, which nobody drives from a program in user space, by the first digits of their class code
 # (PCI Code and ID Assignment Specification 1.11, section 1).
 MACHINE = {
     "05": "memory controllers",
@@ -30,17 +30,17 @@ MACHINE = {
     "0c05": "SMBus controllers",
     "1101": "performance counters",
 }
-# Such as have been programmed into an FPGA, or are cards, all the same: other memory controllers, SD hosts.
+# Exceptions, which may be a card or programmed into an FPGA: other memory controllers, SD hosts.
 CARDS = ("0580", "0805")
 
 EPILOG = (
-    "What has a UIO node is shown always. Without --all, what belongs to the machine is left out: bridges, memory "
-    "controllers, timers, IOMMUs and such. Ends with 0, also when there is nothing to show."
+    "A device with a UIO node is always shown. Without --all, parts of the machine are left out: bridges, memory "
+    "controllers, timers, IOMMUs and the like. Exit status: 0, even if there is nothing to show."
 )
 
 
 def part_of_the_machine(device: FoundDevice) -> str | None:
-    """Return what kind of part of the machine a device is, as in "bridges"; None for what somebody might drive."""
+    """Return the kind of a device that is part of the machine, as in "bridges"; None for one that may be driven."""
     if device.class_code is None or device.uio is not None:
         return None
     digits = f"{device.class_code:06x}"
@@ -50,7 +50,7 @@ def part_of_the_machine(device: FoundDevice) -> str | None:
 
 
 def in_words(summary: dict[str, Any]) -> str:
-    """Return class and names of a device in one line, in the manner of lspci."""
+    """Return class and names of a device in one line, as lspci does."""
     if summary["class_code"] is None:
         return "platform device"
     kind = f"{summary['class'] or 'class'} [{summary['class_code']:06x}]"
@@ -78,7 +78,7 @@ def list_devices(
             continue
         try:
             shown.append(summary(device))
-        except DeviceRemovedError:  # a moment ago
+        except DeviceRemovedError:  # since it was listed
             continue
     if as_json:
         print_json({"format": JSON_FORMAT, "left_out": left_out.total(), "devices": shown})
@@ -93,7 +93,7 @@ def list_devices(
 
 
 def show(summaries: list[dict[str, Any]], output: Console) -> None:
-    """Print a line for each device; where the terminal is too narrow for that, what it is goes to a second line."""
+    """Print one line for each device; on a narrow terminal, class and names go to a second line."""
     if not summaries:
         return
     rows: list[tuple[str, ...]] = [HEADINGS]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How the commands print: tables for people, the same data as JSON for programs."""
+"""The output of the commands: tables for people, the same data as JSON for programs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _UNLIMITED = 100_000  # columns
 
 
 def console() -> Console:
-    """Return a console on standard output, which colours nothing by guessing.
+    """Return a console on standard output that colours only what the caller colours.
 
-    A terminal's lines are wrapped at its width; in a pipe or a file they are as long as they need be, without colour.
+    It wraps lines at a terminal's width; in a pipe or a file, lines are as long as necessary and without colour.
     """
     return Console(highlight=False, width=None if sys.stdout.isatty() else _UNLIMITED)
 
 
 def columns(*headings: str) -> Table:
-    """Return a table without frame: a line of headings, unless there are none, and a line for each row.
+    """Return a table without a frame: a line of headings, if any, and a line for each row.
 
-    Give its ``add_row`` `rich.text.Text`, or words without brackets, which rich would read as markup.
+    Give ``add_row`` a `rich.text.Text`, or words without brackets: rich reads brackets as markup.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(headings), header_style="bold")
     for heading in headings:
@@ -33,10 +33,10 @@ def columns(*headings: str) -> Table:
 
 
 def print_json(data: Any) -> None:
-    """Print JSON to standard output, as a program reads it: never coloured, never wrapped."""
+    """Print JSON to standard output for programs: never coloured, never wrapped."""
     print(json.dumps(data, indent=2))
 
 
 def print_line(text: str) -> None:
-    """Print a line to standard output at once, for who watches."""
+    """Print a line to standard output and flush it, so that it appears at once also in a pipe."""
     print(text, flush=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio probe``: which installed drivers serve which devices."""
+"""``pyuio probe``: show which installed drivers serve which devices."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 JSON_FORMAT = 1
 EPILOG = (
-    "A package publishes its drivers in the entry-point group pyuio.drivers. One that cannot be loaded is reported, "
-    "and harms no other. Ends with 0; with 1 when no driver serves the DEVICE that was named, or it is not there."
+    "A package publishes its drivers in the entry-point group pyuio.drivers. If one cannot be loaded, pyuio reports it "
+    "and goes on. Exit status: 0; 1 when no driver serves DEVICE, or DEVICE does not exist."
 )
 
 
 def probe(
     device: Annotated[
         str | None,
-        typer.Argument(metavar="DEVICE", help=f"Only this one. {FORMS}", autocompletion=complete_device),
+        typer.Argument(metavar="DEVICE", help=f"Only this device. {FORMS}", autocompletion=complete_device),
     ] = None,
     as_json: Json = False,
 ) -> None:

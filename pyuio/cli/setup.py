@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio setup``: let the members of a group drive one card without root, and take that back."""
+"""``pyuio setup``: let the members of a group drive one card without root, or undo that."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from pyuio.pci.discovery import FoundDevice
 
 EPILOG = (
-    "Ends with 0 when it is as asked for, also when it was so before; with 1 when something is in the way, or the "
-    "device is in use; with 2 for wrong usage."
+    "Exit status: 0 when DEVICE is set up, even if it was before; 1 when something prevents that, or the device is in "
+    "use; 2 for wrong usage."
 )
 _STILL = """\
-Without root, and without a capability, that is all a driver needs for registers, interrupts and real time, but
-  DMA                  physical addresses are shown to CAP_SYS_ADMIN only (/proc/self/pagemap)
-  hugepages on demand  root's: set some aside at boot (hugepages=16), anybody may use them
-  configuration space  beyond the first 64 bytes is shown to CAP_SYS_ADMIN only; capabilities are there
-  SCHED_FIFO           by the limit rtprio, from the next login on; without the limit CAP_SYS_NICE
-  the interrupt        its processor and its thread's priority (realtime(interrupt=...)) are root's to set
-  power saving         realtime(cpu_dma_latency=...) needs /dev/cpu_dma_latency, which is root's
-A systemd service has them without setcap and without root: AmbientCapabilities=, as pyuio setup --print shows.
-Who drives a card that can do DMA can, without an IOMMU, read and write all memory: choose the members accordingly."""
+This is all that a driver without root and without capabilities needs for registers, interrupts and real time, except:
+  DMA                  the kernel shows physical addresses only with CAP_SYS_ADMIN (/proc/self/pagemap)
+  hugepages on demand  only root may reserve them; reserve some at boot (hugepages=16), anybody may use them
+  configuration space  the kernel shows more than the first 64 bytes, such as capabilities, only with CAP_SYS_ADMIN
+  SCHED_FIFO           the limit rtprio permits it from the next login on; without the limit, CAP_SYS_NICE does
+  the interrupt        only root may set its processor and its thread's priority (realtime(interrupt=...))
+  power saving         realtime(cpu_dma_latency=...) needs /dev/cpu_dma_latency, which belongs to root
+A systemd service gets the capabilities without setcap and root by AmbientCapabilities=: see pyuio setup --print.
+Without an IOMMU, whoever drives a DMA-capable card can read and write all memory: choose the members accordingly."""
 
 
 def setup(
@@ -36,12 +36,13 @@ def setup(
         str, typer.Option(metavar="GROUP", help="Group whose members may drive DEVICE; created if missing.")
     ] = "pyuio",
     print_only: Annotated[bool, typer.Option("--print", help="Show what would be written, and write nothing.")] = False,
-    undo: Annotated[bool, typer.Option("--undo", help="Take it back, and give the device back.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Undo the set-up, and give the device back.")] = False,
 ) -> None:
     """Let the members of a group drive DEVICE, and nothing else, without root.
 
-    Writes a udev rule, which binds uio_pci_generic to it when the machine starts and gives its files to GROUP, and
-    limits for real time; and says what still needs a capability. DEVICE is refused if the machine is using it.
+    The command writes a udev rule and limits for real time. The rule binds DEVICE to uio_pci_generic when the machine
+    starts, and gives its files to GROUP. The command prints what still needs a capability. It refuses a DEVICE that
+    the machine is using.
     """
     from pyuio.claim.permission import Permission, checked_group
 
@@ -74,7 +75,7 @@ def _give(found: FoundDevice, permission: Permission) -> None:
     from pyuio.claim.claim import claim, require_claimable
 
     address, group = permission.address, permission.group
-    require_claimable(found)  # before anything is written
+    require_claimable(found)  # refuse before a file is written
     changed = permission.write()
     node = claim(found, bind=True).node
     permission.apply()
@@ -82,7 +83,7 @@ def _give(found: FoundDevice, permission: Permission) -> None:
         print(f"wrote {path}")
     print(f"{address} is {node.path if node else 'bound'}, and members of {group} may drive it", end="")
     print("" if changed else ": it was set up already")
-    print(f"to make somebody a member: usermod -aG {group} NAME, who then logs in again\n\n{_STILL}")
+    print(f"to make NAME a member: usermod -aG {group} NAME; then NAME must log in again\n\n{_STILL}")
 
 
 def _undo(device: str) -> None:
@@ -93,7 +94,7 @@ def _undo(device: str) -> None:
     try:
         address, there = str(pci_function(device).address), True
     except DeviceNotFoundError:
-        found = parse_address(device)  # of a card that was taken out
+        found = parse_address(device)  # the card may have been taken out
         if found is None or not permission.rule_path(found).exists():
             raise
         address, there = found, False

@@ -19,14 +19,14 @@ from pyuio.vm import Guest, GuestError, GuestTimeoutError, Options, OutputClosed
 app = typer.Typer(help="Run commands in a guest with the host's own files and any PCI device that QEMU knows.")
 
 EPILOG = (
-    "Ends with COMMAND's exit status, 128 + N if signal N ended it, or with: 2 wrong usage; 122 QEMU ended before "
-    "COMMAND did; 123 the guest's kernel panicked; 124 the time limit passed; 125 the guest could not be started; "
-    "129, 130 or 143 ended by SIGHUP, Ctrl-C or SIGTERM; 141 the reader of the output went away."
+    "Exit status: COMMAND's; 128 + N if signal N ended it; 2 wrong usage; 122 QEMU ended before COMMAND did; 123 the "
+    "guest's kernel panicked; 124 the time limit passed; 125 the guest could not be started; 129, 130 or 143 ended by "
+    "SIGHUP, Ctrl-C or SIGTERM; 141 the reader of the output went away."
 )
 
 
 class _Signalled(BaseException):
-    """A signal asked this program to end."""
+    """A signal told this program to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -36,7 +36,7 @@ class _Signalled(BaseException):
 
 @contextlib.contextmanager
 def _ended_by_signals(timeout: float | None) -> Iterator[None]:
-    """Makes an exception of SIGTERM, SIGHUP and the end of `timeout` seconds, so that everything is cleaned up."""
+    """Have signals to end, and the end of `timeout` seconds, raise an exception, so that everything is cleaned up."""
 
     def end(number: int, _: object) -> None:
         raise _Signalled(number)
@@ -44,7 +44,7 @@ def _ended_by_signals(timeout: float | None) -> Iterator[None]:
     def expire(*_: object) -> None:
         raise GuestTimeoutError(f"the time limit of {timeout:g} s passed")
 
-    # Ctrl-C too: a shell starts background jobs with SIGINT ignored, and this program ends by it all the same.
+    # SIGINT too: a shell starts background jobs with SIGINT ignored, but SIGINT must end this program there as well.
     handlers: dict[int, Callable[[int, object], None]] = {
         signal.SIGTERM: end,
         signal.SIGHUP: end,
@@ -64,13 +64,13 @@ def _ended_by_signals(timeout: float | None) -> Iterator[None]:
 def _options(
     devices: list[str], memory: str, cpus: int, timeout: float | None, out: Path | None, qemu: list[str], **others: str
 ) -> Options:
-    """Checks what was given on the command line.
+    """Return the guest's options from those of the command line.
 
     Raises:
-        ValueError: Something is wrong with it.
+        ValueError: An option is malformed, out of range or does not go with another.
     """
     if "none" in devices and len(devices) > 1:
-        raise ValueError("--device none goes with no other --device")
+        raise ValueError("--device none excludes every other --device")
     return Options(
         devices=[device for device in devices or ["edu"] if device != "none"],
         memory=memory,
@@ -85,24 +85,24 @@ def _options(
 @app.command(epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 def run(
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="COMMAND", help="What to run; without it, an interactive shell.")
+        list[str] | None, typer.Argument(metavar="COMMAND", help="What to run. Default: an interactive shell.")
     ] = None,
     kernel: Annotated[
-        str, typer.Option(metavar="debian|debian-rt|host|PATH", help="Fetched from Debian, the running one, or any.")
+        str, typer.Option(metavar="debian|debian-rt|host|PATH", help="Fetched from Debian, the running one, or a file.")
     ] = "debian",
     device: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="A device, as for QEMU's -device; repeatable. Default: edu; 'none': none."),
+        typer.Option(metavar="TEXT", help="A device as for QEMU's -device, or 'none'; repeatable. Default: edu."),
     ] = None,
     memory: Annotated[str, typer.Option(metavar="SIZE", help="The guest's memory, as in 512M or 1G.")] = "1G",
     cpus: Annotated[int, typer.Option(metavar="N", help="The guest's processors.")] = 2,
-    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Limit on the whole run.")] = None,
+    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Time limit for the whole run.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A directory that the guest writes to; nothing else is kept.")
     ] = None,
     append: Annotated[str, typer.Option(metavar="PARAMETERS", help="More kernel parameters.")] = "",
     machine: Annotated[
-        str, typer.Option("--machine", "-M", metavar="MACHINE", help="QEMU's machine type, as for its -M.")
+        str, typer.Option("--machine", "-M", metavar="MACHINE", help="Machine type, as for QEMU's -M.")
     ] = "q35",
     qemu: Annotated[
         list[str] | None, typer.Option(metavar="OPTIONS", help="More options for QEMU, in one string; repeatable.")
@@ -113,7 +113,7 @@ def run(
 ) -> None:
     """Run COMMAND in a guest that has the host's files, working directory and environment.
 
-    What the guest writes is lost, except below --out. Everything after -- is COMMAND's.
+    What the guest writes is lost, except below --out. Everything after -- belongs to COMMAND.
     """
     try:
         options = _options(
@@ -124,7 +124,7 @@ def run(
     guest = Guest(options, verbose=verbose)
 
     def kernel_lines() -> list[str]:
-        return [] if verbose else guest.console.last(20)  # shown already
+        return [] if verbose else guest.console.last(20)  # verbose has shown them already
 
     try:
         with _ended_by_signals(timeout):
@@ -132,7 +132,7 @@ def run(
     except _Signalled as signalled:
         _fail(signalled.text, signalled.status, kernel_lines())
     except OutputClosedError as error:
-        # Quietly, as every filter; and the interpreter must not find the broken pipe again when it flushes.
+        # End quietly, as every filter does. /dev/null keeps the interpreter's last flush from failing again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise typer.Exit(error.status) from error
     except GuestError as error:
@@ -141,10 +141,10 @@ def run(
 
 
 def _fail(message: str, status: int, kernel_lines: Sequence[str] = ()) -> NoReturn:
-    """Says what happened, with the kernel's last lines, and ends."""
+    """Print what happened and the kernel's last lines, and end the program with `status`."""
     print(f"pyuio: {message}", file=sys.stderr)
     if kernel_lines:
-        print("pyuio: the guest's kernel said last:", file=sys.stderr)
+        print("pyuio: last lines of the guest's kernel:", file=sys.stderr)
     for line in kernel_lines:
         print(f"  {line}", file=sys.stderr)
     raise typer.Exit(status)
@@ -154,7 +154,7 @@ def _fail(message: str, status: int, kernel_lines: Sequence[str] = ()) -> NoRetu
 def fetch(
     kernel: Annotated[str, typer.Argument(metavar="debian|debian-rt|host|PATH", help="The kernel.")] = "debian",
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Look for a newer one, and check every file of the one that is there.")
+        bool, typer.Option("--refresh", help="Look for a newer kernel, and check every file of the present one.")
     ] = False,
 ) -> None:
     """Fetch and prepare a kernel ahead of its first use."""

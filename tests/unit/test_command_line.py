@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What all of pyuio's commands have in common: how they print, end, and are completed."""
+"""Behaviour that all of pyuio's commands share: output, exit and completion."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
 
 
 def on_a_terminal(*words: str, **more: str) -> str:
-    """What the command writes to a terminal of 80 columns."""
+    """Return what the command writes to a terminal of 80 columns."""
     child, terminal = pty.fork()
     if child == 0:
         os.execve(PYUIO[0], [*PYUIO, *words], environment(TERM="xterm-256color", COLUMNS="80", **more))
@@ -66,7 +66,7 @@ def test_help_fits_a_screen() -> None:
 
 @pytest.mark.parametrize("command", ["bind", "unbind", "setup", "write", "dump", "irq", "bench latency"])
 def test_a_paragraph_of_help_fills_the_screen(command: str) -> None:
-    """However its source was wrapped: no word would have fitted on the line before."""
+    """The help is wrapped anew: no first word of a line would fit on the line before."""
     text = run(*command.split(), "--help", COLUMNS="80").stdout.split("╭")[0]
     followed = 0
     for line, following in itertools.pairwise(line.strip() for line in text.splitlines()):
@@ -138,7 +138,7 @@ def test_a_reader_that_goes_away_gets_no_traceback(words: list[str]) -> None:
 
 
 def test_every_command_has_its_section_in_the_documentation() -> None:
-    """Neither a command nor an option of these is left out."""
+    """The help leaves out no command and no option."""
     page = (ROOT / "docs/command-line.md").read_text()
     for command in ("list", "info", "probe"):
         assert f"\n## pyuio {command}" in page
@@ -166,7 +166,7 @@ def test_a_driver_that_cannot_be_loaded_is_reported_and_harms_no_other(tmp_path:
 
 
 def apart(word: str) -> list[str]:
-    """What bash makes of a word: it ends at colons, and runs of them are words."""
+    """Split a word as bash does: words end at colons, and each run of colons is a word."""
     return [piece for piece in re.split(r"(:+)", word) if piece]
 
 
@@ -187,7 +187,7 @@ def test_what_bash_took_apart_is_joined(words: list[str], position: int, expecte
 
 @given(st.lists(st.from_regex(r"[a-z0-9.]+(:{1,2}[a-z0-9.]+)*:?", fullmatch=True), min_size=1, max_size=5))
 def test_any_line_is_joined_again(line: list[str]) -> None:
-    # A word that ends in a colon runs into the next one: only the last may.
+    # A word that ends in a colon would join the next one, so only the last word may end so.
     line = [word.rstrip(":") for word in line[:-1]] + line[-1:]
     words = [piece for word in line for piece in apart(word)]
     whole, cursor, kept = joined(words, len(words) - 1)
@@ -198,7 +198,7 @@ def test_any_line_is_joined_again(line: list[str]) -> None:
 
 @pytest.fixture
 def bash(tmp_path: Path) -> Path:
-    """A file for bash to source: typer's own script for a ``pyuio`` that is this one."""
+    """Yield a file for bash to source: typer's own script for this ``pyuio``."""
     if shutil.which("bash") is None:
         pytest.skip("no bash here")
     program = tmp_path / "pyuio"
@@ -217,7 +217,7 @@ def bash(tmp_path: Path) -> Path:
 
 
 def completed(bash: Path, *words: str) -> list[str]:
-    """What bash is told for a line whose last word is to be completed."""
+    """Return the completions that bash gets for a line whose last word is to be completed."""
     line = " ".join(f"'{word}'" for word in words)
     ask = f"source {bash}; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _pyuio_completion pyuio"
     done = subprocess.run(
@@ -238,7 +238,7 @@ def test_bash_completes_commands_and_options(bash: Path) -> None:
 
 
 def test_bash_completes_devices(bash: Path) -> None:
-    """Only what follows the last colon: that is the word that bash replaces."""
+    """Completions have only what follows the last colon: that is the word that bash replaces."""
     from pyuio.pci.discovery import devices
 
     addresses = [device.address for device in devices() if device.address and device.address.startswith("0000:00:")]

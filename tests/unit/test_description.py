@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `list` and `info` make of a device's files: recorded and damaged ones, and those of what is no PCI function."""
+"""The data that `list` and `info` get from files: recorded, damaged, and of a device that is not a PCI function."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def found(directory: Path, **different: Any) -> FoundDevice:
 
 @pytest.fixture
 def e1000e(tmp_path: Path) -> Path:
-    """A function's directory, as plain files: enough for what only reads them."""
+    """Make a function's directory of plain files, which suffice for code that only reads them."""
     content, resource = recorded("e1000e")
     (tmp_path / "config").write_bytes(content)
     (tmp_path / "resource").write_text(resource)
@@ -75,7 +75,7 @@ def test_a_recorded_function_as_text(e1000e: Path) -> None:
     assert max(map(len, shown(description(found(e1000e)), width=80).splitlines())) <= 80
 
 
-# Each example runs modprobe, whose time is the machine's affair.
+# Each example runs modprobe, whose time depends on the machine.
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.sampled_from([64, 128, 256, 4096]), st.binary(max_size=64), st.randoms(use_true_random=False))
 def test_no_configuration_space_whatever_breaks_it(e1000e: Path, size: int, start: bytes, random: Any) -> None:

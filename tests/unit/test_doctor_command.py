@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio doctor`` on this machine: what it prints, and its exit status."""
+"""``pyuio doctor`` on this machine: its output and its exit status."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio bind`` and ``pyuio unbind``; what the machine uses is in tests/vm/test_device_use.py."""
+"""``pyuio bind`` and ``pyuio unbind``; tests/vm/test_device_use.py has devices that the machine uses."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ def test_a_device_with_a_node(edu: str) -> None:
 
 
 def info_as_nobody(device: str) -> dict[str, Any]:
-    """The same in a child without any privilege."""
+    """Return the same from a child without any privilege."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

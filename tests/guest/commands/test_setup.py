@@ -61,7 +61,7 @@ def as_user(name: str, what: Callable[[], object], *, capability: int | None = N
             if capability is not None:
                 ctypes.CDLL(None).prctl(PR_SET_KEEPCAPS, 1)
             os.setuid(user.pw_uid)
-            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1)  # as after execve: /proc/self is the user's
+            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1)  # as after execve: then the user owns /proc/self
             if capability is not None:
                 keep_only(capability)
             result = (True, what())
@@ -98,7 +98,7 @@ def setup_fails(*words: str) -> str:
 
 
 def owners(address: str) -> dict[str, tuple[int, str]]:
-    """Group and mode of the files that a driver needs."""
+    """Return group and mode of the files that a driver needs."""
     node = sorted(Path("/dev", entry.name) for entry in (PCI / address).glob("uio/*"))
     found = {}
     for path in [PCI / address / "config", *sorted((PCI / address).glob("resource[0-5]*")), *node]:
@@ -146,7 +146,7 @@ def test_a_member_drives_the_card(card: str, capfd: pytest.CaptureFixture[str]) 
 
 
 def test_a_member_may_write_nothing_else(card: str) -> None:
-    """Every file of every PCI function, of the drivers and of the bus, and every device node."""
+    """Return every file of every PCI function, of the drivers and of the bus, and every device node."""
 
     def writable() -> list[str]:
         roots = [entry.resolve() for entry in PCI.iterdir()]

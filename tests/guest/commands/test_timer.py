@@ -69,7 +69,7 @@ def test_refused_priority_is_said_with_the_remedy() -> None:
 
 
 def cyclictest(cpu: int) -> list[int]:
-    """Samples of one run of cyclictest, in us."""
+    """Return the samples of one run of cyclictest, in us."""
     program = RT_TESTS / "usr/bin/cyclictest"
     if not program.exists():
         pytest.skip(f"no {program}: python -m tests.guest.rt_tests {RT_TESTS} fetches it")
