@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""A guest with the host's own files and any PCI devices that QEMU knows, to run a command in: ``pyuio vm``.
+"""Run a command in a guest that has the host's own files and any PCI devices that QEMU knows: ``pyuio vm``.
 
-The guest sees the host's whole file system, read-only with a writable layer in memory over it: same programs, same
-Python, same paths; what it writes is gone with it, except below the directory given as `out`. Every run ends with one
-of these statuses, and no QEMU is left behind:
+The guest sees the host's whole file system, read-only, under a writable layer in memory: same programs, same Python,
+same paths. What the guest writes is lost when it ends, except below the directory given as `out`. Every run ends with
+one of these statuses, and never leaves a QEMU behind:
 
 ===========  ==========================================================================================
-COMMAND's    It ended; 128 + N if signal N ended it, 127 if it was not found, 126 if it is no program
+COMMAND's    It ended; 128 + N if signal N ended it, 127 if it was not found, 126 if it is not a program
 2            The command line is wrong
 122          QEMU ended before COMMAND did: it aborted, or the guest switched itself off
 123          The guest's kernel panicked

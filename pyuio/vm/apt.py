@@ -30,12 +30,21 @@ class Package:
 
     @property
     def file_name(self) -> str:
-        """A name for it that can be a file's."""
+        """The package's name and version, in a form that can be a file name."""
         return re.sub(r"[^\w.+~-]", "_", f"{self.name}_{self.version}")
 
 
 def run(command: list[str], limit: float, directory: Path | None = None) -> str:
-    """Runs a tool and returns what it printed."""
+    """Run a tool and return what it printed.
+
+    Args:
+        command: The tool and its arguments.
+        limit: Seconds that it may take.
+        directory: Its working directory; None for this program's.
+
+    Raises:
+        KernelError: The tool is not here, failed, or did not finish in time.
+    """
     try:
         result = subprocess.run(
             command,
@@ -49,7 +58,7 @@ def run(command: list[str], limit: float, directory: Path | None = None) -> str:
         )
     except FileNotFoundError as error:
         raise KernelError(
-            f"no {command[0]} here, so Debian's kernel cannot be fetched: use --kernel host, or the path of one"
+            f"no {command[0]} here, so Debian's kernel cannot be fetched: use --kernel host, or a kernel's path"
         ) from error
     except subprocess.TimeoutExpired as error:
         raise KernelError(f"{command[0]} did not finish within {limit:.0f} s") from error
@@ -60,7 +69,7 @@ def run(command: list[str], limit: float, directory: Path | None = None) -> str:
 
 
 def extract(deb: Path, directory: Path) -> None:
-    """Unpacks a package's files into `directory`.
+    """Unpack a package's files into `directory`.
 
     Raises:
         KernelError: The file is not a complete package.
@@ -69,10 +78,10 @@ def extract(deb: Path, directory: Path) -> None:
 
 
 class Archive:
-    """Debian's archive as apt knows it; with own lists of packages where the system's are missing or out of date.
+    """Debian's archive as apt sees it; with lists of packages of its own if the system's are missing or out of date.
 
     Args:
-        directory: Where own lists are kept.
+        directory: Where the lists of its own are kept.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -80,10 +89,10 @@ class Archive:
         self._options: list[str] = []
 
     def update(self) -> None:
-        """Fetches own lists of packages and uses them: a user without root cannot update the system's.
+        """Fetch separate lists of packages and use them: a user without root cannot update the system's.
 
         Raises:
-            KernelError: apt is not here, or cannot.
+            KernelError: apt is not here, or cannot fetch them.
         """
         lists, files = self._directory / "lists", self._directory / "archives"
         for path in (lists / "partial", files / "partial"):
@@ -93,7 +102,7 @@ class Archive:
         run(["apt-get", *self._options, "-q", "update"], QUERY_TIME_LIMIT * 5)
 
     def newest(self, meta: str) -> Package:
-        """Returns the kernel image that the package `meta` stands for.
+        """Return the kernel image that the package `meta` stands for.
 
         Raises:
             KernelError: apt is not here, or knows no such package.
@@ -101,7 +110,7 @@ class Archive:
         return self._with_lists(lambda: self._package(self._image(meta)))
 
     def package(self, name: str) -> Package:
-        """Returns the version of a package that apt would install.
+        """Return the version of a package that apt would install.
 
         Raises:
             KernelError: apt is not here, or knows no such package.
@@ -109,7 +118,7 @@ class Archive:
         return self._with_lists(lambda: self._package(name))
 
     def _with_lists(self, ask: Callable[[], Package]) -> Package:
-        """Asks apt, and once more with own lists if the system's do not have the answer."""
+        """Ask apt; if the system's lists do not have the answer, fetch separate lists and ask once more."""
         try:
             return ask()
         except KernelError:
@@ -122,7 +131,7 @@ class Archive:
         depends = run(["apt-cache", *self._options, "depends", meta], QUERY_TIME_LIMIT)
         match = re.search(r"Depends: (linux-image-\S+)", depends)
         if match is None:
-            raise KernelError(f"apt knows no package {meta}: use --kernel host, or the path of a kernel")
+            raise KernelError(f"apt knows no package {meta}: use --kernel host, or a kernel's path")
         return match[1]
 
     def _package(self, name: str) -> Package:
@@ -134,13 +143,13 @@ class Archive:
         return Package(name, version[1], int(size[1]))
 
     def download(self, package: Package, directory: Path) -> Path:
-        """Downloads a package's file into `directory`; apt checks it against the archive's signed lists.
+        """Download a package's file into `directory`; apt checks it against the archive's signed lists.
 
         Raises:
-            DownloadError: It cannot be had; the archive may have a newer one by now.
+            DownloadError: The download failed; the archive may have a newer version by now.
         """
         command = ["download", f"{package.name}={package.version}"]
-        sandbox = ["-o", "APT::Sandbox::User="]  # the directory is private, which apt's own user could not enter
+        sandbox = ["-o", "APT::Sandbox::User="]  # apt's own user could not enter the directory, which is private
         try:
             run(["apt-get", *self._options, *sandbox, "-q", *command], DOWNLOAD_TIME_LIMIT, directory)
         except KernelError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The directory in the user's cache where kernels are kept, and what guards it against half-finished work."""
+"""The directory in the user's cache that keeps kernels, guarded by locks and manifests against half-finished work."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ MANIFEST = "manifest.json"
 
 
 def root() -> Path:
-    """Returns ``$XDG_CACHE_HOME/pyuio`` or ``~/.cache/pyuio``, made if it is not there.
+    """Return ``$XDG_CACHE_HOME/pyuio`` or ``~/.cache/pyuio``; create it if it does not exist.
 
     Raises:
-        GuestStartError: It cannot be made.
+        GuestStartError: It cannot be created.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     try:
         path = (Path(base) if base.startswith("/") else Path.home() / ".cache") / "pyuio"
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
-        raise GuestStartError(f"no cache directory for kernels ({error}); set XDG_CACHE_HOME to one") from error
+        raise GuestStartError(f"no cache directory for kernels ({error}); set XDG_CACHE_HOME to a directory") from error
     return path
 
 
 @contextlib.contextmanager
 def locked(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Keeps other processes of this user from preparing something in `directory` at the same time."""
+    """Keep other processes of this user from preparing something in `directory` at the same time."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("a") as lock:
         try:
@@ -48,9 +48,9 @@ def locked(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def staging(directory: Path) -> Iterator[Path]:
-    """Gives an empty directory beside the finished ones; whatever is left in it afterwards is removed.
+    """Yield an empty directory beside the finished ones, and remove it with all that is left in it afterwards.
 
-    Call it with the lock held: what an earlier, killed process left behind is removed first.
+    Call it with the lock held: it first removes what an earlier, killed process left behind.
     """
     for old in directory.glob(".stage-*"):
         shutil.rmtree(old, ignore_errors=True)
@@ -70,7 +70,7 @@ def _digest(path: Path) -> str:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    """Every regular file below `directory`; links are not followed."""
+    """Yield every regular file below `directory` except the manifest, without following links."""
     for parent, _, names in os.walk(directory):
         for name in names:
             path = Path(parent, name)
@@ -79,7 +79,7 @@ def _files(directory: Path) -> Iterator[Path]:
 
 
 def finish(stage: Path, final: Path, facts: dict[str, str]) -> None:
-    """Writes the manifest of a complete stage, with `facts`, and moves the whole into its place in one step."""
+    """Write the manifest of a complete stage, with `facts`, and move the stage to its final place in one step."""
     files = {str(path.relative_to(stage)): [path.stat().st_size, _digest(path)] for path in _files(stage)}
     (stage / MANIFEST).write_text(json.dumps({"facts": facts, "files": files}))
     if final.exists():
@@ -88,7 +88,7 @@ def finish(stage: Path, final: Path, facts: dict[str, str]) -> None:
 
 
 def check(directory: Path, *, thorough: bool = False) -> dict[str, str] | None:
-    """Checks a finished directory against its manifest: the size of every file, with `thorough` also the content.
+    """Check a finished directory against its manifest: the size of every file, with `thorough` also the content.
 
     Returns:
         The facts that `finish` was given; None if there is no such directory or anything differs.

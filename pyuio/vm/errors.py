@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What can go wrong around a guest; every error carries the exit status that the command line ends with."""
+"""Errors of a guest; each carries the exit status that the command line ends with."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class GuestStartError(GuestError):
 
 
 class KernelError(GuestStartError):
-    """The kernel asked for cannot be found, fetched or used."""
+    """The requested kernel cannot be found, fetched or used."""
 
 
 class GuestTimeoutError(GuestError, TimeoutError):
@@ -43,6 +43,6 @@ class GuestExitError(GuestError):
 
 
 class OutputClosedError(GuestError):
-    """Whoever reads COMMAND's output went away, as in ``pyuio vm run -- yes | head``."""
+    """The reader of COMMAND's output went away, as in ``pyuio vm run -- yes | head``."""
 
-    status = 141  # 128 + SIGPIPE: what the shell reports for a command that this happens to
+    status = 141  # 128 + SIGPIPE, as the shell reports it for a command in the same situation

@@ -24,7 +24,7 @@ from pyuio.vm.streams import Incoming, Outgoing, fill_standard_streams
 
 
 def _beside_python(command: Sequence[str]) -> list[str]:
-    """Returns a command whose program, if it has no directory, is the one next to this program's Python, if any."""
+    """Return the command; a program without a directory is looked for beside this program's Python first."""
     if not command or "/" in command[0]:
         return list(command)
     beside = shutil.which(command[0], path=str(Path(sys.executable).parent))
@@ -32,15 +32,15 @@ def _beside_python(command: Sequence[str]) -> list[str]:
 
 
 class Guest:
-    """A guest, for one run of a command.
+    """A guest for one run of a command.
 
     Args:
-        options: What it is made of.
-        verbose: Tell on standard error about acceleration, QEMU's command line, the kernel's messages and the time.
+        options: The guest's kernel, devices, memory and so on.
+        verbose: Print acceleration, QEMU's command line, the kernel's messages and the time on standard error.
 
     Attributes:
         console: The last lines of the kernel's console, also after the end.
-        boot_time: Seconds from the beginning of the run to COMMAND's; None before.
+        boot_time: Seconds from the start of the run to that of COMMAND; None before.
     """
 
     def __init__(self, options: machine.Options | None = None, *, verbose: bool = False) -> None:
@@ -57,19 +57,19 @@ class Guest:
         directory: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> int:
-        """Runs a command in the guest, on this program's standard streams.
+        """Run a command in the guest, on this program's standard streams.
 
         Args:
             command: The program and its arguments; none for an interactive shell. The program is looked for beside this
-                one's Python first, then on PATH: "python" is that of this virtual environment.
-            directory: Its working directory, default this program's.
-            environment: Its complete environment, default this program's.
+                one's Python first, then on PATH, so that "python" is that of this virtual environment.
+            directory: The command's working directory; by default this program's.
+            environment: The command's complete environment; by default this program's.
 
         Returns:
-            Its exit status; 128 + N if signal N ended it.
+            The command's exit status; 128 + N if signal N ended it.
 
         Raises:
-            GuestError: The run failed, as the subclass says. QEMU is gone, as after every other exception.
+            GuestError: The run failed; the subclass says why. QEMU is gone, as after every other exception.
         """
         begin = time.monotonic()
         fill_standard_streams()
@@ -100,7 +100,7 @@ class Guest:
                 stack.enter_context(_follow_size(ours["control"]))
             process = stack.enter_context(Process(line, [archive, *inherited.values()]))
             for end in theirs.values():
-                end.close()  # or the end of QEMU could not be seen
+                end.close()  # otherwise ours would not see that QEMU ended
 
             def started() -> None:
                 self.boot_time = time.monotonic() - begin
@@ -126,7 +126,7 @@ class Guest:
             return session.run(self._progress)
 
     def _config(self, kernel: kernels.Kernel, terminals: list[int], token: str) -> dict[str, str]:
-        """The variables of the scripts in the guest."""
+        """Return the shell variables for the scripts in the guest."""
         rows, columns = terminal.size()
         return {
             "mode": "run",
@@ -138,7 +138,7 @@ class Guest:
             "ttys": "".join(map(str, terminals)),
             "rows": str(rows),
             "columns": str(columns),
-            # The local terminal is raw only where its input comes from; elsewhere it does the line ends itself.
+            # The local terminal is raw only if it is the input; otherwise it converts line ends itself.
             "stty": "sane" if 0 in terminals else "raw -echo",
         }
 
@@ -154,7 +154,7 @@ class Guest:
 
 @contextlib.contextmanager
 def _follow_size(control: socket.socket) -> Iterator[None]:
-    """Tells the guest when the terminal's size changes; possible only in the main thread."""
+    """Tell the guest when the terminal's size changes; in a thread other than the main one do nothing."""
 
     def tell(*_: object) -> None:
         with contextlib.suppress(OSError):
@@ -171,5 +171,5 @@ def _follow_size(control: socket.socket) -> Iterator[None]:
 
 
 def run(command: Sequence[str] = (), options: machine.Options | None = None, *, verbose: bool = False) -> int:
-    """Runs a command in a guest: `Guest.run` in one call."""
+    """Run a command in a guest: `Guest.run` in one call."""
     return Guest(options, verbose=verbose).run(command)

@@ -4,8 +4,8 @@
 # It runs under busybox, whose shell starts most of the tools used here without loading a program.
 #
 # Ports (virtio-serial, by name): control carries lines: "started" and "status N" to the host, "size ROWS COLUMNS" from
-# it. stdin, stdout, stderr and tty carry bytes; stdout, stderr and tty end with the token of /run/pyuio/config, because a
-# closed port cannot be seen from the host.
+# it. stdin, stdout, stderr and tty carry bytes. The token of /run/pyuio/config ends stdout, stderr and tty, because the
+# host cannot see that a port was closed.
 
 run=/run/pyuio
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -28,11 +28,11 @@ fi
 
 if [ -n "$out" ]; then
     b mkdir -p "$out"
-    # cache=mmap: what the guest writes is on the host at once, and yet files can be mapped writable.
+    # With cache=mmap, writes reach the host at once, and still files can be mapped writable.
     b mount -t 9p -o rw,trans=virtio,version=9p2000.L,access=any,msize=512000,cache=mmap pyuio-out "$out"
 fi
 
-# Devices that come later get their names, rules and modules; those present are left alone: udev's coldplug takes 6 s.
+# udev gives devices that come later their names, rules and modules. It does not handle those present: coldplug takes 6 s.
 for udevd in /usr/lib/systemd/systemd-udevd /lib/systemd/systemd-udevd; do
     if [ -x $udevd ]; then
         $udevd >/dev/null 2>&1 &
@@ -69,8 +69,8 @@ case $ttys in *0*) ;; *) b mkfifo $run/stdin; b cat $run/port.stdin 3>&- >$run/s
 case $ttys in *1*) ;; *) relay_out stdout; command="$command >$run/stdout" ;; esac
 case $ttys in *2*) ;; *) relay_out stderr; command="$command 2>$run/stderr" ;; esac
 
-# In the foreground: what a shell starts with & ignores SIGINT, and a Python that is started so knows no Ctrl-C. In a
-# subshell: the end of a child of this shell would break off the opening of the pipes.
+# COMMAND runs in the foreground: a program that a shell starts with & ignores SIGINT, so that Python would not react to
+# Ctrl-C. It runs in a subshell: the end of a child of this shell would interrupt the opening of the pipes.
 echo started >&3
 if [ -z "$ttys" ]; then
     (eval "exec $run/busybox setsid $command 3>&-")
@@ -88,13 +88,13 @@ else
     } <>$run/port.tty >&0 2>/dev/null 3>&-
 fi
 
-# What COMMAND left running must not keep its output open: all but this shell and the copying goes.
+# Processes that COMMAND left running must not keep its output open: kill all but this shell and the copying.
 for process in /proc/[0-9]*; do
     [ $process/exe -ef $run/busybox ] || kill -9 ${process#/proc/} 2>/dev/null
 done
 b sync
 echo "status $status" >&3
-# The host ends QEMU when it has everything.
+# The host ends QEMU when it has received everything.
 b sleep 60
 echo o >/proc/sysrq-trigger
 b sleep 60

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Kernel images: the version in a bzImage, and the vmlinux in it.
 
-QEMU boots an uncompressed vmlinux directly (PVH). The kernel's own unpacking takes 3 s under emulation; here it is done
-once. Offsets: Linux, Documentation/arch/x86/boot.rst.
+QEMU boots an uncompressed vmlinux directly (PVH). Under emulation the kernel takes 3 s to unpack itself at every boot;
+this module unpacks it once. Offsets: Linux, Documentation/arch/x86/boot.rst.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def _header(data: bytes) -> bool:
 
 
 def kernel_version(path: Path) -> str:
-    """Returns the version of a bzImage or vmlinux, as uname -r would print it.
+    """Return the version of a bzImage or vmlinux, as uname -r would print it.
 
     Raises:
-        KernelError: It is neither, or cannot be read.
+        KernelError: The file is neither, or cannot be read.
     """
     try:
         data = path.read_bytes()
@@ -48,7 +48,7 @@ def kernel_version(path: Path) -> str:
 
 
 def _decompress(payload: bytes) -> bytes | None:
-    """Unpacks by whatever method the payload's first bytes name; None if that method is not to be had here."""
+    """Unpack a payload by the method that its first bytes name; return None if that method is not available."""
     try:
         if payload.startswith(b"\xfd7zXZ"):
             return lzma.LZMADecompressor().decompress(payload)
@@ -59,7 +59,7 @@ def _decompress(payload: bytes) -> bytes | None:
         if payload.startswith(b"BZh"):
             return bz2.BZ2Decompressor().decompress(payload)
         if payload.startswith(b"\x28\xb5\x2f\xfd") and shutil.which("zstd"):
-            # The last 4 bytes are the size, which the kernel's makefile appends.
+            # The kernel's makefile appends the size in 4 bytes, which are not part of the compressed data.
             command = ["zstd", "-dcq"]
             return subprocess.run(command, input=payload[:-4], capture_output=True, check=True, timeout=60).stdout
     except (lzma.LZMAError, zlib.error, OSError, ValueError, subprocess.SubprocessError):
@@ -68,13 +68,13 @@ def _decompress(payload: bytes) -> bytes | None:
 
 
 def _boots_directly(data: bytes) -> bool:
-    """Whether QEMU can start this vmlinux: it needs the PVH entry, an ELF note (Xen's type 18) with its address."""
+    """Return whether QEMU can start this vmlinux: an ELF note (Xen's type 18) must give the address of a PVH entry."""
     notes = (struct.pack("<III4s", 4, size, 18, b"Xen\0") for size in (4, 8))
     return data.startswith(_ELF) and any(note in data for note in notes)
 
 
 def unpack(image: Path, destination: Path) -> None:
-    """Writes the vmlinux of `image` to `destination`, or a plain copy where that is not possible.
+    """Write the vmlinux of `image` to `destination`, or a plain copy of `image` if it cannot be unpacked.
 
     Raises:
         KernelError: `image` is not a kernel, or cannot be read.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The guest's initramfs: what virtme-ng assembles for a kernel, with our own first program laid over it.
+"""The guest's initramfs: virtme-ng assembles it for a kernel, and pyuio replaces its first program.
 
-virtme-ng knows which of a kernel's modules a guest needs and in which order, and finds a static busybox. Its own
-``/init`` and guest program take 9 to 21 s to reach a command under emulation; ours take 1 to 2 s. Linux unpacks
-several archives from one initramfs, later files replacing earlier ones, so ours is simply appended, anew for every run
-because it carries COMMAND. virtme-ng is under the GPL: it is run as a program, never imported.
+virtme-ng knows which of a kernel's modules a guest needs and in which order, and finds a static busybox. Under
+emulation its own ``/init`` and guest program take 9 to 21 s to reach a command; pyuio's take 1 to 2 s. Linux unpacks
+several archives from one initramfs, and later files replace earlier ones. So pyuio appends its own archive, anew for
+every run because it contains COMMAND. virtme-ng is under the GPL: pyuio runs it as a program and never imports it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pathlib import Path
 
 from pyuio.vm.errors import KernelError
 
-SBIN = "/usr/sbin:/sbin"  # depmod and modprobe are there, which is not on an ordinary user's PATH
-VIRTME_TIME_LIMIT = 120.0  # seconds; takes 1
+SBIN = "/usr/sbin:/sbin"  # directories of depmod and modprobe, which an ordinary user's PATH lacks
+VIRTME_TIME_LIMIT = 120.0  # seconds; virtme-ng takes 1
 
 
 def tool_environment() -> dict[str, str]:
-    """Returns the environment for tools run on the host: the caller's, with the sbin directories, in plain English."""
+    """Return the environment for tools on the host: the caller's, with the sbin directories and the locale C."""
     return {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:{SBIN}", "LC_ALL": "C"}
 
 
 def assemble(image: Path, version: str, archive: Path) -> None:
-    """Has virtme-ng assemble the initramfs of a kernel.
+    """Let virtme-ng assemble the initramfs of a kernel.
 
     Args:
         image: The kernel, as ROOT/boot/vmlinuz-VERSION with its modules in ROOT/lib/modules/VERSION.
@@ -45,7 +45,7 @@ def assemble(image: Path, version: str, archive: Path) -> None:
         raise KernelError("virtme-ng is not installed: pip install virtme-ng")
     work = archive.parent / "virtme"
     work.mkdir()
-    # virtme-ng asks file(1), which need not be installed, for what is known here.
+    # virtme-ng asks file(1) for the version, which is known here; file(1) may not be installed.
     (work / "file").write_text(f"#!/bin/sh\necho 'statically linked, version {version}'\n")
     (work / "file").chmod(0o755)
     environment = tool_environment()
@@ -61,7 +61,7 @@ def assemble(image: Path, version: str, archive: Path) -> None:
         "--save-initramfs",
         str(archive),
     ]
-    # An overlay directory is asked for only to get the overlay module; the rest is to keep it from doing more.
+    # The overlay directory makes virtme-ng include the overlay module; the other options keep it from doing more.
     command += ["--overlay-rwdir", "/tmp", "--force-initramfs", "--force-9p", "--disable-kvm", "--disable-microvm"]
     command += ["--dry-run", "--script-sh", "true"]
     try:
@@ -83,7 +83,11 @@ def assemble(image: Path, version: str, archive: Path) -> None:
 
 
 def _busybox() -> str:
-    """Returns the path of a busybox that runs in an initramfs: one that needs no libraries."""
+    """Return the path of a busybox that needs no libraries and so runs in an initramfs.
+
+    Raises:
+        KernelError: There is none.
+    """
     for name in ("busybox-static", "busybox.static", "busybox"):
         path = shutil.which(name, path=tool_environment()["PATH"])
         if path is not None and b"/ld-linux" not in Path(path).read_bytes()[:4096]:
@@ -92,7 +96,7 @@ def _busybox() -> str:
 
 
 def _entry(number: int, name: str, mode: int, data: bytes) -> bytes:
-    """Returns one file of a cpio archive (Linux, Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    """Return one file of a cpio archive (Linux, Documentation/driver-api/early-userspace/buffer-format.rst)."""
     path = name.encode() + b"\0"
     fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path), 0)
     header = b"070701" + b"".join(b"%08X" % field for field in fields) + path
@@ -100,14 +104,14 @@ def _entry(number: int, name: str, mode: int, data: bytes) -> bytes:
 
 
 def overlay_archive(config: Mapping[str, str], command: bytes = b"") -> bytes:
-    """Makes the archive that is appended to virtme-ng's.
+    """Make the archive that is appended to virtme-ng's.
 
     Args:
         config: Shell variables for the two scripts.
         command: The shell script that becomes COMMAND.
 
     Returns:
-        A cpio archive, to be appended at a multiple of 4 bytes.
+        A cpio archive, which must be appended at a multiple of 4 bytes.
     """
     here = resources.files("pyuio.vm")
     lines = "".join(f"{name}={shlex.quote(value)}\n" for name, value in config.items())
@@ -117,7 +121,7 @@ def overlay_archive(config: Mapping[str, str], command: bytes = b"") -> bytes:
         _entry(3, "pyuio/guest_init.sh", 0o100755, (here / "guest_init.sh").read_bytes()),
         _entry(4, "pyuio/config", 0o100600, os.fsencode(lines)),
         _entry(5, "pyuio/command", 0o100600, command),
-        # virtme-ng's modprobe says that it has no modules, and the kernel asks it for crypto: 0.3 s for nothing.
+        # The kernel runs modprobe for crypto, and virtme-ng's only says that it has no modules: this saves 0.3 s.
         _entry(6, "bin/modprobe", 0o100600, b""),
         _entry(0, "TRAILER!!!", 0, b""),
     ]
@@ -125,26 +129,26 @@ def overlay_archive(config: Mapping[str, str], command: bytes = b"") -> bytes:
 
 
 def _tool(name: str) -> str:
-    """Returns the path of a program that every system has."""
+    """Return the path of a program that every system has."""
     return shutil.which(name, path=tool_environment()["PATH"]) or f"/usr/bin/{name}"
 
 
 def command_script(command: list[str], directory: str, environment: Mapping[str, str]) -> bytes:
-    """Writes the shell script that becomes COMMAND in the guest.
+    """Write the shell script that becomes COMMAND in the guest.
 
     Args:
         command: The program and its arguments; any bytes (surrogateescape).
-        directory: Its working directory.
-        environment: Its complete environment.
+        directory: The program's working directory.
+        environment: The program's complete environment.
 
     Returns:
-        The script, which ends with 125 if the directory cannot be entered, and with 126 or 127 as a shell does if the
+        The script. It ends with 125 if the directory cannot be entered, and as a shell does, with 126 or 127, if the
         program cannot be run.
     """
-    # The host's env: busybox's would run its own applets instead of the host's programs.
+    # Use the host's env: busybox's would run its own applets instead of the host's programs.
     words = [_tool("env"), "-i", "--", *(f"{name}={value}" for name, value in environment.items())]
     if "=" in command[0]:
-        words += [_tool("nice"), "-n", "0"]  # or env would take it for one more variable
+        words += [_tool("nice"), "-n", "0"]  # otherwise env would take the program for one more variable
     lost = f"pyuio: the guest does not see {directory}: it has its own /dev, /proc, /run and /sys"
     enter = f"cd {shlex.quote(directory)} 2>/dev/null || {{ echo {shlex.quote(lost)} >&2; exit 125; }}"
     return os.fsencode(f"{enter}\nexec {shlex.join([*words, *command])}\n")

@@ -3,7 +3,7 @@
 # The guest's first program. It runs from the initramfs that virtme-ng assembled, in place of virtme-ng's own /init:
 # mounts the host's file system read-only with a tmpfs over it, and continues there with guest_init.sh.
 #
-# Everything here is static busybox from memory: under emulation, a program of the host's takes 50 ms only to start.
+# Every program here is static busybox from memory: under emulation, a program of the host takes 50 ms just to start.
 
 fail() {
     echo "pyuio: $*" >/dev/console
@@ -20,7 +20,7 @@ if [ "$mode" = probe ]; then
     sleep 60
 fi
 
-# virtme-ng's list of the kernel's modules, in load order, less those that are not for this kind of guest.
+# Load the modules of virtme-ng's list, in its order, without those that this kind of guest does not need.
 insmod() {
     case $1 in
         */fuse.*|*/virtiofs.*|*/virtio_mmio.*) ;;
@@ -30,8 +30,8 @@ insmod() {
 . /modules/load_all.sh
 
 mkdir -p /host /overlay
-# The host does not write through this mount and the guest cannot, so everything may be cached: Python starts twice as
-# fast. What the host changes meanwhile may not be seen.
+# Neither the host nor the guest writes through this mount, so everything may be cached: Python starts twice as fast.
+# The guest may not see what the host changes meanwhile.
 mount -t 9p -o ro,trans=virtio,version=9p2000.L,access=any,msize=512000,cache=loose pyuio-root /host \
     || fail "cannot mount the host's file system: this kernel lacks 9p over virtio"
 mount -t tmpfs -o mode=755 overlay /overlay

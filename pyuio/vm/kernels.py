@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Kernels for the guest: fetched from Debian, the running one, or any other.
+"""Kernels for the guest: one fetched from Debian, the running one, or any other.
 
-Each is prepared once, into a directory of the user's cache, and reused as long as that directory is as it was left:
+pyuio prepares each kernel once, in a directory of the user's cache, and reuses it until the directory changes:
 
-    ROOT/kernels/NAME/boot/vmlinuz-VERSION   the kernel, uncompressed where possible: that saves 3 s of every start
+    ROOT/kernels/NAME/boot/vmlinuz-VERSION   the kernel, uncompressed if possible: that saves 3 s of every start
     ROOT/kernels/NAME/lib/modules/VERSION    its modules, or a link to them
     ROOT/kernels/NAME/initramfs.cpio         what virtme-ng assembled
     ROOT/kernels/NAME/manifest.json          every file's size and SHA-256, written last
@@ -36,7 +36,7 @@ class Kernel:
         version: As uname -r prints it in the guest.
         image: The file for QEMU's -kernel.
         modules: The directory that the guest gets as /lib/modules/VERSION.
-        archive: What virtme-ng assembled as initramfs.
+        archive: The initramfs that virtme-ng assembled.
     """
 
     version: str
@@ -46,12 +46,12 @@ class Kernel:
 
 
 def prepare(name: str, say: Say, *, refresh: bool = False) -> Kernel:
-    """Finds a kernel, or fetches and prepares it.
+    """Return a kernel; fetch and prepare it first if necessary.
 
     Args:
         name: ``debian``, ``debian-rt``, ``host``, or the path of a bzImage or vmlinux.
-        say: Called with a line of text before anything that takes long.
-        refresh: Ask for a newer Debian kernel, and check the content of every file, not only its size.
+        say: Called with a line of text before each step that takes long.
+        refresh: Look for a newer Debian kernel, and check the content of every file, not only its size.
 
     Raises:
         KernelError: There is no such kernel, or it cannot be fetched, prepared or used.
@@ -65,7 +65,7 @@ def prepare(name: str, say: Say, *, refresh: bool = False) -> Kernel:
 
 
 def _prepare(name: str, say: Say, refresh: bool) -> Kernel:
-    """Chooses by the name."""
+    """Return the kernel of that name; arguments as for `prepare`."""
     if name in DEBIAN:
         return _debian(name, say, refresh)
     if name == "host":
@@ -82,7 +82,7 @@ def _prepare(name: str, say: Say, refresh: bool) -> Kernel:
 
 
 def _debian(name: str, say: Say, refresh: bool) -> Kernel:
-    """The newest kernel of Debian's archive, or, without `refresh`, the one used last."""
+    """Return the Debian kernel used last; with `refresh`, or if there is none, the archive's newest."""
     directory = cache.root() / "kernels"
     pointer = directory / name  # a link to the directory of the version in use
     if not refresh and (kernel := _cached(pointer)):
@@ -96,7 +96,7 @@ def _debian(name: str, say: Say, refresh: bool) -> Kernel:
         try:
             final = _fetch(archive, name, directory, say)
         except apt.DownloadError:
-            # The usual reason: the system's lists name a package that the archive has replaced since.
+            # Usually the system's lists name a package that the archive has replaced since.
             archive.update()
             final = _fetch(archive, name, directory, say)
         link = directory / f".{name}.new"
@@ -110,7 +110,7 @@ def _debian(name: str, say: Say, refresh: bool) -> Kernel:
 
 
 def _fetch(archive: apt.Archive, name: str, directory: Path, say: Say) -> Path:
-    """Returns the directory of the newest of Debian's kernels of that name, fetched unless it is there and whole."""
+    """Return the directory of Debian's newest kernel of that name; fetch it unless it is there and complete."""
     package = archive.newest(DEBIAN[name])
     final = directory / package.file_name
     if _cached(final, thorough=True) is None:
@@ -124,7 +124,7 @@ def _fetch(archive: apt.Archive, name: str, directory: Path, say: Say) -> Path:
 
 
 def _unpack_package(deb: Path, package: apt.Package, stage: Path) -> str:
-    """Makes a stage out of a kernel image's package, which it removes; returns the kernel's version."""
+    """Turn a kernel image's package into a stage, remove the package, and return the kernel's version."""
     tree = stage / "tree"
     apt.extract(deb, tree)
     deb.unlink()
@@ -141,7 +141,7 @@ def _unpack_package(deb: Path, package: apt.Package, stage: Path) -> str:
 
 
 def _host(say: Say, refresh: bool) -> Kernel:
-    """The running kernel."""
+    """Return the running kernel."""
     version = platform.release()
     modules = Path("/lib/modules") / version
     image = next((p for p in (Path(f"/boot/vmlinuz-{version}"), modules / "vmlinuz") if p.exists()), None)
@@ -153,7 +153,7 @@ def _host(say: Say, refresh: bool) -> Kernel:
 
 
 def _local(image: Path, version: str, modules: Path, say: Say, refresh: bool) -> Kernel:
-    """A kernel that lies somewhere in the file system, prepared anew whenever it changes."""
+    """Return a kernel that lies somewhere in the file system; prepare it anew whenever it has changed."""
     if not os.access(image, os.R_OK):
         raise KernelError(f"{image} cannot be read by this user: sudo chmod a+r {image}")
     state = [str(image.resolve()), str(modules.resolve())]
@@ -177,7 +177,7 @@ def _local(image: Path, version: str, modules: Path, say: Say, refresh: bool) ->
 
 
 def _assemble(stage: Path, image: Path, version: str) -> None:
-    """Adds the kernel and its initramfs to a stage that has the modules."""
+    """Add the kernel and its initramfs to a stage that has the modules."""
     (stage / "boot").mkdir()
     boot = stage / f"boot/vmlinuz-{version}"
     unpack(image, boot)
@@ -195,7 +195,7 @@ def _assemble(stage: Path, image: Path, version: str) -> None:
 
 
 def _cached(directory: Path, *, thorough: bool = False) -> Kernel | None:
-    """The kernel in a prepared directory, or None if it is not there or not as it was left."""
+    """Return the kernel in a prepared directory; None if the directory is missing or was changed."""
     facts = cache.check(directory, thorough=thorough)
     if facts is None or "version" not in facts:
         return None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""KVM or emulation: decided by a probe with a time limit, and remembered until the next boot of this machine.
+"""KVM or emulation: a probe with a time limit decides, and the answer is kept until this machine boots again.
 
-That /dev/kvm can be opened says little: on some nested machines it is there and no guest ever runs its first
-instruction. So the very kernel and initramfs are started, told to say one line and switch off.
+It does not suffice that /dev/kvm can be opened: on some nested machines it can, and yet no guest ever runs its first
+instruction. So the probe starts the very kernel and initramfs of the guest, which print one line and switch off.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MARK = "pyuio: probe reached user space"
 
 @dataclass(frozen=True)
 class Acceleration:
-    """How the guest's processor is made: `name` is ``kvm`` or ``tcg``, `reason` why."""
+    """How QEMU runs the guest's processors: `name` is ``kvm`` or ``tcg``, `reason` says why."""
 
     name: str
     reason: str
@@ -38,17 +38,17 @@ class Acceleration:
 
 
 def available() -> bool:
-    """Whether this user may open /dev/kvm, which says nothing of whether it works."""
+    """Return whether this user may open /dev/kvm; KVM may fail to work all the same."""
     return os.access("/dev/kvm", os.R_OK | os.W_OK)
 
 
 def choose(qemu: str, kernel: Kernel, say: Callable[[str], None]) -> Acceleration:
-    """Decides between KVM and emulation.
+    """Decide between KVM and emulation.
 
     Args:
         qemu: QEMU's path.
         kernel: A kernel to probe with.
-        say: Called with one line when a probe was needed.
+        say: Called with one line after a probe.
     """
     if not Path("/dev/kvm").exists():
         return Acceleration("tcg", "there is no /dev/kvm")
@@ -76,7 +76,7 @@ def choose(qemu: str, kernel: Kernel, say: Callable[[str], None]) -> Acceleratio
 
 
 def runs(qemu: str, kernel: Kernel, accelerator: str, limit: float) -> bool:
-    """Starts a guest that says one line, and tells whether it came within `limit` seconds."""
+    """Start a guest that prints one line, and return whether the line arrived within `limit` seconds."""
     lines = Lines()
     archive = overlay_archive({"mode": "probe"})
     with memory_file(kernel.archive.read_bytes(), archive) as file, socket_pairs("console") as (ours, theirs):

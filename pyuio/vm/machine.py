@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The virtual machine: what may be asked of it, and the QEMU command line that makes it."""
+"""The virtual machine: its options, and the QEMU command line that starts it."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from pyuio.vm.kernels import Kernel
 QEMU = "qemu-system-x86_64"
 PORTS = ("control", "tty", "stdin", "stdout", "stderr")
 
-# What is switched off is checks and mitigations that cost time and concern nobody here; nothing that changes how a
-# driver sees PCI, interrupts or the scheduler.
+# These switch off checks and mitigations that cost time and do not matter here. None of them changes how a driver sees
+# PCI, interrupts or the scheduler.
 _PARAMETERS = "console=ttyS0 panic=-1 mitigations=off cryptomgr.notests random.trust_cpu=on audit=0 noresume"
-# KVM has a clock of its own. Emulated, the guest falls back to the HPET, and reading that costs a trip to QEMU. And it
-# looks once whether timer interrupts come in time, which they do not when the host is busy: the kernel panics then.
+# KVM has a clock of its own. Under emulation the guest would fall back to the HPET, and each read of that costs a trip
+# to QEMU. The kernel also checks once whether timer interrupts arrive in time, and panics if the host is too busy.
 _CLOCK = {"kvm": "", "tcg": " clocksource=tsc tsc=reliable no_timer_check"}
-# host is what KVM runs best. Emulated, max has the instructions that make copying fast, and its five-level page tables
-# and SMAP are what makes every TLB miss and system call slower.
+# KVM runs host best. Under emulation, max has the instructions that make copying fast, but its five-level page tables
+# slow down every TLB miss and SMAP slows down every system call.
 _CPU = {"kvm": "host", "tcg": "max,la57=off,smap=off"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a guest is made of.
+    """The options of a guest.
 
     Attributes:
         kernel: ``debian``, ``debian-rt``, ``host``, or the path of a kernel.
         devices: QEMU device texts, as for QEMU's -device.
-        memory: Its memory: a number of MiB, or with K, M, G or T; at least 128 MiB.
-        cpus: Its processors, 1 to 255.
-        timeout: Limit on the whole run in seconds, None for none.
-        out: A directory of the host's that the guest writes to, at the same path.
+        memory: The size of its memory: a number of MiB, or a number with K, M, G or T; at least 128 MiB.
+        cpus: The number of its processors, 1 to 255.
+        timeout: Time limit for the whole run in seconds; None for none.
+        out: A directory of the host that the guest may write to, at the same path.
         append: More kernel parameters.
         machine: QEMU's machine type and its properties, as for QEMU's -M.
         qemu: More arguments for QEMU.
@@ -76,10 +76,10 @@ class Options:
 
 
 def find_qemu() -> str:
-    """Returns the path of QEMU.
+    """Return the path of QEMU.
 
     Raises:
-        GuestStartError: It is not installed.
+        GuestStartError: QEMU is not installed.
     """
     path = shutil.which(QEMU)
     if path is None:
@@ -97,16 +97,16 @@ def command_line(
     *,
     chatty: bool,
 ) -> list[str]:
-    """Writes QEMU's command line.
+    """Return QEMU's command line.
 
     Args:
         qemu: QEMU's path.
         accelerator: ``kvm`` or ``tcg``.
-        options: What is wanted.
+        options: The guest's options.
         kernel: The kernel to boot.
         archive: The path of the complete initramfs.
         sockets: Connected sockets that QEMU inherits, by name: ``console``, and for a run those in `PORTS`.
-        chatty: Let the kernel print everything, not only warnings.
+        chatty: Let the kernel print all messages, not only warnings.
 
     Returns:
         The program and its arguments.
@@ -121,7 +121,7 @@ def command_line(
         line += ["-chardev", f"socket,id=pyuio-{name},fd={fd}"]
     line += ["-serial", "chardev:pyuio-console"]
     if len(sockets) > 1:
-        # At the top of the bus, so that the devices asked for come first and stay where they are.
+        # These take the last slots of the bus, so that the requested devices come first and keep their addresses.
         root = "local,id=pyuio-root,path=/,security_model=none,readonly=on,multidevs=remap"
         line += ["-fsdev", root, "-device", "virtio-9p-pci,fsdev=pyuio-root,mount_tag=pyuio-root,addr=1d"]
         line += ["-device", "virtio-serial-pci,id=pyuio-serial,addr=1c"]

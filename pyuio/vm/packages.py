@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files of Debian's packages for the guest, unpacked on the host and not installed."""
+"""Files from Debian's packages for the guest: unpacked on the host, not installed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pyuio.vm import apt, cache
 
 
 def fetch(packages: tuple[str, ...], directory: Path, wanted: str) -> Path:
-    """Return a file of these packages, unpacking all of them unless it is there.
+    """Return the path of a file of these packages; fetch and unpack all of them unless it exists.
 
     Args:
-        packages: their names in Debian's archive.
-        directory: where they are unpacked to; absent or empty at first.
-        wanted: the file, below the directory.
+        packages: Their names in Debian's archive.
+        directory: Where they are unpacked; absent or empty at first.
+        wanted: The file's path below the directory.
 
     Raises:
-        GuestError: one cannot be fetched, or is damaged.
+        GuestError: A package cannot be fetched, or is damaged.
     """
     program = directory / wanted
     if program.exists():
@@ -32,5 +32,5 @@ def fetch(packages: tuple[str, ...], directory: Path, wanted: str) -> Path:
             place.mkdir()
             apt.extract(archive.download(archive.package(package), place), tree)
         directory.rmdir()
-        tree.rename(directory)  # all of it, at once
+        tree.rename(directory)  # all files appear at once
     return program

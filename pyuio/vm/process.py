@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A running QEMU: its sockets, its messages, and its end, which comes whatever happens to this program."""
+"""A running QEMU: its sockets and messages. QEMU ends with this program, whatever happens to that."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Lines:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[str]:
-        """Takes more of the stream; returns the lines that it completed."""
+        """Take more of the stream and return the lines that it completed."""
         *whole, self._rest = (self._rest + data).split(b"\n")
         lines = [line.decode(errors="replace").strip("\r") for line in whole]
         self._lines.extend(lines)
@@ -34,7 +34,7 @@ class Lines:
         return lines
 
     def last(self, count: int) -> list[str]:
-        """Returns up to `count` of the last lines that are not empty."""
+        """Return up to `count` of the last lines, without empty ones."""
         lines = [*self._lines, self._rest.decode(errors="replace").strip("\r")]
         return [line for line in lines if line.strip()][-count:]
 
@@ -43,13 +43,20 @@ class Lines:
 
 
 class Process:
-    """QEMU as a child in a session of its own, so that Ctrl-C on the terminal is not for it.
+    """QEMU as a child in a session of its own, so that Ctrl-C on the terminal does not reach it.
 
-    A context manager: QEMU is gone when it is left. Should this program be killed outright, the kernel kills QEMU.
+    A context manager, which ends QEMU when it is left. If this program is killed, the kernel kills QEMU.
+
+    Args:
+        command: QEMU's program and arguments.
+        inherited: The file descriptors that QEMU inherits.
 
     Attributes:
-        pid: QEMU's process.
-        messages: A socket with what QEMU itself has to say.
+        pid: QEMU's process id.
+        messages: A socket from which QEMU's own messages can be read.
+
+    Raises:
+        GuestStartError: QEMU could not be started.
     """
 
     def __init__(self, command: Sequence[str], inherited: Sequence[int]) -> None:
@@ -84,7 +91,7 @@ class Process:
             self.messages.close()
 
     def end(self, *, gently: bool) -> None:
-        """Ends QEMU if it still runs; gently means that it may write back disk images first."""
+        """End QEMU if it still runs; if `gently`, let it write back its disk images first."""
         try:
             if gently and self._child.poll() is None:
                 self._child.terminate()
@@ -96,13 +103,13 @@ class Process:
                 self._child.wait()
 
     def wait(self) -> int:
-        """Returns the exit status of QEMU, which has closed its sockets, as `subprocess` gives it: -N for signal N."""
+        """Return QEMU's exit status once it has closed its sockets, as `subprocess` gives it: -N for signal N."""
         return self._child.wait(10)
 
 
 @contextlib.contextmanager
 def memory_file(*parts: bytes) -> Iterator[int]:
-    """Gives the descriptor of a file in memory with `parts`, each beginning at a multiple of 4; nobody else sees it."""
+    """Yield the descriptor of a private file in memory that contains `parts`, each aligned to 4 bytes."""
     fd = os.memfd_create("pyuio-initramfs")
     try:
         with os.fdopen(fd, "wb", closefd=False) as file:
@@ -115,7 +122,7 @@ def memory_file(*parts: bytes) -> Iterator[int]:
 
 @contextlib.contextmanager
 def socket_pairs(*names: str) -> Iterator[tuple[dict[str, socket.socket], dict[str, socket.socket]]]:
-    """Gives connected sockets by name: our ends, and those for QEMU."""
+    """Yield connected sockets by name: our ends, and those for QEMU."""
     ours: dict[str, socket.socket] = {}
     theirs: dict[str, socket.socket] = {}
     with contextlib.ExitStack() as stack:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The time a guest runs: moves bytes, follows COMMAND's progress, and says how it ended."""
+"""One run of a guest: moves bytes, follows COMMAND's progress, and reports how the run ended."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pyuio.vm.errors import GuestExitError, GuestPanicError, GuestStartError, Gu
 from pyuio.vm.process import Lines, Process
 from pyuio.vm.streams import Incoming, Outgoing
 
-BOOT_TIME_LIMIT = 120.0  # seconds to COMMAND's start; a slow emulation takes 10
-DRAIN_TIME_LIMIT = 5.0  # seconds of silence between COMMAND's end and that of its output
-PANIC_TIME_LIMIT = 2.0  # seconds for the last lines
-TICK = 0.2
+BOOT_TIME_LIMIT = 120.0  # seconds until COMMAND starts; a slow emulation takes 10
+DRAIN_TIME_LIMIT = 5.0  # seconds of silence, after COMMAND ended, until its output is given up
+PANIC_TIME_LIMIT = 2.0  # seconds for the last lines to arrive
+TICK = 0.2  # seconds that a turn waits at most
 _READ = select.POLLIN
 _BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
 PANIC = "Kernel panic - not syncing"
@@ -27,13 +27,13 @@ class Session:
 
     Args:
         process: QEMU.
-        sockets: The sockets to its console and ports, by name.
-        incoming: What goes to COMMAND.
-        outgoing: What comes from it.
-        console: Where the kernel's lines are kept.
+        sockets: The sockets to QEMU's console and ports, by name.
+        incoming: The stream to COMMAND.
+        outgoing: The streams from COMMAND.
+        console: Keeps the kernel's last lines.
         deadline: When the run must be over, by the monotonic clock; None for never.
         started: Called when COMMAND starts.
-        show: Called with each of the kernel's and QEMU's lines.
+        show: Called with each line of the kernel and of QEMU.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class Session:
         }
 
     def run(self, progress: terminal.Progress) -> int:
-        """Runs until COMMAND ended and all its output was passed on.
+        """Run until COMMAND has ended and all its output was passed on.
 
         Returns:
             COMMAND's exit status.
 
         Raises:
-            GuestError: It did not come to that; the subclass says why.
+            GuestError: The run failed before; the subclass says why.
         """
         boot_limit = time.monotonic() + BOOT_TIME_LIMIT
         quiet_since = time.monotonic()
@@ -102,13 +102,13 @@ class Session:
                 return self._status
 
     def _turn(self) -> bool:
-        """Waits a moment for something to do, and does it; tells whether output moved or waits for its reader."""
+        """Wait a moment for something to do, and do it; return whether output moved or waits for its reader."""
         wanted: list[tuple[int, int, Callable[[], None]]] = [(fd, _READ, take) for fd, take in self._inputs.items()]
         streams: list[Incoming | Outgoing] = [self._incoming, *self._outgoing]
         for stream in streams:
             if interest := stream.interest():
                 wanted.append((*interest, stream.advance))
-        masks: dict[int, int] = {}  # one descriptor may be wanted for reading and for writing: the terminal's port
+        masks: dict[int, int] = {}  # the descriptor of the terminal's port is polled for reading and for writing
         for fd, mask, _ in wanted:
             masks[fd] = masks.get(fd, 0) | mask
         poller = select.poll()
@@ -124,7 +124,7 @@ class Session:
         return any(stream.waiting for stream in self._outgoing) or any(fd not in self._inputs for fd, _ in ready)
 
     def _listen(self, source: socket.socket, take: Callable[[bytes], None]) -> None:
-        """Reads what QEMU or the guest says on one of the inputs, which goes when it ends."""
+        """Read from an input, on which QEMU or the guest speaks, and drop the input when it ends."""
         try:
             data = source.recv(65536)
         except ConnectionError:
@@ -156,9 +156,9 @@ class Session:
         return GuestPanicError(f"the guest's kernel panicked{line.partition(PANIC)[2]}")
 
     def _ending(self) -> Exception:
-        """Says why QEMU ended before COMMAND did."""
+        """Return the error that says why QEMU ended before COMMAND did."""
         lines = self._messages.last(1000)
-        # An abort comes with the contents of every register.
+        # When QEMU aborts, it also prints every register: take its own lines if there are any.
         said = "; ".join([line for line in lines if line.startswith("qemu")][-3:] or lines[-3:])
         lines = self._console.last(1000)
         if PANIC in self._console:

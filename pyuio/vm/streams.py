@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bytes on their way between the guest's ports and this program's standard streams."""
+"""Pass bytes between the guest's ports and this program's standard streams."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ import socket
 from pyuio.vm.errors import GuestError, OutputClosedError
 
 CHUNK = 65536
-# A pipe that polls writable takes this much without blocking, and a blocked write would hold up everything else.
+# A pipe that polls writable takes this much without blocking; a write that blocks would hold up everything else.
 WRITE_CHUNK = select.PIPE_BUF
 
 
 def fill_standard_streams() -> None:
-    """Opens /dev/null as each standard stream that is closed, so that no other file gets its number."""
+    """Open /dev/null as each standard stream that is closed, so that no other file gets its number."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
 
 
 class Outgoing:
-    """A port's bytes on their way to a standard stream, up to the token that marks their end."""
+    """Passes a port's bytes to a standard stream, up to the token that marks their end.
+
+    Args:
+        source: The port.
+        sink: The standard stream's file descriptor.
+        token: The bytes that mark the end.
+    """
 
     def __init__(self, source: socket.socket, sink: int, token: bytes) -> None:
         self.source = source
@@ -35,7 +41,7 @@ class Outgoing:
 
     @property
     def done(self) -> bool:
-        """Whether everything was written."""
+        """Whether the end was reached and everything was written."""
         return self._ended and not self._pending
 
     @property
@@ -44,17 +50,17 @@ class Outgoing:
         return bool(self._pending)
 
     def interest(self) -> tuple[int, int] | None:
-        """Returns the file descriptor to poll and for what, or None when there is nothing more to do."""
+        """Return the file descriptor to poll and for what, or None when there is nothing more to do."""
         if self._pending:
             return self.sink, select.POLLOUT
         return None if self._ended else (self.source.fileno(), select.POLLIN)
 
     def advance(self) -> None:
-        """Reads or writes once.
+        """Read or write once.
 
         Raises:
             OutputClosedError: Nobody reads the standard stream any more.
-            GuestError: It cannot be written for another reason.
+            GuestError: Writing failed for another reason.
         """
         if self._pending:
             try:
@@ -84,12 +90,12 @@ class Outgoing:
 
 
 class Incoming:
-    """A standard stream's bytes on their way to a port, and its end.
+    """Passes a standard stream's bytes, and its end, to a port.
 
     Args:
-        source: The standard stream.
+        source: The standard stream's file descriptor.
         sink: The port.
-        ends: Whether the port ends with it; one that also carries output must not.
+        ends: Whether to end the port when the stream ends; a port that also carries output must go on.
     """
 
     def __init__(self, source: int, sink: socket.socket, *, ends: bool) -> None:
@@ -100,13 +106,13 @@ class Incoming:
         self._ended = False
 
     def interest(self) -> tuple[int, int] | None:
-        """Returns the file descriptor to poll and for what, or None when there is nothing more to do."""
+        """Return the file descriptor to poll and for what, or None when there is nothing more to do."""
         if self._pending:
             return self.sink.fileno(), select.POLLOUT
         return None if self._ended else (self.source, select.POLLIN)
 
     def advance(self) -> None:
-        """Reads or writes once."""
+        """Read or writes once."""
         if self._pending:
             try:
                 self._pending = self._pending[self.sink.send(self._pending, socket.MSG_DONTWAIT) :]
@@ -124,6 +130,6 @@ class Incoming:
         if not self._pending:
             self._ended = True
             if self._ends:
-                # Not close(): QEMU would take the hang-up before the bytes on their way.
+                # Not close(): QEMU would see the hang-up before the bytes that are still on their way.
                 with contextlib.suppress(OSError):
                     self.sink.shutdown(socket.SHUT_WR)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The terminal this program runs on."""
+"""The terminal that this program runs on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from collections.abc import Iterator
 
 
 def standard_terminals() -> list[int]:
-    """Returns which of the standard streams 0, 1 and 2 are a terminal that this program may use now.
+    """Return which of the standard streams 0, 1 and 2 are a terminal that this program may use now.
 
-    Standard input counts only in the foreground: a background job that touches its terminal is stopped. Without
-    script(1), which makes the guest's side of it, none counts.
+    Standard input counts only in the foreground: the kernel stops a background job that touches its terminal. Without
+    script(1), which makes the terminal in the guest, none counts.
     """
     if shutil.which("script") is None:
         return []
@@ -29,7 +29,7 @@ def standard_terminals() -> list[int]:
 
 
 def size() -> tuple[int, int]:
-    """Returns the terminal's rows and columns."""
+    """Return the terminal's rows and columns."""
     for fd in (1, 0, 2):
         with contextlib.suppress(OSError):
             columns, rows = os.get_terminal_size(fd)
@@ -40,7 +40,7 @@ def size() -> tuple[int, int]:
 
 @contextlib.contextmanager
 def restored(fd: int) -> Iterator[None]:
-    """Puts the terminal's mode back as it is now, whatever happens."""
+    """Restore the terminal's present mode when the block is left, whatever happens."""
     before = termios.tcgetattr(fd)
     try:
         yield
@@ -49,11 +49,11 @@ def restored(fd: int) -> Iterator[None]:
 
 
 def pass_keys(fd: int, *, interrupts: bool) -> None:
-    """Lets every key through to the guest, whose own terminal does the rest.
+    """Pass every key to the guest, whose own terminal handles it.
 
     Args:
-        fd: The terminal.
-        interrupts: Also Ctrl-C; else it remains this program's.
+        fd: The terminal's file descriptor.
+        interrupts: Whether Ctrl-C goes to the guest, too; otherwise it interrupts this program.
     """
     tty.setraw(fd, termios.TCSADRAIN)
     if not interrupts:
@@ -65,7 +65,7 @@ def pass_keys(fd: int, *, interrupts: bool) -> None:
 
 
 class Progress:
-    """One line on standard error, while the guest boots, if that is a terminal."""
+    """One line on standard error while the guest boots, if standard error is a terminal."""
 
     def __init__(self, *, shown: bool) -> None:
         self._shown = shown and os.isatty(2)
@@ -73,13 +73,13 @@ class Progress:
         self._start = time.monotonic()
 
     def tick(self) -> None:
-        """Shows the time since the beginning."""
+        """Show the time since the beginning."""
         if self._shown:
             self._drawn = True
             self._write(f"\rbooting the guest, {time.monotonic() - self._start:.0f} s ")
 
     def clear(self) -> None:
-        """Removes the line, for other text or for good."""
+        """Remove the line, to make room for other text or for good."""
         if self._drawn:
             self._drawn = False
             self._write("\r\x1b[K")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tests of ``pyuio vm`` share: a way to run it, and a check after each test that no QEMU is left."""
+"""Fixtures for the tests of ``pyuio vm``: a way to run it, and a check after each test that no QEMU is left."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Vm:
         )
 
     def qemu(self) -> list[int]:
-        """The processes that are this test's QEMU."""
+        """Return the processes that are this test's QEMU."""
         found = []
         for entry in Path("/proc").iterdir():
             try:
@@ -69,7 +69,7 @@ class Vm:
         raise AssertionError("QEMU did not start")
 
     def left(self) -> list[int]:
-        """QEMU processes still there after a moment for the kernel to remove what was killed."""
+        """Return the QEMU processes that still exist after the kernel had a moment to remove killed ones."""
         deadline = time.monotonic() + 5
         while (found := self.qemu()) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -88,7 +88,7 @@ def vm() -> Iterator[Vm]:
 
 @pytest.fixture(scope="session", autouse=True)
 def kernel() -> Path:
-    """The directory of the default kernel, fetched if it is not there yet, so that no test's time includes that."""
+    """Return the directory of the default kernel; fetch the kernel here, so that it does not count in a test's time."""
     result = subprocess.run(
         [*PYUIO, "vm", "fetch"], capture_output=True, text=True, timeout=600, check=False, stdin=subprocess.DEVNULL
     )

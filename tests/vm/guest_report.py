@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run in a guest by test_run.py: prints what COMMAND finds there, as JSON on standard output."""
+"""test_run.py runs this program in a guest: it prints what COMMAND finds there, as JSON on standard output."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 stdin = sys.stdin.buffer.read()
 print("this is standard error", file=sys.stderr)
 Path("written").write_text("the guest was here")
-subprocess.Popen(["sleep", "1000"])  # holds standard output, and must not hold up the end
+subprocess.Popen(["sleep", "1000"])  # keeps standard output open, and must not delay the end
 
 functions = sorted(Path("/sys/bus/pci/devices").iterdir())
 ids = [(path / "vendor").read_text()[2:6] + ":" + (path / "device").read_text()[2:6] for path in functions]

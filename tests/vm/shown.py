@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Commands that the documentation shows with what they print; test_shown.py runs them.
+"""Reads from the documentation commands and the output that it shows; test_shown.py runs them.
 
 In a Markdown file these fenced blocks count, one after the other:
 
 - ``python`` whose first line is ``# NAME.py``: the file NAME.py. With ``# NAME.py, continued`` it is added to that
   file.
-- ``console``: lines ``$ pyuio vm run [OPTION...] -- COMMAND``, each with what COMMAND prints. The files are as they
-  were given up to there.
+- ``console``: lines ``$ pyuio vm run [OPTION...] -- COMMAND``, each followed by what COMMAND prints. The command finds
+  the files as the blocks before have given them.
 
-In an example it is an indented block of the docstring, as in ``console``.
+In an example, an indented block of the docstring has the same form as ``console``.
 
-``...`` in what is printed stands for any text within the line, none included (between two spaces: none and one of the
-spaces); alone on a line for any lines. White space at the ends of lines does not count.
+In the output, ``...`` stands for any text within the line, also for none (between two spaces: also for none with only
+one of the spaces); alone on a line it stands for any lines. White space at the ends of lines does not count.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _PROMPT = ["pyuio", "vm", "run"]
 
 @dataclass(frozen=True)
 class Shown:
-    """A command and what it prints.
+    """A command and its output.
 
     Attributes:
-        place: the file that shows it, and the line.
-        options: of ``pyuio vm run``.
-        command: what runs in the guest.
-        output: what it prints, with wildcards.
-        files: name and text of those that it finds in its directory; None for an example, which runs where it is.
+        place: the file and the line that show it.
+        options: the options of ``pyuio vm run``.
+        command: the command that runs in the guest.
+        output: the output shown, with wildcards.
+        files: names and texts of the files in its directory; None for an example, which runs where it is.
     """
 
     place: str
@@ -89,7 +89,7 @@ def in_example(path: Path) -> list[Shown]:
 
 
 def matches(wanted: str, printed: str) -> bool:
-    """Return whether what was printed is what was to be printed, wildcards considered."""
+    """Return whether the output equals the expected output, which may contain wildcards."""
     pattern = ""
     for line in wanted.rstrip().splitlines():
         if line.strip() == "...":

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Run in a guest by test_shown.py: runs the commands in a JSON file, and prints as JSON what each printed.
+"""test_shown.py runs this program in a guest: it runs commands from a JSON file, and prints as JSON what each printed.
 
-Starting Python and importing takes 2 s of each command under emulation; so commands of ours run in a fork of this
-program, which has imported what they import. They have an interpreter and an end of their own all the same.
+Under emulation each command takes 2 s to start Python and to import; so pyuio's own commands run in a fork of this
+program, which has done the imports. Still each has an interpreter of its own, and ends by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-# What most of them import.
+# Modules that most commands import.
 import pyuio_drivers.edu  # noqa: F401
 import rich.table  # noqa: F401
 
@@ -25,7 +25,7 @@ LIMIT = 60  # seconds for one
 
 
 def become(command: list[str]) -> int:
-    """Do what a command does, in a process made for it; return its exit status, or raise SystemExit."""
+    """Do what a command does, in a process of its own; return its exit status, or raise SystemExit."""
     program, *arguments = command
     if program == "python" and arguments[0].endswith(".py"):
         sys.argv = arguments
@@ -47,7 +47,7 @@ def become(command: list[str]) -> int:
 
 
 def finished(child: int, output: int) -> tuple[int, str]:
-    """Wait for a child and what it prints; return its exit status and that."""
+    """Wait for a child; return its exit status and what it printed."""
     deadline, data = time.monotonic() + LIMIT, b""
     while select.select([output], [], [], max(0.0, deadline - time.monotonic()))[0]:
         more = os.read(output, 65536)
@@ -61,7 +61,7 @@ def finished(child: int, output: int) -> tuple[int, str]:
     return status, data.decode(errors="replace")
 
 
-# As where the virtual environment is activated: a shell finds our programs, too.
+# Set PATH as in an activated virtual environment, so that a shell finds its programs, too.
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 jobs = json.loads(Path(sys.argv[1]).read_text())
 if any(command[0] == "pyuio" for _, command in jobs):
@@ -80,7 +80,7 @@ for directory, command in jobs:
         os.close(end)
         os.close(output)
         os.chdir(directory)
-        sys.exit(become(command))  # and so ends as any program, with its threads, its buffers and atexit
+        sys.exit(become(command))  # and so it ends as any program: threads, buffers, atexit
     os.close(end)
     results.append(finished(child, output))
 print(json.dumps(results))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every way a run can end other than by COMMAND: a message, a status of its own, and no QEMU left."""
+"""Every way in which a run can end other than by COMMAND: each has a message and a status, and leaves no QEMU."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Kernels in the cache: nothing half-finished or damaged is ever taken for one."""
+"""Kernels in the cache: pyuio never uses one that is half-finished or damaged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_damage_is_noticed_and_repaired(empty_cache: Path, kernel: Path) -> None
     assert len(said) == 2  # prepared anew
     assert first.archive.stat().st_size == len(whole)
 
-    first.archive.write_bytes(bytes(len(whole)))  # the same size, so found only by the thorough check
+    first.archive.write_bytes(bytes(len(whole)))  # the same size, so that only the thorough check finds it
     kernels.prepare(str(image), said.append, refresh=True)
     assert len(said) == 3
     assert first.archive.read_bytes() == whole
@@ -51,7 +51,7 @@ def test_damage_is_noticed_and_repaired(empty_cache: Path, kernel: Path) -> None
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A real package, though of no kernel."""
+    """Make a real package, but not of a kernel."""
     tree = tmp_path / "tree"
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "DEBIAN/control").write_text(
@@ -133,7 +133,7 @@ def test_probe_is_remembered(empty_cache: Path, kernel: Path, monkeypatch: pytes
     image = next((kernel / "boot").glob("vmlinuz-*"))
     ready = kernels.prepare(str(image), quiet)
     qemu = machine.find_qemu()
-    # The probe itself, with the accelerator that works everywhere, and with too little time.
+    # Run the probe itself with the accelerator that works everywhere, and with too little time.
     assert kvm_probe.runs(qemu, ready, "tcg", 60)
     assert not kvm_probe.runs(qemu, ready, "tcg", 0.3)
 

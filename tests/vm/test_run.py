@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What COMMAND finds in the guest, and what comes back of it."""
+"""What COMMAND finds in the guest, and what the host gets back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OUTPUT = bytes(range(256)) * 256 * 64
 
 @dataclass
 class Finished:
-    """The one run that most tests here look at."""
+    """The result of the one run that most tests here look at."""
 
     result: subprocess.CompletedProcess[bytes]
     report: dict[str, Any]
@@ -106,7 +106,7 @@ def test_guest_is_a_complete_system(finished: Finished) -> None:
     assert all(finished.report["links"])
     assert finished.report["udev"] == [0, ""]
     assert finished.report["clock"] in ("tsc", "kvm-clock")
-    assert finished.report["loopback"] == "unknown"  # what a loopback that is up says
+    assert finished.report["loopback"] == "unknown"  # the state of a loopback interface that is up
 
 
 def test_only_out_is_written(finished: Finished) -> None:

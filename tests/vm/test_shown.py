@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What documentation and examples show to be printed is what is printed, in a guest with the options shown."""
+"""Commands in the documentation and examples print what is shown, in a guest with the options shown."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 from .conftest import Vm
 from .shown import ROOT, Shown, in_example, in_markdown, matches
 
-# It needs somebody at the other end of a line; test_serial.py runs it.
+# It needs a peer at the other end of the line; test_serial.py runs it.
 RUN_ELSEWHERE = "serial_console.py"
 LIMIT = 600  # seconds for all commands with the same options
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# Sorted and thereby grouped by options: one guest runs all that have the same.
+# Sorting groups the commands by options: one guest runs all commands with the same options.
 SHOWN = sorted(
     [shown for path in EXAMPLES for shown in in_example(path)]
     + [shown for path in DOCUMENTS for shown in in_markdown(path)],
@@ -52,7 +52,7 @@ def run(options: tuple[str, ...], group: list[Shown], directory: Path) -> Result
 
 @pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What became of each of the commands that this run of pytest selected."""
+    """Run the commands that this run of pytest selected, and return the result of each."""
     selected = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     wanted = [params["shown"] for params in selected if "shown" in params]
     groups = itertools.groupby([shown for shown in SHOWN if shown in wanted], key=lambda shown: shown.options)
@@ -62,7 +62,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return found
 
 
-# The pages of docs/ take minutes under emulation, and so are a part of make test-long.
+# The pages of docs/ take minutes under emulation, so they are part of make test-long.
 PARAMETERS = [
     pytest.param(shown, id=shown.place, marks=[pytest.mark.long] if shown.place.startswith("docs/") else [])
     for shown in SHOWN
@@ -81,7 +81,7 @@ def test_what_is_shown_is_what_is_printed(shown: Shown, results: Results) -> Non
 def test_examples_show_what_they_print_on_one_screen(path: Path) -> None:
     shown = [shown.command for shown in in_example(path) if shown.output]
     assert shown == [("python", f"examples/{path.name}")] or path.name == RUN_ELSEWHERE
-    # The demo's head alone is half a screen.
+    # The demo's docstring alone fills half a screen.
     assert len(path.read_text().splitlines()) <= 60 or path.name == "demo.py"
 
 

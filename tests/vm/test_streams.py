@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The end mark in a stream, however the stream is cut into pieces."""
+"""The end mark in a stream is found however the stream is cut into pieces."""
 
 from __future__ import annotations
 

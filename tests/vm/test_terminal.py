@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio vm run`` on a terminal: this test is the terminal."""
+"""``pyuio vm run`` on a terminal, which this test simulates."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Terminal:
         os.write(self.fd, text)
 
     def until(self, text: bytes) -> None:
-        """Reads until `text` appears in what was not yet looked at."""
+        """Read until `text` appears in the output that was not looked at yet."""
         deadline = time.monotonic() + LIMIT
         while text not in self.text:
             assert time.monotonic() < deadline, f"{text!r} did not come: {self.text[-2000:]!r}"
@@ -78,7 +78,7 @@ def test_shell(vm: Vm) -> None:
         terminal.type(b"sh -c \"echo sl''eeping; exec sleep 1000\"\n")
         terminal.until(b"sleeping\r\n")
         terminal.type(b"\x03")
-        terminal.until(b"^C")  # what is typed before that is thrown away, as on any terminal
+        terminal.until(b"^C")  # input typed before that is discarded, as on any terminal
         terminal.type(b"echo st=$?\n")
         terminal.until(b"st=130")
         terminal.type(b"exit 5\n")
