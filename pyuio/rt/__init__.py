@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Real time: policy, locked memory, processors, and putting everything back."""
+"""Real time: set policy, locked memory and processors, and restore them."""

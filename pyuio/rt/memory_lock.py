@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The memory of this process made ready for real time: no page fault, no collection of garbage.
+"""Make the memory of this process ready for real time: no page faults, no garbage collection.
 
-Each thing has a `read`, which returns its state, and a `write`, which makes it so: for `pyuio.rt.setting_stack`.
-mlockall(2), mallopt(3), and the modules gc and `pymalloc` of CPython.
+Each setting has a function that reads its state and one that sets it, for `pyuio.rt.setting_stack`. They use
+mlockall(2), mallopt(3), and CPython's module gc and allocator pymalloc.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pyuio._native._realtime import lib as _lib
 from pyuio.kernel import privilege
 from pyuio.process.signals import postponed_signals
 
-# CPython's objects of up to 512 bytes come from arenas of 1 MiB (Objects/obmalloc.c, from 3.10 on), which go back to
-# the kernel when nothing is in them. An object of that size, and how many of them to keep one of.
+# CPython takes objects of up to 512 bytes from arenas of 1 MiB (Objects/obmalloc.c, from 3.10 on), and returns an empty
+# arena to the kernel. So `touch_heap` makes objects of that size, and keeps one of so many.
 _OBJECT = 512
 _EMPTY_BYTES = b"".__sizeof__()
 _OBJECTS_FOR_ONE_KEPT = 1024
 
-_PROBE = 1 << 20  # bytes: what other threads map meanwhile is less
+_PROBE = 1 << 20  # bytes: more than other threads map meanwhile
 # The header of a mapping, and below it its flags: "lo" is VM_LOCKED (fs/proc/task_mmu.c, show_smap_vma_flags).
 _LOCKED_RANGE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (?:(?!^VmFlags:)[^\n]*\n)+^VmFlags:[^\n]* lo\b", re.MULTILINE)
 
@@ -35,7 +35,7 @@ _keeps_heap = False
 
 
 def checked_size(name: str, size: int) -> int:
-    """Return a size in bytes. TypeError, ValueError: it is no int, or negative, or more than a process can have."""
+    """Return a size in bytes. TypeError: it is not an int. ValueError: it is negative, or too large for any process."""
     if not isinstance(size, int) or isinstance(size, bool):
         raise TypeError(f"{name} is a number of bytes, not {type(size).__name__}")
     if not 0 <= size < 1 << 47:
@@ -63,7 +63,7 @@ def room_to_lock() -> int | None:
 
 
 def lock_remedy() -> str:
-    """Return what would let this process lock its memory."""
+    """Return the advice that lets this process lock its memory."""
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     size = _status("/proc/self/status", "VmSize")
     more = privilege.remedy(privilege.CAP_IPC_LOCK, "memlock", "unlimited")
@@ -71,19 +71,19 @@ def lock_remedy() -> str:
 
 
 def is_locked() -> bool:
-    """Return whether anything is locked: by this module, or by the program itself."""
+    """Return whether any memory is locked: by this module, or by the program itself."""
     return locked_size() > 0
 
 
 EVERYTHING: Literal["everything"] = "everything"
 Locked: TypeAlias = Literal["everything"] | tuple[tuple[int, int], ...]
-"""What is locked: all memory, present and future, or ranges, each as where it starts and ends."""
+"""The locked memory: all of it, present and future, or ranges of addresses, each as start and end."""
 
 
 def locked() -> Locked:
-    """Return what is locked now, by this module or by the program itself.
+    """Return which memory is locked now, by this module or by the program itself.
 
-    The kernel does not say whether what is to come will be; so a mapping is made, and looked at.
+    The kernel does not tell whether it locks future mappings; so this makes a mapping and looks whether it is locked.
     """
     before = locked_size()
     if not before:
@@ -99,14 +99,14 @@ def locked() -> Locked:
 
 
 def lock(wanted: Locked) -> None:
-    """Lock what is wanted, and nothing else. OSError: the kernel refused."""
+    """Lock the memory that is wanted, and unlock all other. OSError: the kernel refused."""
     if isinstance(wanted, str):
         _checked(_lib.pyuio_lock_memory(), "mlockall")
         return
     _checked(_lib.pyuio_unlock_memory(), "munlockall")
     for start, end in wanted:
         result = _lib.pyuio_lock_range(start, end - start)
-        if result != -errno.ENOMEM:  # it was unmapped meanwhile
+        if result != -errno.ENOMEM:  # ENOMEM: the range was unmapped meanwhile
             _checked(result, f"mlock of {end - start} bytes")
 
 
@@ -117,21 +117,25 @@ def _checked(result: int, doing: str) -> int:
 
 
 def keeps_heap() -> bool:
-    """Return whether what C frees stays with the process."""
+    """Return whether memory that C frees stays with the process."""
     return _keeps_heap
 
 
 def keep_heap(keep: bool) -> None:
-    """Make what C frees stay with the process, or not. OSError: this C library cannot be told (musl)."""
+    """Keep memory that C frees with the process, or stop that. OSError: this C library has no mallopt (musl)."""
     global _keeps_heap
     _checked(_lib.pyuio_keep_heap(keep), "mallopt")
     _keeps_heap = keep
 
 
 def touch_heap(size: int) -> list[bytes]:
-    """Have `size` bytes of C's heap in memory, and as many for Python's objects, which are there as long as the result.
+    """Touch `size` bytes of C's heap, and as many for Python's objects, so that they are in memory.
 
-    OSError: so much memory is not free, or must not be locked.
+    Returns:
+        Objects that keep the memory for Python's objects with the process as long as they exist.
+
+    Raises:
+        OSError: so much memory is not free, or may not be locked.
     """
     free = _status("/proc/meminfo", "MemAvailable")
     if 2 * size > free:
@@ -143,13 +147,20 @@ def touch_heap(size: int) -> list[bytes]:
 
 
 def touch_stack(size: int) -> int:
-    """Have the next `size` bytes of this thread's stack in memory, or all it has left; return how many. OSError."""
+    """Touch the next `size` bytes of this thread's stack, or all that it has left, so that they are in memory.
+
+    Returns:
+        How many bytes were touched.
+
+    Raises:
+        OSError: so much memory may not be locked.
+    """
     _require_room("stack", size)
     return _checked(_lib.pyuio_touch_stack(size), f"touching {size} bytes of stack")
 
 
 def _require_room(name: str, size: int) -> None:
-    # Only where memory is locked already: a stack that cannot grow then ends the process with SIGSEGV.
+    # This matters only while memory is locked: then a stack that cannot grow ends the process with SIGSEGV.
     if is_locked() and (room := room_to_lock()) is not None and size > room:
         raise OSError(errno.ENOMEM, f"touching {size} bytes of {name}: {room} more may be locked")
 
@@ -160,11 +171,11 @@ def garbage() -> tuple[bool, bool]:
 
 
 def set_garbage(state: tuple[bool, bool]) -> None:
-    """Collect and freeze, and stop collecting; or the contrary."""
+    """Enable or disable the collection of garbage, and freeze objects or not; disabling collects garbage first."""
     enabled, frozen = state
     if not enabled:
         gc.disable()
-        with postponed_signals():  # a finalizer in Python would have the exception of Ctrl-C, and lose it
+        with postponed_signals():  # a finalizer in Python would swallow the exception of Ctrl-C
             gc.collect()
     if not frozen:
         gc.unfreeze()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A request that processors wake up quickly: ``/dev/cpu_dma_latency`` (Documentation/power/pm_qos_interface.rst)."""
+"""Requests that processors wake up quickly: ``/dev/cpu_dma_latency`` (Documentation/power/pm_qos_interface.rst)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NODE = Path("/dev/cpu_dma_latency")
 
 
 def checked(microseconds: int | None) -> int | None:
-    """Return a latency as the kernel takes it. TypeError, ValueError: it is no int, or not 0 to 2^31 - 1."""
+    """Return a latency that the kernel takes. TypeError: it is not an int or None. ValueError: not 0 to 2^31 - 1."""
     if microseconds is None:
         return None
     if not isinstance(microseconds, int) or isinstance(microseconds, bool):
@@ -24,13 +24,13 @@ def checked(microseconds: int | None) -> int | None:
 
 
 class LatencyRequest:
-    """A request, which holds as long as its file is open. Several add up to the shortest."""
+    """A request, which holds as long as its file is open. Of several requests the kernel obeys the shortest."""
 
     def __init__(self) -> None:
         self._file: int | None = None
 
     def write(self, microseconds: int | None) -> None:
-        """Make the request, or with None take it back. OSError: the kernel refused."""
+        """Request this latency, or withdraw the request if it is None. OSError: the kernel refused."""
         if self._file is not None:
             file, self._file = self._file, None
             os.close(file)
@@ -46,13 +46,13 @@ class LatencyRequest:
 
     @property
     def answer(self) -> int:
-        """The shortest latency that anybody asks for now, in microseconds."""
+        """The shortest latency that any process requests now, in microseconds."""
         assert self._file is not None
         return int.from_bytes(os.pread(self._file, 4, 0), sys.byteorder, signed=True)
 
 
 def remedy(error: OSError) -> str:
-    """Return what to do when the request was refused."""
+    """Return what to do about a request that was refused."""
     if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
-        return f"this kernel has no idle states to keep out of, or the container lacks --device {_NODE}"
+        return f"this kernel has no idle states to avoid, or the container lacks --device {_NODE}"
     return f'run as root, or with a udev rule: KERNEL=="{_NODE.name}", GROUP="realtime", MODE="0660"'

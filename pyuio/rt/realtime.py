@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Real time: the recipe of Peter Chubb's user-mode-driver patch in one call, with a report of what it got.
+"""Real time: the recipe of Peter Chubb's user-mode-driver patch in one call, with a report of the result.
 
 The patch's recipe is mlockall, SCHED_FIFO at the highest priority less ten, and a loop that reads. ``docs/realtime.md``
 says what each setting is for and what it may cost.
@@ -36,39 +36,41 @@ def realtime(
     interrupt_priority: int | None = None,
     strict: bool = True,
 ) -> RealTime:
-    """Make the calling thread a real-time thread, and its process fit for that, until the result is closed.
+    """Make the calling thread a real-time thread, and prepare its process for that, until the result is closed.
 
-    Use it as ``with pyuio.realtime() as tuned:``, or call it and keep what it returns. Threads and processes that are
-    started meanwhile have neither the policy nor, if processes, the locks; threads do have `cpus`.
+    Use it as ``with pyuio.realtime() as tuned:``, or call it and keep what it returns. Threads that are started
+    meanwhile inherit `cpus` but not the policy; processes inherit neither the policy nor the locks.
 
     Args:
         priority: 1 to 99, for fifo and rr; by default 89, the highest less ten.
-        policy: "fifo" runs until it sleeps; "rr" takes turns with its equals; "deadline" gets `runtime` in each
-            `period`; None leaves the policy alone.
+        policy: "fifo" runs until it sleeps; "rr" takes turns with threads of its priority; "deadline" gets `runtime` in
+            each `period`; None leaves the policy alone.
         runtime: seconds of processor time in each period, for deadline.
-        deadline: seconds from the start of a period until which it has had them; by default `period`.
-        period: seconds; by default `deadline`.
+        deadline: seconds from the start of a period within which the thread gets its `runtime`; by default `period`.
+        period: length of a period in seconds; by default `deadline`.
         cpus: the processor or processors to run on; None for those it may run on now.
-        lock_memory: keep all memory of the process, present and future, from being paged out.
-        stack: bytes of the thread's stack to have in memory now, at most all that it has.
-        heap: bytes to have in memory now for C's allocations, and as many again for Python's objects.
-        freeze_garbage: collect garbage now, and then no more.
+        lock_memory: keep the kernel from paging out memory of the process, present and future.
+        stack: bytes of the thread's stack to bring into memory now, at most its whole stack.
+        heap: bytes to bring into memory now for C's allocations, and as many again for Python's objects.
+        freeze_garbage: collect garbage now, and not any more afterwards.
         cpu_dma_latency: microseconds that a processor may take to wake up, None for any time.
-        interrupt: an open device, or a number of /proc/interrupts, that the thread waits for.
-        interrupt_cpu: the processor to handle it; by default the first of `cpus`, without those wherever it goes now.
-        interrupt_priority: 1 to 99, of its thread in the kernel where it has one, as on PREEMPT_RT; by default 95, or
-            one more than `priority` where that is not less; 0 leaves it alone.
-        strict: take everything back and raise when something is refused; else go on without, and tell in the report.
+        interrupt: the interrupt that the thread waits for: an open device, or a number of /proc/interrupts.
+        interrupt_cpu: the processor that handles the interrupt; by default the first of `cpus`; without `cpus` it is
+            left where it is.
+        interrupt_priority: 1 to 99, of the interrupt's thread in the kernel if it has one, as on PREEMPT_RT; by default
+            95, or `priority` + 1 if that is more; 0 leaves it alone.
+        strict: if a setting is refused, undo all settings and raise; otherwise go on without it, and say so in the
+            report.
 
     Raises:
-        RealTimeDeniedError: a `PermissionError`; this process may not. The message says what would grant it.
-        RealTimeError: an `OSError`; the kernel refused for another reason, which the message gives with the remedy.
-        InterruptUnavailableError: the device has no interrupt that the kernel tells.
+        RealTimeDeniedError: a `PermissionError`; this process may not do it. The message says what would permit it.
+        RealTimeError: an `OSError`; the kernel refused for another reason. The message gives the reason and the remedy.
+        InterruptUnavailableError: the kernel does not tell of an interrupt of the device.
         ClosedError: the device is closed.
         TypeError, ValueError: an argument is of a wrong type, out of range, or does not go with the others. Nothing was
             changed.
     """
-    # Here, so that `import pyuio` takes no longer for those who need none of it.
+    # Imported here, so that `import pyuio` stays fast for programs without real time.
     from pyuio.kernel import irq, processors, scheduling
     from pyuio.rt import memory_lock, pm_qos
     from pyuio.rt.settings import RealTime, Wanted

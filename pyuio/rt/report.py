@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What real time got of what it asked for, for people and for files."""
+"""The report of real time: what was asked for and what was granted, for people and for files."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing that was asked for.
+    """One setting that was asked for.
 
     Attributes:
-        name: as the argument of `realtime` is called.
-        asked: what was asked for, such as "fifo 89".
-        got: what the kernel says it is now; "" when it was refused.
-        missing: what was tried and what the kernel answered when it was refused; "" when it was not.
-        remedy: what would grant it; "" when it was granted.
+        name: the name of `realtime`'s argument.
+        asked: the value asked for, such as "fifo 89".
+        got: the value that the kernel reports now; "" if the setting was refused.
+        missing: what was tried and how the kernel refused it; "" if the setting was granted.
+        remedy: how to get it granted; "" if it was granted.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Setting:
     remedy: str = ""
 
     def __str__(self) -> str:
-        """Return one line: name, and what was got or is missing."""
+        """Return one line: the name, and the value granted or what is missing."""
         if self.missing:
             return f"{self.name:<18} MISSING, asked {self.asked}: {self.missing}; {self.remedy}"
         return f"{self.name:<18} {self.got}"
@@ -36,15 +36,15 @@ class Setting:
 class Throttling:
     """How long the kernel lets real-time threads run, and whether it has cut this one short.
 
-    Since Linux 6.12 the kernel holds real-time threads back only for the sake of others that wait (the "fair server");
-    that is noticed in the same way.
+    Since Linux 6.12 the kernel holds real-time threads back only if other threads wait (the "fair server"); pyuio
+    notices that in the same way.
 
     Attributes:
         runtime: microseconds in each period, ``/proc/sys/kernel/sched_rt_runtime_us``; negative for no limit.
         period: microseconds, ``/proc/sys/kernel/sched_rt_period_us``.
-        watched: whether this thread was watched: it has the policy fifo or rr, and there is a limit.
-        times: in how many periods the thread was found to have been held back.
-        longest: nanoseconds that it was held back in the worst of them.
+        watched: whether this thread was watched; it is if its policy is fifo or rr, and there is a limit.
+        times: the number of periods in which the thread was seen to be held back.
+        longest: nanoseconds that it was held back in the worst period.
     """
 
     runtime: int
@@ -67,11 +67,11 @@ class Throttling:
 
 @dataclass(frozen=True)
 class Report:
-    """What was asked for, in the order of doing, and what came of it.
+    """The settings asked for, in the order in which they were made, and their results.
 
     Attributes:
-        thread: its native id, as in ``/proc/PID/task``.
-        settings: one for each thing asked for.
+        thread: the thread's native id, as in ``/proc/PID/task``.
+        settings: one for each setting asked for.
         throttling: how long real-time threads may run.
     """
 
@@ -81,11 +81,11 @@ class Report:
 
     @property
     def missing(self) -> tuple[Setting, ...]:
-        """What was asked for and refused."""
+        """The settings that were refused."""
         return tuple(setting for setting in self.settings if setting.missing)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it all as dictionaries, lists, strings, numbers and booleans, as json takes them."""
+        """Return the report as dictionaries, lists, strings, numbers and booleans, as json takes them."""
         return {
             "thread": self.thread,
             "settings": [asdict(setting) for setting in self.settings],

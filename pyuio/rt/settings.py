@@ -29,7 +29,7 @@ _log = logging.getLogger("pyuio.realtime_settings")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What `realtime` is asked for, checked; its arguments say what each is. 0, None, False and () are for nothing."""
+    """The checked arguments of `realtime`, which explains them. 0, None, False and () ask for nothing."""
 
     freeze_garbage: bool
     heap: int
@@ -44,12 +44,12 @@ class Wanted:
 
 
 class RealTime(Owned):
-    """Settings in force, and the report of them; `realtime` makes it.
+    """Settings in force, and their report; `realtime` makes it.
 
-    A context manager; `close` restores everything. Without that, everything stays until the process ends.
+    A context manager; `close` restores everything. Without `close`, all settings stay until the process ends.
 
     Args:
-        wanted: what to set.
+        wanted: the settings to make.
         strict: as for `realtime`, whose errors this raises.
     """
 
@@ -70,8 +70,8 @@ class RealTime(Owned):
             raise
 
     def _set(self, wanted: Wanted) -> None:
-        """Do it all: the slow things first, the policy last."""
-        # What grows memory comes before it is locked: where little may be, a locked stack that grows ends the process.
+        """Make all settings: the slow ones first, the policy last."""
+        # Memory must grow before it is locked: if the limit is low, a locked stack that grows ends the process.
         if wanted.freeze_garbage:
             self._try("freeze_garbage", "yes", self._freeze_garbage, _memory_remedy)
         if size := wanted.heap:
@@ -86,7 +86,7 @@ class RealTime(Owned):
         if (line := wanted.interrupt) is not None:
             self._set_interrupt(line, wanted)
         if wanted.scheduling is not None and wanted.scheduling.policy != scheduling.DEADLINE:
-            self._watch_throttling()  # before `cpus`: what watches may run anywhere
+            self._watch_throttling()  # before `cpus`, so that the watching thread may run on any processor
         if cpus := wanted.cpus:
             self._try("cpus", processors.format_list(cpus), lambda: self._set_cpus(cpus), _cpus_remedy)
         if (policy := wanted.scheduling) is not None:
@@ -94,7 +94,7 @@ class RealTime(Owned):
             self._try("policy", str(policy), lambda: self._set_policy(policy), explain)
 
     def _set_interrupt(self, line: int, wanted: Wanted) -> None:
-        irq_record.put_back(line)  # what a driver that was killed has left, or it would be what was before
+        irq_record.put_back(line)  # otherwise, what a killed driver has left would be restored at the end
         if cpus := wanted.interrupt_cpus:
             asked = f"interrupt {line} on {processors.format_list(cpus)}"
             self._try("interrupt_cpu", asked, lambda: self._steer(line, cpus), irq.steer_remedy)
@@ -105,7 +105,7 @@ class RealTime(Owned):
             self._try("interrupt_priority", asked, lambda: self._raise_threads(line, thread), explain)
 
     def _try(self, name: str, asked: str, do: Callable[[], str], remedy: Callable[[OSError], str]) -> None:
-        """Do one thing and put down what came of it. RealTimeError: it was refused, and that matters."""
+        """Make one setting and record the result. RealTimeError: it was refused, and `strict` is set."""
         try:
             self._settings.append(Setting(name, asked, do()))
             _log.info("thread %d: real time, %s: %s", self._thread.id, name, self._settings[-1].got)
@@ -215,18 +215,18 @@ class RealTime(Owned):
 
     @property
     def report(self) -> Report:
-        """What was asked for, and what came of it; once closed, how it was to the end."""
+        """The settings asked for, and their results; after `close`, as they were at the end."""
         return Report(self._thread.id, tuple(self._settings), self._watch.result())
 
     @property
     def missing(self) -> tuple[Setting, ...]:
-        """What was asked for and refused: () when all is well."""
+        """The settings that were refused: () if there are none."""
         return self.report.missing
 
     def throttled(self) -> int:
-        """Return in how many periods the kernel was found to have held the thread back for having run too long.
+        """Return the number of periods in which the kernel held the thread back because it had run too long.
 
-        0 also where that is not watched: `Report.throttling` tells.
+        The result is 0, too, if the thread is not watched: `Report.throttling` tells whether it is.
         """
         return self._watch.result().times
 
@@ -235,13 +235,13 @@ class RealTime(Owned):
         return self.report.as_dict()
 
     def close(self) -> None:
-        """Restore everything, in reverse order, for the thread it was made for, from any thread. Again is harmless.
+        """Restore everything, in reverse order. Any thread may call it, again and again.
 
-        What another `RealTime` has set since is left to that one. In a forked process this does nothing.
+        A setting that another `RealTime` has made since is left to that one. In a forked process this does nothing.
 
         Raises:
-            RealTimeError: the kernel refused to take something back; all the rest is restored. Not with strict=False:
-                then `missing` has it.
+            RealTimeError: the kernel refused to restore something; all the rest is restored. With strict=False nothing
+                is raised, and `missing` has it.
         """
         if self._process != os.getpid():
             return
@@ -254,17 +254,17 @@ class RealTime(Owned):
                 Setting("close", "what was before", missing=error.strerror or str(error), remedy="set it by hand")
             )
         if refused and self._strict:
-            raise _error(refused[0], f"real time, putting back what was before: {'; '.join(map(str, refused))}")
+            raise _error(refused[0], f"real time, restoring what was before: {'; '.join(map(str, refused))}")
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed, or is a forked process's copy."""
+        """Whether it was closed, or is the copy in a forked process."""
         return self._closed or self._process != os.getpid()
 
     def __enter__(self) -> RealTime:
         """Return itself; leaving the block closes it. ClosedError: it is closed."""
         if self.closed:
-            raise ClosedError("this real time is closed: ask for another")
+            raise ClosedError("this RealTime is closed: call realtime() again")
         return self
 
     def __exit__(self, *exception: object) -> None:

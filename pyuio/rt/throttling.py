@@ -19,7 +19,7 @@ class ThrottlingWatch:
     """Watches one thread from another thread, which sleeps except for a moment in every period.
 
     Args:
-        thread: of this process.
+        thread: the thread to watch, of this process.
     """
 
     def __init__(self, thread: Thread) -> None:
@@ -28,7 +28,7 @@ class ThrottlingWatch:
         self._last = Throttling(_limit("sched_rt_runtime_us"), _limit("sched_rt_period_us"))
 
     def write(self, watching: bool) -> None:
-        """Begin to watch, if there is a limit to watch for, or stop. OSError: no thread, or no memory for one."""
+        """Start watching, if there is a limit, or stop. OSError: no thread to watch, or none can be started for it."""
         if not watching:
             if self._native is not None:
                 _lib.pyuio_throttling_stop(self._native)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Real time on a real kernel: what was got is read back from the kernel without pyuio, and so is that it is gone."""
+"""Real time on a real kernel: the tests read from the kernel, without pyuio, what was set and what was restored."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FORK = os.SCHED_RESET_ON_FORK
 CPUS = set(os.sched_getaffinity(0))
 MASK = int(Path("/proc/irq/default_smp_affinity").read_text().replace(",", ""), 16)
 ALL = format_list(bit for bit in range(MASK.bit_length()) if MASK >> bit & 1)
-# Parts of what is asked for by default, for tests of something else.
+# Switches off defaults, for tests of other settings.
 QUICK: dict[str, Any] = {"heap": 0, "freeze_garbage": False}
 POLICY: dict[str, Any] = {**QUICK, "lock_memory": False, "stack": 0, "cpu_dma_latency": None}
 
@@ -47,12 +47,12 @@ def policy(thread: int = 0) -> tuple[int, int]:
 
 
 def locked() -> int:
-    """KiB that are locked in memory."""
+    """Return how many KiB are locked in memory."""
     return int(re.findall(r"VmLck:\s*(\d+)", Path("/proc/self/status").read_text())[0])
 
 
 def latency() -> int:
-    """The latency that the kernel was asked for, in microseconds; to ask is to request any."""
+    """Return the latency that the kernel keeps, in microseconds; opening the file to read it requests any latency."""
     with LATENCY.open("rb", buffering=0) as file:
         return int.from_bytes(file.read(4), sys.byteorder)
 
@@ -68,7 +68,7 @@ def state() -> dict[str, object]:
         "locked": locked(),
         "garbage": (gc.isenabled(), gc.get_freeze_count()),
         "latency": latency(),
-        # Those of the cards come and go with their drivers.
+        # The cards' threads come and go with their drivers.
         "interrupts": {number: cpus for number, cpus in steered().items() if cpus != ALL},
         "threads": interrupt_threads(),
         "requests": [str(path) for path in Path("/proc/self/fd").iterdir() if link_name(path) == LATENCY.name],
@@ -78,8 +78,8 @@ def state() -> dict[str, object]:
 
 @pytest.fixture(autouse=True)
 def all_is_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Set up last: what a test opens is there before, and closed after."""
-    # A thread that was joined is listed for a moment more.
+    """Set up last, so that what a test opens is open before, and closed after."""
+    # The kernel lists a joined thread for a moment longer.
     wait_until(lambda: len(list(Path("/proc/self/task").iterdir())) == threading.active_count())
     for name in ("device", "card"):
         if name in request.fixturenames:
@@ -93,7 +93,7 @@ def all_is_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def line(device: pyuio.Device) -> str:
-    """The number of the card's interrupt, from sysfs."""
+    """Return the number of the card's interrupt, from sysfs."""
     return attribute(str(device.address), "irq")
 
 
@@ -106,7 +106,7 @@ def in_thread(work: Callable[[], Any]) -> Any:
 
 
 def in_child(work: Callable[[], object]) -> None:
-    """Run `work` in a forked process, and fail when it does."""
+    """Run `work` in a forked process, and fail if it fails."""
     child = os.fork()
     if child == 0:
         try:
@@ -188,7 +188,7 @@ def test_a_realtime_kernel_has_such_threads(device: pyuio.Device, line: str) -> 
 
 
 def test_the_interrupt_of_a_device_that_is_closed_meanwhile(edu: str) -> None:
-    """Its line is gone, or, if others share it, without a handler: then the kernel ignores what is to be restored."""
+    """Its line is gone or, if others share it, has lost a handler: then the kernel ignores what is to be restored."""
     device = pyuio.open(edu, bind=True)
     affinity = Path(f"/proc/irq/{device.irq}/smp_affinity_list")
     before = affinity.read_text()
@@ -213,7 +213,7 @@ def test_a_device_without_an_interrupt(cards: Callable[[str], list[str]]) -> Non
 
 
 def test_an_interrupt_that_cannot_be_steered() -> None:
-    """The timer's: its handler forbids it (IRQF_NOBALANCING)."""
+    """Use the timer's interrupt: its handler forbids moving it (IRQF_NOBALANCING)."""
     for number in ("0", "2"):
         if number in steered():
             with pytest.raises(pyuio.RealTimeError, match="cannot be steered"):
@@ -235,7 +235,7 @@ def test_deadline() -> None:
         shown = Path("/proc/thread-self/sched").read_text()
         assert [int(number) for number in re.findall(r"dl\.\w+\s*:\s*(\d+)", shown)][:1] != []
         assert tuned.report.settings[0].got == "deadline 2000 us by 5000 us in 10000 us"
-        thread = threading.Thread(target=lambda: None)  # a thread, which may not be of that policy
+        thread = threading.Thread(target=lambda: None)  # a thread, which may not have that policy
         thread.start()
         thread.join()
     assert policy() == (os.SCHED_OTHER, 0)
@@ -335,7 +335,7 @@ def test_threads_and_processes_do_not_inherit() -> None:
 
 
 def test_a_forked_process_keeps_no_request() -> None:
-    """It has a copy of the file that holds it."""
+    """The child inherits the file that holds the request."""
     reader, writer = os.pipe()
     runs, running = os.pipe()
     before = latency()
@@ -435,7 +435,7 @@ def test_what_limits_grant() -> None:
 
 
 def test_little_may_be_locked_more() -> None:
-    """A stack that grows beyond the limit would end the process: what needs more is refused instead."""
+    """A stack that grows beyond the limit would end the process; so a setting that needs more is refused."""
 
     def work() -> None:
         size = int(re.findall(r"VmSize:\s*(\d+)", Path("/proc/self/status").read_text())[0]) * 1024
@@ -452,7 +452,7 @@ def test_little_may_be_locked_more() -> None:
 
 @pytest.fixture
 def runtime() -> Iterator[Callable[[int], object]]:
-    """Sets sched_rt_runtime_us; back afterwards."""
+    """Yield a function that sets sched_rt_runtime_us, and restore it afterwards."""
     path = KERNEL / "sched_rt_runtime_us"
     before = path.read_text()
     yield lambda value: path.write_text(str(value))
@@ -481,7 +481,7 @@ def run_for(seconds: float) -> None:
 
 
 def test_throttling_is_noticed() -> None:
-    """The kernel says it in its log, once per boot; every time, the report does."""
+    """The kernel logs it once per boot; the report says it every time."""
     with pyuio.realtime(cpus=max(CPUS), **QUICK) as tuned:
         run_for(0.3)
         assert tuned.throttled() == 0
@@ -523,7 +523,7 @@ def sleep_for_ever() -> None:
 
 @pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.long)])
 def test_ctrl_c_while_it_is_set_up_leaves_nothing(step: int) -> None:
-    """Before every ninth line of it, and of what it calls, from another one each time."""
+    """Raise it before every ninth line of setting up, and of what that calls, from another line on each time."""
     files = {str(module.__file__) for module in (settings, throttling, setting_stack)}
     lines = left = 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`pyuio.realtime` as far as anyone may have it, and what it asks of its arguments. The rest is in tests/guest."""
+"""`pyuio.realtime` as far as it needs no privilege, and the checks of its arguments. tests/guest has the rest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pyuio.rt import memory_lock
 from pyuio.rt.report import Report, Setting, Throttling
 
 MIB = 1 << 20
-# What needs no privilege.
+# Settings that need no privilege.
 ANYONE: dict[str, Any] = {"policy": None, "lock_memory": False, "cpu_dma_latency": None}
 NOTHING: dict[str, Any] = {**ANYONE, "stack": 0, "heap": 0, "freeze_garbage": False}
 PACKAGE = str(Path(pyuio.__file__).parent)
@@ -185,7 +185,7 @@ def faults(work: Callable[[], object]) -> int:
 
 
 def test_the_heap_is_there() -> None:
-    """Page faults of what allocates 4 MiB of C's heap, and of Python's: none to speak of inside."""
+    """Count page faults while 4 MiB of C's heap, and of Python's, are allocated: in real time there are hardly any."""
     script = """if True:
         import gc, sys, pyuio
         from tests.unit.test_realtime import ANYONE, MIB, faults
@@ -244,7 +244,7 @@ def test_a_forked_process_is_outside() -> None:
 
 
 def functions(frame: FrameType | None) -> set[str]:
-    """The names of a function and its callers."""
+    """Return the names of a function and its callers."""
     names = set()
     while frame is not None:
         names.add(frame.f_code.co_name)
@@ -253,12 +253,12 @@ def functions(frame: FrameType | None) -> set[str]:
 
 
 def test_ctrl_c_at_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raised before each line of pyuio in turn, while it begins and while it ends: all is restored.
+    """Raise it before each line of pyuio in turn, while real time begins and while it ends: everything is restored.
 
-    But for the few lines at which `close` has not begun yet: another `close` does it.
+    In the few lines at which `close` has not begun yet, a second `close` restores it.
     """
     before = state()
-    monkeypatch.setattr(gc, "collect", lambda: 0)  # no line of pyuio, but nine tenths of the time
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # no line of pyuio, but it takes nine tenths of the time
     remaining = 0
     reached = leaving = False
     tuned: pyuio.RealTime | None
@@ -351,7 +351,7 @@ def test_lists_of_processors_as_the_kernel_writes_them() -> None:
 
 
 class InTheEnd:
-    """Garbage that only the collector finds, and whose finalizer Ctrl-C comes in."""
+    """Garbage that only the collector finds; Ctrl-C arrives in its finalizer."""
 
     def __init__(self) -> None:
         self.itself = self
