@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""BARs: `Region` for one in memory, `PortRegion` for one in I/O ports; mapping them, and tracing accesses.
+"""BARs: `Region` for a BAR in memory, `PortRegion` for a BAR of I/O ports; mapping BARs, and tracing accesses.
 
 Both have the same methods. Offsets are in bytes from the start of the BAR. Registers wider than a byte are
 little-endian, as PCI is, unless the region or a single call says ``endian="big"``.

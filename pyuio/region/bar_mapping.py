@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From a BAR in the kernel's list to a region that can be read and written."""
+"""Maps a BAR of the kernel's list as a region that can be read and written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def checked_index(index: int) -> int:
 
 
 def find_bar(present: Iterable[Bar], index: int, name: str) -> Bar:
-    """Return the BAR with an index. MappingError: there is none, or it has no address; `name` is the device's."""
+    """Return the BAR with an index. MappingError, with the device's `name`: there is none, or it has no address."""
     present = list(present)
     for bar in present:
         if bar.index == index and bar.address:
@@ -52,14 +52,14 @@ def map_bar(
     """Return a region for a BAR.
 
     Args:
-        bar: one that has an address.
+        bar: a BAR that has an address.
         directory: the function's directory in sysfs.
-        name: of the device, for messages.
-        node: its UIO node, which may offer what the kernel refuses otherwise; None for none.
+        name: the device's name, for messages.
+        node: the device's UIO node, which may offer a BAR that the kernel refuses otherwise; None for none.
         write_combining: let the processor merge writes.
         endian: "little" or "big".
-        kinds: what to make of a BAR in memory, and of one in I/O ports.
-        presence: of the device; None for a look from outside.
+        kinds: the classes for a BAR in memory, and for one of I/O ports.
+        presence: tells whether the device is still there; None if the caller only inspects the device.
 
     Raises:
         MappingError: the kernel refuses to map it.
@@ -74,13 +74,13 @@ def map_bar(
         path += "_wc"
     if bar.kind == "io":
         return kinds[1](path, bar.size, address=bar.address, name=name, endian=endian, presence=presence)
-    # mmap gives whole pages, and a BAR smaller than one may start in its middle.
+    # mmap maps whole pages, and a BAR that is smaller than a page may start in its middle.
     page_offset = bar.address % mmap.PAGESIZE
     place = partial(kinds[0], page_offset=page_offset, address=bar.address, name=name, endian=endian, presence=presence)
     try:
         return place(path, bar.size)
     except MappingError:
-        # A kernel driver that keeps the BAR for itself may offer it by its own node.
+        # A kernel driver that keeps the BAR for itself may offer it through its own node.
         if node is None or write_combining:
             raise
         for offered in node.maps:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the two kinds of `pyuio.region` have in common, whether a load or a system call is behind an access."""
+"""The parts that the two kinds of region share, whether they access by a load or by a system call."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
     from pyuio._native._access import Endian, Presence
 
-# poll32 looks as often as it can for this long, as most registers answer within microseconds; then it sleeps between
-# looks, so that a long wait costs no processor, twice as long each time up to the last of these. All in seconds.
+# All in seconds. poll32 first looks as often as it can for _SPIN, as most registers answer within microseconds. Then it
+# sleeps between two looks, so that a long wait takes no processor time; each pause is twice as long as the one before.
 _SPIN = 50e-6
 _FIRST_PAUSE = 20e-6
 _LAST_PAUSE = 1e-3
-# How often a wait looks whether the device is still there, whatever the register reads as, in seconds.
+# Seconds after which a wait asks again whether the device is still there, whatever the register reads as.
 _ASK_AGAIN = 5e-3
 _FOR_EVER = 1e18  # seconds: longer than anything runs
 
 
 class _Readable(Protocol):
-    """What the shared methods need of a region."""
+    """The part of a region that the shared methods use."""
 
     @property
     def name(self) -> str: ...
@@ -52,15 +52,15 @@ _Self = TypeVar("_Self", bound=_Readable)
 
 
 class Pace:
-    """When to look at a register again, with the pauses of `Common.poll32`.
+    """Decides when to look at a register again, with the pauses of `Common.poll32`.
 
     Args:
-        timeout: in seconds, from 0, or None for ever.
-        presence: of the device, which is looked for now and then, and at the end; None for what cannot go.
+        timeout: seconds from 0 on, or None for ever.
+        presence: checked now and then, and at the end, for whether the device is still there; None if it cannot go.
 
     Raises:
-        ValueError: it is negative or not a number.
-        TypeError: it is of a wrong type.
+        ValueError: the timeout is negative or not a number.
+        TypeError: the timeout is of a wrong type.
     """
 
     __slots__ = ("_asked", "_pause", "_presence", "_start", "_timeout", "elapsed")
@@ -77,10 +77,10 @@ class Pace:
         self._asked = 0.0
         self._start = time.monotonic()
         self.elapsed = 0.0
-        """Seconds from the start to before the last look."""
+        """Seconds from the start to just before the last look."""
 
     def goes_on(self) -> bool:
-        """After a look: return whether there is another, having slept if it is time to.
+        """Return, after a look, whether to look again; sleep first if it is time to.
 
         Raises:
             DeviceRemovedError: the device is gone.
@@ -94,12 +94,12 @@ class Pace:
         if self.elapsed >= _SPIN:
             time.sleep(self._pause if self._timeout is None else min(self._pause, self._timeout - self.elapsed))
             self._pause = min(2 * self._pause, _LAST_PAUSE)
-        self.elapsed = time.monotonic() - self._start  # before the look, so that one look comes after the deadline
+        self.elapsed = time.monotonic() - self._start  # taken before the look, so that one look follows the deadline
         return True
 
 
 class Common:
-    """What the two kinds of region share. It has no state, so that it costs `Region` nothing."""
+    """Methods that the two kinds of region share. The class has no state, so that it costs `Region` nothing."""
 
     __slots__ = ()
 
@@ -114,14 +114,14 @@ class Common:
     ) -> int:
         """Read a 32-bit register until its bits in `mask` are those of `value`.
 
-        Looks without a pause for 50 us, then with pauses that grow to 1 ms, in which other threads and signal handlers
-        run. The last look comes after the deadline, so that a process that was kept from running does not time out
-        over a device that was ready. Every 5 ms it looks whether the device is still there.
+        The method looks without a pause for 50 us, then with pauses that grow to 1 ms. Other threads and signal
+        handlers run in the pauses. The last look follows the deadline: if the process could not run for a while, it
+        does not time out although the device is ready. Every 5 ms the method checks that the device is still there.
 
         Args:
             offset: in bytes, a multiple of 4.
             mask: the bits to look at.
-            value: what they must be; no bits outside `mask`.
+            value: the value to wait for; no bits outside `mask`.
             timeout: in seconds, at least 0; 0 looks once, None waits for ever.
             endian: byte order of the register, the region's if None.
 
@@ -129,7 +129,7 @@ class Common:
             The value read, with all its bits.
 
         Raises:
-            DeviceTimeoutError: they were not, at any look until the deadline.
+            DeviceTimeoutError: the bits had another value at each look until the deadline.
             ValueError: as `read32`; a mask or value beyond 32 bits, a value that cannot match, a timeout that is
                 negative or not a number.
             TypeError: a wrong type.
@@ -193,11 +193,11 @@ def checked_endian(endian: Endian) -> Endian:
 
 
 def refused(error: OSError, doing: str, path: str) -> Exception:
-    """Return pyuio's error for a `path` that could not be opened or mapped."""
+    """Return pyuio's error for a `path` that could not be opened or mapped; `doing` says what was tried."""
     reason = f"{doing}: {os.strerror(error.errno or errno.EIO)}"
     if error.errno in (errno.ENOENT, errno.ENODEV) and not Path(path).parent.exists():
         return DeviceRemovedError(errno.ENODEV, f"{reason}; the device was removed")
-    # The answers of drivers/pci/pci-sysfs.c, pci_mmap_resource(), and fs/kernfs/file.c, kernfs_fop_mmap().
+    # Errors of drivers/pci/pci-sysfs.c, pci_mmap_resource(), and fs/kernfs/file.c, kernfs_fop_mmap().
     advice = {
         errno.ENOENT: "the device has no such BAR (only a prefetchable one has a file that ends in _wc)",
         errno.ENODEV: "this cannot be mapped; if it is a BAR of I/O ports, use PortRegion",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A BAR in I/O ports, read and written through its file. `pyuio.region` is where to import it from."""
+"""A BAR of I/O ports, read and written through its file. Import `PortRegion` from `pyuio.region`."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ if TYPE_CHECKING:
 
 
 class PortRegion(Common):
-    """A BAR in I/O ports: the methods of `Region`, where each access is one system call, of 8, 16 or 32 bits.
+    """A BAR of I/O ports. It has the methods of `Region`; each access is one system call, of 8, 16 or 32 bits.
 
-    The global interpreter lock is given up during the call. Accesses from several threads are kept apart, so that
-    `update32` and its like are whole.
+    The call releases the global interpreter lock. A lock of the region keeps the accesses of several threads apart, so
+    that no other access comes between the read and the write of `update32` and the like.
 
     Args:
         path: the BAR's file, ``/sys/bus/pci/devices/*/resourceN``.
-        size: of the BAR, in bytes, at least 1.
-        address: the first port, for whoever asks; not used.
-        name: what error messages call it, as in "BAR 1 of 0000:00:04.0"; the path if None.
+        size: the size of the BAR in bytes, at least 1.
+        address: the first port, which `address` returns; not used otherwise.
+        name: the name in error messages, as in "BAR 1 of 0000:00:04.0"; the path if None.
         endian: byte order of registers wider than a byte.
-        presence: of the device, so that what is read is not believed once that is gone; None for what cannot go.
+        presence: tells whether the device is still there, so that reading from a removed device raises an error; None
+            for a region that cannot go.
 
-    Every access raises, before the hardware is touched, TypeError for a wrong type, ValueError for an offset that is
-    negative, past the end or not a multiple of the width, a value that does not fit, and 64 bits, which I/O ports do
-    not have; ClosedError after `close`. DeviceRemovedError: the device is gone.
+    Every access raises, before it touches the hardware: TypeError for a wrong type; ValueError for an offset that is
+    negative, past the end or not a multiple of the width, for a value that does not fit, and for 64 bits, which I/O
+    ports do not have; ClosedError after `close`. It raises DeviceRemovedError if the device is gone.
 
     Raises:
         MappingError: there is no such BAR.
         PermissionDeniedError: the file may not be opened.
         DeviceRemovedError: the device is gone.
-        ValueError: a size below 1.
+        ValueError: the size is below 1.
     """
 
     __slots__ = ("__weakref__", "_address", "_endian", "_fd", "_lock", "_name", "_path", "_presence", "_size")
@@ -61,7 +62,7 @@ class PortRegion(Common):
     ) -> None:
         self._fd: int | None = None
         _regions.add(self)
-        # Reentrant, as a signal handler that closes the region may run in the middle of an access.
+        # Reentrant, as a signal handler that closes the region may interrupt an access.
         self._lock = threading.RLock()
         self._path = os.fspath(path)
         self._name = self._path if name is None else name
@@ -76,7 +77,7 @@ class PortRegion(Common):
 
     @property
     def name(self) -> str:
-        """What error messages call it."""
+        """The name in error messages."""
         return self._name
 
     @property
@@ -101,7 +102,7 @@ class PortRegion(Common):
 
     @property
     def presence(self) -> Presence | None:
-        """Whether the device is still there; None for what is no device's."""
+        """Tells whether the device is still there; None for a region that cannot go."""
         return self._presence
 
     @property
@@ -110,7 +111,9 @@ class PortRegion(Common):
         raise MappingError(errno.EOPNOTSUPP, f"{self._name} is one of I/O ports, which have no mapping")
 
     def reach(self, offset: int, stack: ExitStack) -> tuple[int, int]:
-        """Return where native code finds a register, until `stack` is undone: a descriptor, and the offset in its file.
+        """Return a file descriptor and the offset in its file by which native code accesses a register.
+
+        The descriptor is open until `stack` is closed.
 
         Raises:
             ClosedError: the region was closed.
@@ -127,13 +130,13 @@ class PortRegion(Common):
 
     def close(self) -> None:
         """Close the file. Accesses raise ClosedError afterwards; a second close does nothing."""
-        with self._lock:  # or the file's number could be another file's in the middle of an access
+        with self._lock:  # otherwise another file could get the descriptor's number during an access
             fd, self._fd = self._fd, None
             if fd is not None:
                 os.close(fd)
 
     def __del__(self) -> None:
-        """Close the file of a region that was forgotten, or whose construction failed."""
+        """Close the file of a region that nobody closed, or whose construction failed."""
         if getattr(self, "_fd", None) is not None:
             self.close()
 
@@ -271,7 +274,7 @@ class PortRegion(Common):
             self._transfer(offset, bits // 8, (old & ~mask | value).to_bytes(bits // 8, order))
 
     def _run(self, offset: SupportsIndex, length: int, width: int, verb: str) -> range:
-        """Return the offset of each access of a run, after checking all of them."""
+        """Check a run of accesses of `width` bytes each, and return the offset of each of them."""
         offset = operator.index(offset)
         if self.closed:
             raise ClosedError(f"{self._name} is closed")
@@ -279,15 +282,15 @@ class PortRegion(Common):
             raise ValueError(f"{self._name}: the width must be 1, 2 or 4 bytes, not {width}")
         if length < 0 or length % width:
             raise ValueError(f"{self._at(offset, width * 8, verb)}: the length is not a whole number of accesses")
-        # A run of no bytes is checked like one of one access, so that it cannot hide a wrong offset.
+        # Check a run of 0 bytes like one access, so that it cannot hide a wrong offset.
         self._check_offset(offset, max(length, width), width * 8, verb)
         return range(offset, offset + length, width)
 
     def _order(self, endian: Endian | None) -> Endian:
-        """Return the byte order of what the file is read and written in.
+        """Return the byte order in which to read and write a register's bytes in the file.
 
-        The kernel gives the value that inl() returned, in this processor's order (drivers/pci/pci-sysfs.c,
-        pci_resource_io()); a little-endian register has been put right by then.
+        The file has the value that inl() returned, in this processor's byte order (drivers/pci/pci-sysfs.c,
+        pci_resource_io()); inl() has converted it from little-endian.
         """
         endian = self._endian if endian is None else checked_endian(endian)
         return endian if sys.byteorder == "little" else "little" if endian == "big" else "big"
@@ -320,7 +323,7 @@ class PortRegion(Common):
                 if data is None:
                     data = os.pread(self._fd, width, offset)
                     count = len(data)
-                    # Once the kernel has removed the device, it says so; all ones may come before.
+                    # A removed device may read as all ones before the kernel reports that it is gone.
                     if self._presence is not None and data == b"\xff" * width:
                         self._presence.require()
                 else:
@@ -343,6 +346,6 @@ _regions: weakref.WeakSet[PortRegion] = weakref.WeakSet()
 
 
 def renew_locks() -> None:
-    """In a forked child: do without the threads of the parent's that may have been in the middle of an access."""
+    """Give the regions new locks in a forked child: a thread of the parent may have held the old ones."""
     for region in list(_regions):
         region._lock = threading.RLock()

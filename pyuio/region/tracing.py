@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Regions that log each access: for who wants to see what a driver tells its card, and what the card answers.
+"""Regions that log each access, to show what a driver tells its card and what the card answers.
 
-`Device.trace_registers`, or ``Driver.open(trace=True)``, has a device's BARs made of them; without that nothing here is
-even imported. Lines go to the logger ``pyuio.tracing``, at debug level::
+`Device.trace_registers`, or ``Driver.open(trace=True)``, makes a device use them for its BARs; otherwise this module is
+not even imported. Lines go to the logger ``pyuio.tracing``, at debug level::
 
     0000:00:04.0: bar0 read32 0x020 status = 0x00000080
     0000:00:04.0: bar0 write32 0x064 acknowledge_interrupt = 0x00000001
 
-What goes past Python is not seen: a `pyuio.Service`, and what periphery's object, `Region.mmio`, does.
+Accesses that bypass Python's methods are not logged: those of a `pyuio.Service`, and those through periphery's object,
+`Region.mmio`.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
         def writable(self) -> bool: ...
 
     class RegisterNames(Protocol):
-        """A class derived from `pyuio.RegisterMap`, as far as tracing needs it."""
+        """The part of a class derived from `pyuio.RegisterMap` that tracing uses."""
 
         def walk(self) -> Iterable[_Place]:
-            """Yield all registers: their names in the map, their offsets, and what may be done with them."""
+            """Yield all registers: their names in the map, their offsets, and their access."""
 
 
 _log = logging.getLogger("pyuio.tracing")
@@ -45,7 +46,7 @@ _WIDTHS = (8, 16, 32, 64)
 
 
 def _names(registers: RegisterNames | None, reading: bool) -> dict[int, str]:
-    """Return the names of registers by offset, of those that can be read, or written, before the others."""
+    """Return the names of registers by offset; of two at one offset, the one that can be read, or written, wins."""
     found: dict[int, str] = {}
     for info in registers.walk() if registers is not None else ():
         if (info.readable if reading else info.writable) or info.offset not in found:
@@ -54,7 +55,7 @@ def _names(registers: RegisterNames | None, reading: bool) -> dict[int, str]:
 
 
 class _Trace:
-    """Where a region is, and what its registers are called."""
+    """A region's place, and the names of its registers."""
 
     def __init__(self, place: str, registers: RegisterNames | None) -> None:
         self._place = place
@@ -80,7 +81,7 @@ def _reader(bits: int) -> Callable[..., int]:
 
 def _changer(verb: str, bits: int) -> Callable[..., None]:
     def change(self: Any, offset: Any, /, *values: Any, **endian: Any) -> None:
-        # Before it is done: a write may stop the machine, and then this was the last line.
+        # Log before the write: if the write stops the machine, the log's last line shows it.
         given = values if all(hasattr(value, "__index__") for value in values) else ()
         sign = {"write": " = ", "set": " |= ", "clear": " &= ~", "update": " mask, value "}[verb]
         if hasattr(offset, "__index__"):
@@ -92,7 +93,7 @@ def _changer(verb: str, bits: int) -> Callable[..., None]:
 
 
 class _Traced:
-    """Goes before a kind of region, and has all its accesses logged."""
+    """A base class that precedes a kind of region, and logs all its accesses."""
 
     __slots__ = ()
     trace: _Trace
@@ -131,12 +132,12 @@ KINDS = (TracedRegion, TracedPortRegion)
 
 
 def begin(region: Region | PortRegion, place: str, registers: RegisterNames | None) -> None:
-    """Name what a region of one of `KINDS` logs, before it is used.
+    """Set the names in the log lines of a region of one of `KINDS`; call it before the region is used.
 
     Args:
         region: the region.
-        place: what the lines begin with, as in "0000:00:04.0: bar0".
-        registers: their names; None for none.
+        place: the start of each line, as in "0000:00:04.0: bar0".
+        registers: the map with the registers' names; None for none.
     """
     assert isinstance(region, KINDS)
     region.trace = _Trace(place, registers)

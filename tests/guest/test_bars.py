@@ -18,7 +18,7 @@ from pyuio.region import PortRegion, Region
 from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, SDHCI, XHCI, Cards, command_register
 
 LIVENESS = 0x04
-SCRATCH = 7  # of a 16550 serial port: keeps what is written
+SCRATCH = 7  # of a 16550 serial port: keeps the value written
 
 
 def test_registers_of_a_real_card(device: pyuio.Device) -> None:
@@ -32,7 +32,7 @@ def test_registers_of_a_real_card(device: pyuio.Device) -> None:
 
 
 def test_one_update_is_one_read_and_one_write(device: pyuio.Device) -> None:
-    """The card inverts what is written, so that every read and every write shows."""
+    """The card inverts the value written, so that every read and every write shows."""
     bar = device.bar(0)
     bar.write32(LIVENESS, 0)  # reads as 0xffffffff
     bar.clear32(LIVENESS, 0x000000FF)  # writes 0xffffff00, reads as 0x000000ff
@@ -72,7 +72,7 @@ def test_64_bit_bar(cards: Cards) -> None:
 
 
 def test_port_bar(cards: Cards) -> None:
-    """A 16550's scratch register, 7, keeps what is written; its line control register, 3, too."""
+    """A 16550's scratch register, 7, and its line control register, 3, keep the value written."""
     with pyuio.open(cards(PCI_SERIAL)[0], bind=True) as device:
         ports = device.bar(0)
         assert isinstance(ports, PortRegion)
@@ -171,11 +171,11 @@ def page_sharers(cards: Cards) -> Iterator[list[str]]:
             config.write32(0x10, 0)
         config.close()
         (PCI_DEVICES / address / "remove").write_text("1")
-    # The kernel's own driver for them must not be quicker than the test.
+    # The kernel's own driver must not take them before the test does.
     autoprobe = Path("/sys/bus/pci/drivers_autoprobe")
     autoprobe.write_text("0")
     Path("/sys/bus/pci/rescan").write_text("1")
-    # udev loads that driver meanwhile; once it is there, it takes nothing by itself any more.
+    # udev loads that driver meanwhile; once loaded, it takes no device by itself any more.
     subprocess.run(["udevadm", "settle", "--timeout=30"], check=True)
     autoprobe.write_text("1")
     yield addresses
@@ -187,7 +187,7 @@ def memory_bar(device: pyuio.Device) -> Bar:
 
 
 def test_bars_that_share_a_page(page_sharers: list[str]) -> None:
-    """A BAR in the middle of a page reaches its own registers, and its neighbour keeps what it has.
+    """A BAR in the middle of a page reaches its own registers, and leaves those of its neighbour unchanged.
 
     SD Host Controller Specification 3.0: argument register at 0x08, capabilities at 0x40.
     """
@@ -243,13 +243,13 @@ def test_a_port_bar_of_a_card_that_goes(serial: str, end: str) -> None:
 
 
 def test_a_card_that_was_unbound_is_left_alone(edu: str) -> None:
-    """Whoever has it then has its command register, too."""
+    """The next owner of the device also owns its command register."""
     bound = binding.bind(edu)
     with pyuio.open(edu) as device:
         device.dma.alloc(64)
         (PCI_DEVICES / edu / "driver/unbind").write_text(edu)
         assert not command_register(edu) & Command.BUS_MASTER
-        (PCI_DRIVERS / bound.driver / "bind").write_text(edu)  # somebody else, who has it as he likes it
+        (PCI_DRIVERS / bound.driver / "bind").write_text(edu)  # another owner sets it as it needs it
         config = ConfigSpace(PCI_DEVICES / edu)
         config.change_command(set=Command.BUS_MASTER, clear=Command.INTERRUPT_DISABLE)
         config.close()

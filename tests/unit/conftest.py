@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Regions on a file in memory, for the tests of register access; how hypothesis is to look for examples."""
+"""Regions on a file in memory, for the tests of register access; settings for hypothesis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import settings
 from pyuio.region import PortRegion, Region
 from tests.unit.support import NAME, SIZE
 
-# The same examples in each run, however slow the machine. Others: --hypothesis-profile=search.
+# Use the same examples in each run, however slow the machine. --hypothesis-profile=search tries others.
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile("same")
@@ -21,7 +21,7 @@ settings.load_profile("same")
 
 @pytest.fixture
 def path() -> Iterator[Path]:
-    """A file of SIZE bytes in memory: 00 01 02 ..."""
+    """Yield a file of SIZE bytes in memory: 00 01 02 ..."""
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
         file.write(bytes(range(SIZE)))
         file.flush()
@@ -30,6 +30,6 @@ def path() -> Iterator[Path]:
 
 @pytest.fixture(params=[Region, PortRegion])
 def bar(request: pytest.FixtureRequest, path: Path) -> Iterator[Region | PortRegion]:
-    """Each kind of region on that file."""
+    """Yield each kind of region on that file."""
     with request.param(path, SIZE, name=NAME) as region:
         yield region

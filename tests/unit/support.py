@@ -18,6 +18,6 @@ def widths(bar: Region | PortRegion) -> tuple[int, ...]:
 
 
 def call(bar: Any, verb: str, bits: int, offset: Any, **keywords: Any) -> Any:
-    """Call any method of one access with arguments that are right, but for the offset."""
+    """Call any method that makes one access, with valid arguments except for the offset."""
     arguments = {"read": (), "write": (1,), "update": (1, 1), "set": (1,), "clear": (1,)}[verb]
     return getattr(bar, f"{verb}{bits}")(offset, *arguments, **keywords)

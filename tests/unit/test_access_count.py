@@ -33,7 +33,7 @@ def trap(tmp_path_factory: pytest.TempPathFactory) -> Trap:
 
 @pytest.fixture(params=[Window, Region])
 def bar(request: pytest.FixtureRequest, trap: Trap, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The compiled type, and Region, on the trapped page."""
+    """Yield the compiled type, and Region, on the trapped page."""
     if request.param is Window:
         window = Window(trap.memory, offset=0, size=PAGE, name="window", endian="little")
         yield window
@@ -41,7 +41,7 @@ def bar(request: pytest.FixtureRequest, trap: Trap, monkeypatch: pytest.MonkeyPa
         return
 
     class Stub:
-        """In place of periphery's object, which can only map a file."""
+        """A substitute for periphery's object, which can only map a file."""
 
         mapping = trap.memory
 
@@ -53,7 +53,7 @@ def bar(request: pytest.FixtureRequest, trap: Trap, monkeypatch: pytest.MonkeyPa
         yield region
 
 
-# ---- The trap tells apart what it is for: these are known to make other accesses than the one asked for. ----
+# ---- The trap can tell: these ways are known to make other accesses than the one asked for. ----
 
 
 @needs_trap
@@ -72,7 +72,7 @@ def test_the_trap_sees_what_others_do(trap: Trap) -> None:
     assert len(trap.record(memory.__setitem__, slice(64, 68), data)) > 1, "memmove of 4 bytes stores twice"
     assert trap.record(memory.__getitem__, slice(64, 128)) != [read] * 16
     assert trap.record(lambda: memory[64]) == [Access("read", 64, 8)]
-    # A string instruction is one instruction, but one access for each repetition, unless the library has none.
+    # A string instruction makes one access for each repetition, if the C library uses one.
     assert len(trap.record(memory.__getitem__, slice(0, 1024))) > 1
 
 
@@ -108,7 +108,7 @@ def test_runs_are_ascending_accesses_of_the_width(trap: Trap, bar: Any, bits: in
         length -= length % width
         offsets = range(128, 128 + length, width)
         assert trap.record(bar.read, 128, length, width) == [Access("read", offset, bits) for offset in offsets]
-        for skew in (0, 1):  # data that is itself aligned and misaligned
+        for skew in (0, 1):  # the data itself is aligned and misaligned
             data = memoryview(bytes(length + skew))[skew:]
             written = trap.record(bar.write, 128, data, width)
             assert written == [Access("write", offset, bits) for offset in offsets]
@@ -154,9 +154,9 @@ def test_what_is_refused_touches_nothing(trap: Trap, bar: Any) -> None:
 
 
 class Turns:
-    """Another Python thread, which asks for the lock all the time and counts how often it gets it.
+    """Run another Python thread, which requests the lock all the time and counts how often it gets it.
 
-    Nothing but giving up the lock lets it count: Python would take the lock away only after 1000 s.
+    It can count only if the lock is released: Python would take the lock away only after 1000 s.
     """
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ def test_accesses_keep_the_lock(tmp_path: Path) -> None:
     path.write_bytes(bytes(PAGE))
     data = bytes(PAGE)
     with Region(path, PAGE) as bar, path.open("rb") as file, Turns() as turns:
-        # It can fail: a call that gives the lock up is noticed.
+        # The check can fail: it notices a call that releases the lock.
         deadline = time.monotonic() + 60
         while not turns.during(os.pread, file.fileno(), 4, 0, times=1000):
             assert time.monotonic() < deadline, "the other thread never ran"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What each method of a region does and refuses, on a file in memory. How many accesses it makes: test_access_count."""
+"""What each method of a region does and refuses, on a file in memory. test_access_count counts its accesses."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_runs(bar: Region | PortRegion, path: Path) -> None:
         assert bar.read(16, 32, width) == bytes(range(16, 48))
         assert bar.read(16, length=16, width=width) == bytes(range(16, 32))
         data = os.urandom(24)
-        bar.write(64, memoryview(b"?" + data)[1:], width)  # data that is itself misaligned
+        bar.write(64, memoryview(b"?" + data)[1:], width)  # the data itself is misaligned
         assert path.read_bytes()[60:92] == bytes(range(60, 64)) + data + bytes(range(88, 92))
         bar.write(64, bytes(range(64, 88)), width=width)
         for length in (-width, 1 << 70):
@@ -130,7 +130,7 @@ def test_wrong_offsets(bar: Region | PortRegion, path: Path, verb: str) -> None:
             with pytest.raises(TypeError):
                 call(bar, verb, bits, wrong)
         call(bar, "read", bits, SIZE - width)  # the last register
-        call(bar, "read", bits, np.int64(width))  # whatever has __index__
+        call(bar, "read", bits, np.int64(width))  # any object with __index__
         call(bar, "read", bits, False)
     assert path.read_bytes() == bytes(range(SIZE))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Opening, closing, forgetting and sharing regions."""
+"""Opening, closing, dropping and sharing regions."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_memory_and_files_are_given_back(path: Path, recwarn: pytest.WarningsRec
         bar.close()
         assert (mappings(path), descriptors()) == (0, before)
         bar = kind(path, SIZE)
-        del bar  # forgotten
+        del bar  # dropped without close()
         assert (mappings(path), descriptors()) == (0, before)
         for wrong in ({"endian": "middle"}, {"page_offset": 4090}):
             with pytest.raises((ValueError, TypeError)):
@@ -131,7 +131,7 @@ def test_a_region_in_a_cycle_is_collected(path: Path, capsys: pytest.CaptureFixt
 
 def test_a_bar_in_the_middle_of_its_page(path: Path) -> None:
     os.truncate(path, 16)
-    bar = Region(path, 16, page_offset=16, name=NAME)  # what lies in the file's page past its end can be accessed
+    bar = Region(path, 16, page_offset=16, name=NAME)  # the rest of the file's last page can be accessed
     neighbour = Region(path, 16)
     bar.write32(0, 0x12345678)
     bar.write64(8, 0x1122334455667788)
@@ -171,7 +171,7 @@ def test_files_that_cannot_be_mapped(path: Path, tmp_path: Path) -> None:
             Region(path, size)
         assert caught.value.errno == errno.EINVAL
     with pytest.raises(errors.MappingError, match="use PortRegion"):
-        Region("/dev/null", SIZE)  # answers ENODEV, as the file of an I/O port BAR does
+        Region("/dev/null", SIZE)  # mmap fails with ENODEV, as for the file of an I/O port BAR
     with pytest.raises(errors.MappingError, match="moved 0 of 4 bytes"):
         PortRegion(path, 2 * SIZE).read32(SIZE)
 

@@ -41,7 +41,7 @@ def test_poll_times_out(bar: Region | PortRegion) -> None:
 
 
 class Slow(Region):
-    """A region that keeps its caller from running for longer than the deadline, and is then ready."""
+    """A region that stops its caller until after the deadline, and is then ready."""
 
     __slots__ = ("looks",)
     looks: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Traced regions, on a file in memory: each access is made as without, and logged by name."""
+"""Traced regions, on a file in memory: each access works as without tracing, and is logged by name."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_poll_shows_its_looks(region: Any, lines: Lines) -> None:
 
 
 def test_nothing_is_in_the_way_of_who_does_not_ask() -> None:
-    """A plain region's accesses are those of C, which named registers look for to take their short way."""
+    """A plain region has the methods of C; named registers check for them to use their fast path."""
     for name in ("read32", "write32", "update32", "set32", "clear32", "read", "write"):
         assert isinstance(getattr(Region, name), MethodDescriptorType)
         assert not isinstance(getattr(TracedRegion, name), MethodDescriptorType)

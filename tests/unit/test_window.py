@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The compiled type under Region: any sequence of accesses against a model, and what could crash it."""
+"""The compiled type under Region: any sequence of accesses compared with a model, and calls that could crash it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.support import SIZE, VERBS, WIDTHS
 
 
 def call(bar: Any, verb: str, bits: int, offset: Any, **keywords: Any) -> Any:
-    """Call any method of one access with arguments that are right, but for the offset."""
+    """Call any method that makes one access, with valid arguments except for the offset."""
     arguments = {"read": (), "write": (1,), "update": (1, 1), "set": (1,), "clear": (1,)}[verb]
     return getattr(bar, f"{verb}{bits}")(offset, *arguments, **keywords)
 
@@ -152,7 +152,7 @@ class Fails:
     ],
 )
 def test_closing_while_an_argument_is_converted(use: Any) -> None:
-    """Python code that runs in the middle of a call can close the window; the call must notice."""
+    """Python code that runs during a call can close the window; the call must notice that."""
     window = Window(mmap.mmap(-1, 4096), offset=0, size=4096, name="w", endian="little")
     with pytest.raises(KeyError, match="own"):
         use(window, Fails())
@@ -178,7 +178,7 @@ def test_an_override_holds_in_subclasses_of_the_subclass() -> None:
 
 
 def test_no_reference_is_lost_or_kept() -> None:
-    """Every call, right and wrong, leaves the number of references as it was."""
+    """No call, valid or not, changes the number of references."""
     memory = mmap.mmap(-1, 4096)
     window = Window(memory, offset=0, size=4096, name="window of no other name", endian="little")
     big, huge, huge_offset, data = 0x12345678, 1 << 900, 1 << 899, bytes(range(256))
