@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Registers by name: declared once, as a data sheet lists them, and used through any region."""
+"""Registers by name: declare them once, as a data sheet lists them, and use them through any region."""
 
 from pyuio.registers.fields import Access, Field
 from pyuio.registers.register import Accesses, Register, RegisterInfo

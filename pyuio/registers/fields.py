@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The bits of a register: `Field`, what may be done with them, and `Layout`, all of one register's together.
+"""The bits of a register: `Field`, one of its fields, `Access`, and `Layout`, the access of all its bits.
 
-`pyuio.registers` is where to import from.
+Import them from `pyuio.registers`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pyuio.errors import RegisterAccessError, UnknownValueError
 Access: TypeAlias = Literal["ro", "wo", "rw", "w1c", "w1s", "w1t", "rc", "special"]
 """What software may do with a register, or a field of one:
 
-* ``ro``, ``wo``, ``rw``: read, write, both. Of a wo field beside others it is taken that a written 0 leaves it alone.
-* ``w1c``, ``w1s``, ``w1t``: reads without an effect; writing 1 to a bit clears, sets or toggles it, 0 leaves it alone.
-* ``rc``: read-only, and reading has an effect: it clears, or takes from a queue.
-* ``special``: reads and writes, both with effects that none of the above describes.
+* ``ro``, ``wo``, ``rw``: read, write, both. pyuio assumes that writing 0 to a wo field beside others has no effect.
+* ``w1c``, ``w1s``, ``w1t``: reading has no effect; writing 1 to a bit clears, sets or toggles it, writing 0 does not.
+* ``rc``: read-only, and reading has an effect: it clears the bits, or takes an entry from a queue.
+* ``special``: read and write, with effects that none of the above describes.
 """
 ACCESSES: tuple[Access, ...] = get_args(Access)
 
@@ -28,7 +28,7 @@ _READABLE = frozenset({"ro", "rw", "w1c", "w1s", "w1t", "rc", "special"})
 _WRITABLE = frozenset({"wo", "rw", "w1c", "w1s", "w1t", "special"})
 _ONES = frozenset({"w1c", "w1s", "w1t"})
 _READ_EFFECT = frozenset({"rc", "special"})
-_LARGEST_TABLE = 8  # bits of a field whose enumeration is looked up by position
+_LARGEST_TABLE = 8  # bits of the largest field whose enumeration is looked up by position
 
 _Value = TypeVar("_Value")
 _Given = TypeVar("_Given")
@@ -44,7 +44,7 @@ def checked_access(access: str, what: str) -> Access:
 
 
 class Bits:
-    """What is known of a field: its name, place, access, enumeration and documentation."""
+    """The description of a field: its name, place, access, enumeration and documentation."""
 
     __slots__ = ()
     name: str
@@ -55,7 +55,7 @@ class Bits:
     mask: int
     """Its bits in the register."""
     access: Access | None
-    """What may be done with it, or None: what may be done with the register."""
+    """What software may do with it; None if that is the register's access."""
     enum: type[enum.IntEnum] | None
     """Names of the values."""
     doc: str
@@ -75,7 +75,7 @@ class Bits:
         return (value & self.mask) >> self.low
 
     def text(self, value: int) -> str:
-        """Return the field's part of a register's value as people read it; never raises."""
+        """Return the field's part of a register's value as text for people; never raises."""
         part = self.extract(value)
         if self.enum is not None:
             name = next((member.name for member in self.enum if member == part), "not named")
@@ -88,7 +88,7 @@ class Bits:
 
 
 class HasFields(Protocol):
-    """What a `Field` needs of the `Register` that it is used on."""
+    """The part of a `Register` that its `Field` uses."""
 
     _path: str
     _access: Access
@@ -102,18 +102,18 @@ class HasFields(Protocol):
 class Field(_registers.Field[_Value, _Given], Bits):
     """Bits of a register, declared in its class and used as an attribute of the register.
 
-    ``Field(7)`` is one bit, which reads as a bool; ``Field(6, 4)`` are bits 6 to 4, which read as an int; with an
-    enumeration, as in ``Field(6, 4, Speed)``, they read as its members. All take an int that fits.
+    ``Field(7)`` is one bit, which reads as a bool; ``Field(6, 4)`` is bits 6 to 4, which read as an int; with an
+    enumeration, as in ``Field(6, 4, Speed)``, they read as its members. Each can be set to any int that fits.
 
     Args:
         high: the highest bit, from 0.
-        low: the lowest bit; the same if it is not given.
+        low: the lowest bit; by default `high`.
         enum: names of the values.
-        access: what may be done with it; what may be done with the register if None.
+        access: what software may do with the field; None for the register's access.
         doc: a sentence of the data sheet.
 
     Raises:
-        ValueError: bits that do not exist, or an enumeration whose values do not fit them.
+        ValueError: the bits do not exist, or the enumeration has values that do not fit them.
         TypeError: a wrong type.
     """
 
@@ -164,7 +164,7 @@ class Field(_registers.Field[_Value, _Given], Bits):
         self._place(self.low, self.mask, self.is_bool, self._table())
 
     def _table(self) -> tuple[object, ...] | None:
-        """Return the members of the enumeration by value; only the first 2^8, as others are looked up when needed."""
+        """Return the enumeration's members by value: only those below 2^8, as others are looked up when needed."""
         if self.enum is None:
             return None
         if not (isinstance(self.enum, type) and issubclass(self.enum, enum.IntEnum)):
@@ -175,7 +175,7 @@ class Field(_registers.Field[_Value, _Given], Bits):
         members = {int(member): member for member in self.enum}
         return tuple(members.get(value) for value in range(min(self.largest + 1, 1 << _LARGEST_TABLE)))
 
-    # ---- What the compiled part leaves to be done here ----
+    # ---- Cases that the compiled part leaves to Python ----
 
     def _get_slowly(self, register: HasFields) -> object:
         return self._convert_slowly(register, self.extract(register._value_for(self)))
@@ -209,7 +209,7 @@ class Field(_registers.Field[_Value, _Given], Bits):
 
 
 class Layout(NamedTuple):
-    """What may be done with each bit of a register. All but `width` are masks.
+    """What software may do with each bit of a register. All attributes but `width` are masks.
 
     Raises:
         ValueError: two fields overlap, or one is outside of the register.
@@ -219,7 +219,7 @@ class Layout(NamedTuple):
     readable: int
     writable: int
     ones: int
-    """A written 1 does something, a written 0 nothing."""
+    """Writing 1 has an effect, writing 0 has none."""
     read_effect: int
     special: int
 
@@ -230,16 +230,16 @@ class Layout(NamedTuple):
 
     @property
     def unkept(self) -> int:
-        """What a change of another field writes as 0: what must not be written as it was read, or cannot be read."""
+        """Bits that a change of another field writes as 0: they cannot be read, or writing back a 1 has an effect."""
         return self.ones | (self.writable & ~self.readable)
 
     @property
     def needed(self) -> int:
-        """What a change of another field must read, to write it back as it was."""
+        """Bits that a change of another field must read, to write them back unchanged."""
         return self.writable & self.readable & ~self.ones
 
     def whole(self, declared: Access) -> Access:
-        """Return what may be done with the register: what was declared, unless its fields allow something else."""
+        """Return the access of the register: the declared one, unless its fields allow something else."""
         readable, writable = bool(self.readable), bool(self.writable)
         if (declared in _READABLE, declared in _WRITABLE) == (readable, writable):
             return declared
@@ -247,12 +247,12 @@ class Layout(NamedTuple):
 
     @property
     def updatable(self) -> bool:
-        """Whether it can be read and written back without an effect but the wanted one."""
+        """Whether the register can be read and written back without a side effect."""
         return bool(self.readable) and not self.read_effect and not self.special
 
     @classmethod
     def of(cls, name: str, width: int, access: Access, fields: Mapping[str, Bits]) -> Layout:
-        """Return the layout of a register with these fields, whose bits outside of them have its `access`."""
+        """Return the layout of a register with these fields; bits outside of them have the register's `access`."""
         full = (1 << width) - 1
         bits: dict[str, int] = {}
         taken = 0

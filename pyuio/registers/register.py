@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One register by name: `Register`, and `RegisterInfo`, which says where one is and what may be done with it."""
+"""One register by name: `Register`, and `RegisterInfo`, which tells its place and access."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ WIDTHS = (8, 16, 32, 64)
 
 
 class Accesses(Protocol):
-    """What registers need of what they are in; a `Region` and a `PortRegion` have it.
+    """The methods of a region that registers use; `Region` and `PortRegion` have them.
 
-    If it has ``update8`` to ``update64``, too, these are used, so that a change of a field is whole as they are.
+    If the region also has ``update8`` to ``update64``, registers use these, so that other threads see a change of a
+    field as a whole.
     """
 
     # ruff: noqa: D102
@@ -45,7 +46,7 @@ def is_declaration(value: object) -> bool:
 
 
 class Names(dict[str, object]):
-    """The names in the body of a class, of which none that declares something may come twice."""
+    """The names in the body of a class; a name that declares something may not come twice."""
 
     def __setitem__(self, name: str, value: object) -> None:
         if name in self and (is_declaration(self[name]) or is_declaration(value)):
@@ -62,19 +63,19 @@ def checked_name(name: str, bases: tuple[type, ...], what: str) -> None:
 
 
 class _Held:
-    """A register's value that is not in the hardware: read from it, or to be written to it."""
+    """A copy of a register's value: read from the hardware, or to be written to it."""
 
     __slots__ = ("assigned", "ones", "over", "value")
 
     def __init__(self, value: int, ones: int = 0, over: str = "") -> None:
         self.value = value
-        self.ones = ones  # what to write to the bits in which only 1 means anything
-        self.over = over  # why no field of it may be set
+        self.ones = ones  # what to write to the bits in which only a written 1 has an effect
+        self.over = over  # why no field of it may be set; "" if fields may be set
         self.assigned = False
 
 
 class RegisterType(type):
-    """The type of `Register` and its kinds, which collects the fields."""
+    """The metaclass of `Register`, which collects the fields of a class."""
 
     _fields: Mapping[str, Bits]
     _kind_width: int
@@ -84,7 +85,7 @@ class RegisterType(type):
 
     @classmethod
     def __prepare__(cls, name: str, bases: tuple[type, ...], /, **keywords: object) -> Names:
-        """Return where the names in the body go."""
+        """Return the mapping for the names in the class's body."""
         return Names()
 
     def __new__(
@@ -96,7 +97,7 @@ class RegisterType(type):
         width: int | None = None,
         access: Access | None = None,
     ) -> RegisterType:
-        """Make a kind of register. ValueError: its fields, width or access cannot be."""
+        """Make a class of registers. ValueError: its fields, width or access are invalid."""
         namespace.setdefault("__slots__", ())
         own = {key: value for key, value in namespace.items() if isinstance(value, Field)}
         for key, one in own.items():
@@ -125,22 +126,23 @@ def checked_width(width: int, what: str) -> int:
 class Register(_registers.Register, metaclass=RegisterType):
     """A register: declared in a `RegisterMap`, and used as an attribute of the map made on a region.
 
-    A register with fields is a class that derives from this one, with a `Field` for each; ``class Control(Register,
-    width=16, access="ro")`` says what holds for all of its kind, and the sentence below the name becomes its `doc`.
+    To declare a register with fields, derive a class from this one, with a `Field` for each field. ``class
+    Control(Register, width=16, access="ro")`` sets width and access for all registers of the class, and the class's
+    docstring becomes their `doc`.
 
-    `read` and `write` are one access each; so is reading a field, as in ``regs.status.computing``. Setting one, as in
-    ``regs.control.enable = 1``, is one read and one write, or the write alone if no other bit has to be kept. What is
-    not allowed raises before the hardware is touched.
+    `read` and `write` make one access each; so does reading a field, as in ``regs.status.computing``. Setting a field,
+    as in ``regs.control.enable = 1``, makes one read and one write, or only the write if no other bit has to be kept.
+    An access that is not allowed raises an error before it touches the hardware.
 
     Args:
         offset: in bytes from the start of the map, a multiple of the width.
         width: 8, 16, 32 (the default) or 64 bits.
-        access: what may be done with it; with its fields, unless they say otherwise; and with the bits outside of
-            them. See `pyuio.registers.Access`.
+        access: what software may do with the register, with fields that do not have an access of their own, and with
+            the bits outside of fields. See `pyuio.registers.Access`.
         doc: a sentence of the data sheet.
 
     Raises:
-        ValueError: no such width or access, a misaligned offset, a field outside of the width.
+        ValueError: there is no such width or access, the offset is misaligned, or a field is outside of the width.
     """
 
     _fields: ClassVar[Mapping[str, Bits]]
@@ -184,7 +186,7 @@ class Register(_registers.Register, metaclass=RegisterType):
         """Return the register in a region, at this offset from its start."""
         made, layout = self._copy(region, offset, path), self._layout
         methods = [getattr(type(region), f"{verb}{layout.width}", None) for verb in ("read", "write", "update")]
-        # Accesses that somebody has overridden are not left out.
+        # The compiled path would bypass methods that a subclass overrides.
         if isinstance(region, Window) and all(isinstance(method, MethodDescriptorType) for method in methods):
             made._attach(
                 region,
@@ -213,19 +215,19 @@ class Register(_registers.Register, metaclass=RegisterType):
 
     @classmethod
     def of(cls, value: int) -> Self:
-        """Return a register that holds `value`, and is in no region, to take its fields apart. No access.
+        """Return a register that holds `value` and belongs to no region, to read fields from the value. No access.
 
         Raises:
-            ValueError: it does not fit the width.
+            ValueError: the value does not fit the width.
         """
         register = cls(0)
         register._held = _Held(register._checked(value), over="a value by itself")
         return register
 
     def snapshot(self) -> Self:
-        """Read the register once, and return what holds its value: fields of it are read without another access.
+        """Read the register once, and return a copy that holds the value; reading its fields makes no further access.
 
-        This is how a register is read whose reading has an effect (access ``rc``, ``special``).
+        Use it to read the fields of a register whose reading has an effect (access ``rc``, ``special``).
         """
         return self._copy(None, self._offset, self._path, _Held(self.read(), over="a value that was read"))
 
@@ -233,17 +235,18 @@ class Register(_registers.Register, metaclass=RegisterType):
     def change(self, value: int | None = None) -> Iterator[Self]:
         """Make several changes by one read and one write: ``with regs.control.change() as control: ...``.
 
-        The register is read when the block starts. Fields that are set, and read, in the block are those of the value
-        that is held meanwhile; it is written when the block ends. Nothing is written if the block raises, or sets no
-        field. Where 1 clears (``w1c``), only what the block sets to 1 is written as 1. Unlike a single field's change
-        the block is not whole as seen from other threads.
+        When the block starts, it reads the register into a copy. The block sets and reads fields of the copy. When the
+        block ends, it writes the copy to the register. It writes nothing if the block raises, or sets no field. To bits
+        that a written 1 clears (``w1c``), it writes 1 only if the block sets them to 1. Unlike the change of a single
+        field, another thread's access may come between the read and the write.
 
         Args:
-            value: the whole value to start from, instead of reading it; it is written even if the block sets nothing.
-                A register that is write-only, or does something when it is read, needs it.
+            value: the whole value to start from, instead of reading the register; it is written even if the block sets
+                nothing. A register that is write-only, or whose reading has an effect, needs it.
 
         Raises:
-            RegisterAccessError: it is read-only; or cannot be read without an effect, and no value was given.
+            RegisterAccessError: the register is read-only; or it cannot be read without an effect, and no value was
+                given.
             ValueError: the value does not fit.
         """
         layout = self._layout
@@ -277,7 +280,7 @@ class Register(_registers.Register, metaclass=RegisterType):
             The snapshot for which the condition held.
 
         Raises:
-            DeviceTimeoutError: it did not hold in time.
+            DeviceTimeoutError: the condition did not hold in time.
             DeviceRemovedError: the device was removed or unbound, before or meanwhile.
             RegisterAccessError: the register is write-only.
         """
@@ -291,7 +294,7 @@ class Register(_registers.Register, metaclass=RegisterType):
                     errno.ETIMEDOUT, f"what was waited for did not come in {pace.elapsed:.6f} s; last read: {last!r}"
                 )
 
-    # ---- What the compiled part leaves to be done here ----
+    # ---- Cases that the compiled part leaves to Python ----
 
     def _checked(self, value: SupportsIndex) -> int:
         number = operator.index(value)
@@ -306,9 +309,10 @@ class Register(_registers.Register, metaclass=RegisterType):
 
     def _require_updatable(self, name: str) -> None:
         if not self._layout.updatable:
-            why = "write-only" if not self._layout.readable else "not to be read, or written back, without an effect"
+            effect = "cannot be read, or written back, without an effect"
+            why = effect if self._layout.readable else "is write-only"
             raise RegisterAccessError(
-                f"{name} cannot be changed by itself, as {self._path} is {why}; give the whole value: "
+                f"{name} cannot be changed by itself, as {self._path} {why}; give the whole value: "
                 "with ...change(value) as register, or write(value)"
             )
 
@@ -331,18 +335,18 @@ class Register(_registers.Register, metaclass=RegisterType):
         getattr(self._require_region(), f"write{self._layout.width}")(self._offset, number)
 
     def _value_for(self, field: Bits) -> int:
-        """Return the register's value, to take a field from it."""
+        """Return the register's value, to extract a field."""
         if field.mask & ~self._layout.readable:
             raise RegisterAccessError(f"{self._path}.{field.name} is write-only")
         if self._held is None and self._layout.read_effect:
             raise RegisterAccessError(
-                f"reading {self._path} has an effect, so that none of its fields is read by itself; "
-                f"take a snapshot() of it, and {field.name} from that"
+                f"reading {self._path} has an effect, so its fields cannot be read one by one; "
+                f"take a snapshot() of it, and read {field.name} from that"
             )
         return self._read_slowly()
 
     def _set_field(self, field: Bits, bits: int) -> None:
-        """Set bits, in place, that are writable and fit."""
+        """Set a field to `bits`, which are shifted to its place, fit it and are writable."""
         layout, held, mask = self._layout, self._held, field.mask
         if held is not None:
             if held.over:
@@ -354,7 +358,7 @@ class Register(_registers.Register, metaclass=RegisterType):
                 held.value = held.value & ~mask | bits
             return
         region, width = self._require_region(), layout.width
-        # Bits that are only written, of a register that is not read at all, have no value that is safe to write.
+        # In a register that cannot be read at all, the other bits have no value that is safe to write.
         blind = layout.writable & ~mask if not layout.readable else 0
         if blind or layout.special & ~mask or (layout.needed & ~mask and not layout.updatable):
             self._require_updatable(f"{self._path}.{field.name}")
@@ -372,11 +376,11 @@ class Register(_registers.Register, metaclass=RegisterType):
     # ---- For people ----
 
     def __bool__(self) -> NoReturn:
-        """Raise TypeError, as a register that is always true is a trap."""
+        """Raise TypeError: a register that is always true would be a trap."""
         raise TypeError(f"{self._path} is a register, neither true nor false; read it, or a field of it")
 
     def __str__(self) -> str:
-        """Return name, value and fields, after one read; without any where a read has an effect or is not allowed."""
+        """Read the register once and return name, value and fields; do not read if that has an effect or is refused."""
         if self._held is None and self._region is None:
             return repr(self)
         if not self._layout.readable:
@@ -392,7 +396,7 @@ class Register(_registers.Register, metaclass=RegisterType):
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        """Return what is known without an access."""
+        """Return name, place and fields, without an access."""
         kind, layout = type(self).__name__, self._layout
         if self._held is not None and layout.readable:
             value = self._held.value
@@ -403,12 +407,12 @@ class Register(_registers.Register, metaclass=RegisterType):
 
 
 class RegisterInfo(NamedTuple):
-    """Where a register, or one field of it, is: what `RegisterMap.find` returns, and ``info`` of a register."""
+    """Place and access of a register, or of one field of it: from `RegisterMap.find`, or a register's ``info``."""
 
     path: str
     """Its name in the map: ``status``, ``dma.channel[2].count``, ``status.computing``."""
     offset: int
-    """Of the register, in bytes from the start of the region, if the map starts there."""
+    """The register's offset in bytes from the start of the region, if the map starts there."""
     register: Register
     """The declaration, or the register that ``info`` was asked of."""
     field: Bits | None = None
@@ -424,7 +428,7 @@ class RegisterInfo(NamedTuple):
 
     @property
     def layout(self) -> Layout:
-        """What may be done with each bit of the register."""
+        """What software may do with each bit of the register."""
         return self.register._layout
 
     @property
@@ -434,14 +438,14 @@ class RegisterInfo(NamedTuple):
 
     @property
     def access(self) -> Access:
-        """What may be done with the field, or the register; one whose fields differ is ``rw`` if any can be written."""
+        """The access of the field, or of the register; if its fields differ, it is ``rw`` if any can be written."""
         if self.field is not None and self.field.access is not None:
             return self.field.access
         return self.layout.whole(self.register._access) if self.field is None else self.register._access
 
     @property
     def doc(self) -> str:
-        """What the declaration says about it."""
+        """The documentation in the declaration."""
         from inspect import cleandoc
 
         if self.field is not None:
@@ -471,19 +475,19 @@ class RegisterInfo(NamedTuple):
 
     @property
     def read_effect(self) -> bool:
-        """Whether a read of the register does something, such as clearing it."""
+        """Whether reading the register has an effect, such as clearing it."""
         return bool(self.layout.read_effect)
 
     def bind(self, region: Accesses) -> Register:
-        """Return the register in a region: of one field, the register that it is in."""
+        """Return the register in a region; for a field, the register that it belongs to."""
         path = self.path if self.field is None else self.path.rpartition(".")[0]
         return self.register._bound(region, self.offset, path)
 
     def read(self, region: Accesses) -> int:
-        """Read the register, by one access, whatever effect that has; return its value, or the field's.
+        """Read the register by one access, whatever effect that has, and return its value, or the field's.
 
         Raises:
-            RegisterAccessError: it is write-only.
+            RegisterAccessError: the register is write-only.
             UnknownValueError: the field's enumeration has no name for its value.
         """
         if not self.readable:
@@ -494,10 +498,10 @@ class RegisterInfo(NamedTuple):
         return value
 
     def write(self, region: Accesses, value: int) -> None:
-        """Write the register, by one access, or the field, by the access or two that setting it by name makes.
+        """Write the register by one access, or set the field by one write, or one read and one write.
 
         Raises:
-            RegisterAccessError: it is read-only, or a field that is not to be set without the rest.
+            RegisterAccessError: the register is read-only, or the field cannot be set without the other fields.
             ValueError: the value does not fit.
         """
         if self.field is None:
@@ -506,6 +510,6 @@ class RegisterInfo(NamedTuple):
             setattr(self.bind(region), self.field.name, value)
 
     def text(self, value: int) -> str:
-        """Return the fields in a value of the register as people read them: ``computing=1 mode=2 (FAST)``."""
+        """Return the fields in a value of the register as text for people: ``computing=1 mode=2 (FAST)``."""
         readable = [one for one in self.fields.values() if one.mask & self.layout.readable]
         return " ".join(f"{one.name}={one.text(value)}" for one in readable)

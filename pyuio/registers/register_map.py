@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Registers by name: declared once, as a data sheet lists them, and used through any region.
+"""Registers by name: declare them once, as a data sheet lists them, and use them through any region.
 
 .. code-block:: python
 
@@ -39,15 +39,15 @@ _Element = TypeVar("_Element", bound="Declared")
 
 
 class RegisterMapType(type):
-    """The type of `RegisterMap` and its kinds, which collects and checks the declarations."""
+    """The metaclass of `RegisterMap`, which collects and checks the declarations of a class."""
 
     @classmethod
     def __prepare__(cls, name: str, bases: tuple[type, ...], /, **keywords: object) -> Names:
-        """Return where the names in the body go."""
+        """Return the mapping for the names in the class's body."""
         return Names()
 
     def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> RegisterMapType:
-        """Make a map. ValueError: registers overlap, are misaligned, or have names that they may not have."""
+        """Make a class of maps. ValueError: registers overlap, are misaligned, or have names that are not allowed."""
         own = {}
         for key, value in namespace.items():
             if not is_declaration(value):
@@ -57,8 +57,8 @@ class RegisterMapType(type):
                 raise ValueError(f"{name}: {key} is a field; declare it in a class that derives from Register")
             if value._region is not None:
                 raise ValueError(f"{name}: {key} is in a region already; declare it with at(offset)")
-            own[key] = value._bound(None, value._offset, key)  # what it is called is known now
-        # A slot for each, which Python finds faster than an attribute of the class.
+            own[key] = value._bound(None, value._offset, key)  # now that its name is known
+        # A slot for each register: Python finds it faster than an attribute of the class.
         rest = {key: value for key, value in namespace.items() if key not in own}
         slots = (*rest.get("__slots__", ()), *own)
         made: Any = super().__new__(cls, name, bases, {**rest, "__slots__": slots})
@@ -71,13 +71,13 @@ class RegisterMapType(type):
         return kind
 
     def __getattribute__(cls, name: str) -> Any:
-        """Return the declaration of a register, where Python would return what an instance keeps it in."""
+        """Return the declaration of a register, for which Python would return the slot's descriptor."""
         found = super().__getattribute__(name)
         return super().__getattribute__("_declared")[name] if isinstance(found, MemberDescriptorType) else found
 
 
 def _check_overlaps(name: str, placed: list[RegisterInfo]) -> None:
-    """Raise ValueError if two registers overlap, unless one is only read and the other only written."""
+    """Raise ValueError if two registers overlap, unless one is read-only and the other is write-only."""
     before: list[RegisterInfo] = []
     for one in placed:
         before = [other for other in before if other.offset + other.width // 8 > one.offset]
@@ -94,13 +94,13 @@ class RegisterMap(metaclass=RegisterMapType):
     """The registers of a region: a class with a `Register`, an `Array` or another map for each name.
 
     Args:
-        region: a `Region`, a `PortRegion`, or what else has their ``read8`` to ``write64``.
-        offset: where the map starts in it, in bytes.
+        region: a `Region`, a `PortRegion`, or another object with their methods ``read8`` to ``write64``.
+        offset: where the map starts in the region, in bytes.
 
     Raises:
-        ValueError: an offset that is negative or misaligned for one of its registers. When the class is made: registers
-            that overlap (but one that is read-only and one that is write-only may), are misaligned, or have the same
-            name.
+        ValueError: the offset is negative, or misaligned for one of the registers. Also raised when the class is made,
+            if registers overlap, are misaligned, or have the same name. A read-only and a write-only register may
+            overlap.
     """
 
     __slots__ = ("_offset", "_path", "_region")
@@ -117,10 +117,10 @@ class RegisterMap(metaclass=RegisterMapType):
 
     @classmethod
     def at(cls, offset: int) -> Self:
-        """Declare this map as a part of another one, that many bytes from its start.
+        """Declare this map as a part of another one, `offset` bytes from that one's start.
 
         Raises:
-            ValueError: an offset that is negative or misaligned for one of its registers.
+            ValueError: the offset is negative, or misaligned for one of the registers.
         """
         made = cls.__new__(cls)
         made._place(None, offset, cls.__name__)
@@ -128,17 +128,17 @@ class RegisterMap(metaclass=RegisterMapType):
 
     @classmethod
     def find(cls, path: str) -> RegisterInfo:
-        """Return where a register or field is: ``status``, ``status.computing``, ``dma.channel[2].count``.
+        """Return the place of a register or field: ``status``, ``status.computing``, ``dma.channel[2].count``.
 
         Raises:
-            RegisterNotFoundError: there is no such register or field; the message lists names like it.
+            RegisterNotFoundError: there is no such register or field; the message lists similar names.
         """
         at: Register | RegisterMap | Array[Any] | None = None
         offset, done = 0, ""
         words = re.findall(r"\[[^\]]*\]?|\.?[^.\[]+", path)
         if "".join(words) != path or path.startswith("."):
             raise RegisterNotFoundError(
-                f"{cls.__name__}: {path!r} is no name of a register, as in dma.channel[2].count"
+                f"{cls.__name__}: {path!r} is not the name of a register, as in dma.channel[2].count"
             )
         for word in (word.removeprefix(".") for word in words):
             if isinstance(at, Array):
@@ -206,7 +206,7 @@ class RegisterMap(metaclass=RegisterMapType):
         raise AttributeError(f"{type(self).__name__} has no register {name}{_similar(name, type(self)._declared)}")
 
     def __str__(self) -> str:
-        """Return a line for each register: those that can be read without an effect are, once each."""
+        """Return a line for each register; read each register once, unless reading is refused or has an effect."""
         if self._region is None:
             return repr(self)
         lines = []
@@ -222,7 +222,7 @@ class RegisterMap(metaclass=RegisterMapType):
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        """Return what is known without an access."""
+        """Return place and size, without an access."""
         where = "declared" if self._region is None else f"in {self._region!r}"
         return f"<{type(self).__name__} {where} at {self._offset:#x}, {type(self)._size:#x} bytes>"
 
@@ -230,17 +230,17 @@ class RegisterMap(metaclass=RegisterMapType):
 class Array(tuple[_Element, ...]):
     """Registers, or maps, that repeat: ``channel = Array(Channel.at(0x100), 4, stride=0x20)``.
 
-    Of a map made on a region it is a tuple of them: ``regs.channel[2].count.read()``, ``for one in regs.channel``. They
-    are made when the map is.
+    In a map made on a region it is a tuple of them: ``regs.channel[2].count.read()``, ``for one in regs.channel``. The
+    map makes them when it is made itself.
 
     Args:
-        element: the first one, at its offset: a register, a map or another array.
-        count: how many, at least 1.
-        stride: bytes from the start of one to the start of the next; what one takes up if None.
+        element: the first element, at its offset: a register, a map or another array.
+        count: the number of elements, at least 1.
+        stride: bytes from the start of one element to the start of the next; None for the size of an element.
 
     Raises:
         TypeError: a wrong type.
-        ValueError: no element, or a stride that is less than an element or misaligned for it.
+        ValueError: there is no element, or the stride is less than an element or misaligned for it.
     """
 
     __declares__ = True
@@ -253,7 +253,7 @@ class Array(tuple[_Element, ...]):
     def __new__(cls, element: _Element, count: int, *, stride: int | None = None) -> Self:
         """Declare the array."""
         if not isinstance(element, (Register, RegisterMap, Array)):
-            raise TypeError(f"an array is of registers, of maps or of arrays, not of {type(element).__name__}")
+            raise TypeError(f"an array has registers, maps or arrays as elements, not {type(element).__name__}")
         made = tuple.__new__(cls)
         made._region = None
         made._element = element
@@ -304,7 +304,7 @@ class Array(tuple[_Element, ...]):
         return index
 
     def __repr__(self) -> str:
-        """Return what is known without an access."""
+        """Return name, element and stride, without an access."""
         return f"<Array {self._path}[{self._count}] of {self._element!r}, {self._stride:#x} bytes apart>"
 
 
@@ -312,7 +312,7 @@ Declared: TypeAlias = "Register | RegisterMap | Array[Any]"
 
 
 def _similar(name: str, names: Mapping[str, object]) -> str:
-    """Return the end of a message: the names like this one, or some of all."""
+    """Return the end of a message: similar names, or the first of all names if none is similar."""
     import difflib
 
     by_case = {one.casefold(): one for one in names}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Registers that are described in SystemRDL 2.0, the language of FPGA teams' register files.
+"""Register maps from SystemRDL 2.0, the language in which FPGA teams describe registers.
 
 .. code-block:: python
 
@@ -9,10 +9,11 @@
     registers = Card(device.bar(0))
     registers.status.enable = 1
 
-``python -m pyuio.systemrdl card.rdl > card_registers.py`` writes the same as a Python module, whose names mypy checks;
-the program then needs neither the file nor the compiler.
+``python -m pyuio.systemrdl card.rdl > card_registers.py`` writes the same map as a Python module, whose names mypy
+checks. The program then needs neither the file nor the compiler.
 
-Needs systemrdl-compiler: ``pip install systemrdl-compiler``, or ``pip install '.[rdl]'`` in pyuio's checkout.
+This package needs systemrdl-compiler: ``pip install systemrdl-compiler``, or ``pip install '.[rdl]'`` in pyuio's
+checkout.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class DescribedMap(RegisterMap):
-    """A `RegisterMap` whose names came from a file when the program ran, so that mypy knows none of them."""
+    """A `RegisterMap` whose names come from a file at run time, so that mypy does not know them."""
 
     if TYPE_CHECKING:
 
@@ -42,19 +43,19 @@ def load(
     """Return the register map that a SystemRDL file describes.
 
     An addrmap or a regfile becomes a `RegisterMap`, a reg a `Register`, a field a `Field`, an enum an `enum.IntEnum`,
-    an array an `Array`; ``desc`` and ``name`` become their documentation. ``sw``, ``onread`` and ``onwrite`` say what
-    the access is. A name that Python or pyuio has taken gets an underscore at its end: ``read_``. A mem is left out: it
-    is for `Region.read` and its like. The byte order is that of the region.
+    an array an `Array`; ``desc`` and ``name`` become their documentation. ``sw``, ``onread`` and ``onwrite`` determine
+    the access. A name that Python or pyuio uses already gets an underscore at its end: ``read_``. A mem is left out:
+    access it by `Region.read` and the like. The byte order is that of the region.
 
     Args:
         path: the file.
-        top: name of the addrmap; the last one of the file if None.
-        include: directories of files that it includes.
+        top: the name of the addrmap; the last one of the file if None.
+        include: directories of the files that it includes.
 
     Raises:
         SystemRdlUnavailableError: systemrdl-compiler is not installed.
-        SystemRdlError: the file cannot be read, is no SystemRDL, or has what pyuio cannot access; the message names
-            file and line.
+        SystemRdlError: the file cannot be read, is not SystemRDL, or describes something that pyuio cannot access; the
+            message names file and line.
     """
     from pyuio.systemrdl.python_classes import Source
 
@@ -63,7 +64,7 @@ def load(
     namespace: dict[str, Any] = {"__name__": f"{__name__}.{node.inst_name}", "DescribedMap": DescribedMap}
     try:
         exec(compile(source.text, f"<{os.fspath(path)}>", "exec"), namespace)
-    except ValueError as error:  # what a declaration refuses
+    except ValueError as error:  # a declaration is refused
         raise SystemRdlError(f"{os.fspath(path)}: {error}") from error
     found: type[DescribedMap] = namespace[source.top]
     return found
@@ -81,7 +82,7 @@ def python_source(
 def _elaborated(
     path: str | os.PathLike[str], top: str | None, include: Sequence[str | os.PathLike[str]]
 ) -> AddrmapNode:
-    """Compile the file, and return its top."""
+    """Compile the file, and return its top addrmap."""
     try:
         from systemrdl.compiler import RDLCompiler
         from systemrdl.messages import MessagePrinter, RDLCompileError, Severity
@@ -109,6 +110,6 @@ def _elaborated(
         return compiler.elaborate(top_def_name=top).top
     except (RDLCompileError, OSError, UnicodeDecodeError) as error:
         raise SystemRdlError("\n".join(messages) or f"{os.fspath(path)}: {error}") from error
-    except Exception as error:  # at what the compiler did not think of
+    except Exception as error:  # a defect of the compiler
         said = "\n".join([*messages, f"{type(error).__name__}: {error}"])
-        raise SystemRdlError(f"{os.fspath(path)}: systemrdl-compiler fails at it: {said}") from error
+        raise SystemRdlError(f"{os.fspath(path)}: systemrdl-compiler failed: {said}") from error

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The Python text that declares what a SystemRDL file describes. `pyuio.systemrdl` is what to use.
+"""Turns a SystemRDL description into the text of a Python module. Programs use `pyuio.systemrdl`.
 
-Needs systemrdl-compiler. Sections are those of the SystemRDL 2.0 specification (Accellera, January 2018).
+This module needs systemrdl-compiler. Sections are those of the SystemRDL 2.0 specification (Accellera, January 2018).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from pyuio.registers.register import Register
 from pyuio.registers.register_map import RegisterMap
 
 _IMPORTED = ("Array", "DescribedMap", "Field", "Register", "RegisterMap", "enum")
-# Section 9.6, what a write of software does. The others are effects that no single bit's value can keep away.
+# Section 9.6, the effect of a software write. The other values of onwrite have effects that writing 0 does not prevent.
 _ONES: dict[OnWriteType, Access] = {OnWriteType.woclr: "w1c", OnWriteType.woset: "w1s", OnWriteType.wot: "w1t"}
 
 
 class Source:
-    """The text for an addrmap.
+    """The text of the Python module for an addrmap.
 
     Args:
         node: the addrmap, elaborated.
-        base: name of the class that it derives from.
+        base: the name of the class that its class derives from.
 
     Raises:
-        SystemRdlError: it has what pyuio cannot access; the message names file and line.
+        SystemRdlError: it describes something that pyuio cannot access; the message names file and line.
     """
 
     def __init__(self, node: AddrmapNode, base: str) -> None:
@@ -41,7 +41,7 @@ class Source:
         self._names: set[str] = set(_IMPORTED)
         self._parts: list[str] = []
         self.top = self._map(node, base)
-        """Name of the class."""
+        """The name of the addrmap's class."""
         used = "".join(self._parts)
         imports = [name for name in ("Array", "Field", "Register", "RegisterMap") if re.search(rf"\b{name}\b", used)]
         head = [f'"""Registers of {node.inst_name}, made from SystemRDL by ``python -m pyuio.systemrdl``."""\n']
@@ -49,7 +49,7 @@ class Source:
             head.append("import enum\n")
         head.append(f"from pyuio import {', '.join(imports)}\n")
         self.text = "\n".join(head) + "".join(f"\n\n{part}" for part in self._parts)
-        """The module."""
+        """The text of the module."""
 
     # ---- The kinds of class ----
 
@@ -77,7 +77,7 @@ class Source:
         width, access_width = node.get_property("regwidth"), node.get_property("accesswidth")
         if width not in (8, 16, 32, 64) or access_width < width:
             how = f"regwidth = {width}, accesswidth = {access_width}"
-            raise _unsupported(node, f"{how}: a register of 8, 16, 32 or 64 bits that is accessed as a whole is wanted")
+            raise _unsupported(node, f"{how}: a register must have 8, 16, 32 or 64 bits, and be accessed as a whole")
         fields = node.fields()
         accesses = {_access(field) for field in fields}
         whole = _whole(accesses)
@@ -122,7 +122,7 @@ class Source:
 
 
 class _Names:
-    """The names in one class, each fit for Python and not taken."""
+    """The names in one class: each is valid in Python and used once."""
 
     def __init__(self, base: type, node: Node) -> None:
         self._base = base
@@ -134,10 +134,10 @@ class _Names:
         return self.fit_name(node.inst_name)
 
     def fit_name(self, name: str) -> str:
-        """Return the name, with an underscore at its end if it would not do."""
+        """Return the name, with an underscore at its end if Python or pyuio uses it already."""
         name = name.lstrip("_") + "_" * name.startswith("_")
         if not name.isidentifier():
-            raise _unsupported(self._node, f"{name!r} is no name in Python")
+            raise _unsupported(self._node, f"{name!r} is not a valid name in Python")
         of_enumerations = ("mro", "name", "value") if self._base is enum.IntEnum else ()
         if keyword.iskeyword(name) or hasattr(self._base, name) or name in of_enumerations:
             name += "_"
@@ -145,7 +145,7 @@ class _Names:
 
 
 def _unused(name: str, taken: set[str], more: str = "") -> str:
-    """Return the name, or one like it that is not taken, and take it."""
+    """Return the name, or a similar one if it is taken, and add it to `taken`."""
     number, one = 2, name
     while one in taken:
         one = one + more if more else f"{name}{number}"
@@ -161,13 +161,13 @@ def _access(node: FieldNode) -> Access:
         return "ro" if onread is None else "rc"
     if software is AccessType.w:
         return "wo"
-    if software is not AccessType.rw or onread is not None:  # the others can be written only once
+    if software is not AccessType.rw or onread is not None:  # rw1 and w1 can be written only once
         return "special"
     return "rw" if onwrite is None else _ONES.get(onwrite, "special")
 
 
 def _whole(accesses: Iterable[Access]) -> Access:
-    """Return the access of a register, and of its bits outside of the fields, which do nothing."""
+    """Return the access of a register, and of its bits outside of the fields, which have no function."""
     kinds = set(accesses)
     if len(kinds) == 1:
         return kinds.pop()
@@ -175,7 +175,7 @@ def _whole(accesses: Iterable[Access]) -> Access:
 
 
 def _array(node: AddressableNode, declared: str) -> str:
-    """Return the declaration of an array, inside out."""
+    """Return the declaration of an array; the innermost dimension comes first."""
     stride = node.array_stride
     for count in reversed(node.array_dimensions or []):
         declared = f"Array({declared}, {count}, stride={stride:#x})"
@@ -184,7 +184,7 @@ def _array(node: AddressableNode, declared: str) -> str:
 
 
 def _doc(node: Node) -> str:
-    """Return the name, if one is given, and the description, in one line."""
+    """Return the name, if one is given, and the description in one line."""
     name, description = node.get_property("name"), node.get_property("desc")
     parts = [name if name != node.inst_name else "", description or ""]
     return " ".join(": ".join(part for part in parts if part).split())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tests of named registers share: a kind of register made on the fly, and accesses written in Python."""
+"""Helpers for the tests of named registers: register classes made on the fly, and accesses written in Python."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyuio.registers.register import RegisterType
 
 
 def kind(width: int, fields: dict[str, Any], access: Any = "rw") -> Any:
-    """Return a class with these fields, made as a class statement makes it."""
+    """Return a class with these fields, made as by a class statement."""
     namespace = RegisterType.__prepare__("Made", (Register,))
     for name, field in fields.items():
         namespace[name] = field
@@ -18,7 +18,7 @@ def kind(width: int, fields: dict[str, Any], access: Any = "rw") -> Any:
 
 
 class Plain:
-    """The accesses that registers need, and nothing else, on bytes; `log` has each of them."""
+    """The methods that registers need, and no others, on bytes; `log` records each access."""
 
     def __init__(self, memory: bytes) -> None:
         self.memory = bytearray(memory)

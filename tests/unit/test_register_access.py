@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What named registers touch, counted by the processor: exactly the accesses that they promise, of the right width."""
+"""The accesses of named registers, counted by the processor: exactly as many as promised, of the right width."""
 
 from __future__ import annotations
 

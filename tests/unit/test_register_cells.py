@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Registers by name as tools read and write them, on a file in memory."""
+"""Registers by name, as the commands read and write them, on a file in memory."""
 
 from __future__ import annotations
 

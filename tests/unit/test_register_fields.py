@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fields: what they make of a register's bits, by the compiled way and the other, and what cannot be declared."""
+"""Fields: how they read and change a register's bits, by compiled code and in Python, and invalid declarations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Speed(enum.IntEnum):
 
 @st.composite
 def layouts(draw: st.DrawFn) -> tuple[int, dict[str, tuple[int, int]]]:
-    """A width, and the highest and lowest bits of fields that do not overlap, by name."""
+    """Draw a width, and the highest and lowest bits of fields that do not overlap, by name."""
     width = draw(WIDTHS)
     cuts = sorted(draw(st.sets(st.integers(0, width), min_size=2)))
     pieces = [(high - 1, low) for low, high in itertools.pairwise(cuts)]
@@ -59,7 +59,7 @@ def test_fields_take_apart_what_they_put_together(
 
 
 def outcomes(register: Any, values: list[int]) -> list[object]:
-    """What each way to use a register with a field called it gives, or raises."""
+    """Return what each way to use a register with a field `it` returns or raises."""
     calls: list[Callable[[], object]] = [register.read, lambda: register.it, lambda: register.snapshot().it]
     for value in values:
         calls += [lambda value=value: setattr(register, "it", value), lambda value=value: register.write(value)]  # type: ignore[misc]
@@ -77,7 +77,7 @@ def outcomes(register: Any, values: list[int]) -> list[object]:
 def test_the_compiled_way_is_the_same_as_the_other(
     width: int, access: Any, around: Any, big: bool, data: st.DataObject
 ) -> None:
-    """With every access that a field and its neighbours can have, and values that fit and that do not."""
+    """Try every access that a field and its neighbours can have, with values that fit and that do not."""
     low = data.draw(st.integers(0, width - 1))
     high = data.draw(st.integers(low, width - 1))
     start = data.draw(st.integers(0, (1 << width) - 1)).to_bytes(width // 8, "big" if big else "little")
@@ -99,7 +99,7 @@ def test_the_compiled_way_is_the_same_as_the_other(
 
 @given(st.integers(0, 0xFFFFFFFF), st.integers(0, 0xF), st.integers(0, 1))
 def test_neighbours_that_1_clears_are_left_alone(start: int, mode: int, bit: int) -> None:
-    """What is written for another field has 0 in each of their bits, and in each that is only written."""
+    """A write for another field writes 0 to each of their bits, and to each write-only bit."""
     made = kind(
         32,
         {

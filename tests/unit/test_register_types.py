@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What mypy --strict says of programs that use named registers."""
+"""mypy --strict on programs that use named registers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ GOOD = """
     where = card.control.info.offset
 """
 
-# Each line is an error, with this in its message.
+# Each line is an error, whose message contains this text.
 BAD = {
     "card.contrl": 'has no attribute "contrl"',
     "card.control.enabel": 'has no attribute "enabel"',
@@ -87,7 +87,7 @@ BAD = {
 
 @pytest.fixture(scope="module")
 def complaints(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[str]]:
-    """What mypy says of the good lines and then the bad ones, by number of the line."""
+    """Return mypy's messages for the good lines and then the bad ones, by line number."""
     program = tmp_path_factory.mktemp("typing") / "program.py"
     program.write_text(DECLARED + GOOD + "".join(f"    {line}\n" for line in BAD))
     root = Path(__file__).resolve().parents[2]

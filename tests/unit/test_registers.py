@@ -87,7 +87,7 @@ class Card(RegisterMap):
 
 @pytest.fixture(params=[Region, PortRegion, "big", Plain])
 def bar(request: pytest.FixtureRequest, path: Path) -> Iterator[Any]:
-    """Everything that registers can be in."""
+    """Yield each kind of region that registers can be in."""
     if request.param is Plain:
         yield Plain(bytes(range(SIZE)))
     elif request.param == "big":
@@ -243,7 +243,7 @@ def refusals(card: Card) -> list[tuple[Any, type[Exception], str]]:
         (lambda: card.control.change(1 << 32).__enter__(), ValueError, "does not fit"),
         (lambda: card.cleared.errors, RegisterAccessError, "reading cleared has an effect.*take a snapshot"),
         (put(card.cleared, "threshold", 1), RegisterAccessError, r"cleared\.threshold cannot be changed by itself"),
-        (lambda: card.cleared.change().__enter__(), RegisterAccessError, "not to be read, or written back, without"),
+        (lambda: card.cleared.change().__enter__(), RegisterAccessError, "cannot be read, or written back, without"),
         (put(card, "control", 5), AttributeError, r"control is a register; write to it with control\.write"),
         (put(card, "cotnrol", 5), AttributeError, "Card has no register cotnrol; there is control"),
         (lambda: bool(card.control), TypeError, "neither true nor false"),
@@ -415,7 +415,7 @@ def test_a_map_may_extend_another(bar: Any) -> None:
 
 
 def test_the_class_has_the_declarations() -> None:
-    """So that an offset is known without a region, and mypy checks the name."""
+    """A program then knows the offset without a region, and mypy checks the name."""
     assert Card.control.info == Card.find("control")
     assert (Card.control.info.path, Card.control.info.offset) == ("control", 4)
     nested = Card.block.channel[1].control.info

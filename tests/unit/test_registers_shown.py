@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""docs/named-registers.md shows what is so: its declarations, and what the card sees of each line of its table."""
+"""docs/named-registers.md is true: its declarations work, and each line of its table makes the accesses it says."""
 
 from __future__ import annotations
 

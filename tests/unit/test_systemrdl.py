@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Registers that come from a SystemRDL file, and the Python module that is made from one."""
+"""Registers from a SystemRDL file, and the Python module made from such a file."""
 
 from __future__ import annotations
 
