@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What DMA memory costs, in us, and as a ratio to what it cannot be done without.
+"""Measures the cost of DMA memory, in us, and as a ratio to the cost of the system calls or copies that it needs.
 
-Run ``python benchmarks/dma.py`` as root (``--check`` to fail when a target is missed, ``--json`` for a program).
-Needs no device: it is the allocator and the copies that are measured. It sets a hugepage aside for the time it runs.
+Run ``python benchmarks/dma.py`` as root (``--check`` fails if a target is missed, ``--json`` prints JSON). It measures
+the allocator and the copies, and needs no device. It reserves a hugepage while it runs.
 
-Both sides of each ratio run in turn in every round; the times are those of the best round, the ratio is the median of
-the rounds' own, so that neither a busy machine nor a change of its clock decides.
+In every round both sides of each ratio run in turn. The times are those of the best round; the ratio is the median of
+the rounds' own ratios, so that neither a busy machine nor a change of its clock decides.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from rich.table import Table
 from pyuio.dma import Dma, DmaBuffer
 
 COPIES = (64, 4096, 1 << 20)  # bytes
-NOISE = 1.15  # what counts as a ratio of 1
+NOISE = 1.15  # a ratio up to this counts as 1
 
 
 @dataclass
 class Result:
-    """One comparison: times in us, and how they relate."""
+    """One comparison: both times in us, their ratio, the target, and whether it is met."""
 
     name: str
     ours: float
@@ -46,7 +46,7 @@ class Result:
 
 
 def timed(statement: str, names: dict[str, Any], loops: int) -> Callable[[], float]:
-    """Return a function that runs a statement many times, with all its names local, and returns us for each."""
+    """Return a function that runs a statement `loops` times, with all its names local, and returns us for each run."""
     keywords = "".join(f", {name}={name}" for name in names)
     source = f"def loop(*{keywords}):\n    for _ in range({loops}):\n        {statement}\n"
     namespace = dict(names)
@@ -61,17 +61,17 @@ def timed(statement: str, names: dict[str, Any], loops: int) -> Callable[[], flo
 
 
 def compare(ours: Callable[[], float], base: Callable[[], float], rounds: int) -> tuple[float, float, float]:
-    """Return the best time of each, and the median of the ratios."""
+    """Return the best time of each side, and the median of the ratios."""
     times = []
     for index in range(rounds + 1):
         pair = (ours(), base()) if index % 2 else (base(), ours())[::-1]
         times.append(pair)
-    del times[0]  # everything is cold
+    del times[0]  # caches are cold in the first round
     return min(a for a, _ in times), min(b for _, b in times), statistics.median(a / b for a, b in times)
 
 
 def bare() -> None:
-    """What nobody can do without: a page of one's own, and its physical address."""
+    """Map a page, and read its physical address: the least that an allocation of DMA memory needs."""
     memory = mmap.mmap(-1, 4096, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
     memory[0] = 0
     file = os.open("/proc/self/pagemap", os.O_RDONLY)
@@ -99,7 +99,7 @@ def measure(dma: Dma, rounds: int) -> list[Result]:
 
 
 def copies(buffer: DmaBuffer, size: int, rounds: int) -> list[Result]:
-    # The same kind of memory as the buffer's, but for what makes it a buffer's: a hugepage differs by itself.
+    # Use the buffer's own memory for both sides, so that they do not differ by the kind of page.
     plain = memoryview(buffer.page.memory)[buffer.offset_in_page : buffer.offset_in_page + size]
     data = bytes(range(256)) * (size // 256 + 1)
     loops = max(20, 2000000 // (size + 500))

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT
-// What pyuio's interrupt latency is compared with: the loop that ends Peter Chubb's patch of 2005, in C (open, mlockall,
-// SCHED_FIFO, read in a loop); and what raises the interrupts, for every way of reading them alike.
+// The baseline for pyuio's interrupt latency: the loop at the end of Peter Chubb's patch of 2005, in C (open, mlockall,
+// SCHED_FIFO, read in a loop). The program also raises the interrupts, in the same manner for every way of reading them.
 //
 //   patch_loop read NODE CONFIG RESOURCE RECORDS COUNT STATUS ACKNOWLEDGE CPU PRIORITY
 //   patch_loop raise RESOURCE RECORDS COUNT STATUS RAISE INTERVAL CPU PRIORITY
 //   patch_loop rate NODE CONFIG RESOURCE RECORDS COUNT STATUS ACKNOWLEDGE RAISE CPU PRIORITY
 //
-// NODE is /dev/uioN of a card on uio_pci_generic, CONFIG its configuration space, RESOURCE its BAR; STATUS, ACKNOWLEDGE
-// and RAISE are offsets of 32-bit registers in that: raising sets bits of the status, acknowledging clears them, and the
-// line is up while any is set. The K-th interrupt sets bit K modulo 32, so each is told from the others, also when
-// several become one.
+// NODE is /dev/uioN of a card on uio_pci_generic, CONFIG its configuration space, RESOURCE its BAR. STATUS, ACKNOWLEDGE
+// and RAISE are offsets of 32-bit registers in the BAR. Writing to RAISE sets bits of the status, writing to ACKNOWLEDGE
+// clears them, and the card raises its line while any bit is set. The K-th interrupt sets bit K modulo 32, so that each
+// interrupt can be told from the others, even if several arrive as one.
 //
-// RECORDS is a file that is mapped: a 64-bit count, then for `raise` the times of the interrupts, for `read` for each the
-// time when read returned, the time when the status had been read, and the status; times are CLOCK_MONOTONIC in ns. For
-// `rate` the times when the reads returned.
-// Each says "ready" on standard output, and `raise` waits for a byte on standard input then.
+// RECORDS is a file that is mapped: a 64-bit count, and then the records. `raise` records the time of each interrupt;
+// `read` the time when read returned, the time when the status had been read, and the status; `rate` the time when each
+// read returned. Times are CLOCK_MONOTONIC in ns.
+// Each command prints "ready" on standard output; then `raise` waits for a byte on standard input.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +30,7 @@
 
 #define BILLION 1000000000LL
 #define INTERRUPT_DISABLE 0x0400
-#define LAST_WAIT (2 * BILLION) // for interrupts that were raised and are not acknowledged
+#define LAST_WAIT (2 * BILLION) // how long to wait for the acknowledgement of raised interrupts
 
 static void fail(const char *what)
 {
@@ -58,7 +58,7 @@ static void *map(const char *path)
     return memory;
 }
 
-// The patch's recipe. Priority 0: none of it but the CPU.
+// The patch's recipe. Priority 0 sets only the CPU.
 static void become_real_time(int cpu, int priority)
 {
     cpu_set_t set;
@@ -114,7 +114,7 @@ static uint32_t wait_for_interrupt(void)
     return total;
 }
 
-// ---- What it does ----
+// ---- The commands ----
 
 static void read_interrupts(uint64_t *records, uint64_t count, int status, int acknowledge)
 {
@@ -128,7 +128,7 @@ static void read_interrupts(uint64_t *records, uint64_t count, int status, int a
         int64_t then = now();
         registers[acknowledge / 4] = bits;
         if (bits == 0)
-            continue; // acknowledged before it was read
+            continue; // a previous turn has acknowledged it already
         uint64_t *record = records + 1 + 3 * records[0];
         record[0] = (uint64_t)time;
         record[1] = (uint64_t)then;
@@ -155,18 +155,18 @@ static void raise_interrupts(uint64_t *records, uint64_t count, int status, int 
         fail("standard input");
     int64_t next = now();
     for (uint64_t index = 0; index < count; index++) {
-        // At irregular times, whether or not the last one has been served: a slow reader does not put the next one off.
+        // Raise at irregular times, even if the last one is not served yet: a slow reader does not delay the next one.
         next += interval / 2 + (int64_t)(random_number() % (uint64_t)interval);
         struct timespec until = {.tv_sec = next / BILLION, .tv_nsec = next % BILLION};
         clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
         uint32_t bit = (uint32_t)1 << index % 32;
         int held_up = 0;
-        while (registers[status / 4] & bit) { // 32 are not served yet
+        while (registers[status / 4] & bit) { // 32 interrupts are not served yet
             held_up = 1;
             if (now() > next + LAST_WAIT)
                 return;
         }
-        // One that had to wait counts from when it was to be raised.
+        // The latency of an interrupt that had to wait counts from its planned time.
         records[1 + index] = (uint64_t)(held_up ? next : now());
         registers[raise / 4] = bit;
         records[0] = index + 1;

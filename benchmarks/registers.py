@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""What a register access costs in Python, in ns, and as a ratio to ``memoryview(mmap).cast("I")[i]``.
+"""Measures the cost of a register access in Python, in ns, and as a ratio to ``memoryview(mmap).cast("I")[i]``.
 
-Run ``python benchmarks/registers.py`` (``--check`` to fail when a target is missed, ``--json`` for a program to read,
-``--rounds`` for more or fewer of them). Needs numpy, no device and no privilege.
+Run ``python benchmarks/registers.py`` (``--check`` fails if a target is missed, ``--json`` prints JSON for a program,
+``--rounds`` gives the number of rounds). It needs numpy, but no device and no privilege.
 
-The registers are ordinary memory, so what is measured is the software alone. All ways run in turn in every round; the
-time is that of the best round, and the ratio the median of the rounds' own ratios, so that neither a busy machine nor a
-change of its clock decides. One statement is repeated many times in the loop, so the loop itself does not count.
+The registers are ordinary memory, so only the software is measured. In every round all ways run in turn. The time is
+that of the best round; the ratio is the median of the rounds' own ratios, so that neither a busy machine nor a change
+of its clock decides. The loop repeats each statement many times, so that the loop itself does not count.
 
 CPython 3.10 misses the targets of read and write: it is from 3.11 on that it calls a C method without a detour.
 
-"by name" is the same through `pyuio.registers`: ``card.status.read()``, and for an update ``card.status.mode = 3``. Its
-ratio to the Region is a target, too.
+"by name" makes the same accesses through `pyuio.registers`: ``card.status.read()``, and for an update
+``card.status.mode = 3``. Its ratio to the Region has a target, too.
 
-The second table has another Python thread busy, and times single accesses, with what reading the clock takes and what
-getting the global interpreter lock back takes after a call that gave it up. PortRegion is there for comparison: it
-cannot but give it up.
+For the second table another Python thread is busy, and single accesses are timed. Their times include reading the
+clock, and getting the global interpreter lock back after a call that released it. PortRegion is there for comparison:
+it has to release the lock.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ from pyuio.registers import Field, Register, RegisterMap
 BASELINE = "memoryview"
 NAMED = "by name"
 OPERATIONS = ("read", "field", "write", "update", "set")
-# At most these times the cost of another way: what is judged, what it is compared with, and the operations.
+# The way that is judged, the way it is compared with, and the largest allowed ratio of the costs by operation.
 TARGETS = (
     ("Region", BASELINE, {"read": 1.0, "write": 1.0, "update": 0.35}),
     (NAMED, "Region", {"read": 2.0, "field": 2.0, "write": 2.0, "update": 2.0}),
 )
 REPEATS = 20  # of the statement in the body of the loop
 LOOPS = 500
-BUSY_ACCESSES = 500  # of each way in each round; 1 in 5 of the rounds
+BUSY_ACCESSES = 500  # of each way in each round with a busy thread; there is one for 5 rounds
 GIVES_UP_LOCK = "PortRegion"
 
 
 class Status(Register):
-    """The register at offset 64, in which the other ways use masks."""
+    """The register at offset 64, whose fields the other ways access by masks."""
 
     mode = Field(7, 0)
     enable = Field(8)
@@ -90,7 +90,7 @@ class Way:
         }
 
     def _compiled(self, body: str, more: str = "") -> Callable[..., None]:
-        """Return a function of the number of loops, and `more`, whose names are all local."""
+        """Return a function whose parameters are the number of loops and `more`; all its names are local."""
         keywords = "".join(f", {name}={name}" for name in self.names)
         lines = "".join(f"        {line}\n" for line in body.splitlines())
         source = f"def loop(count, {more + ', ' if more else ''}*{keywords}):\n    for _ in range(count):\n{lines}"
@@ -105,7 +105,7 @@ def ways(path: str, memory: mmap.mmap, region: Region, ports: PortRegion) -> lis
     word = struct.Struct("<I")
 
     def plain(name: str, more: dict[str, Any], target: str, read: str | None = None) -> Way:
-        """Return a way that spells a write as an assignment to what it reads."""
+        """Return a way in which a write is an assignment to the expression that a read uses."""
         read = target if read is None else read
         return Way(
             name,
@@ -211,7 +211,7 @@ def measure(all_ways: list[Way], rounds: int) -> None:
 
 
 def results(all_ways: list[Way]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the figures by way and operation: ns, ratio, and of single accesses with a busy thread in us."""
+    """Return the figures by way and operation: ns, ratio, and the times of single accesses with a busy thread in us."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for way in all_ways:
         for operation, times in way.idle.items():
@@ -228,7 +228,7 @@ def results(all_ways: list[Way]) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def ratio(all_ways: list[Way], way: str, other: str, operation: str) -> float:
-    """Return the median of the rounds' ratios of two ways."""
+    """Return the median of the rounds' ratios of two ways' times."""
     times, others = (next(one for one in all_ways if one.name == name).idle[operation] for name in (way, other))
     return statistics.median(a / b for a, b in zip(times, others, strict=True))
 

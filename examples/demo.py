@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Drives QEMU's edu card through everything but DMA, and prints what it did: ``make demo``.
+"""Uses every function of QEMU's edu card but DMA, and prints the results: ``make demo``.
 
-With the address of a card it drives that one. Ends 1 when a step fails, naming the step. In the guest::
+An argument gives the address of a card. If a step fails, the program names it and ends with 1. In the guest::
 
     $ pyuio vm run -- python examples/demo.py
                edu on uio_pci_generic, Linux ..., from Python
@@ -45,13 +45,13 @@ def expect(what: str, found: object, wanted: object) -> None:
 
 
 def identify(card: Edu) -> str:
-    """Read who the card says it is."""
+    """Read the card's identification."""
     major, minor = card.version
     return f"edu {major}.{minor}, {card.device.config.bars()[0]}"
 
 
 def check_liveness(card: Edu) -> str:
-    """Write patterns whose inverse must come back."""
+    """Write patterns, and check that their inverse comes back."""
     patterns = [0, 0xFFFFFFFF, 0x12345678, *(1 << bit for bit in range(32))]
     for pattern in patterns:
         expect(f"the inverse of {pattern:#010x}", card.liveness(pattern), pattern ^ 0xFFFFFFFF)

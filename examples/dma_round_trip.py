@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """DMA there and back: the card reads a buffer of this program into its own memory, and writes it to another buffer.
 
-It needs root, and an IOMMU that is off or lets the card be (``pyuio doctor`` tells). In the guest, on QEMU's edu card::
+It needs root, and an IOMMU that is off or does not translate for the card (``pyuio doctor`` tells). In the guest, on
+QEMU's edu card::
 
     $ pyuio vm run -- python examples/dma_round_trip.py
     from 0x... to 0x..., both below 0x10000000
@@ -21,7 +22,7 @@ from pyuio.pci import Command
 
 
 def transfer(card: Edu, source: int, destination: int, count: int, direction: Direction) -> None:
-    """Have the card copy `count` bytes, and sleep until it says that it has."""
+    """Let the card copy `count` bytes, and sleep until its interrupt says that it is done."""
     card.registers.dma_source.write(source)
     card.registers.dma_destination.write(destination)
     card.registers.dma_count.write(count)
@@ -36,7 +37,7 @@ def transfer(card: Edu, source: int, destination: int, count: int, direction: Di
 def main(address: str | None = None) -> None:
     """Copy 1000 bytes through the card and compare."""
     with Edu.open(address) as card:
-        dma = card.device.dma  # Edu.dma_mask bounds the addresses it gives
+        dma = card.device.dma  # Edu.dma_mask limits the addresses of its buffers
         with dma.alloc(1000) as source, dma.alloc(1000) as destination:
             print(f"from {source.address:#x} to {destination.address:#x}, both below {dma.mask + 1:#x}")
             print("bus mastering:", Command.BUS_MASTER in card.device.config.command)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Hello, card: find it, open it, read and write its registers. Nothing here but `pyuio.open`; no driver is needed.
+"""Hello, card: find it, open it, read and write its registers, with `pyuio.open` only and without a driver.
 
 The card is QEMU's edu, whose data sheet is docs/specs/edu.rst in QEMU's sources. In the guest::
 
@@ -26,7 +26,7 @@ def main(which: str = "1234:11e8") -> None:
     for found in pyuio.devices():
         if which in (found.ids, found.address):
             print(found)
-    # bind: if no UIO driver has it, uio_pci_generic gets it until the end of the block.
+    # bind=True: if no UIO driver has the card, uio_pci_generic gets it until the block ends.
     with pyuio.open(which, bind=True) as device:
         print(device.config.bars()[0])
         bar = device.bar(0)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A driver that survives its card's leaving, and takes it up again when it comes back: `pyuio.Hotplug`.
+"""A driver that survives the removal of its card, and opens it again when it comes back: `pyuio.Hotplug`.
 
-Another thread unplugs the card by sysfs and has the bus searched again. In the guest, on QEMU's edu card::
+Another thread unplugs the card by sysfs, and later lets the kernel search the bus again. In the guest, on QEMU's edu
+card::
 
     $ pyuio vm run -- python examples/hotplug.py
     0000:00:01.0: open, 5! = 120
@@ -23,14 +24,14 @@ import pyuio
 
 
 def unplug(address: str, again: threading.Event) -> None:
-    """Remove the card, and find it again when `again` is set."""
+    """Remove the card, and let the kernel find it again when `again` is set."""
     Path("/sys/bus/pci/devices", address, "remove").write_text("1")
     again.wait()
     Path("/sys/bus/pci/rescan").write_text("1")
 
 
 def main(address: str | None = None) -> None:
-    """Serve the card, wherever it is plugged in, until nothing happens any more."""
+    """Drive the card, whenever it is plugged in, until nothing happens any more."""
     again = threading.Event()
     with pyuio.Hotplug(Edu.ids) as hotplug:
         with Edu.open(address) as card:
@@ -47,7 +48,7 @@ def main(address: str | None = None) -> None:
             if event.action == "add":
                 with Edu.open(event.device) as card:
                     print(f"{card.device.name}: open, 5! = {card.factorial_by_interrupt(5)}")
-                break  # a driver would go on
+                break  # a real driver would go on
 
 
 if __name__ == "__main__":

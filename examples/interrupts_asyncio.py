@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Interrupts with asyncio: one task awaits them while others go about their work.
+"""Interrupts with asyncio: one task awaits interrupts while other tasks run.
 
 Any number of tasks may wait, on any event loop; each interrupt goes to one of them. In the guest, on QEMU's edu card::
 
@@ -24,7 +24,7 @@ import pyuio
 async def serve(card: Edu) -> None:
     """Print and acknowledge interrupts until the task is cancelled."""
     async for count in card.device.interrupt:
-        card.acknowledge(status := card.interrupt_status())  # or it comes again at once
+        card.acknowledge(status := card.interrupt_status())  # otherwise it comes again at once
         print(f"interrupts: {count}, status {status:#x}")
 
 
@@ -44,7 +44,7 @@ async def main(address: str | None = None) -> None:
             card.raise_interrupt(1 << bit)
             await asyncio.sleep(0.1)
         for task in tasks:
-            task.cancel()  # takes no interrupt with it
+            task.cancel()  # loses no interrupt
         await asyncio.wait(tasks)
         print("the clock ticked meanwhile:", ticks > 3)
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A native service: interrupts are acknowledged in C, at once; Python looks at what there was when it gets to it.
+"""A native service: C code acknowledges each interrupt at once; Python reads the events when it has time.
 
 In the guest, on QEMU's edu card::
 
@@ -21,7 +21,7 @@ INTERRUPTS = 100
 
 def main(address: str | None = None) -> None:
     """Raise interrupts, wait until each is acknowledged, and only then look at the events."""
-    # Edu.acknowledge_program: read the status, keep it, write it back.
+    # Edu.acknowledge_program reads the status, keeps it, and writes it back.
     with Edu.open(address) as card, pyuio.Service(card.device.interrupt, card.acknowledge_program()) as service:
         for number in range(INTERRUPTS):
             card.raise_interrupt(number + 1)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The recipe for real time: open, `pyuio.realtime`, read in a loop.
 
-Another thread raises the interrupts of QEMU's edu card. In the guest; ``--kernel debian-rt`` is
-PREEMPT_RT, where the interrupt has a thread, whose priority is raised, too::
+Another thread raises the interrupts of QEMU's edu card. With ``--kernel debian-rt``, a PREEMPT_RT kernel, the interrupt
+has a thread in the kernel, and the program raises the priority of that, too. In the guest::
 
     $ pyuio vm run -- python examples/realtime_loop.py
     real time of thread ...:
@@ -31,7 +31,7 @@ import pyuio
 
 
 def main(address: str | None = None, count: str = "1000") -> None:
-    """Read and acknowledge `count` interrupts, and print what real time was got."""
+    """Read and acknowledge `count` interrupts, and print the report of real time."""
     wanted, read = int(count), 0
     next_one = threading.Semaphore(0)
 
@@ -41,7 +41,7 @@ def main(address: str | None = None, count: str = "1000") -> None:
             card.raise_interrupt()
 
     with Edu.open(address) as card:
-        # Started outside of real time: a thread that starts inside has the reader's processor, though not its priority.
+        # Start it before real time: a thread that starts later gets the reader's processor, but not its priority.
         threading.Thread(target=raise_them, daemon=True).start()
         with pyuio.realtime(interrupt=card.device, cpus=max(os.sched_getaffinity(0))) as tuned:
             while read < wanted:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-r"""A console on a serial port: lines typed here go out, what comes in is shown. Ctrl-D, or Ctrl-C, ends it.
+r"""A console on a serial port: sends the lines that you type, and shows what it receives. Ctrl-D or Ctrl-C ends it.
 
-In a guest, with a shell of the host's at the other end, which has no terminal and shows no prompt (`make setup` first):
+In a guest, with a shell of the host at the other end, which has no terminal and shows no prompt (`make setup` first):
 
     mkfifo line.in line.out
     sh < line.out > line.in 2>&1 &
@@ -20,7 +20,7 @@ import pyuio
 
 
 def show(port: Serial16550) -> None:
-    """Show what comes in until the port is closed."""
+    """Show received data until the port is closed."""
     while True:
         try:
             data = port.read(max(1, port.in_waiting))
@@ -33,8 +33,8 @@ def show(port: Serial16550) -> None:
 
 
 def main(which: str = "1b36:0002") -> None:
-    """Send lines, and show what comes in beside it and for a second after the last one."""
-    # The kernel's own driver has the port from the start, and gets it back.
+    """Send lines, and show received data meanwhile and for a second after the last line."""
+    # The kernel's own driver has the port from the start, and gets it back at the end.
     with Serial16550(pyuio.open(which, bind=True)) as port:
         port.baudrate = 115200
         shower = threading.Thread(target=show, args=[port])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Watching two cards at once, and a pipe with them: `pyuio.wait`.
+"""Watch two cards and a pipe at once: `pyuio.wait`.
 
 In the guest, with two of QEMU's edu cards::
 
@@ -24,7 +24,7 @@ import pyuio
 
 
 def main() -> None:
-    """Open every edu card, and serve whichever raises its interrupt until the pipe says stop."""
+    """Open every edu card, and serve each card that raises its interrupt, until the pipe says stop."""
     with ExitStack() as stack:
         cards = [stack.enter_context(Edu.open(found)) for found in pyuio.devices() if found.ids in Edu.ids]
         by_interrupt = {card.device.interrupt: card for card in cards}
