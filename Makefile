@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # make demo      drive QEMU's edu card from Python, in a guest
-# make test      every test but the long ones (make test-long); what CI runs
-# make docs      the documentation as a site, in build/site
+# make test      run every test but the long ones (make test-long), as CI does
+# make docs      build the documentation as a site, in build/site
 # CONTRIBUTING.md says more.
 
 PYTHON ?= python3
@@ -23,30 +23,30 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m tests.run
 
-# One part only; T= names files or options for pytest: make test-guest T='tests/guest/test_edu.py -k factorial'
+# Run one part only; T= gives files or options for pytest: make test-guest T='tests/guest/test_edu.py -k factorial'
 test-unit test-vm: $(READY)
 	@$(BIN)/python -m tests.run $(@:test-%=%) -- $(T)
 
 test-guest: $(READY)
 	@$(BIN)/python -m tests.run guest $(if $(T),,commands) -- $(T)
 
-# What takes minutes, and is no part of test.
+# Tests that take minutes each and are not part of test.
 test-long: $(READY) fuzz
 	@$(BIN)/python -m tests.run guest vm -- -m long
 
-# What takes apart bytes from outside, with bytes that atheris finds; T= names targets of tests/fuzz/targets.py.
+# Fuzz the parsers of bytes from outside, with inputs that atheris finds; T= names targets of tests/fuzz/targets.py.
 fuzz: $(READY)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m tests.run fuzz -- $(T)
 
-# The tests of the compiled parts, compiled with AddressSanitizer and UBSan, here and in a guest; T= as above.
+# Test the compiled parts, compiled with AddressSanitizer and UBSan, here and in a guest; T= as for test-unit.
 test-sanitize: $(READY)
 	@$(BIN)/python -m tests.run sanitize -- $(T)
 
 lint: $(READY)
 	@$(BIN)/python -m tests.run lint
 
-# build/site/index.html
+# Build the site; it starts at build/site/index.html.
 docs: $(READY)
 	@$(BIN)/python -m tests.run docs
 

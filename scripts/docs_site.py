@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What mkdocs does beyond docs/: README.md and its kin become pages, and links to files of the repository lead to them.
+"""Hooks for mkdocs: they add README.md and other files as pages, and pages for files of the repository that links name.
 
-So one text serves GitHub and the site: a link such as ``../drivers/edu.py`` gets a page that shows that file, and
+So one text serves GitHub and the site: a link such as ``../drivers/edu.py`` leads to a page that shows that file, and
 ``examples.md`` shows every program of ``examples/`` in full.
 """
 
@@ -19,10 +19,10 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = PurePosixPath("docs")
 EXAMPLES = PurePosixPath("examples")
-# Files outside docs/ that are pages, and which.
+# Files outside docs/ that become pages, and the pages' names.
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
 LANGUAGES = {".py": "python", ".c": "c", ".sh": "sh", ".toml": "toml", ".yml": "yaml"}
-# What a browser would fetch by itself; a link to follow is none of these.
+# References that a browser fetches by itself. A link that the reader follows is not among them.
 _FETCHED = re.compile(
     r"<(?:script|img|iframe)\b[^>]*\bsrc=\"?https?://[^\s>]*|<link\b[^>]*stylesheet[^>]*https?://[^\s>]*"
 )
@@ -31,7 +31,7 @@ _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 
 
 def _page_of(path: PurePosixPath) -> str | None:
-    """Return the page, relative to the site, of a file of the repository; None for what is none."""
+    """Return the page, relative to the site, of a file of the repository; None if it has no page."""
     if path.is_relative_to(DOCS):
         return str(path.relative_to(DOCS))
     if str(path) in PAGES:
@@ -42,7 +42,7 @@ def _page_of(path: PurePosixPath) -> str | None:
 
 
 def _source_of(page: str) -> PurePosixPath:
-    """Return the file of the repository that a page of the site was made of."""
+    """Return the file of the repository from which a page of the site was made."""
     named = {name: path for path, name in PAGES.items()}
     return PurePosixPath(named[page]) if page in named else DOCS / page
 
@@ -65,14 +65,14 @@ def _resolved(target: str, source: PurePosixPath) -> PurePosixPath | None:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are not in docs/."""
+    """Add the pages that are not in docs/: README.md and the like, the examples, and files that links name."""
     texts = {_source_of(file.src_uri): file.content_string for file in files.documentation_pages()}
     for path, page in PAGES.items():
         texts[PurePosixPath(path)] = (ROOT / path).read_text()
         files.append(File.generated(config, page, content=texts[PurePosixPath(path)]))
     programs = [EXAMPLES / path.name for path in sorted((ROOT / "examples").glob("*.py"))]
     listing = [f"## {path.stem}\n\n{_fenced(path)}" for path in programs]
-    text = "# Examples\n\nEach runs as its head says, and prints what stands there.\n\n" + "\n".join(listing)
+    text = "# Examples\n\nThe docstring of each program says how to run it and what it prints.\n\n" + "\n".join(listing)
     files.append(File.generated(config, "examples.md", content=text))
     shown = set().union(*(_outside_links(text, source) for source, text in texts.items()))
     for shown_path in sorted(shown):
@@ -82,7 +82,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links to files of the repository into links to their pages."""
+    """Replace links to files of the repository by links to their pages."""
     here = page.file.src_uri
     source = _source_of(here)
 
@@ -98,7 +98,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Warn of what a page would have a browser fetch from elsewhere; with --strict that is an error."""
+    """Warn if a page makes a browser fetch something from elsewhere; with --strict that is an error."""
     for match in _FETCHED.finditer(output):
-        _log.warning("%s fetches something from elsewhere: %s", page.file.src_uri, match[0])
+        _log.warning("%s makes the browser fetch something from elsewhere: %s", page.file.src_uri, match[0])
     return output

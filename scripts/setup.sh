@@ -1,14 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Installs what is missing: system packages (by apt, if that is here and we may), a virtual environment in .venv, and
-# pyuio with its compiled parts in it. What cannot be installed is said in one message, before anything is changed.
+# Installs what is missing: system packages (by apt, if it is here and permitted), a virtual environment in .venv, and
+# pyuio with its compiled parts in it. If packages cannot be installed, one message names them before anything changes.
 set -eu
 
 PYTHON=${PYTHON:-python3}
 PATH=$PATH:/usr/sbin:/sbin
 debian= fedora= arch=
 
-# missing DEBIAN FEDORA ARCH: the packages of one thing that is not here
+# missing DEBIAN FEDORA ARCH: record the packages, by distribution, that have one missing thing
 missing() {
     debian="$debian $1" fedora="$fedora $2" arch="$arch $3"
 }
@@ -29,13 +29,13 @@ else
 fi
 echo '#include <stdlib.h>' | cc -x c -fsyntax-only - 2>/dev/null || missing "gcc libc6-dev" "gcc glibc-devel" "gcc"
 have qemu-system-x86_64 || missing qemu-system-x86 qemu-system-x86-core qemu-system-x86
-# The guest's first program is busybox, and nothing it could be linked with is there yet.
+# busybox is the guest's first program; it must be static, as the guest has no libraries then.
 busybox=$(command -v busybox || true)
 { [ -n "$busybox" ] && ! ldd "$busybox" >/dev/null 2>&1; } || missing busybox-static busybox busybox
 { have depmod && have modprobe; } || missing kmod kmod kmod
 { [ -x /usr/lib/systemd/systemd-udevd ] || [ -x /lib/systemd/systemd-udevd ] || have udevd; } || missing udev systemd-udev systemd
 python_has 'import ctypes; ctypes.CDLL("libudev.so.1")' || missing libudev1 systemd-libs systemd-libs
-# The kernel's build tools, which make test builds a module with, are linked with this.
+# make test builds a kernel module, and the kernel's build tools are linked with libelf.
 python_has 'import ctypes; ctypes.CDLL("libelf.so.1")' || missing libelf1 elfutils-libelf libelf
 # make test mounts disks and sets up networks in a guest.
 { have ip && have mkfs.ext4 && have dmsetup; } ||
@@ -44,7 +44,7 @@ python_has 'import ctypes; ctypes.CDLL("libelf.so.1")' || missing libelf1 elfuti
 if [ -n "$debian" ]; then
     as_root=
     if [ "$(id -u)" -ne 0 ]; then
-        # sudo may ask for a password only where somebody can type one.
+        # sudo may ask for a password only if somebody can type it.
         if have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then as_root=sudo; else as_root=none; fi
     fi
     if ! have apt-get || [ "$as_root" = none ]; then
@@ -69,10 +69,10 @@ if [ -n "$debian" ]; then
 fi
 
 echo "set-up: Python packages into .venv" >&2
-# One that was made here, and finished, is brought up to date; anything else is made anew.
+# Update a virtual environment that was made here and finished; otherwise make a new one.
 [ -e "${READY:-}" ] || "$PYTHON" -m venv --clear .venv
 .venv/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[bench,vm,dev,docs]' ||
-    { echo "set-up: pip failed; see above. Run make again when what it says is mended" >&2; exit 1; }
+    { echo "set-up: pip failed; see above. Run make again when the cause is removed" >&2; exit 1; }
 # The guest sees these files read-only and would compile them anew at every start.
 .venv/bin/python -m compileall -q pyuio drivers examples tests || true
 echo "set-up: done" >&2

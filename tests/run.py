@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs the tests and closes with one line that counts them all: ``make test``.
+"""Runs the tests and ends with one line that counts them all: ``make test``.
 
 ``python -m tests.run [PART...] [-- PYTEST OPTIONS]``, where a part is one of
 
@@ -10,11 +10,11 @@
 - guest: tests/guest, inside a guest with the devices below; without the commands unless there are options
 - commands: tests/guest/commands, inside such a guest
 
-- sanitize: those that use the compiled parts, under AddressSanitizer and UBSan (tests/sanitize.py)
-- fuzz: what takes apart bytes from outside, with bytes that atheris finds, for FUZZ_SECONDS (tests/fuzz)
+- sanitize: the tests that use the compiled parts, under AddressSanitizer and UBSan (tests/sanitize.py)
+- fuzz: the parsers of bytes from outside, with bytes that atheris finds, for FUZZ_SECONDS (tests/fuzz)
 
-All but the last two without a part: then two run at any time, and what a part prints comes when it is done. Every part
-runs, whatever the others did; the exit status is 0 only when all passed.
+Without a part, all run but the last two, two at any time, and the output of a part is printed when the part is done.
+Every part runs, even if others failed; the exit status is 0 only if all passed.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ BIN = Path(sys.executable).parent
 BUILD = ROOT / "build"
 PARTS = ("lint", "docs", "unit", "vm", "guest", "commands", "sanitize", "fuzz")
 WHOLE = ("guest", "vm", "commands", "unit", "docs", "lint")  # longest first
-AT_ONCE = 2  # parts, as each keeps a processor busy
+AT_ONCE = 2  # parts at any time, as each keeps a processor busy
 COMMANDS = "tests/guest/commands"
-GUEST_LIMIT = 2400  # seconds, for the slowest kernel; what hangs is ended long before, by pytest-timeout
+GUEST_LIMIT = 2400  # seconds, for the slowest kernel; pytest-timeout ends a test that hangs long before
 
 GUEST_DEVICES = (
     # Four slots apart, so that they share an interrupt line.
@@ -55,7 +55,7 @@ GUEST_DEVICES = (
     "sdhci-pci",
     "pci-serial",  # port BAR, and a kernel driver that has it from the start
     "qemu-xhci",  # PCI Express, 64-bit BAR
-    "pcie-root-port,id=slot1,chassis=1",  # a bridge, and a link to
+    "pcie-root-port,id=slot1,chassis=1",  # a bridge, with a link to the next device
     "e1000e,bus=slot1",  # every kind of BAR but a 64-bit one, MSI-X, extended capabilities
 )
 
@@ -75,7 +75,7 @@ def run_lint() -> bool:
 
 def run_docs() -> bool:
     """Build the documentation in build/site; return whether there was neither error nor warning."""
-    # What else the site could be built with matters to nobody who builds it.
+    # The theme's warning about MkDocs 2 does not matter to those who build this site.
     variables = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     command = [str(BIN / "mkdocs"), "build", "--strict"]
     built = subprocess.run(
@@ -86,23 +86,23 @@ def run_docs() -> bool:
 
 
 def in_guest(command: list[str], kernel: str, output: Path) -> list[str]:
-    """Return the command that runs another in a guest with all the devices, where `output` can be written to."""
+    """Return the command that runs another one in a guest with all the devices, which can write to `output`."""
     devices = [f"--device={device}" for device in GUEST_DEVICES]
     guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}"]
     return [str(BIN / "pyuio"), "vm", "run", *guest, *devices, "--", *command]
 
 
 def rewrite_assertions() -> None:
-    """Have pytest read the files that guests run, and keep what it makes of them: emulated, that takes 40 s."""
+    """Let pytest rewrite and cache the assertions of files that guests run: an emulated guest takes 40 s for it."""
     files = ["tests/guest", *map(str, sorted(ROOT.glob("tests/vm/*_guest.py")))]
     command = [str(BIN / "python"), "-m", "pytest", "--collect-only", "--quiet", *files]
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    # Whether it can is the guest's to say.
+    # Ignore errors here: the guest reports them.
     subprocess.run(command, cwd=ROOT, env=variables, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
-    """Return the command that runs one part's tests, and the file its results go to."""
+    """Return the command that runs one part's tests, and the file of its results."""
     output = BUILD / part
     output.mkdir(parents=True, exist_ok=True)
     results = output / "results.xml"
@@ -113,7 +113,7 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
         where.append(f"--ignore={COMMANDS}")
     command = [str(BIN / "python"), "-m", "pytest", f"--junitxml={results}", "-p", "no:cacheprovider", *where, *options]
     if part == "commands":
-        command += ["-p", "no:hypothesispytest"]  # nothing there uses it; emulated, it costs 8 s
+        command += ["-p", "no:hypothesispytest"]  # these tests do not use it; in an emulated guest it costs 8 s
     if part != "unit":
         rewrite_assertions()
     if part in ("guest", "commands"):
@@ -129,7 +129,7 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
 
 
 def run_tests(part: str, options: list[str]) -> tuple[int, int, int]:
-    """Run one part's tests; return how many passed, failed and were skipped. A part that broke off failed once more."""
+    """Run one part's tests; return how many passed, failed and were skipped. A part that aborts counts as a failure."""
     try:
         command, results = pytest_command(part, options)
     except (GuestError, OSError, subprocess.SubprocessError) as error:
@@ -139,13 +139,13 @@ def run_tests(part: str, options: list[str]) -> tuple[int, int, int]:
 
 
 def counted(status: int, results: Path) -> tuple[int, int, int]:
-    """Return how many tests passed, failed and were skipped, by pytest's exit status and the file of its results."""
+    """Return how many tests passed, failed and were skipped, from pytest's exit status and the file of its results."""
     if not results.exists():
         return 0, 1, 0
     suite = next(ElementTree.parse(results).getroot().iter("testsuite"))
     total, failures, errors, skipped = (int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped"))
     failed = failures + errors
-    # pytest's 1 is failed tests; anything else that is not 0 went wrong outside of a test.
+    # pytest ends with 1 if tests failed; any other status but 0 means a failure outside of a test.
     return total - failed - skipped, failed + (status not in (0, 1) or (status == 1 and failed == 0)), skipped
 
 
@@ -177,7 +177,7 @@ def run_sanitized(options: list[str]) -> tuple[int, int, int]:
 
 
 def run_part(part: str, options: list[str]) -> tuple[int, int, int]:
-    """Run one part, and return how much of it passed, failed and was skipped; lint and docs count as one test."""
+    """Run one part, and return how many tests passed, failed and were skipped; lint and docs count as one test each."""
     start = time.monotonic()
     if part in ("lint", "docs"):
         clean = run_lint() if part == "lint" else run_docs()
@@ -195,7 +195,7 @@ def run_part(part: str, options: list[str]) -> tuple[int, int, int]:
 
 
 def run_beside_each_other(parts: Sequence[str]) -> bool:
-    """Run these parts, `AT_ONCE` at any time, each in a process of its own; return whether all passed."""
+    """Run these parts, `AT_ONCE` at any time, each in its own process; return whether all passed."""
     printing = threading.Lock()
 
     def run(part: str) -> tuple[int, int, int]:
@@ -216,7 +216,7 @@ def run_beside_each_other(parts: Sequence[str]) -> bool:
 
 
 def summed_up(counts: Sequence[tuple[int, int, int]]) -> bool:
-    """Print the sum, and return whether all passed and something did."""
+    """Print the sums, and return whether at least one test passed and none failed."""
     passed, failed, skipped = map(sum, zip(*counts, strict=True))
     print(f"total: {passed} passed, {failed} failed, {skipped} skipped")
     return passed > 0 and failed == 0

@@ -32,7 +32,7 @@ class SanitizerError(Exception):
 
 
 def _runtime(name: str) -> str:
-    """Return the path of a sanitizer's library, which must be the first in a process."""
+    """Return the path of a sanitizer's library, which a process must load first."""
     found = subprocess.run(
         ["cc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
     ).stdout.strip()

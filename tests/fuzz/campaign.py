@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""All of the targets fuzzed for a while, two at a time, each in a process of its own: what ``make fuzz`` runs."""
+"""Fuzzes all targets for a while, two at a time, each in its own process, for ``make fuzz``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AT_ONCE = 2
-LONGEST_INPUT = 10  # seconds: what takes longer is a hang
+LONGEST_INPUT = 10  # seconds for one input; a longer run counts as a hang
 MEMORY = 1024  # MiB for a process
 
 
 def run(output: Path, seconds: float, names: list[str]) -> tuple[int, int, int]:
-    """Fuzz targets, and return how many held, failed, and were skipped.
+    """Fuzz targets, and return how many passed, failed, and were skipped.
 
     Args:
-        output: where each has a directory of inputs that reached something new, to go on from the next time; and where
-            an input that made it fail is kept.
-        seconds: for all of it together.
-        names: of the targets; [] for all.
+        output: the directory in which each target has a directory of inputs that reached new branches, from which the
+            next run starts; inputs that make a target fail are kept here, too.
+        seconds: the time for all targets together.
+        names: the names of the targets; [] for all.
     """
     if wrong := set(names) - set(TARGETS):
         print(f"fuzz: no target {', '.join(sorted(wrong))}; there are {', '.join(TARGETS)}", file=sys.stderr)
@@ -40,7 +40,7 @@ def run(output: Path, seconds: float, names: list[str]) -> tuple[int, int, int]:
 
 
 def _fuzz(name: str, output: Path, seconds: int) -> bool:
-    """Fuzz one target, and return whether it held; print what came of it."""
+    """Fuzz one target, print the result, and return whether it passed."""
     output.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "tests.fuzz.run", name, str(output / name), f"-max_total_time={seconds}"]
     limits = [f"-timeout={LONGEST_INPUT}", f"-rss_limit_mb={MEMORY}", f"-artifact_prefix={output}/{name}-"]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Fuzzes one target: ``python -m tests.fuzz.run TARGET CORPUS [LIBFUZZER OPTION...]``. ``make fuzz`` does it for all.
 
-Needs atheris, which finds bytes that reach branches of the parser not reached before. It ends with a status other than
-0 at an exception that the parser does not promise, and when one input takes longer than ``-timeout``.
+This program needs atheris, which finds bytes that reach new branches of the parser. It ends with a status other than 0
+if the parser raises an exception that it does not document, or if one input takes longer than ``-timeout``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import atheris
 
-# The kernel's and people's words are taken apart in Python; that is what atheris is to see the branches of.
+# atheris follows the branches of these packages, whose Python code parses input of the kernel and of people.
 with atheris.instrument_imports(include=["pyuio", "pyuio_drivers"]):
     from tests.fuzz.targets import TARGETS
 

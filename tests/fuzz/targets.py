@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What is fuzzed: every function that takes bytes from outside apart, each as a function of bytes.
+"""The targets of fuzzing: every function that parses bytes from outside, each wrapped as a function of bytes.
 
-Each lets through nothing but what its parser promises to raise. ``tests/fuzz/run.py`` gives them bytes that reach new
-branches, for minutes; ``tests/unit/test_fuzz_targets.py`` a few hundred, and the seeds.
+A target catches only the exceptions that its parser documents. ``tests/fuzz/run.py`` gives it bytes that reach new
+branches, for minutes; ``tests/unit/test_fuzz_targets.py`` gives it the seeds and a few hundred other inputs.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ DATA = Path(__file__).parent.parent / "unit/data"
 
 @dataclass(frozen=True)
 class Target:
-    """One thing to fuzz.
+    """One target of fuzzing.
 
     Attributes:
-        run: takes any bytes, and raises only when something is wrong.
-        seeds: good input, for a start.
-        longest: bytes worth trying.
+        run: takes any bytes, and raises only if the parser has a defect.
+        seeds: returns good inputs to start from.
+        longest: the largest number of bytes worth trying.
     """
 
     run: Callable[[bytes], object]
@@ -64,7 +64,7 @@ class Target:
 
 
 def _text(data: bytes) -> str:
-    """Return text as it comes from a file: whatever is no UTF-8 stays, in another form."""
+    """Return text as pyuio reads it from a file: bytes that are not UTF-8 are kept as surrogates."""
     return data.decode(errors="surrogateescape")
 
 
@@ -83,11 +83,11 @@ def _recorded_names() -> list[str]:
     return sorted(path.stem for path in DATA.glob("*.txt"))
 
 
-# -- what people type --
+# -- input of people --
 
 
 def names(data: bytes) -> None:
-    """Names of devices and places: each form, or none of them."""
+    """Parse a name of a device or a place, in each form."""
     text = _text(data)
     address = parse_address(text)
     assert address is None or parse_address(address) == address
@@ -100,11 +100,11 @@ def names(data: bytes) -> None:
         assert parse_location(str(place)) == place
 
 
-# -- the device's and the kernel's bytes --
+# -- bytes of the device and the kernel --
 
 
 def configuration_space(data: bytes) -> None:
-    """A configuration space: every field, both lists of capabilities, every decoder."""
+    """Decode a configuration space: every field, both lists of capabilities, every decoder."""
     size = next((size for size in (64, 256, 4096) if len(data) <= size), 4096)
     _look_at(ConfigImage(data[:size].ljust(size, b"\0")))
 
@@ -118,7 +118,7 @@ def _look_at(config: ConfigImage) -> None:
 
 
 def resource_file(data: bytes) -> None:
-    """The BARs, or the error."""
+    """Parse the file ``resource``: BARs in range, or the error."""
     with contextlib.suppress(KernelFileError):
         for bar in parse_resources(_text(data)):
             assert bar.size > 0
@@ -138,9 +138,10 @@ _FILES = (
 
 
 def device_directory(data: bytes) -> None:
-    """A function's directory in sysfs, whose files have anything in them, or are missing.
+    """Read a function's directory in sysfs, whose files have any contents, or are missing.
 
-    The bytes are the files' contents, one after the other, each with two bytes of length before it; 0xffff: no file.
+    The bytes are the files' contents, one after the other, each after two bytes of length; the length 0xffff means that
+    the file is missing.
     """
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         directory = Path(name)
@@ -173,18 +174,18 @@ def _device_directories() -> list[bytes]:
 
 
 def lsblk(data: bytes) -> None:
-    """What lsblk prints about a disk, or any other text."""
+    """Parse the output of lsblk about a disk, or any other text."""
     parse_lsblk(_text(data))
 
 
 def routes(data: bytes) -> None:
-    """What the kernel answers to the question for its routes: routes, or its error."""
+    """Parse the kernel's answer to a request for its routes: routes, or its error."""
     with contextlib.suppress(OSError):
         parse_messages(data)
 
 
 def processors(data: bytes) -> None:
-    """A list of processors, by two parsers, and the name of a hugepage size: or the error."""
+    """Parse a list of processors by two parsers, and the name of a hugepage size; or the error."""
     text = _text(data)
     with contextlib.suppress(KernelFileError):
         assert parse_list(format_list(parse_list(text))) == parse_list(text)
@@ -195,7 +196,7 @@ def processors(data: bytes) -> None:
 
 
 def kernel_texts(data: bytes) -> None:
-    """The kernel's other texts, as pyuio doctor reads them."""
+    """Parse the kernel's other texts, as pyuio doctor reads them."""
     text = _text(data)
     for parse in (doctor_memory.parse_mapped, doctor_scheduling.parse_release):
         with contextlib.suppress(ValueError):
@@ -210,7 +211,7 @@ def kernel_texts(data: bytes) -> None:
 
 
 def nvme(data: bytes) -> None:
-    """What an NVMe disk says of itself; the device gives 4096 bytes always."""
+    """Parse the data by which an NVMe disk describes itself; the device always gives 4096 bytes."""
     page = data[:4096].ljust(4096, b"\0")
     capabilities = Capabilities.of(int.from_bytes(page[:8], "little"), int.from_bytes(page[8:12], "little"))
     Controller.parse(page, capabilities.page_size)
@@ -222,7 +223,7 @@ def nvme(data: bytes) -> None:
 
 
 def binding_file(data: bytes) -> None:
-    """The record of a binding, or a ValueError; what is believed can be written back."""
+    """Parse the record of a binding, or get a ValueError; an accepted record can be written back."""
     with contextlib.suppress(ValueError):
         record = binding_record.parse(data.decode())
         for name in (record.driver, record.previous or "", record.previous_override):
@@ -236,7 +237,7 @@ def _binding_files() -> list[bytes]:
 
 
 def result_file(data: bytes) -> None:
-    """Results of pyuio bench, or the error; what was read can be written."""
+    """Parse results of pyuio bench, or get the error; results that were read can be written."""
     with contextlib.suppress(ResultFileError):
         json.dumps(run_of(data).as_dict())
 
@@ -248,7 +249,7 @@ def _run() -> bytes:
 
 
 def histogram(data: bytes) -> None:
-    """The same, with these bytes as what is packed in the histogram: damage inside of the compression."""
+    """Parse results with these bytes compressed in the histogram: damage inside of the compression."""
     run = json.loads(_run())
     header = base64.b64decode(run["series"][0]["histogram"])[:4]
     packed = zlib.compress(data)
@@ -261,9 +262,9 @@ def _histograms() -> list[bytes]:
 
 
 def system_rdl(data: bytes) -> None:
-    """A register description, or the error.
+    """Load a register description, or get the error.
 
-    Without what would run or read something else: Perl between ``<%`` and ``%>``, and files that are included.
+    Input that would run Perl, between ``<%`` and ``%>``, or include files is left out.
     """
     if b"<%" in data or b"include" in data:
         return
@@ -339,4 +340,4 @@ TARGETS = {
     "histogram": Target(histogram, _histograms),
     "system_rdl": Target(system_rdl, lambda: [_CARD], 2048),
 }
-"""By name."""
+"""All targets by name."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What ``make fuzz`` runs for minutes, for a moment: good input, the same cut short and changed, and any bytes."""
+"""Runs the targets of ``make fuzz`` for a moment: on good input, the same cut short and changed, and any bytes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sub-interpreters: the import is an ImportError there, and the main interpreter goes on as before."""
+"""Sub-interpreters: importing pyuio there raises ImportError, and the main interpreter goes on as before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-# Their module has another name in each version; what creates one that shares nothing is the default in each.
+# Each version has another name for their module; in each, the default creates an interpreter that shares nothing.
 PROGRAM = """if True:
     import sys
     if sys.version_info >= (3, 13):
@@ -55,5 +55,5 @@ def test_a_sub_interpreter_is_refused(kind: str, order: str) -> None:
     assert len(lines) == len(modules) + 1
     for line in lines[:-1]:
         assert line.startswith("ImportError: "), line
-        # From Python 3.13 on the interpreter itself refuses one with a lock of its own, and in its own words.
+        # From Python 3.13 on, Python refuses an interpreter with a lock of its own by itself, with its own message.
         assert "sub-interpreters" in line or (kind == "isolated" and "subinterpreters" in line), line
