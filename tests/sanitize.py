@@ -2,8 +2,8 @@
 """The compiled parts under AddressSanitizer and UndefinedBehaviorSanitizer: ``make test-sanitize`` runs this.
 
 A copy of the tree in build/sanitize has them compiled with both sanitizers. The tests that use them run there, on this
-machine, and in a guest where there are devices. Every finding of a sanitizer ends the process, except for leaks. CPython
-itself leaves much memory to the end of the process, so a leak counts only if pyuio's C asked for the memory.
+machine, and in a guest where there are devices. Every finding of a sanitizer ends the process, except for leaks.
+CPython itself leaves much memory to the end of the process, so a leak counts only if pyuio's C asked for the memory.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(900)  # pip fetches much by name
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(
-    ".*", "build", "dist", "__pycache__", "*.so", "*.egg-info", "_waiting.c", "_realtime.c", "_timer.c"
+    ".*", "build", "dist", "__pycache__", "*.so", "*.egg-info", "_interrupt.c", "_realtime.c", "_timer.c"
 )
 COMPILER = re.compile(r"(.*-)?(cc|c\+\+|cpp|gcc|g\+\+|clang|clang\+\+|tcc|c[89]9)(-[0-9.]+)?")
 INSTALL_LIMIT = 280  # seconds, for what pip fetches by name

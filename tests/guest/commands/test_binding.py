@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio bind`` and ``pyuio unbind``; tests/vm/test_device_use.py has devices that the machine uses."""
+"""``pyuio bind`` and ``pyuio unbind``; tests/vm/test_in_use.py has devices that the machine uses."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads from the documentation commands and the output that it shows; test_shown.py runs them.
+"""Reads from the documentation commands and the output that it shows; test_documented_output.py runs them.
 
 In a Markdown file these fenced blocks count, one after the other:
 

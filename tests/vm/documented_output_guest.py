@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""test_shown.py runs this program in a guest: it runs commands from a JSON file, and prints as JSON what each printed.
+"""Runs the commands of a JSON file, in a guest, for test_documented_output.py; prints as JSON what each printed.
 
 Under emulation each command takes 2 s to start Python and to import; so pyuio's own commands run in a fork of this
 program, which has done the imports. Still each has an interpreter of its own, and ends by itself.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The kernel's texts and messages that show a device in use; tests/vm/test_device_use.py has real devices."""
+"""The kernel's texts and messages that show a device in use; tests/vm/test_in_use.py has real devices."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run in a guest by test_device_use.py: pyuio sees what the machine uses a device for, and does not take the device."""
+"""Run in a guest by test_in_use.py: pyuio sees what the machine uses a device for, and does not take the device."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Vm
-from .shown import ROOT, Shown, in_example, in_markdown, matches
+from .documented_output import ROOT, Shown, in_example, in_markdown, matches
 
 # It needs a peer at the other end of the line; test_serial.py runs it.
 RUN_ELSEWHERE = "serial_console.py"
@@ -43,7 +43,7 @@ def run(options: tuple[str, ...], group: list[Shown], directory: Path) -> Result
     file = directory / "jobs.json"
     file.write_text(json.dumps(jobs))
     kernel = [] if "--kernel" in options else [f"--kernel={os.environ.get('KERNEL', 'debian')}"]
-    command = [sys.executable, "-m", "tests.vm.shown_guest", str(file)]
+    command = [sys.executable, "-m", "tests.vm.documented_output_guest", str(file)]
     words = Vm().command(*kernel, *options, "--", *command)
     done = subprocess.run(words, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr.decode()

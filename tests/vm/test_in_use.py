@@ -49,7 +49,7 @@ def test_what_the_machine_uses_is_not_taken(vm: Vm, tmp_path: Path) -> None:
                 file.write(PARTITIONED)
         backends.append(f"-drive if=none,format=raw,id=d{number},file={image}")
     devices = [f"--device={device}" for device in DEVICES]
-    command = [sys.executable, "-m", "tests.vm.device_use_guest"]
+    command = [sys.executable, "-m", "tests.vm.in_use_guest"]
     # About 40 s; several times longer on a busy machine.
     result = vm.run(
         "-M", "q35,kernel-irqchip=split", *devices, "--qemu", " ".join(backends), "--", *command, cwd=ROOT, limit=240
