@@ -6,6 +6,30 @@ interrupt whose read returns how many came. `Driver` is the base of a driver, `R
 tells of cards that come and go, `realtime` makes a thread wake up in time.
 """
 
+# General layout:
+#
+# Folders are layers: each imports only from those below it, which `make lint` proves. From the top:
+#
+# cli/, latency/, doctor/, vm/, inspect/  what people use: commands, measurements, diagnosis, the guest, register tools
+# driver.py, installed_drivers.py         the base of a driver; the drivers that packages publish
+# device.py                               an open device, which only assembles what follows
+# backend/                                the ways to a device; UIO today
+# service.py, program.py                  serving an interrupt in C, and the register operations that it runs
+# interrupt/, dma/, region/               what a device consists of: an interrupt, memory that it reaches, BARs
+# registers/, systemrdl/                  registers by name; names from SystemRDL files
+# claim/                                  taking a device from its kernel driver, and giving it back
+# pci/                                    addresses, configuration space, capabilities; discovery and hotplug
+# rt/                                     real time
+# kernel/, process/                       files of Linux; this process: forks, signals, timeouts
+# _native/                                the only C
+# errors.py                               every exception that these raise on purpose
+#
+# To understand pyuio, read drivers/edu.py, then device.py and backend/uio.py, then interrupt/interrupt.py and
+# _native/interrupt.c: together they are the path of an interrupt from the kernel to a driver.
+#
+# Users import from here. The packages pci, region, registers, interrupt and dma, and the modules program and service,
+# export what users name besides, mostly for annotations. Everything else is internal.
+
 import typing as _typing
 
 from pyuio._native import _access as _access  # first, as it refuses sub-interpreters, and all else may do worse
