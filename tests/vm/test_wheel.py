@@ -29,7 +29,7 @@ EDU = """
 import sys
 from pyuio_drivers import edu
 assert edu.__file__.startswith(sys.prefix), edu.__file__
-with edu.Edu.open(bind=True) as card:
+with edu.Edu.open() as card:
     card.to_device(b"there")
     print(card.factorial_by_interrupt(5), bytes(card.from_device(5)))
 """
