@@ -19,6 +19,7 @@ Every part runs, even if others failed; the exit status is 0 only if all passed.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -101,6 +102,16 @@ def rewrite_assertions() -> None:
     subprocess.run(command, cwd=ROOT, env=variables, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def prepare_guest(kernel: str) -> None:
+    """Build and fetch into `BUILD` what the tests in a guest need, unless it is there already."""
+    if kernel in kernels.DEBIAN:
+        igb_uio.build(kernels.prepare(kernel, print).version, BUILD / "modules")
+        rt_tests.fetch(BUILD / "rt-tests")
+        pciutils.fetch(BUILD / "pciutils")
+    access_trap.build(shared_library.KEPT)
+    service_handler.build(shared_library.KEPT)
+
+
 def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
     """Return the command that runs one part's tests, and the file of its results."""
     output = BUILD / part
@@ -118,12 +129,9 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
         rewrite_assertions()
     if part in ("guest", "commands"):
         kernel = os.environ.get("KERNEL", "debian")
-        if kernel in kernels.DEBIAN:
-            igb_uio.build(kernels.prepare(kernel, print).version, BUILD / "modules")
-            rt_tests.fetch(BUILD / "rt-tests")
-            pciutils.fetch(BUILD / "pciutils")
-        access_trap.build(shared_library.KEPT)
-        service_handler.build(shared_library.KEPT)
+        with (BUILD / "prepare.lock").open("w") as lock:  # the other part may do the same at this moment
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            prepare_guest(kernel)
         command = in_guest(command, kernel, output)
     return command, results
 
