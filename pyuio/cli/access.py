@@ -74,7 +74,7 @@ def _cells(device: Inspection, text: str, width: int | None, count: int) -> list
         if not place.name:
             return cells(device, place, 32 if width is None else width, count)
         if width is not None or count != 1:
-            raise ValueError(f"{text!r} names one register of known width: it takes neither --width nor --count")
+            raise ValueError(f"{text!r} is one register with its own width: it takes neither --width nor --count")
         assert place.bar is not None  # only BARs have names
         info = register_map(device.name, device.ids, place.bar, device.class_code).find(place.name)
         return [named_cell(device.bar(place.bar), place.bar, info)]
