@@ -37,8 +37,8 @@ setup(
     ext_modules=[
         Extension(
             "pyuio._native._access",
-            sources=["pyuio/_native/_access.c", "pyuio/_native/removal.c"],
-            depends=[*ACCESS_HEADERS, "pyuio/_native/access_run.h"],
+            sources=["pyuio/_native/_access.c", "pyuio/_native/presence.c"],
+            depends=[*ACCESS_HEADERS, "pyuio/_native/access_block.h"],
             extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
         ),
         Extension(

@@ -21,7 +21,7 @@
  *
  * They call do_read, do_write and do_change. The macro ENTRY puts them into the method table.
  */
-#include "access_run.h"
+#include "access_block.h"
 #include "clipped.h"
 #include "main_interpreter.h"
 

@@ -15,6 +15,8 @@
  *   fails with ENODEV (fs/kernfs/file.c: kernfs_seq_start), whether or not the device has an interrupt;
  * - the configuration space, where a card that was pulled out reads as all ones before the kernel has noticed.
  *
+ * Ports and configuration space have no windows: region/ports.py and pci/config_space.py ask their Presence themselves.
+ *
  * The Presence asks with the global interpreter lock held: it takes a few microseconds, and getting the lock back can
  * take milliseconds.
  */

@@ -3,7 +3,7 @@
 
 The kernel tells whether a disk is in use: an exclusive open fails with EBUSY while somebody has claimed the disk or a
 part of it. A mount in any mount namespace claims it; so do swap, RAID, LVM, ZFS and the like. lsblk(8) tells which of
-them it is.
+them it is. `pyuio.claim.claim` refuses the controller of such a disk.
 
 Sources: ``block/bdev.c`` (bd_may_claim); ``drivers/nvme/host/multipath.c`` (disks with several controllers).
 """

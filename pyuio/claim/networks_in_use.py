@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyuio.claim.routes import routes
+from pyuio.claim.network_routes import routes
 from pyuio.kernel.drivers import USER_SPACE_DRIVERS
 from pyuio.kernel.sysfs import link_name, read_optional_number
 

@@ -3,8 +3,8 @@
 
 - A kernel driver with irqcontrol masks when a program writes 0 to ``/dev/uioN``, and unmasks when it writes 1
   (``drivers/uio/uio.c``, uio_write).
-- ``uio_pci_generic`` has no irqcontrol. Its handler masks by the Interrupt Disable bit of the command register, and the
-  thread that waits clears the bit again.
+- ``uio_pci_generic`` has no irqcontrol. Its handler masks by the Interrupt Disable bit of the command register. The
+  thread that waits unmasks by clearing that bit: `CommandRegisterMasking`, which is ``pyuio_command_mask`` in C.
 - A kernel driver with neither is left alone.
 
 The masking itself happens in ``_native/interrupt.c`` and ``_native/command_register.c``, which these classes set up.

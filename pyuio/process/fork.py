@@ -2,8 +2,9 @@
 """Objects that belong to the process that opened them: forked children close their copies, and nothing pickles them.
 
 A child inherits its parent's descriptors and memory. With them it could unmask the parent's interrupt, take interrupts
-that the parent counts, and keep the kernel from freeing the card when the parent is killed. So the child closes all of
-that before any of its code runs. Mappings of BARs remain.
+that the parent counts, and keep the kernel from freeing the card when the parent is killed. So before any code of the
+child runs, `forget_all` closes in it the devices, with their interrupts, configuration spaces and files, services,
+hotplug monitors, the tasks that wait, and memory for DMA, which then reads as zeros. Mappings of BARs remain.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from pyuio import systemrdl
 from pyuio.claim import binding_record
 from pyuio.claim.binding_record import BindingRecord
 from pyuio.claim.disks_in_use import parse_lsblk
-from pyuio.claim.routes import parse_messages
+from pyuio.claim.network_routes import parse_messages
 from pyuio.doctor import driver as doctor_driver
 from pyuio.doctor import facts
 from pyuio.doctor import interrupts as doctor_interrupts

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pyuio.claim import disks_in_use
 from pyuio.claim.disks_in_use import parse_lsblk
-from pyuio.claim.routes import Route, parse_messages, parse_route, routes
+from pyuio.claim.network_routes import Route, parse_messages, parse_route, routes
 
 KEYS = st.sampled_from(["blockdevices", "kname", "type", "mountpoints", "children"])
 # A disk with a partition that is swapped on, and one whose LVM volume is mounted twice; an idle optical disc.

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pyuio.claim import binding_record, networks_in_use, nodes_in_use
-from pyuio.claim.routes import parse_messages
+from pyuio.claim.network_routes import parse_messages
 from pyuio.errors import DeviceRemovedError, KernelFileError
 from pyuio.kernel import hugepages, processors, sysfs, uio
 from pyuio.kernel.hugepages import HugepageSize
