@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The latency laboratory: what is measured, kept, drawn and compared by ``pyuio bench``.
+"""The latency laboratory, behind ``pyuio bench``: it measures latency, and keeps, draws and compares the results.
 
 Its errors are here. Everything else is in the modules; most of them need hdrhistogram, which the extra `bench`
 installs.

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Any card for ``pyuio bench latency``: its driver's ``trigger()``, called in a process on another CPU.
+"""``pyuio bench latency`` on any card: a process on another CPU calls the driver's ``trigger()``.
 
-The loop is closed: as nothing is known of the card but how its interrupt is raised and acknowledged, one is raised only
-when the one before has been handled. What comes due meanwhile, at times that no handler has a say in, is a sample all
-the same, from when it was due (no coordinated omission).
+The loop is closed: all that is known of the card is how to raise and acknowledge its interrupt, so the process raises
+an interrupt only when the one before has been handled. Interrupts come due at times that do not depend on the handler.
+One that comes due while another is being handled is a sample, too, measured from the time when it was due (no
+coordinated omission).
 """
 
 from __future__ import annotations
@@ -31,25 +32,26 @@ from pyuio.service import Service
 WAYS = (PYTHON, NATIVE)
 NEEDED = ("trigger", "acknowledge", "acknowledge_program")
 
-_LOOK = 0.1  # seconds between two looks of the Python loop for whether it is to end
+_LOOK = 0.1  # seconds that a read waits at most; between reads the Python loop checks whether it must end
 
 
 def check(driver: type[Driver]) -> None:
-    """See whether a driver supplies what is needed. UnsupportedByDriverError: it does not."""
+    """Check that a driver supplies the methods in `NEEDED`. UnsupportedByDriverError: it does not."""
     if missing := [f"{name}()" for name in NEEDED if not driver.supplies(name)]:
         reason = f"interrupt latency cannot be measured with {driver.__name__}, which does not supply"
-        raise UnsupportedByDriverError(f"{reason} {', '.join(missing)}; pyuio.Driver says what they are to do")
+        raise UnsupportedByDriverError(f"{reason} {', '.join(missing)}; pyuio.Driver says what they must do")
 
 
 def latencies(triggered: Triggered, handled: Sequence[int]) -> tuple[dict[int, int], int]:
-    """Match what came due with what was handled: each waits for the first read that returns after it.
+    """Match interrupts with reads: the first read that returns after an interrupt came due handles it.
 
     Args:
-        triggered: what came due, and what was raised.
-        handled: when each read returned, ns, ascending.
+        triggered: the interrupts that came due, and those that were raised.
+        handled: when each read returned, in ns, ascending.
 
     Returns:
-        The latency of each that was handled, and how many reads returned for which nothing had been raised.
+        The latency in ns of each interrupt that was handled, by its number, and how many reads returned although no
+        interrupt had been raised for them.
     """
     impossible = max(0, len(handled) - len(triggered.raised))
     impossible += sum(returned < raised for raised, returned in zip(triggered.raised, handled, strict=False))
@@ -95,7 +97,7 @@ class _InPython(ReadingThread):
 
 
 class _InService:
-    """The native service; what tells the other process that it is done is an operation of its program, too."""
+    """The native service. An operation of its program tells the other process that the interrupt is handled."""
 
     def __init__(self, card: Driver, done: Region, options: Options, count: int) -> None:
         program = [*card.acknowledge_program(), Write(done, 0, 1)]
@@ -114,11 +116,11 @@ class _InService:
 class ClosedLoop:
     """The Python loop and the service on any card; a context manager, which ends the process that triggers.
 
-    There is no C program for it: only the driver knows how its card's interrupt is acknowledged.
+    There is no C program for it: only the driver knows how to acknowledge its card's interrupt.
 
     Args:
-        card: whose driver supplies what `check` looks for; made quiet.
-        options: what is measured.
+        card: an open card whose driver supplies the methods in `NEEDED`; this makes it quiet.
+        options: what to measure.
 
     Raises:
         UnsupportedByDriverError: the driver does not supply it.
@@ -128,23 +130,23 @@ class ClosedLoop:
 
     def __init__(self, card: Driver, options: Options) -> None:
         check(type(card))
-        card.quiet()  # whatever the driver runs by itself must not have the interrupt
+        card.quiet()  # otherwise, something that the driver itself runs could take the interrupt
         self.card = card
         self._options = options
         self._triggers: list[int] = []
         with contextlib.ExitStack() as stack:
-            # Without a name in any directory: what is killed leaves nothing there.
+            # A memfd has no name in any directory, so a killed measurement leaves nothing behind.
             with os.fdopen(os.memfd_create("pyuio"), "r+b") as file:
                 file.truncate(4)
                 path = f"/proc/self/fd/{file.fileno()}"
-                self._done = stack.enter_context(Region(path, 4, name="what both processes share"))
-            # Before any other thread runs here: a forked process has only the one that forked it.
+                self._done = stack.enter_context(Region(path, 4, name="the memory of both processes"))
+            # Fork before any other thread runs here: the child has only the thread that forked it.
             self._process = TriggerProcess(card, self._done, options.raising_cpu, options.priority)
             stack.callback(self._process.close)
             self._resources = stack.pop_all()
 
     def settings(self) -> dict[str, object]:
-        """Return that the loop is closed, and what a call of the driver's trigger() takes."""
+        """Return the kind of loop, and the median time of a call of the driver's trigger() in us, or None."""
         took = statistics.median(self._triggers) / 1000 if self._triggers else None
         return {"loop": "closed", TRIGGER_TAKES: took}
 

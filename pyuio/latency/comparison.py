@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio bench compare``: runs side by side, and what is different about the boxes they come from."""
+"""``pyuio bench compare``: runs side by side, and the differences between the boxes that they come from."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Entry:
 
 
 class Comparison:
-    """Runs of one kind, side by side; the first is what the others are compared with.
+    """Runs of one kind, side by side; the others are compared with the first.
 
     Args:
         paths: of the result files, two or more.
@@ -54,7 +54,7 @@ class Comparison:
                 )
 
     def series(self) -> list[tuple[str, str, list[Series | None]]]:
-        """Return, for each series that any run has: condition, way, and what each run has of it, or None."""
+        """Return condition and way of each series that any run has, and each run's series, None where it has none."""
         names = dict.fromkeys((series.condition, series.way) for entry in self.entries for series in entry.run.series)
         conditions = list(dict.fromkeys(condition for condition, _ in names))
         ordered = sorted(names, key=lambda name: conditions.index(name[0]))
@@ -62,14 +62,14 @@ class Comparison:
         return [(*name, [one.get(name) for one in found]) for name in ordered]
 
     def differences(self) -> list[tuple[str, list[str]]]:
-        """Return what is not the same for all runs: its name, and for each run what it is."""
+        """Return the name of each fact that is not the same in all runs, and its value in each run."""
         facts = [_facts(entry.run) for entry in self.entries]
         names = dict.fromkeys(name for one in facts for name in one)
         rows = [(name, [one.get(name, _UNKNOWN) for one in facts]) for name in names]
         return [(name, values) for name, values in rows if len(set(values)) > 1]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it; times in ns."""
+        """Return the comparison for JSON; times in ns."""
         return {
             "kind": self.entries[0].run.kind,
             "unit": "ns",
@@ -105,7 +105,7 @@ class Comparison:
         }
 
     def show(self, console: Console) -> None:
-        """Print it."""
+        """Print the comparison."""
         for entry in self.entries:
             console.print(Text(f"{entry.letter}: {entry.path}", style="bold"), soft_wrap=True)
             console.print(Text(f"   {environment.title(entry.run.environment)}, {entry.run.when}"))
@@ -166,7 +166,7 @@ def ratios(series: Series | None, reference: Series | None) -> dict[str, float |
 
 
 def _facts(run: Run) -> dict[str, str]:
-    """Return everything that the runs may differ in, in words."""
+    """Return every fact in which runs may differ, as text."""
     found = {name: _words(value) for name, value in run.environment.items() if not isinstance(value, dict)}
     for name, value in run.environment.items():
         if isinstance(value, dict):
@@ -179,7 +179,7 @@ def _facts(run: Run) -> dict[str, str]:
 
 
 def _setting(setting: Any) -> str:
-    """Return a setting without what differs from run to run, such as how much memory came to be locked."""
+    """Return a setting as text, without values that vary from run to run, such as the amount of locked memory."""
     if not isinstance(setting, dict) or "asked" not in setting:
         return _words(setting)
     return f"{setting['asked']}" + (f", REFUSED ({setting['missing']})" if setting.get("missing") else "")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What of a box decides its latency, kept with every result so that boxes can be compared."""
+"""The facts about a box that decide its latency. Every result keeps them, so that boxes can be compared."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _VULNERABILITIES = Path("/sys/devices/system/cpu/vulnerabilities")
 
 
 def read(*, hostname: bool = False) -> dict[str, Any]:
-    """Return everything needed to compare this box's results with another's, as JSON has it; None for what is unknown.
+    """Return everything needed to compare this box's results with another's, for JSON; an unknown value is None.
 
     Args:
-        hostname: with the box's name, which is nobody's business in a file that is passed on.
+        hostname: whether to add the box's name, which does not belong in a file that is passed on.
     """
     found: dict[str, Any] = {
         "kernel release": facts.kernel_release(),
         "kernel version": facts.kernel_version(),
         "PREEMPT_RT": is_realtime(),
         "preemption": facts.preemption(),
-        # What follows -- is for the first program, and none of the kernel's business.
+        # The kernel hands the words after -- to the first program, and does not use them itself.
         "command line": (facts.command_line() or "").split(" -- ")[0] or None,
         "architecture": platform.machine(),
         "CPU model": facts.cpu_model(),

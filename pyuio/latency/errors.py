@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What can go wrong while something is measured, kept, drawn or compared."""
+"""The errors of measuring, and of keeping, drawing and comparing results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class LoadError(PyuioError, RuntimeError):
 
 
 class MeasurementError(PyuioError, RuntimeError):
-    """What is measured, or compared with, cannot be run; the message says why."""
+    """Something that is measured, or that others are compared with, cannot be run; the message says why."""
 
 
 class ResultFileError(PyuioError, ValueError):
@@ -19,7 +19,7 @@ class ResultFileError(PyuioError, ValueError):
 
 
 class ResultExistsError(PyuioError, FileExistsError):
-    """Results are there already and would be overwritten (errno EEXIST)."""
+    """Results exist already and would be overwritten (errno EEXIST)."""
 
 
 class OutputDirectoryError(PyuioError, OSError):
@@ -27,8 +27,8 @@ class OutputDirectoryError(PyuioError, OSError):
 
 
 class HistogramUnavailableError(PyuioError, ImportError):
-    """Nothing can be measured or compared, as hdrhistogram is not installed; the message says how to install it."""
+    """hdrhistogram, which measuring and comparing need, is not installed; the message says how to install it."""
 
 
 class PlotUnavailableError(PyuioError, ImportError):
-    """A picture cannot be drawn, as matplotlib is not installed; the message says how to install it."""
+    """matplotlib, which drawing needs, is not installed; the message says how to install it."""

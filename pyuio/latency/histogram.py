@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What the laboratory uses of hdrhistogram, which pyuio's extra `bench` installs.
+"""The names of hdrhistogram that the laboratory uses. pyuio's extra `bench` installs hdrhistogram.
 
 Raises:
-    HistogramUnavailableError: at the import of this module, hdrhistogram is not installed.
+    HistogramUnavailableError: hdrhistogram is not installed; the import of this module raises it.
 """
 
 from __future__ import annotations

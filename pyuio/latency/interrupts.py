@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio bench latency``: from the raising of an interrupt until its handler has it, in several ways in turn.
+"""``pyuio bench latency``: the time from raising an interrupt until its handler has it, in several ways in turn.
 
-How interrupts are raised and handled is a `Method`'s: `pyuio.latency.open_loop` for QEMU's edu card,
-`pyuio.latency.closed_loop` for any other card whose driver can trigger its interrupt.
+A `Method` raises and handles the interrupts: `pyuio.latency.open_loop` on QEMU's edu card, `pyuio.latency.closed_loop`
+on any other card whose driver can trigger its interrupt.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from pyuio.rt.realtime import realtime
 
 PYTHON = "Python read loop"
 NATIVE = "native service"
-GRACE = 3.0  # seconds after the last interrupt was raised, for what is still to be served
+GRACE = 3.0  # seconds after the last interrupt was raised, in which the rest can be served
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured.
+    """What to measure.
 
     Attributes:
-        plan: how much of it.
-        loads: under which loads.
-        cpu: where the interrupt is handled.
-        raising_cpu: where it is raised; another one.
-        priority: SCHED_FIFO's, 1 to 99; 0 for ordinary scheduling.
+        plan: how much to measure.
+        loads: the loads to measure under.
+        cpu: the CPU that handles the interrupt.
+        raising_cpu: the CPU that raises it; another one.
+        priority: for SCHED_FIFO, 1 to 99; 0 for ordinary scheduling.
     """
 
     plan: Plan
@@ -50,7 +50,7 @@ class Options:
 
 
 def choose_cpus(reading: int | None, raising: int | None) -> tuple[int, int]:
-    """Return the CPUs to handle and to raise on, as asked for, or chosen.
+    """Return the CPU that handles the interrupt and the CPU that raises it. An argument of None leaves the choice.
 
     Raises:
         ValueError: there is only one, both are the same, or this process may not use one.
@@ -71,7 +71,7 @@ def choose_cpus(reading: int | None, raising: int | None) -> tuple[int, int]:
 
 
 def recipe(cpu: int, priority: int) -> contextlib.AbstractContextManager[object]:
-    """Return what the two ways of this process run in: the recipe of the patch, as the C program has it."""
+    """Return the real-time settings for the two ways in this process: the recipe of the patch, as in the C program."""
     if priority:
         return realtime(priority, cpus=cpu, strict=False)
     return realtime(policy=None, cpus=cpu, lock_memory=False, cpu_dma_latency=None, strict=False)
@@ -79,7 +79,7 @@ def recipe(cpu: int, priority: int) -> contextlib.AbstractContextManager[object]
 
 @contextlib.contextmanager
 def common_tuning(card: Driver, cpu: int, priority: int, run: Run) -> Iterator[None]:
-    """Steer the interrupt, and raise its thread where it has one, for all ways alike; note in `run` what came of it."""
+    """Steer the interrupt and raise its thread's priority, if it has one, for all ways; note the result in `run`."""
     with realtime(
         policy=None,
         lock_memory=False,
@@ -94,12 +94,12 @@ def common_tuning(card: Driver, cpu: int, priority: int, run: Run) -> Iterator[N
 
 
 def describe(card: Driver) -> str:
-    """Return what a result calls a card: ids, where it is, and its kernel driver."""
+    """Return the name of a card in a result: its ids, its address and its kernel driver."""
     return f"{card.device.ids} at {card.device.name}, {card.device.uio.driver_name}"
 
 
 def drain(card: Driver) -> None:
-    """Forget what came before, and leave the interrupt masked."""
+    """Discard the interrupts that came before, and leave the interrupt masked."""
     card.acknowledge()
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -109,12 +109,12 @@ def drain(card: Driver) -> None:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one way did in one turn.
+    """The result of one turn of one way.
 
     Attributes:
-        raised: the time of each interrupt, ns.
-        latencies: of those that were handled, by their index in `raised`, ns.
-        impossible: what was handled and nobody had raised.
+        raised: the time of each interrupt, in ns.
+        latencies: the latency of each interrupt that was handled, in ns, by its index in `raised`.
+        impossible: how many interrupts were handled although nobody had raised them.
     """
 
     raised: Sequence[int]
@@ -137,17 +137,17 @@ class Method(Protocol):
         """Raise the interrupts of one turn, and have them handled."""
 
     def settings(self) -> dict[str, object]:
-        """Return what the run's settings have to say of it beside the options."""
+        """Return the method's own entries for the run's settings, in addition to the options."""
 
 
 class Measurement:
     """One run of ``pyuio bench latency``.
 
     Args:
-        method: on the card, which is open.
-        options: what is measured.
-        output: where it is written to as it goes on; None for nowhere.
-        bar: shows how far it is.
+        method: how to raise and handle the interrupts of an open card.
+        options: what to measure.
+        output: the files that are written as the measurement goes on; None for none.
+        bar: shows the progress.
     """
 
     def __init__(self, method: Method, options: Options, output: Output | None, bar: Bar) -> None:
@@ -166,13 +166,13 @@ class Measurement:
         self._series = {(way, load.name): self.run.add(way, load.name) for load in options.loads for way in method.ways}
 
     def measure(self) -> Run:
-        """Measure; Ctrl-C ends it early, with what there is by then.
+        """Measure, and return the run. Ctrl-C ends the measurement early, and the run has the samples until then.
 
         Raises:
             LoadError: a load cannot be started.
-            OutputDirectoryError: results cannot be written any more.
-            MeasurementError: what raises the interrupts failed.
-            PyuioError: something about the card.
+            OutputDirectoryError: results can no longer be written.
+            MeasurementError: the process that raises the interrupts failed.
+            PyuioError: an operation on the card failed.
         """
         with common_tuning(self._method.card, self._options.cpu, self._options.priority, self.run):
             try:
@@ -184,7 +184,7 @@ class Measurement:
     def _rounds(self) -> None:
         ways = self._method.ways
         for number in range(self._options.plan.rounds):
-            # Another way is first in each round: none has always the same one before it.
+            # Each round begins with another way, so that no way always comes after the same one.
             shift = number % len(ways)
             for load in self._options.loads:
                 with load() as running:

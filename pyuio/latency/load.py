@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What a box does beside what is measured: nothing, a busy Python thread in the same process, or all its CPUs busy.
+"""The loads that a box has during a measurement: none, a busy Python thread in the same process, or all its CPUs busy.
 
-Each is a context manager: inside, the load runs, which was seen to; after it, nothing of it is left.
+Each load is a context manager. Entering it starts the load and makes sure that it runs; leaving it ends all of it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from types import TracebackType
 
 from pyuio.latency.errors import LoadError
 
-_START_LIMIT = 30.0  # seconds; an emulated processor needs some to start Python
+_START_LIMIT = 30.0  # seconds; an emulated processor takes several of them to start Python
 _STOP_LIMIT = 5.0
 
-# What a worker runs. It looks now and then whether its parent is still there: nothing outlives a killed measurement.
+# The program of a worker. It keeps checking that its parent still exists, so no worker outlives a killed measurement.
 _WORKER = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -34,21 +34,21 @@ while os.getppid() == parent:
 
 
 class Load:
-    """No load; and what all of them have in common."""
+    """No load, and the base class of all loads."""
 
     name = "idle"
 
     def __enter__(self) -> Load:
-        """Start it; it runs when this returns. LoadError: it does not."""
+        """Start the load; it runs when this returns. LoadError: it did not start."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop it; nothing of it runs when this returns."""
+        """Stop the load; nothing of it runs when this returns."""
 
     def check(self) -> None:
-        """See whether it still runs. LoadError: it ended by itself."""
+        """Check that it still runs. LoadError: it ended by itself."""
 
 
 class BusyThread(Load):
@@ -69,7 +69,7 @@ class BusyThread(Load):
         self._thread.start()
         if not self._started.wait(_START_LIMIT):
             self._stop = True
-            raise LoadError(f"the {self.name} did not start in {_START_LIMIT:g} s; a real-time thread may never sleep")
+            raise LoadError(f"the {self.name} did not start in {_START_LIMIT:g} s; a real-time thread may block it")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,12 +77,12 @@ class BusyThread(Load):
         self._thread.join()
 
     def check(self) -> None:
-        """See whether it still runs. LoadError: it ended by itself."""
+        """Check that it still runs. LoadError: it ended by itself."""
         if not self._thread.is_alive():
             raise LoadError(f"the {self.name} ended by itself")
 
     def _spin(self) -> None:
-        # A thread may inherit both from the one that started it.
+        # A thread may inherit policy and CPUs from the thread that started it.
         if os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK != os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
@@ -96,7 +96,8 @@ class CpuLoad(Load):
 
     Args:
         cpus: the CPUs; by default those that this process may use.
-        pinned: each worker keeps to its CPU, so that each CPU has one for sure; else the scheduler places them.
+        pinned: each worker runs on its own CPU only, so that each CPU has one for sure; otherwise the scheduler places
+            them.
     """
 
     name = "CPU load"
@@ -138,7 +139,7 @@ class CpuLoad(Load):
                 raise LoadError(f"a worker for the CPU load (process {worker.pid}) {state} instead of starting")
 
     def check(self) -> None:
-        """See whether all workers still run. LoadError: one ended by itself."""
+        """Check that all workers still run. LoadError: one ended by itself."""
         for worker in self.workers:
             if worker.poll() is not None:
                 raise LoadError(f"a worker of the CPU load (process {worker.pid}) ended by itself")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""QEMU's edu card for ``pyuio bench latency``: interrupts raised whoever waits, and handled in three ways.
+"""``pyuio bench latency`` on QEMU's edu card: interrupts at times that no handler influences, handled in three ways.
 
-A program in C raises the interrupts from another CPU, at irregular times of its own: a handler that is slow does not
-put the next one off, and each that came meanwhile is a sample with all the time it waited (no coordinated omission).
-Each interrupt sets a bit of the card's status by which it is told from the 31 before it.
+A program in C raises the interrupts from another CPU, at irregular times of its own. A slow handler does not delay the
+next interrupt, and each interrupt that came meanwhile is a sample with all the time that it waited (no coordinated
+omission). Each interrupt sets a bit of the card's status, which tells it from the 31 before it.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from pyuio.service import Service
 WAYS = (REFERENCE, PYTHON, NATIVE)
 
 Handled = list[tuple[int, int, int]]
-"""When the read returned, when the status had been read, and the bits that were found in it."""
+"""For each read: when it returned, when the status had been read, and the bits that were set in the status."""
 
 
 def latencies(raised: Sequence[int], handled: Handled) -> tuple[dict[int, int], int]:
-    """Match what was raised with what was handled.
+    """Match the interrupts that were raised with the bits that were handled.
 
     Args:
         raised: the time of each interrupt; number K has bit K modulo 32, which was clear when it was raised.
         handled: times, ascending, and bits.
 
     Returns:
-        The latency of each number that was handled, and how many bits were found that nobody had raised. It ends when
-        the read returned; or, for one that was raised later and still found, when the status had been read.
+        The latency of each number that was handled, and how many bits were found that nobody had raised. A latency ends
+        when the read returned. If the interrupt was raised later than that and its bit was still found, the latency
+        ends when the status had been read.
     """
     numbers: dict[int, Iterator[int]] = {bit: iter(range(bit, len(raised), 32)) for bit in range(32)}
     found: dict[int, int] = {}
@@ -132,7 +133,7 @@ class OpenLoop:
     Args:
         card: the edu card, open.
         program: the C program.
-        options: what is measured.
+        options: what to measure.
     """
 
     ways = WAYS

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The files of a run, written as it goes on, so that nothing is lost of a long one that ends before its time.
+"""The files of a run, written as it goes on, so that a long run that ends early loses nothing.
 
-`KIND.json` is the whole run; `KIND.hlog` has each round of each series as a line of an HdrHistogram log, under a tag;
-at the end come `KIND-SERIES.hgrm`, the percentile distributions as HdrHistogram's plotter takes them, and `KIND.png`.
+`KIND.json` is the whole run. `KIND.hlog` has each round of each series as a line of an HdrHistogram log, under a tag.
+At the end come `KIND-SERIES.hgrm`, the percentile distributions in the format of HdrHistogram's plotter, and
+`KIND.png`.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ from pyuio.latency.results import Run, Series
 
 _MICROSECOND = 1000  # ns
 _MILLISECOND = 1_000_000
-_TICKS = 5  # lines of a distribution for each halving of what is left to 100 %, as the library's default is
+_TICKS = 5  # lines of a distribution each time that the rest to 100 % is halved; the library's default
 
 
 class Output:
     """The files of one run in a directory.
 
-    Opening it, before anything is measured, makes the directory, and finds out whether it can be written to.
+    Opening it makes the directory and checks that it can be written to, before anything is measured.
 
     Args:
-        directory: where to; made if it is not there.
-        kind: the run's, which the files are named after.
+        directory: the directory; made if it does not exist.
+        kind: the kind of the run, after which the files are named.
         overwrite: replace the results of an earlier run of this kind.
 
     Raises:
-        ResultExistsError: results of this kind are there, and `overwrite` is not set.
-        OutputDirectoryError: it cannot be made or written to.
+        ResultExistsError: the directory has results of this kind, and `overwrite` is not set.
+        OutputDirectoryError: the directory cannot be made or written to.
     """
 
     def __init__(self, directory: Path, kind: str, *, overwrite: bool = False) -> None:
@@ -64,7 +65,7 @@ class Output:
         try:
             for path in there:
                 path.unlink(missing_ok=True)
-            # Removed or not, the log that is open must be the one that the directory has.
+            # The loop may have removed the log: open it again, so that the open file is the one in the directory.
             self._log.close()
             self._log = (directory / f"{kind}.hlog").open("w", encoding="ascii")
             self._write_head()
@@ -85,7 +86,7 @@ class Output:
         self.close()
 
     def _write_head(self) -> None:
-        # The library's own lines of the start and base time are not what its reader, or HdrHistogram's, takes.
+        # Neither the library's reader nor HdrHistogram's accepts the library's own lines of the start and base time.
         start = datetime.datetime.fromtimestamp(self._start, datetime.timezone.utc)
         writer = HistogramLogWriter(self._log)
         writer.output_comment(f"[pyuio bench {self.kind}: latency in ns, one line per round and series]")
@@ -99,15 +100,15 @@ class Output:
         """Append one round of a series to the log.
 
         Args:
-            series: the one it belongs to.
-            histogram: what `Series.record` returned.
+            series: the series of the round.
+            histogram: the result of `Series.record`.
             began: `time.time()` when the round began.
-            ended: and when it ended.
+            ended: `time.time()` when it ended.
 
         Raises:
             OutputDirectoryError: the disk is full, or gone.
         """
-        # No line of a log has a start before the log's own, should the clock be set meanwhile.
+        # The clock may be set meanwhile, but no line of a log may have a start before the log's own.
         self._log.write(f"Tag={tag(series)},")
         try:
             HistogramLogWriter(self._log).output_interval_histogram(
@@ -118,10 +119,10 @@ class Output:
             raise _failed(self.directory, error) from error
 
     def save(self, run: Run) -> None:
-        """Write the run as it is by now: JSON, in full, at once; and see to it that the log is on the disk.
+        """Write the run as it is now to the JSON file, in full and in one step, and flush the log to the disk.
 
         Raises:
-            OutputDirectoryError: it cannot be written; the earlier one is still there.
+            OutputDirectoryError: the file cannot be written; the earlier one is still there.
         """
         try:
             os.fsync(self._log.fileno())
@@ -130,7 +131,7 @@ class Output:
             raise _failed(self.directory, error) from error
 
     def finish(self, run: Run, *, picture: bool = True) -> list[Path]:
-        """Write everything, the distributions and the picture too; return the files.
+        """Write everything, also the distributions and the picture, and return the files.
 
         Without matplotlib there is no picture: see `plot.available`.
 
@@ -160,7 +161,7 @@ class Output:
 
 
 def distribution(series: Series) -> str:
-    """Return a series as HdrHistogram's ``.hgrm`` has it: percentiles, in us, as its plotter takes them.
+    """Return a series in HdrHistogram's ``.hgrm`` format, which its plotter reads: percentiles, with values in us.
 
     The library's own writer leaves the standard deviation in ns, and takes a second for each series.
     """
@@ -188,7 +189,7 @@ def distribution(series: Series) -> str:
 
 
 def tag(series: Series) -> str:
-    """Return a series' name for a log and a file: no comma, no space, no slash."""
+    """Return a series' name for a log and a file, without commas, spaces and slashes."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", series.name).strip("-.") or "series"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The C program ``benchmarks/patch_loop.c``: built on the spot, run, and ended; and the files that it fills."""
+"""Builds, runs and ends the C program ``benchmarks/patch_loop.c``, and reads the files that it fills."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Records:
     """A file in memory that the program maps: a count, then 64-bit numbers.
 
     Args:
-        count: for how many interrupts.
+        count: the number of interrupts that there is room for.
     """
 
     def __init__(self, count: int) -> None:
@@ -47,15 +47,15 @@ class Records:
 
     @property
     def count(self) -> int:
-        """How many there are by now."""
+        """How many records there are by now."""
         return int(struct.unpack_from("=q", self._memory)[0])
 
     def times(self) -> list[int]:
-        """Return single numbers."""
+        """Return the records, each of one number."""
         return list(self._numbers(self.count))
 
     def triples(self) -> list[tuple[int, int, int]]:
-        """Return numbers in threes."""
+        """Return the records, each of three numbers."""
         numbers = self._numbers(3 * self.count)
         return list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
 
@@ -70,7 +70,7 @@ class Records:
 
 
 class Running:
-    """The program, running, and ready. MeasurementError: it did not get ready."""
+    """The running program, when it is ready. MeasurementError: it did not get ready."""
 
     def __init__(self, command: list[str]) -> None:
         self._process = subprocess.Popen(
@@ -87,13 +87,13 @@ class Running:
         return said or f"patch_loop {otherwise}"
 
     def go(self) -> None:
-        """Let it begin."""
+        """Let the program begin its work."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"!")
         self._process.stdin.flush()
 
     def wait(self, limit: float) -> None:
-        """Wait for its end. MeasurementError: it failed, or took longer than `limit` seconds."""
+        """Wait for the program's end. MeasurementError: it failed, or took longer than `limit` seconds."""
         try:
             status = self._process.wait(limit)
         except subprocess.TimeoutExpired as error:
@@ -102,7 +102,7 @@ class Running:
             raise MeasurementError(self._failure(f"ended with status {status}"))
 
     def end(self, grace: float) -> None:
-        """End it, after `grace` seconds in which it may by itself. MeasurementError: it failed."""
+        """Give the program `grace` seconds to end by itself, then kill it. MeasurementError: it failed."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(grace)
         ended = self._process.poll() is not None
@@ -113,10 +113,10 @@ class Running:
 
 
 class PatchLoop:
-    """The program; a context manager that removes it in the end.
+    """The compiled program; a context manager, which removes it at the end.
 
     Raises:
-        MeasurementError: there is no C compiler, or the source is not to be had or does not compile.
+        MeasurementError: there is no C compiler, or the source is missing or does not compile.
     """
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class PatchLoop:
         return card.device.uio.path, directory / "config", directory / "resource0"
 
     def read(self, card: Edu, records: Records, count: int, cpu: int, priority: int) -> Running:
-        """Start the loop: it ends after `count` interrupts, and records both times and the status of each."""
+        """Start the loop. It ends after `count` interrupts, and records both times and the status of each."""
         return self._run("read", *self._card(card), records.path, count, _STATUS, _ACKNOWLEDGE, cpu, priority)
 
     def raise_interrupts(

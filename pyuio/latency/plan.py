@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How much is measured: the ways and loads in turn, in rounds, so that a noisy moment hits all of them alike."""
+"""How much to measure. Ways and loads take turns, in rounds, so that a noisy moment affects all of them alike."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-TURN = 0.5  # seconds that one way has under one load, before it is the next one's turn
+TURN = 0.5  # seconds that a turn of one way under one load takes
 WARM_UP = 20  # samples left out at the start of each turn: cold caches, first faults, a thread just started
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Rounds, and in each of them one turn of `count` samples for each way under each load.
+    """The number of rounds, each with one turn of `count` samples for each way under each load.
 
     Attributes:
         interval: ns between two events.
-        rounds: how often it goes round.
-        count: samples in each turn that are kept.
-        warm_up: samples before them that are not.
+        rounds: the number of rounds.
+        count: the samples of each turn that are kept.
+        warm_up: the samples before these, which are not kept.
     """
 
     interval: int
@@ -33,7 +33,7 @@ class Plan:
         return self.rounds * self.count
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as a run's settings have it."""
+        """Return the plan for a run's settings."""
         return {**asdict(self), "total": self.total}
 
 
@@ -42,12 +42,12 @@ def make(interval: int, turns: int, *, duration: float | None = None, count: int
 
     Args:
         interval: ns between two events.
-        turns: in each round: ways times loads.
-        duration: seconds that all of it measures, warm-up included; starting and stopping loads comes on top.
-        count: samples of each series instead, or a few more.
+        turns: the number of turns in each round: ways times loads.
+        duration: seconds of measuring in all, warm-up included; starting and stopping loads takes additional time.
+        count: in place of `duration`, the samples of each series; the plan may have a few more.
 
     Raises:
-        ValueError: both or neither are given, or too little of one.
+        ValueError: both or neither of the two are given, or the one given is too small.
     """
     if (duration is None) == (count is None):
         raise ValueError("either --duration or --count says how much is measured, not both")

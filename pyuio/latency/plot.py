@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MISSING = "drawing needs matplotlib: pip install matplotlib"
 
 _TICKS = (0, 50, 90, 99, 99.9, 99.99, 99.999, 99.9999)
-# Told apart by those who see no red and green, too (Okabe and Ito's colours), and by the dashes.
+# People who see no red and green can tell these colours apart, too (Okabe and Ito's); and the dashes differ.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1)), "dashdot")
 _DOTS_PER_INCH = 110
@@ -29,7 +29,7 @@ def available() -> bool:
 
 
 def points(series: Series) -> tuple[list[float], list[float]]:
-    """Return the line of a series: 1 / (1 - part of the samples that are no greater), and that value in us."""
+    """Return the line of a series: 1 / (1 - the part of the samples up to a value), and that value in us."""
     above_by: list[float] = []
     microseconds: list[float] = []
     total = series.count
@@ -53,7 +53,7 @@ def draw(run: Run, path: Path) -> None:
     """
     if not available():
         raise PlotUnavailableError(MISSING)
-    # Neither a display nor pyplot's global state is needed for a file.
+    # A file needs neither a display nor pyplot's global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -101,7 +101,7 @@ def _panel(axis: Axes, condition: str, several: list[Series], ways: list[str], f
     axis.grid(True, which="major", color="#cccccc", linewidth=0.8)
     axis.grid(True, which="minor", axis="y", color="#eeeeee", linewidth=0.5)
     axis.set_title(condition, fontsize=10)
-    # Below, where it hides no line.
+    # Below the panel, where it hides no line.
     axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A bar on the terminal while a measurement runs; nothing where standard error is no terminal."""
+"""A progress bar on the terminal while a measurement runs; none if standard error is not a terminal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 
 class Bar:
-    """A bar that moves between the turns of a measurement, and never while one is going on.
+    """A bar that moves only between the turns of a measurement.
 
-    A thread that draws would take the GIL from what is measured, so this one draws only when told.
+    A drawing thread would take the GIL from the measured code, so only `next` and `done` draw.
 
     Args:
-        turns: how many there will be.
+        turns: the number of turns.
     """
 
     def __init__(self, turns: int) -> None:

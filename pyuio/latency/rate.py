@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio bench rate``: how many interrupts a second are sustained, each raised, read and acknowledged in one thread.
+"""``pyuio bench rate``: how many interrupts a second one thread sustains, if it raises, reads and acknowledges each.
 
-A sample is the time from one interrupt's read to the next one's, so the figures are those of the time that each takes.
+A sample is the time from one interrupt's read to the next one's, so the figures are times per interrupt.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pyuio.latency.progress import Bar
 from pyuio.latency.results import REFERENCE, Run, Series
 from pyuio.service import Service
 
-TURN = 2000  # interrupts that one way has before it is the next one's turn
+TURN = 2000  # interrupts in a turn of one way
 WARM_UP = 20
-# Between two looks for a service's events, in seconds: whoever empties the ring has each further event wake it up.
+# Seconds between two reads of a service's events. Each event that comes to an empty ring would wake a waiting reader.
 _PAUSE = 0.005
 
 
 def ways(driver: type[Driver]) -> tuple[str, ...]:
-    """Return the ways of handling that there are for a driver's card."""
+    """Return the ways in which the interrupts of a driver's card can be handled."""
     if issubclass(driver, Edu):
         return open_loop.WAYS
     return (PYTHON, NATIVE) if driver.supplies("trigger_program") else (PYTHON,)
@@ -41,13 +41,13 @@ class RateMeasurement:
     """One run of ``pyuio bench rate``.
 
     Args:
-        card: an open card, whose driver supplies what `closed_loop.check` looks for; made quiet.
-        program: the C program, which knows the edu card only; None for any other.
-        cpu: where all of it happens.
-        priority: SCHED_FIFO's, 1 to 99; 0 for ordinary scheduling.
-        rounds: turns of each way, of `TURN` interrupts each.
-        output: where it is written to as it goes on; None for nowhere.
-        bar: shows how far it is.
+        card: an open card, whose driver supplies the methods in `closed_loop.NEEDED`; each turn makes it quiet.
+        program: the C program, which knows the edu card only; None for any other card.
+        cpu: the CPU on which everything runs.
+        priority: for SCHED_FIFO, 1 to 99; 0 for ordinary scheduling.
+        rounds: the number of turns of each way, of `TURN` interrupts each.
+        output: the files that are written as the measurement goes on; None for none.
+        bar: shows the progress.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class RateMeasurement:
         self._series = {way: self.run.add(way, Load.name) for way in self._ways}
 
     def measure(self) -> Run:
-        """Measure; Ctrl-C ends it early, with what there is by then. Raises what `interrupts.Measurement` does."""
+        """Measure, and return the run, as `interrupts.Measurement.measure` does, with the same errors and Ctrl-C."""
         with common_tuning(self._card, self._cpu, self._priority, self.run):
             try:
                 for number in range(self._rounds):
@@ -159,7 +159,7 @@ class RateMeasurement:
         program = [*self._card.acknowledge_program(), *self._card.trigger_program()]
         around = partial(recipe, self._cpu, self._priority)
         times: list[int] = []
-        # It goes on until it is closed, and so may fill its ring up when it has given what is wanted.
+        # The service runs until it is closed, so its ring may fill up once the wanted events were read.
         with Service(self._card.device.interrupt, program, capacity=1 << 16, around=around) as service:
             self._card.trigger()
             while len(times) < count:

@@ -9,13 +9,13 @@ from pyuio.latency.interrupts import PYTHON, Options, recipe
 
 
 class ReadingThread:
-    """Runs `loop`, which a class derived from it has, in a thread with the recipe of the patch, from the start on.
+    """Runs `loop`, which a derived class defines, in a thread with the recipe of the patch, from its construction on.
 
     Args:
         options: the CPU and the priority.
 
     Attributes:
-        stop: whether the loop is to end.
+        stop: whether the loop must end.
     """
 
     def __init__(self, options: Options) -> None:
@@ -28,7 +28,7 @@ class ReadingThread:
         self._ready.wait()
 
     def loop(self) -> None:
-        """Read until all has come, or `stop` is set."""
+        """Read until all interrupts have come, or `stop` is set."""
 
     def _run(self) -> None:
         try:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What a measurement gives: a `Run` of several `Series`, each one way of doing it under one load; its file.
+"""The result of a measurement, and its file: a `Run` of several `Series`, each of one way under one load.
 
-Times are in nanoseconds everywhere in here and in the files; tables and pictures show microseconds.
+Times are in nanoseconds in this module and in the files; tables and pictures show microseconds.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ VERSION = 1
 KINDS = ("latency", "timer", "rate")
 
 REFERENCE = "C"  # the way that the others are compared with
-TRIGGER_TAKES = "trigger() takes, us"  # a setting: the part of each latency that is the driver's raising of it
+TRIGGER_TAKES = "trigger() takes, us"  # a setting: the part of each latency in which the driver raises the interrupt
 
 LOWEST, HIGHEST, DIGITS = 1, 100_000_000_000, 3  # of a histogram: 1 ns to 100 s, to 0.1 %
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "p99.99": 99.99}
 FIGURES = ("min", *PERCENTILES, "max")
-# A percentile with fewer samples than this above it is decided by chance, and marked so.
+# Chance decides a percentile with fewer samples than this above it; it is marked.
 ENOUGH = 10
 
 
 def new_histogram() -> HdrHistogram:
-    """Return an empty histogram of the size that all of a run's have."""
+    """Return an empty histogram; all histograms of a run have the same size."""
     return HdrHistogram(LOWEST, HIGHEST, DIGITS)
 
 
 @dataclass
 class Series:
-    """What one way of doing it gave under one load, and on one CPU where several are measured."""
+    """The samples of one way under one load, and on one CPU if several are measured."""
 
     way: str
     load: str
     cpu: int | None = None
     histogram: HdrHistogram = field(default_factory=new_histogram)
-    lost: int = 0  # events that were to come, and of which there is no sample
+    lost: int = 0  # expected events without a sample
     impossible: int = 0  # samples below 0 or above HIGHEST
     warm_up: int = 0  # samples left out at the start of each round
-    late: int = 0  # of the samples: events that nobody was waiting for yet when they came
-    seconds: float = 0.0  # measured in, without the warm-up
-    reasons: list[str] = field(default_factory=list)  # what else makes it void
+    late: int = 0  # samples of events that came before anyone waited for them
+    seconds: float = 0.0  # the time that the samples took, without the warm-up
+    reasons: list[str] = field(default_factory=list)  # further reasons why it is void
     _figures: tuple[int, dict[str, int | None]] = field(default=(-1, {}), init=False, repr=False, compare=False)
 
     @property
@@ -70,7 +70,7 @@ class Series:
 
     @property
     def rate(self) -> float | None:
-        """Samples per second; None where no time was noted."""
+        """Samples per second; None if no time was noted."""
         return self.count / self.seconds if self.seconds else None
 
     @property
@@ -80,13 +80,13 @@ class Series:
 
     @property
     def condition(self) -> str:
-        """What it has in common with the series that it can be compared with: the load, and the CPU."""
+        """The load, and the CPU if any. Series with the same condition can be compared."""
         return self.load if self.cpu is None else f"{self.load}, CPU {self.cpu}"
 
     def record(self, nanoseconds: Iterable[int]) -> HdrHistogram:
         """Add one round's samples; return a histogram of that round alone, for the log.
 
-        A sample below 0 or above `HIGHEST` cannot be, is counted in `impossible`, and makes the series void.
+        A sample below 0 or above `HIGHEST` is impossible: it is counted in `impossible`, and makes the series void.
         """
         of_round = new_histogram()
         for value in nanoseconds:
@@ -97,8 +97,8 @@ class Series:
         return of_round
 
     def figures(self) -> dict[str, int | None]:
-        """Return each of `FIGURES` in ns; None where there are too few samples for it to mean anything."""
-        # Asked for again and again, and going through a histogram takes the library some ms.
+        """Return each of `FIGURES` in ns, or None if there are too few samples for it to mean anything."""
+        # Callers ask again and again, and the library needs some ms to go through a histogram.
         if self._figures[0] != self.count:
             self._figures = self.count, self._find_figures()
         return dict(self._figures[1])
@@ -115,7 +115,7 @@ class Series:
         return {"min": least, **of_percentiles, "max": most}
 
     def steps(self) -> list[tuple[int, int]]:
-        """Return each value in ns that there are samples of, ascending, and how many of them.
+        """Return each value in ns that has samples, ascending, and the number of its samples.
 
         The library's iterators stop at each of the 28,000 counters, which takes 1000 times as long.
         """
@@ -144,7 +144,7 @@ class Series:
         return reasons
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON has it; the histogram in HdrHistogram's own encoding (V2, compressed, base64)."""
+        """Return everything for JSON; the histogram in HdrHistogram's own encoding (V2, compressed, base64)."""
         return {
             "way": self.way,
             "load": self.load,
@@ -173,13 +173,13 @@ class Run:
     """One measurement: several series, and everything needed to compare it with another, from another box."""
 
     kind: str  # one of KINDS
-    device: str | None = None  # what was measured; None where no device takes part
+    device: str | None = None  # the device that was measured; None if no device takes part
     environment: dict[str, Any] = field(default_factory=dict)  # `environment.read()`
-    tuning: dict[str, Any] = field(default_factory=dict)  # what real-time scheduling and the like were had
+    tuning: dict[str, Any] = field(default_factory=dict)  # real-time settings, by `tuning.of`
     settings: dict[str, Any] = field(default_factory=dict)  # interval, rounds, duration, count, ...
     series: list[Series] = field(default_factory=list)
-    interrupted: bool = False  # ended before its time: fewer samples, which are good all the same
-    when: str = field(default_factory=_now)  # of its start, ISO 8601, UTC
+    interrupted: bool = False  # it ended early, with fewer samples; these are valid
+    when: str = field(default_factory=_now)  # the time of its start, ISO 8601, UTC
 
     def add(self, way: str, load: str, cpu: int | None = None) -> Series:
         """Add an empty series, and return it."""
@@ -188,15 +188,15 @@ class Run:
 
     @property
     def conditions(self) -> list[str]:
-        """Each load (and CPU) that there are series of, in order."""
+        """Each load (and CPU) that has series, in order."""
         return list(dict.fromkeys(series.condition for series in self.series))
 
     def under(self, condition: str) -> list[Series]:
-        """Return the series that can be compared with each other, as they have this load (and CPU)."""
+        """Return the series with this load (and CPU), which can be compared with each other."""
         return [series for series in self.series if series.condition == condition]
 
     def ratio(self, series: Series, figure: str) -> float | None:
-        """Return a figure as a multiple of what C has under the same load; None where either has none."""
+        """Return a figure as a multiple of C's figure under the same load; None if one of the two is missing."""
         reference = [other for other in self.under(series.condition) if other.way == REFERENCE]
         if not reference:
             return None
@@ -209,7 +209,7 @@ class Run:
         return [f"{series.name}: {reason}" for series in self.series for reason in series.void]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON has it; figures, ratios and reasons are there for other programs to read."""
+        """Return everything for JSON; figures, ratios and reasons are there for other programs to read."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -229,7 +229,7 @@ class Run:
         }
 
     def save(self, path: Path) -> None:
-        """Write the run to a JSON file, which is always there in full: as it was before, or as it is now.
+        """Write the run to a JSON file. At every moment the file is complete: the earlier one, or the new one.
 
         Raises:
             OSError: it cannot be written.
@@ -249,7 +249,7 @@ class Run:
             raise
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(directory)  # the new name, too
+            os.fsync(directory)  # so that the new name is on the disk, too
         finally:
             os.close(directory)
 
@@ -258,7 +258,7 @@ class Run:
         """Return the run that a file holds.
 
         Raises:
-            ResultFileError: it cannot be read, is damaged, or is not a result of this version.
+            ResultFileError: the file cannot be read, is damaged, or is not a result of this version.
         """
         try:
             text = path.read_bytes()
@@ -275,7 +275,7 @@ class Run:
 MEASURE_AGAIN = "measure again, or take the file from a backup"
 
 _MOST = (1 << 63) - 1  # a histogram's counters
-# The library's decoder is C that trusts what it is given: nothing longer than what this version writes gets to it.
+# The library's decoder, in C, trusts its input, so it must not get more than this version writes.
 _LONGEST = 9 * new_histogram().counts_len + 40
 
 _UNDECODABLE = (
@@ -298,7 +298,7 @@ def run_of(text: bytes) -> Run:
     """Return the run in the text of a result file.
 
     Raises:
-        ResultFileError: it is damaged, or not a result of this version; without the file's name.
+        ResultFileError: it is damaged, or not a result of this version; the message does not name the file.
     """
     try:
         data = json.loads(text, parse_constant=_no_number)
@@ -323,7 +323,7 @@ def _no_number(name: str) -> None:
 
 
 def _item(data: dict[str, Any], name: str, *kinds: type) -> Any:
-    """Return an item of one of these types (int does for float, bool for no int)."""
+    """Return an item of one of these types; a bool does not count as an int."""
     if name not in data:
         raise _Damaged(f'"{name}" is missing')
     value = data[name]
@@ -356,7 +356,8 @@ def _run(data: dict[str, Any]) -> Run:
     names = [series.name for series in run.series]
     if len(set(names)) != len(names):
         raise _Damaged("it has the same series twice")
-    # What follows from the series is written for other programs: where it differs, one of the two was changed.
+    # The file has `void` for other programs, although it follows from the series. If it differs, one of the two was
+    # changed.
     if data.get("void") != run.void:
         raise _Damaged('"void" is not what its series say')
     return run
@@ -393,13 +394,13 @@ def _histogram(text: str) -> HdrHistogram:
         packed = base64.b64decode(text, validate=True)
         unpacked = zlib.decompressobj().decompress(packed[8:], _LONGEST + 1)
         if len(unpacked) > _LONGEST:
-            raise _Damaged("a histogram is longer than any")
+            raise _Damaged("a histogram is longer than any that this version writes")
         histogram = HdrHistogram.decode(text)
     except _UNDECODABLE as error:
         raise _Damaged(f"a histogram cannot be decoded ({error or type(error).__name__})") from error
     size = histogram.lowest_trackable_value, histogram.highest_trackable_value, histogram.significant_figures
     if size != (LOWEST, HIGHEST, DIGITS):
-        raise _Damaged("a histogram is of another size than this version's")
+        raise _Damaged("a histogram has another size than those of this version")
     if not 0 <= histogram.get_total_count() <= _MOST:
         raise _Damaged("a histogram has impossible counts")
     return histogram

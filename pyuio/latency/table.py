@@ -15,7 +15,7 @@ VOID_STYLE = "bold red"
 
 
 def microseconds(nanoseconds: int | None, *, doubtful: bool = False) -> str:
-    """Return a time in us with the digits that mean something: "2.31", "23.1", "2,310"; "-" for None."""
+    """Return a time in us with its significant digits: "2.31", "23.1", "2,310"; "-" for None."""
     if nanoseconds is None:
         return "-"
     value = nanoseconds / 1000
@@ -35,7 +35,7 @@ def ratio(value: float | None) -> str:
 
 
 def figures(series: Series) -> list[str]:
-    """Return each of `FIGURES` as a table shows it."""
+    """Return each of `FIGURES` as text for a table."""
     doubtful = series.doubtful()
     return [microseconds(value, doubtful=name in doubtful) for name, value in series.figures().items()]
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio bench timer``: how late a thread wakes up that sleeps until a given time, as cyclictest measures it.
+"""``pyuio bench timer``: how late a thread wakes up from a sleep until a given time, measured as cyclictest does.
 
-An event is a moment on a fixed grid, `interval` apart. Each has one sample: from that moment until the thread is there.
-A wake-up that comes after several of them is the sample of each, so that a long delay counts for all that it made wait.
+An event is a moment on a fixed grid, `interval` apart. Each event has one sample: the time from that moment until the
+thread runs. A wake-up that comes after several events is the sample of each of them, so that a long delay counts for
+every event that it made wait.
 """
 
 from __future__ import annotations
@@ -32,23 +33,23 @@ INTERVALS = 10_000, 1_000_000_000  # ns, the least and the most
 DEFAULT_PRIORITY = 89  # the highest less ten
 HIGHEST_PRIORITY = 99
 
-Samples = tuple[Sequence[int], Sequence[int]]  # ns, and whether nobody waited
+Samples = tuple[Sequence[int], Sequence[int]]  # latencies in ns, and whether nobody waited yet when the event came
 
 
 def in_c(first: int, interval: int, count: int, stop: Any) -> Samples:
-    """A loop in C, without the GIL from the first event to the last."""
+    """Run a loop in C, without the GIL from the first event to the last."""
     latencies, late = ffi.new("int64_t[]", count), ffi.new("uint8_t[]", count)
     stored = _checked(lib.pyuio_timer_run(first, interval, count, latencies, late, stop))
     return ffi.unpack(latencies, stored), list(ffi.buffer(late, count)[:stored])
 
 
 def stamped_in_c(first: int, interval: int, count: int, stop: Any) -> Samples:
-    """A loop in Python; one call waits and takes the time in C, before the GIL is asked for."""
+    """Run a loop in Python in which one call waits and takes the time in C, before it asks for the GIL."""
     return _loop(first, interval, count, stop, lambda woken: woken)
 
 
 def in_python(first: int, interval: int, count: int, stop: Any) -> Samples:
-    """A loop in Python that takes the time when it runs again, with the GIL."""
+    """Run a loop in Python that takes the time when it runs again, with the GIL."""
     return _loop(first, interval, count, stop, lambda _: time.monotonic_ns())
 
 
@@ -81,13 +82,13 @@ WAYS = {"C": in_c, "stamp in C": stamped_in_c, "Python loop": in_python}
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured.
+    """What to measure.
 
     Attributes:
-        plan: how much of it.
-        loads: under which loads.
-        cpus: on which CPUs, with a thread for each.
-        priority: SCHED_FIFO's, 1 to 99; 0 for ordinary scheduling.
+        plan: how much to measure.
+        loads: the loads to measure under.
+        cpus: the CPUs to measure on, with a thread for each.
+        priority: for SCHED_FIFO, 1 to 99; 0 for ordinary scheduling.
     """
 
     plan: Plan
@@ -106,7 +107,7 @@ def check(interval: int, cpus: Sequence[int], priority: int) -> None:
     """Check what a user asked for.
 
     Raises:
-        ValueError: something is out of range; the message says what there is.
+        ValueError: something is out of range; the message gives the range.
     """
     least, most = INTERVALS
     if not least <= interval <= most:
@@ -129,7 +130,7 @@ class _Waiter:
         self._thread = ThreadPoolExecutor(1, f"CPU {cpu}")
 
     def begin(self) -> None:
-        """Make it real-time. PermissionDeniedError: this process may not."""
+        """Make the thread real-time. PermissionDeniedError: this process may not."""
         self._tuned = self._thread.submit(self._tune).result()
         for denied in self._tuned.missing:
             if denied.name != "policy":
@@ -149,7 +150,7 @@ class _Waiter:
         return tuning.of(self._tuned.report) if self._tuned else {}
 
     def start(self, way: str, plan: Plan, stop: Any) -> Future[Samples]:
-        """Start a turn; the result has its warm-up, too."""
+        """Start a turn; the result includes its warm-up."""
         return self._thread.submit(self._turn, way, plan, stop)
 
     @staticmethod
@@ -158,7 +159,7 @@ class _Waiter:
         return WAYS[way](first, plan.interval, plan.warm_up + plan.count, stop)
 
     def end(self) -> None:
-        """Give everything back; from the thread itself, which goes by that."""
+        """Restore all settings of the thread, from the thread itself, and end it."""
         if self._tuned:
             self._thread.submit(self._tuned.close)
         self._thread.shutdown()
@@ -168,9 +169,9 @@ class Measurement:
     """One run of ``pyuio bench timer``.
 
     Args:
-        options: what is measured.
-        output: where it is written to as it goes on; None for nowhere.
-        bar: shows how far it is.
+        options: what to measure.
+        output: the files that are written as the measurement goes on; None for none.
+        bar: shows the progress.
     """
 
     def __init__(self, options: Options, output: Output | None, bar: Bar) -> None:
@@ -195,12 +196,12 @@ class Measurement:
         }
 
     def measure(self) -> Run:
-        """Measure; Ctrl-C ends it early, with what there is by then.
+        """Measure, and return the run. Ctrl-C ends the measurement early, and the run has the samples until then.
 
         Raises:
             PermissionDeniedError: the priority was refused.
             LoadError: a load cannot be started.
-            OutputDirectoryError: results cannot be written any more.
+            OutputDirectoryError: results can no longer be written.
         """
         try:
             for waiter in self._waiters:
@@ -225,7 +226,7 @@ class Measurement:
     def _rounds(self) -> None:
         ways = list(WAYS)
         for number in range(self._options.plan.rounds):
-            # Another way is first in each round: none has always the same one before it.
+            # Each round begins with another way, so that no way always comes after the same one.
             shift = number % len(ways)
             for load in self._options.loads:
                 with load() as running:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A process on another CPU that triggers a card's interrupt, and notes when."""
+"""A process on another CPU that triggers a card's interrupt and records the times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _END_LIMIT = 5.0  # seconds
 
 @dataclass
 class Triggered:
-    """What was done in one turn; times are CLOCK_MONOTONIC in ns.
+    """The record of one turn; times are CLOCK_MONOTONIC in ns.
 
     Attributes:
         due: when each interrupt came due: right before `raised`, or while the one before was still being handled.
@@ -36,13 +36,14 @@ class Triggered:
 
 
 class TriggerProcess:
-    """A forked process, which can so use the open card; it ends with this one.
+    """A forked process that calls trigger(). As it is forked, it can use the open card. It ends with this process.
 
     Args:
-        card: whose driver's trigger() it calls.
-        done: shared memory; it clears the first 32 bits before each call, and who handled the interrupt sets them to 1.
-        cpu: where it runs.
-        priority: SCHED_FIFO's, 1 to 99; 0 for ordinary scheduling.
+        card: the card whose trigger() it calls.
+        done: shared memory. The process clears the first 32 bits before each call, and the handler of the interrupt
+            sets them to 1.
+        cpu: the CPU that it runs on.
+        priority: for SCHED_FIFO, 1 to 99; 0 for ordinary scheduling.
     """
 
     def __init__(self, card: Driver, done: Region, cpu: int, priority: int) -> None:
@@ -56,7 +57,7 @@ class TriggerProcess:
     def trigger(self, count: int, interval: int, limit: float) -> Triggered:
         """Have `count` interrupts come due every `interval` ns on average, and trigger them.
 
-        It ends early when one was not handled within some seconds.
+        It ends early if an interrupt is not handled within some seconds.
 
         Raises:
             MeasurementError: trigger() raised an exception, or the process took longer than `limit` seconds, or ended.
@@ -74,7 +75,7 @@ class TriggerProcess:
         raise MeasurementError(f"triggering the interrupt: {answer or f'it took longer than {limit:.0f} s'}")
 
     def close(self) -> None:
-        """End the process; again is harmless."""
+        """End the process. A second call does nothing."""
         self._connection.close()
         self._process.terminate()
         self._process.join(_END_LIMIT)
@@ -84,9 +85,9 @@ class TriggerProcess:
 
 
 def _serve(card: Driver, done: Region, cpu: int, priority: int, connection: Connection, others: Connection) -> None:
-    """Runs in the process until the other end of `connection` is closed, which is `others` there."""
+    """Serve in the forked process until the other end of `connection` is closed; `others` is its copy of that end."""
     others.close()
-    # Ctrl-C is for the one who measures, and then ends this one.
+    # Ctrl-C is for the measuring process, which then ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -107,7 +108,7 @@ def _turn(card: Driver, done: Region, count: int, interval: int) -> Triggered:
     done.write32(0, 1)
     coming = now()
     while len(due) < count:
-        # At irregular times, whether or not the last one has been handled: a slow handler puts none off.
+        # At irregular times, whether or not the last one has been handled: a slow handler delays none.
         coming += interval // 2 + random.randrange(interval)
         time.sleep(max(0, coming - now()) / 1e9)
         due.append(now())
@@ -117,7 +118,7 @@ def _turn(card: Driver, done: Region, count: int, interval: int) -> Triggered:
             if not done.read32(0):
                 return result
         done.write32(0, 0)
-        dma_wmb()  # seen to be clear by whoever handles what comes now
+        dma_wmb()  # the handler of the next interrupt must see it clear
         start = now()
         if not held_up:
             due[-1] = start
@@ -129,7 +130,7 @@ def _turn(card: Driver, done: Region, count: int, interval: int) -> Triggered:
 
 
 def _wait(done: Region, due: list[int], count: int, coming: int, interval: int) -> int:
-    """Waits until the interrupt is handled, noting what comes due meanwhile; returns when the last of that was."""
+    """Wait until the interrupt is handled, note what comes due meanwhile, and return the time planned for the last."""
     deadline = time.monotonic_ns() + int(_LAST_WAIT * 1e9)
     following = coming + interval // 2 + random.randrange(interval)
     while not done.read32(0):

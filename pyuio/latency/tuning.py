@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What real-time settings a measurement had, as a result file keeps it."""
+"""The real-time settings of a measurement, as a result file keeps them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pyuio.rt.report import Report
 
 
 def of(report: Report) -> dict[str, Any]:
-    """Return the tuning of one thread: by setting, what was asked for, what it got, and what the kernel refused."""
+    """Return the tuning of one thread: what was asked for, what it got, and why the kernel refused, by setting."""
     settings: dict[str, Any] = {
         setting.name: {"asked": setting.asked, "got": setting.got, "missing": setting.missing}
         for setting in report.settings
@@ -21,7 +21,7 @@ def of(report: Report) -> dict[str, Any]:
 
 
 def missing(tuning: dict[str, Any]) -> list[str]:
-    """Return in words what was refused, of a run's tuning as `of` made it; [] when nothing was."""
+    """Return as text what was refused in a run's tuning, which `of` made, and throttling; [] if there was neither."""
     words = []
     for name, setting in tuning.items():
         if isinstance(setting, dict) and setting.get("missing"):
