@@ -67,8 +67,8 @@ class Driver:
     ) -> _Driver:
         """Open the only card that the driver serves, or the one named, and return the driver on it.
 
-        This binds a card that no kernel driver has to ``uio_pci_generic``, and closing releases it. It never takes a
-        card from another kernel driver.
+        If no kernel driver has the card, this binds ``uio_pci_generic`` to it, and closing releases it. This never
+        takes a card from another kernel driver.
 
         Args:
             which: as for `pyuio.open`, or None for the only card.
@@ -118,7 +118,7 @@ class Driver:
         """Make the card stop all interrupts and transfers. `close` calls it on a device that is open.
 
         If it raises, `close` closes the device and raises the same. A driver also calls it in ``__init__``, because
-        the driver before may have been killed.
+        the previous driver may have been killed.
         """
 
     def trigger(self) -> None:
@@ -147,7 +147,7 @@ class Driver:
         return all(getattr(cls, name) is not getattr(Driver, name) for name in names)
 
     def _unsupported(self, what: str) -> UnsupportedByDriverError:
-        reason = f"{type(self).__name__} supplies no {what}, and only a card's driver knows how it does that"
+        reason = f"{type(self).__name__} supplies no {what}, and only a card's driver knows how to do it"
         return UnsupportedByDriverError(reason)
 
     def close(self) -> None:

@@ -59,9 +59,9 @@ class PermissionDeniedError(PyuioError, PermissionError):
 
 
 class ConfigLockedError(PyuioError, ValueError):
-    """A write to configuration space would change what no driver owns; the message says what to use instead.
+    """A write to configuration space would change bits that no driver owns; the message says what to use instead.
 
-    The hardware was not touched. ``config.unlocked()`` lets who means it.
+    The hardware was not touched. ``config.unlocked()`` allows such a write to those who mean it.
     """
 
 
@@ -70,7 +70,7 @@ class KernelSupportError(PyuioError, OSError):
 
 
 class KernelFileError(PyuioError, ValueError):
-    """A file of the kernel's does not have in it what it should; the message names the file, and what it has."""
+    """A kernel file does not have the content that it should; the message names the file and its content."""
 
 
 class MappingError(PyuioError, OSError):
@@ -86,37 +86,37 @@ class WouldBlockError(PyuioError, BlockingIOError):
 
 
 class ShortBufferError(PyuioError, OSError):
-    """A buffer is too short for what is to be read into it (errno EINVAL)."""
+    """A buffer is too short for the data to be read into it (errno EINVAL)."""
 
 
 class DeviceTimeoutError(PyuioError, TimeoutError):
-    """The device did not do in time what was waited for (errno ETIMEDOUT)."""
+    """A wait for the device timed out (errno ETIMEDOUT)."""
 
 
 class DmaUnavailableError(PyuioError, OSError):
-    """The device cannot reach this process's memory, as an IOMMU translates for it (errno EOPNOTSUPP)."""
+    """The device cannot reach this process's memory, because an IOMMU translates its addresses (errno EOPNOTSUPP)."""
 
 
 class DmaMemoryError(PyuioError, MemoryError):
-    """There is no memory that a device could be given: of this size, alignment and range; the message says why."""
+    """There is no memory of this size, alignment and range to give to a device; the message says why."""
 
 
 class DmaMovedError(PyuioError, OSError):
-    """Memory that a device was given is no longer where it was, or never was (errno EFAULT)."""
+    """Memory that was given to a device has moved, or was never at its address (errno EFAULT)."""
 
 
 class OverrunError(PyuioError, OSError):
-    """Events of a native service found no room, as they were not taken in time; `lost` of them (errno EOVERFLOW)."""
+    """A native service had no room for `lost` events, because the program read them too late (errno EOVERFLOW)."""
 
     lost = 0
 
 
 class ClosedError(PyuioError, ValueError):
-    """Something that was closed was used."""
+    """The program used an object that is closed."""
 
 
 class RealTimeError(PyuioError, OSError):
-    """The kernel refused a setting of `pyuio.realtime`, or to take it back; the message says what would grant it."""
+    """The kernel refused to make or to restore a setting of `pyuio.realtime`; the message says what would grant it."""
 
 
 class RealTimeDeniedError(RealTimeError, PermissionError):
@@ -124,7 +124,7 @@ class RealTimeDeniedError(RealTimeError, PermissionError):
 
 
 class RegisterAccessError(PyuioError, AttributeError):
-    """A register, or a field, does not allow what was tried: it is read-only, write-only, or reading it has an effect.
+    """A register or field does not allow the access: it is read-only, write-only, or reading it has an effect.
 
     The hardware was not touched.
     """
@@ -139,8 +139,8 @@ class UnknownValueError(PyuioError, ValueError):
 
 
 class SystemRdlError(PyuioError, ValueError):
-    """A SystemRDL file cannot be read, or has what pyuio cannot access; the message names file and line."""
+    """A SystemRDL file cannot be read, or has something that pyuio cannot access; the message names file and line."""
 
 
 class SystemRdlUnavailableError(PyuioError, ImportError):
-    """SystemRDL cannot be read, as systemrdl-compiler is not installed; the message says how to install it."""
+    """systemrdl-compiler, which reads SystemRDL, is not installed; the message says how to install it."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A native service: C does at once what must happen at an interrupt, before Python is asked for anything.
+"""A native service: C code serves an interrupt at once, without waiting for Python.
 
 A thread of the service waits for the interrupt without the GIL. Right after the kernel's read it runs the program (see
 `pyuio.program`), and puts an event into a ring in locked memory. Python takes the events when it has the time. The
@@ -77,7 +77,7 @@ class _ServiceThread:
     """The thread, and the objects that C uses in it. It does not refer to its `Service`, which can be collected.
 
     Args:
-        interrupt: the thread is its only reader from then on.
+        interrupt: the interrupt that the thread serves, as its only reader from then on.
         native: the service in C.
         around: returns a context manager in which the thread runs.
     """
@@ -120,17 +120,17 @@ class Service(Owned):
     masks the interrupt, when it or its device is closed, when the device is removed, and when it is garbage-collected.
 
     Args:
-        interrupt: of an open device.
+        interrupt: the interrupt of an open device.
         program: operations, as in `pyuio.program`.
         handler: in place of a program: a cffi function pointer of the type in `HANDLER`, or its address as an int. It
             runs without the GIL, and its library must stay loaded.
         context: the argument of the handler; a cffi pointer or an int.
-        names: of the values that the handler sets.
-        capacity: of the ring, in events, 1 to 2^20; rounded up to a power of two.
+        names: the names of the values that the handler sets.
+        capacity: the size of the ring in events, 1 to 2^20; rounded up to a power of two.
         around: returns a context manager, such as `pyuio.realtime`, in which the thread runs.
 
     Raises:
-        DeviceBusyError: another service has the interrupt, or somebody waits for it.
+        DeviceBusyError: another service has the interrupt, or a thread waits for it.
         ClosedError: the interrupt is closed, or a region in the program is.
         PermissionDeniedError: the ring may not be locked in memory.
         TypeError, ValueError: the program is not valid, or an argument is out of range.
@@ -152,14 +152,14 @@ class Service(Owned):
         if not 1 <= capacity <= _MOST_EVENTS:
             raise ValueError(f"the capacity of a service is 1 to {_MOST_EVENTS} events, not {capacity}")
         if handler is None and (names or context is not None):
-            raise ValueError("names and context are a handler's; a program names its values itself")
+            raise ValueError("names and context belong to a handler; a program names its values itself")
         if handler is not None and program:
             raise ValueError("a service has a program or a handler, not both")
         self.name = interrupt.name
         self._interrupt = interrupt
         self._guard = threading.Lock()
         self._capacity = 1 << (capacity - 1).bit_length()
-        self._queue: deque[Event | int] = deque()  # an int stands for so many events that were lost there
+        self._queue: deque[Event | int] = deque()  # an int N: N events were lost at this place
         self._reported = 0
         self._stopped = False
         with ExitStack() as stack:
@@ -178,7 +178,7 @@ class Service(Owned):
                 except BaseException:  # the system has no more threads
                     _lib.pyuio_service_wait_end(interrupt.native)
                     raise
-                # The finalizer runs at the end of the interpreter, too, before the thread loses what it runs on.
+                # The finalizer also runs at the end of the interpreter, before that takes away what the thread uses.
                 self._finalizer = weakref.finalize(self, _finish, thread, stack.pop_all())
                 self._thread = thread
                 self.own()
@@ -216,8 +216,8 @@ class Service(Owned):
             most: the largest number to return, 1 or more; None returns all that there are.
 
         Raises:
-            OverrunError: events were lost between those of the last call and those of the next; its ``lost`` says how
-                many. Their interrupts were served all the same.
+            OverrunError: events were lost between those of the last call and those of the next; ``lost`` is their
+                number. The service has served their interrupts all the same.
             DeviceTimeoutError: none came in time.
             ClosedError: the service or its device was closed, before or meanwhile.
             DeviceRemovedError: the device was removed or unbound; the events before that have been returned.
@@ -226,7 +226,7 @@ class Service(Owned):
         """
         nanoseconds = timeout_nanoseconds(timeout)
         if most is not None and most < 1:
-            raise ValueError(f"at most 1 or more events, not {most}")
+            raise ValueError(f"most is 1 or more events, not {most}")
         deadline = None if nanoseconds < 0 else time.monotonic_ns() + nanoseconds
         poller = select.poll()
         poller.register(self.fileno(), select.POLLIN)
@@ -333,7 +333,7 @@ class Service(Owned):
             self._finalizer()
 
     def forget(self) -> None:
-        """In a forked child, which has neither the thread nor its timer: close it there."""
+        """Close the service in a forked child, which has neither the thread nor its timer."""
         super().forget()
         self._guard = threading.Lock()
         self._finalizer()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The mapping under a `Region`, by periphery, which is imported with this module: when the first region is made."""
+"""The mapping under a `Region`, by periphery. The first region imports this module, and so periphery."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from periphery import MMIO
 
 
 class Mapping(MMIO):
-    """periphery's MMIO, which would complain on garbage collection if it came before the region that uses it."""
+    """periphery's MMIO without its finalizer, which would complain if it ran before that of the region."""
 
     mapping: mmap.mmap
 
     def __del__(self) -> None:
-        """Leave it to the mmap object, which unmaps when its last user is gone."""
+        """Do nothing: the mmap object unmaps when its last user is gone."""

@@ -40,21 +40,22 @@ class Region(Common, Window):
     Args:
         path: the BAR's file, ``/sys/bus/pci/devices/*/resourceN``; or ``resourceN_wc`` for write combining, where the
             order of accesses is not kept; or ``/dev/uioN``.
-        size: of the BAR, in bytes, at least 1.
+        size: the size of the BAR in bytes, at least 1.
         page_offset: where in its page the BAR starts, in bytes, if it is smaller than a page: its physical address
             modulo the page size. The kernel maps the whole page.
         file_offset: where in the file the mapping starts, in bytes, a multiple of the page size: N pages for map N of
             ``/dev/uioN``.
-        address: physical, for whoever asks; not used.
-        name: what error messages call it, as in "BAR 0 of 0000:00:04.0"; the path if None.
+        address: the physical address that the property `address` returns; it has no other use.
+        name: the region's name in error messages, as in "BAR 0 of 0000:00:04.0"; the path if None.
         endian: byte order of registers wider than a byte.
-        presence: of the device, so that what is read is not believed once that is gone; None for what cannot go.
+        presence: tells whether the device is still there, so that reads from a removed device are not believed; None
+            for a region that cannot be removed.
 
     Raises:
-        MappingError: there is no such BAR, it is one of I/O ports, it is smaller than `size`, or the kernel refused.
+        MappingError: there is no such BAR, it has I/O ports, it is smaller than `size`, or the kernel refused.
         PermissionDeniedError: the file may not be opened, or the kernel is locked down.
         DeviceRemovedError: the device is gone.
-        ValueError: a size below 1, a BAR that does not end in its page.
+        ValueError: the size is below 1, or the BAR does not end in its page.
     """
 
     __slots__ = ("__weakref__", "_address", "_mmio", "_page_offset")
@@ -104,7 +105,7 @@ class Region(Common, Window):
 
     @property
     def mmio(self) -> MMIO:
-        """The periphery object, for code that was written for periphery, whose accesses are not exact.
+        """The periphery object, for code that was written for periphery. periphery's accesses are not exact.
 
         Raises:
             MappingError: the BAR does not start at the start of its page, so periphery cannot reach it.
@@ -121,7 +122,7 @@ class Region(Common, Window):
         return self._mmio
 
     def reach(self, offset: int, stack: ExitStack) -> tuple[int, int]:
-        """Return where native code finds a register, until `stack` is undone: -1 for memory, and its address.
+        """Return -1, for memory, and the address at which native code finds a register until `stack` is closed.
 
         Raises:
             ClosedError: the region was closed.
@@ -131,13 +132,13 @@ class Region(Common, Window):
             raise ClosedError(f"{self.name} is closed")
         if self.presence is not None:
             self.presence.require()
-        memory = stack.enter_context(memoryview(self._mmio.mapping))  # it is not unmapped meanwhile
+        memory = stack.enter_context(memoryview(self._mmio.mapping))  # so that it is not unmapped meanwhile
         return -1, pointer(memory) + self._page_offset + offset
 
     def close(self) -> None:
         """Unmap the BAR. Accesses raise ClosedError afterwards; a second close does nothing.
 
-        Memory of which the program has taken a view by way of `mmio` stays mapped until the view is gone.
+        If the program has taken a view of the memory from `mmio`, the memory stays mapped until the view is gone.
         """
         super().close()
         with contextlib.suppress(BufferError):

@@ -270,11 +270,11 @@ class Register(_registers.Register, metaclass=RegisterType):
     def poll(self, condition: Callable[[Self], object], timeout: float | None) -> Self:
         """Read the register until a condition holds: ``regs.status.poll(lambda status: not status.computing, 1.0)``.
 
-        The pauses between looks are those of `Region.poll32`.
+        The pauses between reads are those of `Region.poll32`.
 
         Args:
             condition: called with a `snapshot`.
-            timeout: in seconds, from 0; 0 looks once, None waits for ever.
+            timeout: in seconds, from 0; 0 reads once, None waits for ever.
 
         Returns:
             The snapshot for which the condition held.
@@ -291,7 +291,7 @@ class Register(_registers.Register, metaclass=RegisterType):
                 return last
             if not pace.goes_on():
                 raise DeviceTimeoutError(
-                    errno.ETIMEDOUT, f"what was waited for did not come in {pace.elapsed:.6f} s; last read: {last!r}"
+                    errno.ETIMEDOUT, f"the condition did not hold within {pace.elapsed:.6f} s; last read: {last!r}"
                 )
 
     # ---- Cases that the compiled part leaves to Python ----
@@ -414,7 +414,7 @@ class RegisterInfo(NamedTuple):
     offset: int
     """The register's offset in bytes from the start of the region, if the map starts there."""
     register: Register
-    """The declaration, or the register that ``info`` was asked of."""
+    """The declaration, or the register whose ``info`` this is."""
     field: Bits | None = None
     """The field, or None for the whole register."""
 
@@ -423,12 +423,12 @@ class RegisterInfo(NamedTuple):
 
     @property
     def region(self) -> Accesses | None:
-        """What the register is in; None for a declaration, and for a register that only holds a value."""
+        """The region of the register; None for a declaration, and for a register that only holds a value."""
         return self.register._region
 
     @property
     def layout(self) -> Layout:
-        """What software may do with each bit of the register."""
+        """The layout, which tells what software may do with each bit of the register."""
         return self.register._layout
 
     @property

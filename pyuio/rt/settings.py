@@ -231,13 +231,13 @@ class RealTime(Owned):
         return self._watch.result().times
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as json takes it; see `Report.as_dict`."""
+        """Return the report for JSON; see `Report.as_dict`."""
         return self.report.as_dict()
 
     def close(self) -> None:
         """Restore everything, in reverse order. Any thread may call it, again and again.
 
-        A setting that another `RealTime` has made since is left to that one. In a forked process this does nothing.
+        A setting that another `RealTime` has made since stays. In a forked process this does nothing.
 
         Raises:
             RealTimeError: the kernel refused to restore something; all the rest is restored. With strict=False nothing
@@ -298,7 +298,7 @@ def _restore(owner: object) -> list[OSError]:
 
 @atexit.register
 def _close_all() -> None:
-    """Restore at the end of the process what the kernel does not: where interrupts go, and their threads' priority."""
+    """Restore what the kernel does not restore when a process ends: interrupts' CPUs and their threads' priorities."""
     for owner in _stack.owners():
         _restore(owner)
 

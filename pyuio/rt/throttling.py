@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """RT throttling: the kernel keeps real-time threads from taking all of a processor's time, and reports it nowhere.
 
-Documentation/scheduler/sched-rt-group.rst, section 2.1. ``_native/throttling.c`` says how it is noticed.
+Documentation/scheduler/sched-rt-group.rst, section 2.1. ``_native/throttling.c`` says how pyuio notices it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ThrottlingWatch:
         self._last = Throttling(_limit("sched_rt_runtime_us"), _limit("sched_rt_period_us"))
 
     def write(self, watching: bool) -> None:
-        """Start watching, if there is a limit, or stop. OSError: no thread to watch, or none can be started for it."""
+        """Start watching, if there is a limit, or stop. OSError: the thread is gone, or none can start to watch it."""
         if not watching:
             if self._native is not None:
                 _lib.pyuio_throttling_stop(self._native)
@@ -44,7 +44,7 @@ class ThrottlingWatch:
                 self._native = _ffi.gc(native, _lib.pyuio_throttling_free)
 
     def forget(self, _before: object) -> None:
-        """In a forked child, which has no watching thread, and where the lock may stay locked for ever."""
+        """Drop the watch in a forked child: it has no watching thread, and the lock may stay locked for ever there."""
         self._native = None
 
     def _counted(self, native: Any) -> Throttling:
@@ -52,7 +52,7 @@ class ThrottlingWatch:
         return Throttling(self._last.runtime, self._last.period, True, int(times), int(longest))
 
     def result(self) -> Throttling:
-        """Return what was seen until now, or until the watch stopped."""
+        """Return the throttling seen until now, or until the watch stopped."""
         native = self._native  # another thread may close it meanwhile
         if native is None:
             return self._last
