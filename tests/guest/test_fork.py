@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A child that is forked from a driver: it can neither use, nor free, nor keep what is its parent's, and is told so."""
+"""A child that is forked from a driver can neither use, nor free, nor keep its parent's things, and errors say so."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Uses = dict[str, Callable[[], object]]
 
 
 def answers(uses: Uses) -> dict[str, str]:
-    """What each of these comes to in a forked child."""
+    """Return the result or the error of each of these uses in a forked child."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -75,7 +75,7 @@ def enter(thing: contextlib.AbstractContextManager[object]) -> None:
 
 
 def test_a_child_can_use_nothing_and_end_nothing(cards: Cards, later: Later) -> None:
-    """While threads of the parent wait for an interrupt, for events of a service, and for cards that come and go."""
+    """Meanwhile threads of the parent wait for an interrupt, for events of a service, and for hotplug events."""
     first, second = cards(EDU)[:2]
     (other,) = cards(PCI_TESTDEV)
     counts: list[int] = []
@@ -90,7 +90,7 @@ def test_a_child_can_use_nothing_and_end_nothing(cards: Cards, later: Later) -> 
     ):
         device, bar = card.device, card.bar
         config, interrupt, dma = device.config, device.interrupt, device.dma
-        buffer, pool = dma.alloc(4096, mask=ALL_ADDRESSES), dma.pool(2, 64, mask=ALL_ADDRESSES)  # for no transfer
+        buffer, pool = dma.alloc(4096, mask=ALL_ADDRESSES), dma.pool(2, 64, mask=ALL_ADDRESSES)  # no transfer uses them
         buffer[:4] = b"mine"
         reader = later(lambda: counts.append(interrupt.read()))
         later(lambda: events.extend(service.read()))
@@ -174,7 +174,7 @@ def test_a_child_can_use_nothing_and_end_nothing(cards: Cards, later: Later) -> 
         assert told.pop("open").startswith("DeviceBusyError: ")
         for name in harmless:
             assert told[name] == f"returned {returned.get(name)}", name
-        for thing in things.values():  # as for a process that multiprocessing spawns
+        for thing in things.values():  # as multiprocessing does for a process that it spawns
             with pytest.raises(TypeError, match=r"cannot.*pickle"):
                 ForkingPickler.dumps(thing)
 
@@ -182,7 +182,7 @@ def test_a_child_can_use_nothing_and_end_nothing(cards: Cards, later: Later) -> 
         assert before[0] & BUS_MASTER
         assert reader.is_alive()
         assert bytes(buffer[:4]) == b"mine"
-        assert not select.select([hotplug._wake], [], [], 0)[0]  # or whoever waits there would never sleep again
+        assert not select.select([hotplug._wake], [], [], 0)[0]  # otherwise waiting threads would never sleep again
         card.raise_interrupt()
         reader.join(PATIENCE)
         assert counts == [1]
@@ -263,7 +263,7 @@ ENDINGS = """if True:
 
 
 def test_whatever_way_a_child_ends(cards: Cards) -> None:
-    """At the top of a program, so that the ends of interpreters are real."""
+    """The children fork at the top level of a program, so that their interpreters end as in real programs."""
     first, second = cards(EDU)[:2]
     done = subprocess.run(
         [sys.executable, "-c", ENDINGS, first, second],
@@ -278,7 +278,7 @@ def test_whatever_way_a_child_ends(cards: Cards) -> None:
 
 
 def test_a_child_keeps_nothing_when_its_parent_is_killed(edu: str) -> None:
-    """Bus mastering ends, the lock and the memory are free, though a child of the killed driver lives on."""
+    """Bus mastering ends, and the lock and the memory are free, although a child of the killed driver lives on."""
     undo = binding.bind(edu)
     hugepages()[0].change(1)
     before = (hugepages()[0].total, hugepages()[0].free)
@@ -293,7 +293,7 @@ def test_a_child_keeps_nothing_when_its_parent_is_killed(edu: str) -> None:
                 place = card.device.dma.alloc(4096, mask=ALL_ADDRESSES).page
                 if os.fork() == 0:
                     os.write(tell, b"y" if place.huge else b"n")
-                    os.read(waits, 1)  # until the test closes the other end
+                    os.read(waits, 1)  # returns when the test closes the other end
                 else:
                     signal.pause()
             finally:
@@ -316,7 +316,7 @@ def test_a_child_keeps_nothing_when_its_parent_is_killed(edu: str) -> None:
 
 
 def fork_among_threads(cards: Cards, seconds: float) -> int:
-    """Fork while threads are in the middle of everything; no child may wait for a thread that it does not have."""
+    """Fork while threads are in the middle of their work; no child may wait for a thread that it does not have."""
     stop = threading.Event()
     failures: list[BaseException] = []
     with (

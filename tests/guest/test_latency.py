@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio bench latency`` and ``pyuio bench rate`` on the card, short: that they measure, and not how fast it is."""
+"""Short runs of ``pyuio bench latency`` and ``pyuio bench rate``: they measure; the speed does not matter."""
 
 from __future__ import annotations
 

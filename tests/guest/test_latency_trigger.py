@@ -42,7 +42,7 @@ def children() -> set[str]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    """Fail a test that leaves a process behind."""
+    """Fail if the test leaves a process behind."""
     before = children()
     yield
     assert children() == before
@@ -85,7 +85,7 @@ def test_rate(serial: str) -> None:
 
 @pytest.mark.long
 def test_interrupts_that_come_faster_than_they_are_handled_are_samples(serial: str) -> None:
-    """Every 10 us, which no handler here keeps up with: what waited is in, and nothing is lost."""
+    """No handler here keeps up with an interrupt every 10 us: those that waited are samples, and none is lost."""
     options = Options(Plan(10_000, rounds=1, count=300), [Load], cpu=1, raising_cpu=0, priority=0)
     with Serial16550.open(serial) as card:
         run = measure(card, options)
@@ -112,7 +112,7 @@ class Forgetful(Serial16550):
 def test_an_interrupt_that_never_came_voids_the_run(serial: str) -> None:
     with Forgetful.open(serial) as card:
         run = measure(card)
-    assert run.series[0].lost > 0  # what was to come after it, too: the turn ends there
+    assert run.series[0].lost > 0  # the later ones, too, because the turn ends there
     assert run.series[1].lost == 0
     assert "lost" in run.void[0]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a native service can be told to do, and how it ends."""
+"""The operations of a native service, and the ways in which it ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.guest.support import PATIENCE, PCI_SERIAL, PCI_TESTDEV, PROGRAM_LIMIT
 
 
 def raise_interrupt(card: Edu, bits: int) -> None:
-    """Raise, and wait until the service has acknowledged."""
+    """Raise an interrupt, and wait until the service has acknowledged it."""
     card.raise_interrupt(bits)
     wait_until(lambda: card.interrupt_status() == 0)
 
@@ -136,7 +136,7 @@ def test_a_ring_that_is_full_says_what_it_lost(card: Edu) -> None:
             raise_interrupt(card, 1 << number)
         assert [event.values["status"] for event in service.read(5, most=3)] == [1, 2, 4]
         assert [event.values["status"] for event in service.read(5)] == [8]
-        with pytest.raises(pyuio.OverrunError, match="2 events"):  # the ring is empty, and nothing came since
+        with pytest.raises(pyuio.OverrunError, match="2 events"):  # the ring is empty, and no event came since
             service.read(0)
         with pytest.raises(TimeoutError):
             service.read(0)
@@ -155,7 +155,7 @@ def test_more_events_than_are_taken_at_once(card: Edu) -> None:
 
 
 def test_events_that_come_faster_than_they_are_taken(card: Edu) -> None:
-    """A program that raises the next interrupt itself: each read ends, and what did not fit is told."""
+    """The program itself raises the next interrupt: each read ends, and reports the events that did not fit."""
     program = [*card.acknowledge_program(), *card.trigger_program()]
     with pyuio.Service(card.device.interrupt, program, capacity=64) as service:
         card.raise_interrupt()
@@ -194,7 +194,7 @@ def test_a_function_in_place_of_the_program(card: Edu, tmp_path: Path) -> None:
     stack.close()
     assert event.values == {"status": 3, "sum": 41}
     assert event.late
-    del library  # the function's code lives as long
+    del library  # the function's code had to live until here
 
 
 def test_removal_ends_it_after_what_came_before(edu: str) -> None:
@@ -332,12 +332,12 @@ def test_programs_that_are_none(card: Edu) -> None:
             make()
     assert attribute(card.device.name, "enable")
     card.raise_interrupt()
-    assert interrupt.read(5) == 1  # none of them has it
+    assert interrupt.read(5) == 1  # none of these services has the interrupt
     card.acknowledge()
 
 
 def test_no_timer_left_to_end_it_with(device: pyuio.Device) -> None:
-    pending = 11  # RLIMIT_SIGPENDING, which the module resource has no name for
+    pending = 11  # RLIMIT_SIGPENDING; the module resource has no name for it
     before = resource.getrlimit(pending)
     resource.setrlimit(pending, (0, before[1]))
     try:
@@ -351,7 +351,7 @@ def test_no_timer_left_to_end_it_with(device: pyuio.Device) -> None:
 
 
 def test_the_signal_that_ends_it_is_nobody_elses(edu: str) -> None:
-    """It is the highest real-time signal without a handler, and the process outlives it."""
+    """The signal is the highest real-time signal without a handler, and it does not end the process."""
     program = textwrap.dedent("""
         import signal, sys
         import pyuio

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Threads that do everything to one open card at once, until it is closed in the middle of that."""
+"""Threads use one open card in every way at once, until it is closed in the middle of that."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pyuio.kernel.drivers import bound_driver
 from pyuio.pci import Command
 from tests.guest.support import EDU, Cards, wait_until
 
-LIMIT = 30  # seconds; whoever still runs then never ends
-# What is said of each in its docstring. A device in use, by itself or by a native service, is one of them.
+LIMIT = 30  # seconds; a thread that still runs then never ends
+# The errors in the docstrings. DeviceBusyError: the device is open, or a native service has the interrupt.
 DOCUMENTED = (
     pyuio.ClosedError,
     pyuio.DeviceTimeoutError,
@@ -31,7 +31,7 @@ DOCUMENTED = (
 
 
 class Round:
-    """One opening of the card, with a thread for each thing that is done to it, over and over."""
+    """One opening of the card, with a thread for each use of it; each thread repeats its use."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -39,11 +39,11 @@ class Round:
         self.device = self.card.device
         self.interrupt = self.device.interrupt
         self.before = self.device.uio.event_count
-        self.taken: list[int] = []  # of each read
-        self.served: list[int] = []  # of each event of a service
+        self.taken: list[int] = []  # interrupts of each read
+        self.served: list[int] = []  # interrupts of each event of a service
         self.raising = threading.Event()
         self.raising.set()
-        self.waiting = threading.Event()  # is allowed
+        self.waiting = threading.Event()  # set: threads may wait for an interrupt
         self.waiting.set()
         self.stop = threading.Event()
         self.wrong: list[BaseException] = []
@@ -114,7 +114,7 @@ class Round:
         self.device.config.change_command(clear=Command.SERR_ENABLE)
 
     def allocate(self) -> None:
-        with self.device.dma.alloc(4096, mask=ALL_ADDRESSES) as buffer:  # for no transfer
+        with self.device.dma.alloc(4096, mask=ALL_ADDRESSES) as buffer:  # no transfer uses it
             buffer[:] = b"\x5a" * 4096
             assert bytes(buffer) == b"\x5a" * 4096
 
@@ -129,18 +129,18 @@ class Round:
 
     def serve(self) -> None:
         time.sleep(0.05)
-        self.waiting.clear()  # or somebody waits nearly all the time, and a service is refused
+        self.waiting.clear()  # otherwise a thread waits nearly all the time, and a service is refused
         time.sleep(random.choice((0, 0.01, 0.11)))
         self.waiting.set()
         with pyuio.Service(self.interrupt, self.card.acknowledge_program()) as service:
             time.sleep(0.02)
             service.stop()
-            with contextlib.suppress(pyuio.ClosedError):  # when all were read
+            with contextlib.suppress(pyuio.ClosedError):  # raised when all events were read
                 while True:
                     self.served += [event.count for event in service.read(0)]
 
     def count_all(self) -> None:
-        """With nothing raised any more: what was read is what the kernel counted."""
+        """Stop raising interrupts, and wait until the interrupts that were read equal those that the kernel counted."""
         self.raising.clear()
         time.sleep(0.01)
         wait_until(lambda: sum(self.taken) + sum(self.served) == self.interrupt.total == self.counted() > 0)
@@ -169,7 +169,7 @@ def rounds(address: str, seconds: float) -> Counter[str]:
                 time.sleep(random.uniform(0, 0.2))
         finally:
             one.card.close()
-            time.sleep(0.02)  # in which they use what is closed
+            time.sleep(0.02)  # meanwhile the threads use the closed card
             one.stop.set()
             one.end()
         assert one.wrong == []

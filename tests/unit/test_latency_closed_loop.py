@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Matching what came due with what was handled; what a driver must supply."""
+"""Matching of interrupts that came due with those that were handled; the methods that a driver must supply."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_what_nobody_raised_is_impossible() -> None:
 
 @given(st.lists(st.integers(1, 1000), max_size=100), st.randoms(use_true_random=False))
 def test_each_waits_for_the_read_that_found_it(gaps: list[int], chance: random.Random) -> None:
-    """Interrupts on a schedule of their own, a handler that takes its time, and one interrupt raised at a time."""
+    """Interrupts come due on a fixed schedule, the handler is slow, and one interrupt is raised at a time."""
     schedule = [sum(gaps[: number + 1]) for number in range(len(gaps))]
     raised: list[int] = []
     handled: list[int] = []
@@ -54,7 +54,7 @@ def test_each_waits_for_the_read_that_found_it(gaps: list[int], chance: random.R
     while waiting:
         raised.append(max(free, schedule[waiting[0]]))
         handled.append(raised[-1] + chance.randint(1, 1500))
-        free = handled[-1] + chance.randint(1, 300)  # done with it
+        free = handled[-1] + chance.randint(1, 300)  # the handler has finished
         found = [number for number in waiting if schedule[number] <= handled[-1]]
         expected.update({number: handled[-1] - schedule[number] for number in found})
         waiting = waiting[len(found) :]
@@ -65,7 +65,7 @@ class Half(Driver):
     ids = ("aced:0001",)
 
     def trigger(self) -> None:
-        """Nothing; what is looked at is that it is there."""
+        """Do nothing; the test only looks whether the method exists."""
 
 
 def test_a_driver_must_supply_all_of_it() -> None:

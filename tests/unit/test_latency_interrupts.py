@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Matching interrupts that were raised with those that were handled; choosing CPUs."""
+"""Matching of interrupts that were raised with those that were handled; the choice of CPUs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_what_was_not_handled_is_missing() -> None:
 
 @given(st.lists(st.integers(1, 1000), max_size=200), st.randoms(use_true_random=False))
 def test_every_interrupt_of_a_card_is_matched_with_itself(gaps: list[int], chance: random.Random) -> None:
-    """A card as edu is: bits that are set and cleared, a handler that comes when it comes, 32 pending at the most."""
+    """A model of edu: interrupts set bits, the handler clears them at any time, and at most 32 are pending."""
     raised: list[int] = []
     handled: Handled = []
     expected: dict[int, int] = {}

@@ -54,7 +54,7 @@ def test_each_round_is_in_the_log_at_once(tmp_path: Path) -> None:
         for number in range(3):
             for one in series:
                 output.add_round(one, one.record([1000 * (number + 1)] * 10), 0, 1e12)
-        # Not closed, and not saved: as when the program is killed here.
+        # The output is neither closed nor saved, as if the program were killed here.
         reader = HistogramLogReader(str(output.directory / "timer.hlog"), new_histogram())
         found = []
         while (histogram := reader.get_next_interval_histogram()) is not None:
@@ -135,7 +135,7 @@ def test_an_earlier_result_stays(tmp_path: Path, name: str) -> None:
     assert isinstance(caught.value, FileExistsError)
     assert caught.value.errno == errno.EEXIST
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
-    with Output(tmp_path, "latency"):  # another kind's is not in the way
+    with Output(tmp_path, "latency"):  # results of another kind do not matter
         pass
 
 
@@ -159,7 +159,7 @@ def test_a_directory_that_cannot_be_written_is_found_before(tmp_path: Path) -> N
 
 
 def test_a_full_disk_is_said_so_and_the_earlier_result_stays(tmp_path: Path) -> None:
-    # A limit on the size of files is what an ordinary user can have of a full disk.
+    # An ordinary user can simulate a full disk by a limit on the size of files.
     program = """
 import resource, signal, sys
 from pathlib import Path

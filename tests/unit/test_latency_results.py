@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Figures against known data, and the file they are kept in, whole or damaged."""
+"""Figures of known data, and the file that keeps them, whole or damaged."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_figures_are_those_of_the_sorted_samples(values: list[int]) -> None:
     ordered = sorted(values)
     assert close(figures["min"], ordered[0])
     assert close(figures["max"], ordered[-1])
-    # As HdrHistogram has it: the value below which this part of all samples is, counted to the nearest.
+    # HdrHistogram's definition: the value up to which this part of all samples lies, rounded to a whole sample.
     assert close(figures["p50"], ordered[max(int(len(values) * 0.5 + 0.5), 1) - 1])
     assert close(figures["p90"], ordered[max(int(len(values) * 0.9 + 0.5), 1) - 1])
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a person sees of a run, and of several side by side."""
+"""The display of a run, and of several runs side by side."""
 
 from __future__ import annotations
 

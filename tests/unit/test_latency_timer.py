@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The loops that wake up from a timer, the loads beside them, and what ``pyuio bench timer`` says to bad input.
+"""The loops that wake up from a timer, the loads beside them, and the answers of ``pyuio bench timer`` to bad input.
 
-On this machine they run at ordinary priority; the guest tests run the whole of it.
+On the host the loops run at ordinary priority; the guest tests run the whole command.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def test_each_event_has_its_sample(way: Way) -> None:
 def test_a_late_wake_up_counts_for_every_event_that_it_missed(way: Way) -> None:
     interval = 1_000_000
     latencies, late = way(time.monotonic_ns() - 50 * interval, interval, 50, ffi.new("int *"))
-    # One wake-up saw them all: each is late by one interval less than the one before.
+    # One wake-up came after all events: each is late by one interval less than the one before.
     assert [a - b for a, b in itertools.pairwise(latencies)] == [interval] * 49
     assert min(latencies) >= interval
     assert all(late)
@@ -186,7 +186,7 @@ def test_the_busy_thread_runs_and_ends() -> None:
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs the command line and returns its exit status."""
+    """Run the command line and return its exit status."""
 
     def run(*arguments: object) -> int:
         monkeypatch.setattr(sys, "argv", ["pyuio", "bench", "timer", *map(str, arguments)])
@@ -240,7 +240,7 @@ def test_what_was_measured_when_a_signal_ends_it_is_saved_and_shown(tmp_path: Pa
     with subprocess.Popen(
         [*command, f"--out={tmp_path}", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        # One round is there without anybody's having ended anything.
+        # The file has a round although the measurement has not ended.
         until((tmp_path / "timer.json").exists)
         assert not Run.load(tmp_path / "timer.json").interrupted
         process.send_signal(number)

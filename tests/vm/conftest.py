@@ -19,7 +19,7 @@ LIMIT = 90  # seconds for any one guest
 
 
 class Vm:
-    """Runs ``pyuio vm run`` with a mark by which its QEMU is found among all processes."""
+    """Runs ``pyuio vm run`` with a mark that finds its QEMU among all processes."""
 
     def __init__(self) -> None:
         self.mark = f"pyuio_test={uuid.uuid4().hex}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run in a guest by test_doctor.py: settings that only a boot can make, or that cannot be undone."""
+"""test_doctor.py runs this program in a guest: it tests settings that only a boot can make, or that are final."""
 
 import subprocess
 import sys

@@ -10,8 +10,8 @@ In a Markdown file these fenced blocks count, one after the other:
 
 In an example, an indented block of the docstring has the same form as ``console``.
 
-In the output, ``...`` stands for any text within the line, also for none (between two spaces: also for none with only
-one of the spaces); alone on a line it stands for any lines. White space at the ends of lines does not count.
+In the output, ``...`` stands for any text within the line, including none (between two spaces also for none with only
+one of the spaces). Alone on a line it stands for any lines. White space at the ends of lines does not count.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def in_example(path: Path) -> list[Shown]:
     start = next((number for number, line in enumerate(lines) if line.startswith("    $ ")), None)
     if start is None:
         return []
-    # One line for the licence, which the docstring follows.
+    # The first line is the licence; the docstring follows.
     return _commands("".join(lines[start:]), path, start + 2, None)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Runs the commands of a JSON file, in a guest, for test_documented_output.py; prints as JSON what each printed.
+"""Runs the commands of a JSON file in a guest for test_documented_output.py, and prints each one's output as JSON.
 
-Under emulation each command takes 2 s to start Python and to import; so pyuio's own commands run in a fork of this
-program, which has done the imports. Still each has an interpreter of its own, and ends by itself.
+Under emulation each command takes 2 s to start Python and to import. So pyuio's own commands run in forks of this
+program, which has done the imports. Each command still has an interpreter of its own, and ends by itself.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pathlib import Path
 import pyuio_drivers.edu  # noqa: F401
 import rich.table  # noqa: F401
 
-LIMIT = 60  # seconds for one
+LIMIT = 60  # seconds for one command
 
 
 def become(command: list[str]) -> int:
-    """Do what a command does, in a process of its own; return its exit status, or raise SystemExit."""
+    """Run a command in this process, a fork of its own; return its exit status, or raise SystemExit."""
     program, *arguments = command
     if program == "python" and arguments[0].endswith(".py"):
         sys.argv = arguments
@@ -80,7 +80,7 @@ for directory, command in jobs:
         os.close(end)
         os.close(output)
         os.chdir(directory)
-        sys.exit(become(command))  # and so it ends as any program: threads, buffers, atexit
+        sys.exit(become(command))  # so it ends as any program does: threads, buffers, atexit
     os.close(end)
     results.append(finished(child, output))
 print(json.dumps(results))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""test_run.py runs this program in a guest: it prints what COMMAND finds there, as JSON on standard output."""
+"""test_run.py runs this program in a guest: it prints the environment of COMMAND there, as JSON on standard output."""
 
 import hashlib
 import json

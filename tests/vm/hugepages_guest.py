@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run in a guest by test_hugepages.py: DMA memory from the hugepage of 1 GiB that was set aside at boot."""
+"""test_hugepages.py runs this program in a guest: DMA memory from the 1 GiB hugepage that was set aside at boot."""
 
 from pyuio_drivers.edu import DMA_BUFFER, Edu
 
@@ -24,7 +24,7 @@ with Edu.open(address) as card:
         assert (large.total, large.free) == (1, 0)
         assert bytes(buffer) == bytes(5 << 20)
         buffer.verify()
-        # A transfer out and in again, across what would be the border of two smaller hugepages.
+        # A transfer out and in again, across an address at which smaller hugepages would have a border.
         border = (2 << 20) - 50
         buffer[border : border + 100] = bytes(range(100))
         for source, destination, to_memory in (

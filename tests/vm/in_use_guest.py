@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run in a guest by test_in_use.py: pyuio sees what the machine uses a device for, and does not take the device."""
+"""test_in_use.py runs this program in a guest: pyuio detects each use of a device, and does not take the device."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ edu = only("1234:11e8")
 for disk in ("vda", "sda", "sdb", "nvme0n1", "nvme1n1"):
     wait_until(Path("/dev", disk).exists, disk)
 
-# Nothing uses these yet.
+# Nothing uses these functions yet.
 for address in (edu, virtio_disk, nvme, shared_nvme, ahci, usb, serial):
     check(address)
 
@@ -135,7 +135,7 @@ check(second, "e1000 drives it, but no interface is here; .*")
 run(f"ip netns exec elsewhere ip link set {names[second]} netns 1")
 check(second)
 
-# Bridges, the display, a terminal that somebody has open, and devices that the guest itself needs.
+# Bridges, the display, a terminal that a process has open, and devices that the guest itself needs.
 check("0000:00:00.0", "it is a bridge")
 check(root_port, "it is a bridge, with 1 functions directly behind it")
 assert {"it is the display that the machine started with (boot_vga)", "its fb0 shows the console"} <= set(uses(display))
@@ -146,7 +146,7 @@ with subprocess.Popen(["sleep", "60"], stdin=Path("/dev", terminal.name).open("r
 check(only("1af4:1009"), "it serves the file system 'pyuio-root' .*")
 assert any("has /dev/vport" in reason for reason in uses(only("1af4:1003")))
 
-# A group that VFIO has.
+# An IOMMU group that VFIO has.
 assert pyuio("bind", edu, "--driver", "vfio-pci").returncode == 0
 group = Path("/dev/vfio", PCI_DEVICES.joinpath(edu, "iommu_group").resolve().name)
 wait_until(group.exists, str(group))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run in a guest by test_iommu.py: DMA memory under an IOMMU that translates, and under one that does not."""
+"""test_iommu.py runs this program in a guest: DMA memory under an IOMMU that translates, and one that does not."""
 
 from pathlib import Path
 

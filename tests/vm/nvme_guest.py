@@ -73,13 +73,13 @@ def alone() -> Iterator[None]:
 
 @pytest.fixture
 def disk() -> Nvme:
-    """The disk, as the test before left it."""
+    """Return the disk as the previous test left it."""
     return keep(by_interrupt=False)
 
 
 @pytest.fixture
 def either_disk(by_interrupt: bool) -> Nvme:
-    """The same, with or without interrupts."""
+    """Return the disk with or without interrupts."""
     return keep(by_interrupt)
 
 
@@ -142,7 +142,7 @@ def test_reads_what_another_tool_put_into_the_file(disk: Nvme) -> None:
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 17, 24, 127, 128, 129, 1024, 1031])
 def test_every_number_of_pages(disk: Nvme, count: int) -> None:
-    """Commands of one page, of two, and with PRP lists up to the largest command; and several commands."""
+    """Commands of one page, of two pages, with PRP lists up to the largest command, and several commands."""
     data = pattern(count, count, seed=1)
     assert disk.write(40000 + count, data) == len(data)
     assert disk.read(40000 + count, count) == data
@@ -509,7 +509,7 @@ def test_a_driver_that_is_killed_while_it_writes() -> None:
 
 @pytest.mark.usefixtures("alone")
 def test_a_forked_child_has_no_disk(disk: Nvme) -> None:
-    """A doorbell that the child rings would have the controller execute what the parent put into the queues."""
+    """If the child rang a doorbell, the controller would execute the commands that the parent put into the queues."""
     with disk.queue(8) as queue:
         before = disk.read(5)
         child = os.fork()

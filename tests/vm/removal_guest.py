@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Runs in the guest of test_removal.py: loses cards in every way while everything waits for them.
+"""test_removal.py runs this program in a guest: cards go, in every way, while threads wait for them in every way.
 
-``removal_guest.py PART...``: see the end of this file. What QEMU is to do goes to standard output, a line of JSON for
-each command of its machine protocol, and the answer comes by standard input; the last line is what was found.
+``removal_guest.py PART...``: see the end of this file. Commands for QEMU's machine protocol go to standard output, each
+a line of JSON, and the answers come by standard input. The last line of output has the results.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS
 from pyuio.pci.discovery import find
 from pyuio.region import Region
 
-PORTS = ("0000:00:10.0", "0000:00:11.0", "0000:00:12.0")  # with a card behind each: card0, card1, card2
+PORTS = ("0000:00:10.0", "0000:00:11.0", "0000:00:12.0")  # each has a card behind it: card0, card1, card2
 ROOT_BUS = ("0000:00:18.0", "0000:00:19.0", "0000:00:1a.0")  # cards on the root bus: root0, root1, root2
 ENDS = ("device_del", "remove", "unbind")
 LIVENESS = EduRegisters.liveness.info.offset
-NEVER = 0x0BAD0BAD  # what the liveness register does not read as
-LIMIT = 30  # seconds for what ends within one
+NEVER = 0x0BAD0BAD  # the liveness register never has this value
+LIMIT = 30  # seconds, for actions that take less than one
 
 
 def ask_host(**command: Any) -> Any:
     """Have the host do something, and return its answer, or raise what it raised there."""
-    faulthandler.dump_traceback_later(3 * LIMIT, exit=True)  # what hangs says where
+    faulthandler.dump_traceback_later(3 * LIMIT, exit=True)  # if the program hangs, it prints where
     print(json.dumps(command), file=sys.__stdout__, flush=True)
     answer = json.loads(sys.stdin.readline())
     if "error" in answer:
@@ -51,7 +51,7 @@ def ask_host(**command: Any) -> Any:
 
 
 def wait_until(condition: Callable[[], object], limit: float = LIMIT) -> float:
-    """Wait until something is so, and return when, as time.monotonic tells it."""
+    """Wait until the condition holds, and return the time, by time.monotonic."""
     deadline = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < deadline, "it never came to be so"
@@ -59,7 +59,7 @@ def wait_until(condition: Callable[[], object], limit: float = LIMIT) -> float:
     return time.monotonic()
 
 
-# ---- What waits ----
+# ---- Waits ----
 
 Wait = Callable[[Edu], object]
 
@@ -77,7 +77,7 @@ def poll_by_name(card: Edu) -> object:
     return card.registers.liveness.poll(lambda register: register.read() == NEVER, None)
 
 
-# Each list on a card of its own, as a service, or the end of a transfer, has the interrupt to itself.
+# Each group has a card of its own, because a service, or the end of a transfer, has the interrupt to itself.
 WAITS: tuple[dict[str, Wait], ...] = (
     {
         "read": lambda card: card.device.interrupt.read(),
@@ -120,7 +120,7 @@ class Waiting(threading.Thread):
         self.when = time.monotonic()
 
 
-# ---- What is used afterwards ----
+# ---- Uses afterwards ----
 
 
 def uses(card: Edu) -> dict[str, Callable[[], object]]:
@@ -156,7 +156,7 @@ def uses(card: Edu) -> dict[str, Callable[[], object]]:
 
 
 def unrefused(card: Edu) -> list[str]:
-    """Return what did not raise DeviceRemovedError."""
+    """Return the uses that did not raise DeviceRemovedError."""
     wrong = []
     for name, use in uses(card).items():
         try:
@@ -169,7 +169,7 @@ def unrefused(card: Edu) -> list[str]:
 
 
 def refusal(card: Edu) -> str:
-    """Return what a read of the interrupt, and then of a register, raises."""
+    """Return the errors of a read of the interrupt and of a following read of a register."""
     names = []
     uses: list[Callable[[], object]] = [lambda: card.device.interrupt.read(0), lambda: card.bar.read32(0)]
     for use in uses:
@@ -181,7 +181,7 @@ def refusal(card: Edu) -> str:
 
 
 def first_refusal(card: Edu, first: str) -> str:
-    """Return how the first use of a card ended that is gone, which nothing has noticed."""
+    """Return the result of the first use of a card that is gone; nothing has noticed that it is gone."""
     try:
         return f"returned {uses(card)[first]()!r}"
     except pyuio.DeviceRemovedError:
@@ -190,15 +190,15 @@ def first_refusal(card: Edu, first: str) -> str:
         return repr(error)
 
 
-# ---- What is left ----
+# ---- Resources that are left ----
 
 
 def held() -> dict[str, int]:
-    """What this process and the kernel hold for cards."""
+    """Return the resources that this process and the kernel hold for cards."""
     maps = Path("/proc/self/maps").read_text().splitlines()
     memory = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     return {
-        "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - a count, of names that go meanwhile
+        "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - only a count; the files may go meanwhile
         "mappings of devices": sum("/sys/" in line or "/dev/uio" in line for line in maps),
         "mappings of hugepages": sum("hugepage" in line for line in maps),
         "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208
@@ -207,7 +207,7 @@ def held() -> dict[str, int]:
 
 
 def settled(before: dict[str, int]) -> dict[str, int]:
-    """Return what is held now, once it is what it was or after a while."""
+    """Return the resources that are held, once they equal those before, or after 3 s."""
     with contextlib.suppress(AssertionError):
         wait_until(lambda: held() == before, 3)
     return held()
@@ -217,12 +217,12 @@ def settled(before: dict[str, int]) -> dict[str, int]:
 
 
 def is_set_up(address: str) -> bool:
-    """Whether a card is there and a driver can have it: the kernel makes this file last."""
+    """Return whether a card is there and ready for a driver: the kernel makes this file last."""
     return Path("/proc/bus/pci", address[5:7], address[8:]).exists()
 
 
 def behind(port: str) -> str:
-    """The address of the card behind a port."""
+    """Return the address of the card behind a port."""
     return next(path.name for path in (PCI_DEVICES / port).glob("0000:??:??.?"))
 
 
@@ -251,13 +251,13 @@ def opened(addresses: list[str]) -> Iterator[list[Edu]]:
         cards = []
         for address in addresses:
             card = stack.enter_context(Edu(pyuio.open(address, bind=True)))
-            card.registers.liveness.write(0x12345678)  # so that nothing reads as 0
+            card.registers.liveness.write(0x12345678)  # so that no register reads as 0
             cards.append(card)
         yield cards
 
 
 def losing_in_use(addresses: list[str], names: list[str], end: str) -> dict[str, Any]:
-    """Lose three cards that everything waits for, and return what was found."""
+    """Lose three cards that threads wait for in every way, and return the results."""
     found: dict[str, Any] = {"waits": {}, "ms": {}, "unrefused": {}}
     with opened(addresses) as cards:
         waitings = [
@@ -285,17 +285,17 @@ def losing_in_use(addresses: list[str], names: list[str], end: str) -> dict[str,
     return found
 
 
-# What is the first to notice that a card went which nothing waits for. By device_del registers read as 0. By the other
-# two they are the card's own still, and what is plausible is not doubted.
+# For each way of losing a card that nothing waits for: the uses that, as the first use, notice it. After device_del
+# registers read as 0. After the other two the card still answers, and pyuio does not doubt a plausible value.
 FIRSTS = {
     "device_del": ("read32", "update32", "read by name", "a field", "setting a field", "read of a run", "poll32"),
-    "remove": ("configuration space", "BARs", "setting a field"),  # of a register that is 0
+    "remove": ("configuration space", "BARs", "setting a field"),  # the register is 0
     "unbind": ("interrupt.read", "DMA memory", "setting a field"),
 }
 
 
 def losing_unnoticed(address: str, name: str, place: dict[str, str], end: str) -> dict[str, str]:
-    """Lose a card that nothing waits for, for each first use of it: how that ended, and what did not refuse then."""
+    """Lose a card that nothing waits for, once for each first use; return its result, and the uses that then worked."""
     found = {}
     for first in FIRSTS[end]:
         with opened([address]) as (card,):
@@ -311,10 +311,10 @@ def losing_unnoticed(address: str, name: str, place: dict[str, str], end: str) -
 
 
 def pull(port: str, name: str) -> None:
-    """Switch a slot's power off behind the kernel's back, upon which QEMU takes the card away at once.
+    """Switch a slot's power off behind the kernel's back; then QEMU takes the card away at once.
 
-    The slot control register (PCI Express Base Specification 5.0, section 7.5.3.10): power controller off, power
-    indicator off. The kernel's driver, which would notice, has been taken off it.
+    This sets power controller and power indicator to off in the slot control register (PCI Express Base Specification
+    5.0, section 7.5.3.10). It first unbinds the port's kernel driver, which would notice.
     """
     driver = Path("/sys/bus/pci_express/drivers/pciehp")
     (driver / "unbind").write_text(next(path.name for path in driver.glob(f"{port}:*")))
@@ -326,7 +326,7 @@ def pull(port: str, name: str) -> None:
 
 
 def pulling(address: str, port: str, name: str) -> dict[str, str]:
-    """Pull a card out, and return how the waits ended that look for themselves, and how everything did then."""
+    """Pull a card out, and return how the waits that poll ended, and the uses that did not refuse afterwards."""
     with opened([address]) as (card,):
         waiting = [Waiting("poll32", poll32, card), Waiting("poll by name", poll_by_name, card)]
         time.sleep(0.3)
@@ -365,7 +365,7 @@ def cycles(address: str, name: str, place: dict[str, str], number: int) -> dict[
 
 
 def example(address: str, name: str, place: dict[str, str]) -> str:
-    """Run examples/hotplug.py, with QEMU in place of sysfs, and return what it prints."""
+    """Run examples/hotplug.py, with QEMU in place of sysfs, and return its output."""
     path = Path(__file__).resolve().parents[2] / "examples/hotplug.py"
     spec = importlib.util.spec_from_file_location("hotplug_example", path)
     assert spec is not None
@@ -389,7 +389,7 @@ def main(parts: list[str]) -> dict[str, Any]:
     names = [f"card{number}" for number in range(3)]
     places = [{"bus": f"slot{number}"} for number in range(3)]
     addresses = [behind(port) for port in PORTS]
-    ask_host(execute="query-status", arguments={})  # connected, it misses no event
+    ask_host(execute="query-status", arguments={})  # from here on the example misses no event
     before = held()
     for part in parts:
         start = time.monotonic()
@@ -412,7 +412,7 @@ def main(parts: list[str]) -> dict[str, Any]:
         elif part == "unnoticed":
             for end in ENDS:
                 found[f"unnoticed, {end}"] = losing_unnoticed(addresses[0], names[0], places[0], end)
-        elif part == "pulled":  # the last, as the card does not come back
+        elif part == "pulled":  # must be the last part, because the card does not come back
             found["pulled"] = pulling(addresses[2], PORTS[2], names[2])
         elif part == "example":
             found["example"] = example(addresses[0], names[0], places[0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs in the guest of test_serial.py: each case on a port of its own, whose other end is on the host; prints JSON."""
+"""test_serial.py runs this program in a guest: each case has a port, whose other end is on the host; prints JSON."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pyuio_drivers.serial_received import BREAK, LineError
 
 import pyuio
 
-SIZE = int(sys.argv[1])  # of what is echoed
-UNREAD = 32_768  # what the driver holds, at the least, while Python does not read
-FIRST_SLOT = 0x10  # on the bus, of the first case's port
+SIZE = int(sys.argv[1])  # bytes to echo
+UNREAD = 32_768  # bytes that the driver holds, at the least, while Python does not read
+FIRST_SLOT = 0x10  # the slot on the bus of the first case's port
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/serial_console.py"
 
 
@@ -35,17 +35,17 @@ def opened(address: str) -> Iterator[Serial16550]:
 
 
 def busy(stop: threading.Event) -> None:
-    """A Python thread that never sleeps: what is received must not depend on Python's turn."""
+    """Compute in a Python thread that never sleeps: the driver must receive even when Python gets no turn."""
     while not stop.is_set():
         sum(range(1000))
 
 
 def echo(address: str) -> dict[str, object]:
-    """All of it there and back."""
+    """The host sends all data back."""
     data = random.randbytes(SIZE)
     with opened(address) as port:
         start = time.monotonic()
-        port.write(data)  # and takes what comes back meanwhile
+        port.write(data)  # the driver takes what comes back meanwhile
         received = port.read(SIZE)
         seconds = time.monotonic() - start
         port.timeout = 0.2
@@ -53,7 +53,7 @@ def echo(address: str) -> dict[str, object]:
 
 
 def receive(address: str) -> dict[str, object]:
-    """What the host sends all at once, while Python is busy and does not read."""
+    """The host sends all data at once, while Python is busy and does not read."""
     stop = threading.Event()
     with opened(address) as port:
         port.write(b"go\n")
@@ -68,7 +68,7 @@ def receive(address: str) -> dict[str, object]:
 
 def late(address: str) -> dict[str, object]:
     """The host reads nothing until the write has failed."""
-    data = bytes(range(256)) * 64  # the host's socket has no room for as many pieces of one byte
+    data = bytes(range(256)) * 64  # the host's socket has no room for that many pieces of one byte
     with opened(address) as port:
         port.write_timeout = 2
         try:
@@ -83,7 +83,7 @@ def late(address: str) -> dict[str, object]:
 
 
 def breaks(address: str) -> dict[str, object]:
-    """The host sends bytes and breaks, each when the one before it has been read and answered."""
+    """The host sends bytes and breaks, each after the guest has read and answered the one before."""
     with opened(address) as port:
         port.write(b"go\n")
         found: list[str] = []
@@ -100,7 +100,7 @@ def breaks(address: str) -> dict[str, object]:
 
 
 def console(address: str) -> dict[str, object]:
-    """The example, with a shell of the host's at the other end."""
+    """The example runs with a shell on the host at the other end."""
     command = [sys.executable, str(EXAMPLE), address]
     lines = "echo $((6 * 7))\nuname -n >/dev/null; echo done\nexit\n"
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=60, check=False)
@@ -108,7 +108,7 @@ def console(address: str) -> dict[str, object]:
 
 
 CASES = (echo, receive, late, breaks, console)
-BESIDE = (late, console)  # mostly wait for the host, and for a program that starts
+BESIDE = (late, console)  # these mostly wait for the host, or for a program to start
 
 
 def run(case: Callable[[str], dict[str, object]], results: dict[str, object]) -> None:

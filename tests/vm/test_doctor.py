@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The doctor in guests booted with what it looks for: IOMMU, isolated CPUs, lockdown, threads of a core."""
+"""The doctor in guests with an IOMMU, isolated CPUs, lockdown and several threads per core."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Commands in the documentation and examples print what is shown, in a guest with the options shown."""
+"""Commands in the documentation and examples print the output shown, in a guest with the options shown."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Results = dict[Shown, tuple[int, str]]
 
 
 def run(options: tuple[str, ...], group: list[Shown], directory: Path) -> Results:
-    """Run commands in one guest; return each one's exit status and what it printed."""
+    """Run commands in one guest; return each one's exit status and output."""
     jobs = []
     for number, shown in enumerate(group):
         place = ROOT

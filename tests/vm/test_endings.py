@@ -42,7 +42,7 @@ def test_signals_while_it_boots(vm: Vm, number: signal.Signals) -> None:
 def test_killed_outright_takes_qemu_along(vm: Vm) -> None:
     with vm.start("--", "true") as process:
         vm.wait_for_qemu()
-        time.sleep(0.3)  # past setpriv's own start
+        time.sleep(0.3)  # setpriv itself has started
         process.kill()
         process.wait(10)
         assert not vm.left()

@@ -46,7 +46,7 @@ def blockdev(name: str, path: Path) -> str:
     """Return QEMU's options for a disk: a plain one, one that fails in two places, or a slow one."""
     file = {"driver": "file", "filename": str(path), "node-name": f"{name}-file"}
     if name == "faulty":
-        # Of 512 bytes each; "none" is an event that needs no other to have come before.
+        # Sectors have 512 bytes. "none" is an event that does not depend on earlier events.
         faults = [{"event": "none", "iotype": "read", "sector": 800, "errno": 5, "once": False}]
         faults += [{"event": "none", "iotype": "write", "sector": 1600, "errno": 5, "once": False}]
         layer = {"driver": "blkdebug", "image": f"{name}-file", "inject-error": faults, "node-name": f"{name}-faults"}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Cards that go while they are in use, in a guest: by QEMU's device_del, by sysfs remove, and by unbinding.
 
-The guest's side is removal_guest.py, which says by its standard output what QEMU is to do; this side tells QEMU, by its
-machine protocol (https://www.qemu.org/docs/master/interop/qmp-spec.html).
+removal_guest.py runs in the guest, and prints commands for QEMU on its standard output. This program passes them to
+QEMU by its machine protocol (https://www.qemu.org/docs/master/interop/qmp-spec.html).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qemu.qmp import EventListener, ExecuteError, QMPClient
 from .conftest import Vm
 
 GUEST = Path(__file__).with_name("removal_guest.py")
-# Without this q35 unplugs by ACPI, also behind a root port; with it the root port's own driver in the kernel does.
+# Without this q35 unplugs by ACPI, also behind a root port; with it the kernel's driver of the root port unplugs.
 NATIVE = "-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"
 DEVICES = [
     *(f"pcie-root-port,id=slot{n},chassis={n + 1},slot={n + 1},addr={0x10 + n:x}" for n in range(3)),
@@ -31,11 +31,11 @@ DEVICES = [
 
 
 async def answer(qmp: QMPClient, deleted: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Do what the guest asks for."""
+    """Do what the guest asks for in one command."""
     try:
         if "deleted" in request:
             while (await asyncio.wait_for(deleted.get(), 30))["data"].get("device") != request["deleted"]:
-                pass  # of another card
+                pass  # the event of another card
             return {"return": {}}
         return {"return": await qmp.execute(request["execute"], request["arguments"])}
     except (ExecuteError, TimeoutError, asyncio.TimeoutError) as error:
@@ -43,7 +43,7 @@ async def answer(qmp: QMPClient, deleted: Any, request: dict[str, Any]) -> dict[
 
 
 async def converse(command: list[str], path: Path) -> dict[str, Any]:
-    """Run the guest, and do what it asks for until it says what it found."""
+    """Run the guest, and do what it asks for until it prints its results."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.PIPE,
@@ -79,7 +79,7 @@ async def converse(command: list[str], path: Path) -> dict[str, Any]:
 
 
 def run_guest(directory: Path, *parts: str, options: tuple[str, ...] = (), limit: float = 250) -> dict[str, Any]:
-    """Run parts of removal_guest.py, and return what they found."""
+    """Run parts of removal_guest.py, and return their results."""
     vm = Vm()
     path = directory / "qmp"
     words = [f"--qemu=-qmp unix:{path},server=on,wait=off", *(f"--qemu={option}" for option in options)]
@@ -111,7 +111,7 @@ ENDS = ("ports, device_del", "ports, remove", "ports, unbind", "root bus, remove
 
 @pytest.fixture(scope="module")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What was found in a guest that unplugs by ACPI."""
+    """Return the results of a guest that unplugs by ACPI."""
     return run_guest(tmp_path_factory.mktemp("acpi"), "ports", "root bus", "unnoticed", "example", "5")
 
 
@@ -124,7 +124,7 @@ def check_losing_in_use(found: dict[str, Any]) -> None:
 
 def check_cycles(found: dict[str, Any]) -> None:
     assert found["after"] == found["before"]
-    # Those of devices are counted apart; what malloc and Python map for themselves comes and goes.
+    # Mappings of devices are counted separately; the mappings that malloc and Python make come and go.
     assert found["mappings after"] - found["mappings before"] < 8
 
 
@@ -175,7 +175,7 @@ def test_a_hundred_plug_cycles(tmp_path: Path) -> None:
     assert found["held after"] == found["held before"]
 
 
-@pytest.mark.long  # 5 s for each card, in which somebody could change his mind
+@pytest.mark.long  # 5 s for each card, in which a person could still cancel it
 def test_native_hotplug_and_a_card_that_is_pulled_out(tmp_path: Path) -> None:
     found = run_guest(tmp_path, "ports", "2", "pulled", options=(NATIVE,))
     for end in ENDS[:3]:

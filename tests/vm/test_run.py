@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What COMMAND finds in the guest, and what the host gets back."""
+"""The environment of COMMAND in the guest, and what the host gets back from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OUTPUT = bytes(range(256)) * 256 * 64
 
 @dataclass
 class Finished:
-    """The result of the one run that most tests here look at."""
+    """Return the result of the one run that most tests here check."""
 
     result: subprocess.CompletedProcess[bytes]
     report: dict[str, Any]

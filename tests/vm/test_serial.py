@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The serial port's driver in a guest, with something at the other end of the line: the character device of each port
-is a socket of the host's, and a thread, or a shell, is at its other end."""
+"""The serial port's driver in a guest, with a peer at the other end of the line.
+
+The character device of each port is a socket on the host, and a thread or a shell is at its other end."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ def receive(connection: socket.socket) -> None:
 
 
 def late(connection: socket.socket) -> None:
-    # Only the guest knows when its write has failed. It has 2 s after the last byte came.
+    # Only the guest knows when its write has failed: 2 s after the last byte.
     before, waiting = 0, 0
     while not waiting or waiting != before:
         before = waiting
@@ -70,11 +71,11 @@ def breaks(connection: socket.socket) -> None:
     read_until(connection, b"go\n")
     for sent in (b"a", BREAK, b"b", BREAK, b"\0", b"e"):
         connection.sendall(sent)
-        read_until(connection, b".")  # QEMU's model of the port does not keep a break's place among the bytes
+        read_until(connection, b".")  # QEMU's model of the port does not keep the order of breaks and bytes
 
 
 def console(connection: socket.socket) -> None:
-    connection.settimeout(None)  # or the shell's reads would not block
+    connection.settimeout(None)  # otherwise the shell's reads would not block
     line = connection.fileno()
     subprocess.run(["sh"], stdin=line, stdout=line, stderr=line, timeout=200, check=False)
 
@@ -84,12 +85,12 @@ OTHERS: list[Callable[[socket.socket], None]] = [echo, receive, late, breaks, co
 
 @pytest.fixture(scope="module")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What each case found in the guest."""
+    """Return the result of each case in the guest."""
     return run_guest(tmp_path_factory.mktemp("lines"), size=11_520)
 
 
 def run_guest(directory: Path, size: int) -> dict[str, Any]:
-    """Run all cases, with so many bytes echoed, and return what each found."""
+    """Run all cases, with `size` bytes echoed, and return the result of each."""
     vm = Vm()
     words = []
     errors: list[str] = []
@@ -130,7 +131,7 @@ def test_the_other_ends_had_no_trouble(guest: dict[str, Any]) -> None:
     assert guest["other ends"] == []
 
 
-@pytest.mark.long  # half a millisecond for each byte, by way of QEMU's main loop
+@pytest.mark.long  # QEMU's main loop takes half a millisecond for each byte
 @pytest.mark.timeout(500)
 def test_115200_bytes_there_and_back(tmp_path: Path) -> None:
     found = run_guest(tmp_path, size=115_200)
@@ -152,7 +153,7 @@ def test_nobody_reads_at_the_other_end(guest: dict[str, Any]) -> None:
     assert 0 < found["written"] < len(LATE)
     assert f"{found['written']} of {len(LATE)} bytes written in 2 s: the port has not sent the last" in found["error"]
     assert found["waiting"] == 16
-    assert received["late"] == LATE  # it carried on, and lost nothing
+    assert received["late"] == LATE  # the write went on, and lost nothing
 
 
 def test_a_break_is_an_error_between_the_bytes(guest: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ class Terminal:
         os.write(self.fd, text)
 
     def until(self, text: bytes) -> None:
-        """Read until `text` appears in the output that was not looked at yet."""
+        """Read until `text` appears in the output that no earlier call has read."""
         deadline = time.monotonic() + LIMIT
         while text not in self.text:
             assert time.monotonic() < deadline, f"{text!r} did not come: {self.text[-2000:]!r}"

@@ -37,7 +37,7 @@ with edu.Edu.open() as card:
 
 @dataclass
 class Installed:
-    """A virtual environment with the wheel in it, and a directory to be in that has nothing to do with the clone."""
+    """A virtual environment with the wheel in it, and a working directory that has nothing to do with the clone."""
 
     wheel: Path
     bin: Path
@@ -59,7 +59,7 @@ class Installed:
 
 
 def without_compiler(directory: Path) -> str:
-    """Make a directory with a link to each program of the PATH but the compilers, and return the PATH that it is."""
+    """Make a directory with a link to each program of the PATH except the compilers; return it as the new PATH."""
     directory.mkdir()
     for place in [*os.get_exec_path(), "/usr/sbin", "/sbin"]:
         for program in sorted(Path(place).glob("*")):
@@ -117,7 +117,7 @@ def test_the_command_line_works(installed: Installed) -> None:
     assert all(path.startswith(str(installed.bin.parent)) for path in where.stdout.split())
 
     doctor = installed.run("pyuio", "doctor")
-    assert doctor.returncode in (0, 1), doctor.stderr  # 1: something on this machine is in the way of a driver
+    assert doctor.returncode in (0, 1), doctor.stderr  # 1: something on this machine blocks a driver
     assert "uio_pci_generic" in doctor.stdout
     assert doctor.stderr == ""
 

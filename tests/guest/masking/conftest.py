@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Each test below runs once on every kind of masking: two kernel drivers, one of them in two modes."""
+"""Runs each test in this directory once for every kind of masking: two kernel drivers, one of them in two modes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = ("uio_pci_generic", "igb_uio-legacy", "igb_uio-msi")
 
 @pytest.fixture(params=KINDS, scope="module")
 def kind(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A kernel driver, loaded, and the way in which it delivers interrupts."""
+    """A loaded kernel driver, and the way in which it delivers interrupts."""
     driver, _, mode = str(request.param).partition("-")
     if driver == preempt_rt.FREEZES and preempt_rt.is_realtime():
         pytest.skip(preempt_rt.WHY)

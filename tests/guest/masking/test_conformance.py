@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The rows of the patch's semantics, each on every kind of masking: one test a row, named after it."""
+"""The rows of the patch's semantics, on every kind of masking: each row has one test, named after it."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_an_interrupt_pending_at_the_moment_of_unmasking_is_delivered(card: Edu,
 
 
 def test_a_level_interrupt_not_acknowledged_fires_again_once_a_wait(kind: str, card: Edu, interrupt: Interrupt) -> None:
-    if kind == "igb_uio-msi":  # a message, not a level: it does not fire again
+    if kind == "igb_uio-msi":  # an MSI is a message and not a level, so it does not fire again
         card.raise_interrupt()
         assert interrupt.read(5) == 1
         with pytest.raises(TimeoutError):
@@ -223,7 +223,7 @@ def test_bad_timeouts_change_nothing(interrupt: Interrupt) -> None:
 
 
 def test_it_still_comes_when_the_last_buffer_for_dma_is_closed(kind: str, bound: str) -> None:
-    """A message is a write to memory, which takes bus mastering; a line does without."""
+    """A message is a write to memory, which needs bus mastering; a line does not."""
     before = (hugepages()[0].total, hugepages()[0].free)
     with pyuio.open(bound) as device:
         card = Edu(device)

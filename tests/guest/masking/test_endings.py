@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What goes on during a wait for an interrupt, and what ends it."""
+"""Events during a wait for an interrupt, and events that end it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_signal_handler_that_raises_ends_the_wait(card: Edu, interrupt: Interr
     before = signal.signal(signal.SIGALRM, handler)
     try:
         for wait in (interrupt.read, lambda: interrupt.poll(None), lambda: pyuio.wait([interrupt])):
-            with pytest.raises(Enough):  # noqa: PT012  (the timer may be quicker than what enters the block)
+            with pytest.raises(Enough):  # noqa: PT012  (the timer may fire before the wait begins)
                 signal.setitimer(signal.ITIMER_REAL, 0.05)
                 wait()
     finally:
@@ -74,7 +74,7 @@ def test_ctrl_c_ends_the_wait(interrupt: Interrupt) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt):  # noqa: PT012  (it may be quicker than what enters the block)
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012  (the timer may fire before the wait begins)
             timer.start()
             interrupt.read()
         timer.join()
@@ -94,7 +94,7 @@ def wait_how(how: str, interrupt: Interrupt) -> object:
 
 @pytest.mark.parametrize("how", ["read", "poll", "wait", "service"])
 def test_a_signal_that_wakes_nobody_ends_the_wait(interrupt: Interrupt, later: Later, how: str) -> None:
-    """As one that comes just before the wait: the kernel gives it to a thread that does not wait."""
+    """The kernel gives the signal to a thread that does not wait; a signal just before the wait is like this."""
 
     def take_the_signal() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
@@ -113,7 +113,7 @@ def test_a_signal_that_wakes_nobody_ends_the_wait(interrupt: Interrupt, later: L
 
 
 def test_unmasked_as_long_as_any_thread_waits(card: Edu, interrupt: Interrupt, later: Later) -> None:
-    """Several wait, each for one only: nobody sleeps on with the line masked because another took an interrupt."""
+    """Several threads wait, each for one interrupt: none sleeps on with the line masked when another took one."""
     taken: list[int] = []
     for how in ("read", "wait"):
 
@@ -127,7 +127,7 @@ def test_unmasked_as_long_as_any_thread_waits(card: Edu, interrupt: Interrupt, l
             card.raise_interrupt()
             time.sleep(0.01)
             card.acknowledge()
-        with contextlib.suppress(BlockingIOError):  # one too many
+        with contextlib.suppress(BlockingIOError):  # one interrupt may be left over
             taken.append(interrupt.read(0))
     assert sum(taken) == interrupt.total == card.device.uio.event_count
 
@@ -233,7 +233,7 @@ def test_losing_the_device_ends_the_wait(kind: str, edu: str, later: Later, how:
 
 
 def test_a_descriptor_closed_under_it(bound: str) -> None:
-    """In a process of its own, as what happens to the number afterwards is anybody's guess."""
+    """The test runs in a process of its own, because another file may get the closed descriptor's number."""
 
     def program() -> None:
         device = pyuio.open(bound)

@@ -20,7 +20,7 @@ RAISED = 200
 
 
 def raise_and_wait_until_acknowledged(card: Edu, times: int) -> None:
-    """Each with a bit of its own, and none before the one before was acknowledged."""
+    """Raise interrupts, each with a bit of its own, and each after the one before was acknowledged."""
     for number in range(times):
         card.raise_interrupt(1 << number % 32)
         wait_until(lambda: card.interrupt_status() == 0)
@@ -56,7 +56,7 @@ def test_it_serves_while_python_holds_the_lock(card: Edu, interrupt: Interrupt) 
             finally:
                 os._exit(0)
         os.close(writing)
-        sys.setswitchinterval(60)  # nobody has this thread give the lock up meanwhile
+        sys.setswitchinterval(60)  # no other thread makes this one give up the GIL meanwhile
         begin = time.monotonic_ns()
         while sum(range(10**6)) and time.monotonic_ns() < begin + 3_000_000_000:
             pass
