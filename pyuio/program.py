@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a native service does at an interrupt, as data: register operations, one after the other.
+"""The program of a native service, as data: the register operations that it does in turn at an interrupt.
 
 An operation takes a register of a map made on a region: ``Read("status", registers.interrupt_status)``. It also takes
 region, offset and width in place of the register: ``Read("status", bar, 0x24, bits=32)``. Offsets are in bytes from the
@@ -39,7 +39,7 @@ def _index(what: str, number: SupportsIndex | None) -> int:
 def _place(
     where: Register | _AnyRegion, offset: SupportsIndex | None, bits: SupportsIndex | None, *, writes: bool = False
 ) -> tuple[_AnyRegion, int, int]:
-    """Return the region, offset and width of what an operation accesses, checked.
+    """Check the place that an operation accesses, and return its region, offset and width.
 
     Args:
         where: a register of a map that was made on a region; or a region, if `offset` says where in it.

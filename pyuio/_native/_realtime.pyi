@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What real time needs. ``scheduling.c``, ``memory_lock.c`` and ``throttling.c`` say what each function does."""
+"""C functions for real time. ``scheduling.c``, ``memory_lock.c`` and ``throttling.c`` say what each one does."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Builds `pyuio._native._realtime`: what real time needs of the kernel and the C library (cffi, API mode).
+"""Builds `pyuio._native._realtime`: the calls of the kernel and the C library for real time (cffi, API mode).
 
 The C is in ``scheduling.c``, ``memory_lock.c`` and ``throttling.c``; Python sees the marked part of their headers.
 """

@@ -223,7 +223,7 @@ class Dma(Owned):
                 self._reap()
 
     def _reap(self) -> None:
-        """Free the ranges of closed buffers of which no view exists any more."""
+        """Free the ranges of closed buffers that have no views any more."""
         gone = [one for one in self._leaving - self._live if one.closed and not one.exports]
         for buffer in gone:
             buffer.page.free.give(*buffer.range_in_page)

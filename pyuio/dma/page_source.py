@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where the pages for DMA come from: hugepages, of which the kernel sets more aside for root, and ordinary pages."""
+"""The sources of pages for DMA: ordinary pages, and hugepages, more of which the kernel sets aside for root."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def pin(memory: mmap.mmap) -> socket.socket:
 
 
 class PinnedPage:
-    """One page, present and pinned, of which forked children have neither a copy nor a mapping.
+    """One page, present and pinned. Forked children have neither a copy nor a mapping of it.
 
     Attributes:
         memory: its mapping.

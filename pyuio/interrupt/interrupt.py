@@ -70,8 +70,8 @@ def open_uio_interrupt(
         node: the device's UIO node.
         device: a non-blocking descriptor of the node, which stays the caller's.
         config: the device's configuration space; None if it is not a PCI function.
-        name: of the device, for error messages.
-        presence: of the device; it is told when the device is found to be gone.
+        name: the device's name, for error messages.
+        presence: the device's presence; it learns when the device is found to be gone.
 
     Raises:
         InterruptUnavailableError: the device has no interrupt that its UIO driver could deliver.
@@ -126,8 +126,8 @@ class Interrupt(Owned):
         native: the object in C, which this one owns from then on.
         descriptor: becomes readable with an interrupt.
         masking: the way in which it is masked.
-        name: of the device, for error messages.
-        presence: of the device; it is told when the device is found to be gone.
+        name: the device's name, for error messages.
+        presence: the device's presence; it learns when the device is found to be gone.
     """
 
     def __init__(

@@ -79,7 +79,7 @@ class IrqControlMasking:
 
 
 class CommandRegisterMasking:
-    """The Interrupt Disable bit of the command register masks, by which ``uio_pci_generic`` masks in its handler.
+    """The Interrupt Disable bit of the command register masks; ``uio_pci_generic`` sets it in its handler.
 
     Args:
         config: the configuration space, which owns the command register.

@@ -40,8 +40,8 @@ class ConfigSpace(Owned, ConfigImage):
 
     Args:
         directory: the function's directory in sysfs.
-        presence: of the device. It is told when the device is found to be gone, and is asked whether it is. None for a
-            configuration space that is read beside whatever drives the device.
+        presence: the device's presence. It learns when the device is found to be gone, and tells whether it is. None
+            for a configuration space that is read while any driver has the device.
 
     Attributes:
         command_register: the command register, for the interrupt, which masks by it. The owner of the device closes it

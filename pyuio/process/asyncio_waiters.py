@@ -23,8 +23,8 @@ class _LoopWaiters:
 
     Args:
         loop: the loop.
-        descriptor: its own, which it closes. So the descriptor stays open until the loop no longer uses it, whoever
-            closes the interrupt meanwhile.
+        descriptor: a descriptor of its own, which it closes. So that stays open until the loop no longer uses it, even
+            if the interrupt is closed meanwhile.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:

@@ -55,7 +55,7 @@ def poll_with_signals(poller: select.poll, timeout: float | None) -> list[tuple[
     comes just before it begins, or that another thread receives. So this polls again and again.
 
     Args:
-        poller: what to wait for is registered in it.
+        poller: has the descriptors to wait for.
         timeout: seconds; None waits for ever, a negative one counts as 0.
     """
     deadline = None if timeout is None else time.monotonic() + timeout

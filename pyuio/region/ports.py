@@ -111,7 +111,7 @@ class PortRegion(Common):
         raise MappingError(errno.EOPNOTSUPP, f"{self._name} is one of I/O ports, which have no mapping")
 
     def reach(self, offset: int, stack: ExitStack) -> tuple[int, int]:
-        """Return a file descriptor and the offset in its file by which native code accesses a register.
+        """Return a file descriptor and the offset in its file at which native code accesses a register.
 
         The descriptor is open until `stack` is closed.
 

@@ -117,7 +117,7 @@ class RegisterMap(metaclass=RegisterMapType):
 
     @classmethod
     def at(cls, offset: int) -> Self:
-        """Declare this map as a part of another one, `offset` bytes from that one's start.
+        """Declare this map as a part of another map, `offset` bytes from the start of the other.
 
         Raises:
             ValueError: the offset is negative, or misaligned for one of the registers.
