@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 import warnings
@@ -20,6 +19,7 @@ from pyuio.pci.config_space import ConfigSpace
 from pyuio.pci.discovery import FoundDevice, find
 from pyuio.process.fork import Owned, forget_all, owned
 from pyuio.process.signals import postponed_signals
+from pyuio.process.topic_logger import topic_logger
 from pyuio.region import PortRegion, Region
 from pyuio.region.bar_mapping import checked_index
 from pyuio.region.ports import renew_locks
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyuio.backend.backend import Backend
     from pyuio.registers.register_map import RegisterMap
 
-_log = logging.getLogger(__name__)
+_log = topic_logger("device")
 
 
 class Device(Owned):

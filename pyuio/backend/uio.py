@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -29,6 +28,7 @@ from pyuio.errors import (
 from pyuio.interrupt.interrupt import Interrupt, open_uio_interrupt
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.config_space import ConfigSpace
+from pyuio.process.topic_logger import topic_logger
 from pyuio.region.bar_mapping import find_bar, map_bar
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pyuio.pci.discovery import FoundDevice
     from pyuio.region import PortRegion, Region
 
-_log = logging.getLogger("pyuio.device")
+_log = topic_logger("device")
 
 
 class UioBackend:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
 import time
 from collections.abc import Iterator
@@ -28,10 +27,11 @@ from pyuio.kernel.trusted_file import boot_id
 from pyuio.pci.address import ids_of
 from pyuio.pci.assigned_interrupt import message_interrupts
 from pyuio.process.signals import postponed_signals
+from pyuio.process.topic_logger import topic_logger
 
 _LOCK_SECONDS = 10.0
 
-_log = logging.getLogger("pyuio.binding")
+_log = topic_logger("binding")
 
 
 def bind_command(address: str, driver: str = UIO_PCI_GENERIC) -> str:
