@@ -62,4 +62,4 @@ $(READY): pyproject.toml setup.py scripts/setup.sh $(NATIVE)
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info pyuio/_native/*.so pyuio/_native/_interrupt.c pyuio/_native/_realtime.c pyuio/_native/_timer.c
+	rm -rf .editable .venv build dist *.egg-info pyuio/_native/*.so pyuio/_native/_interrupt.c pyuio/_native/_realtime.c pyuio/_native/_timer.c

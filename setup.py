@@ -18,12 +18,12 @@ def editable_directory() -> str:
     mypy does not know it, and beside the clone Python finds the clone's directory, which has the package's name, first.
     A directory on `sys.path` has none of these faults.
     """
-    links = Path("build/editable")
+    links = Path(".editable")
     links.mkdir(parents=True, exist_ok=True)
     for name, directory in DIRECTORIES.items():
         link = links / name
         if not link.is_symlink():
-            link.symlink_to(Path("../..", directory), target_is_directory=True)
+            link.symlink_to(Path("..", directory), target_is_directory=True)
     return str(links)
 
 

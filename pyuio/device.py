@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import importlib
+import logging
 import os
 import threading
 import warnings
@@ -19,7 +22,6 @@ from pyuio.pci.config_space import ConfigSpace
 from pyuio.pci.discovery import FoundDevice, find
 from pyuio.process.fork import Owned, forget_all, owned
 from pyuio.process.signals import postponed_signals
-from pyuio.process.topic_logger import topic_logger
 from pyuio.region import PortRegion, Region
 from pyuio.region.bar_mapping import checked_index
 from pyuio.region.ports import renew_locks
@@ -29,7 +31,20 @@ if TYPE_CHECKING:
     from pyuio.backend.backend import Backend
     from pyuio.registers.register_map import RegisterMap
 
-_log = topic_logger("device")
+_log = logging.getLogger("pyuio.device")
+# What pyuio imports late. None of these registers functions for a fork, which would come amid one.
+_LATE_MODULES = (
+    "json",
+    "periphery",
+    "pyudev",
+    "shutil",
+    "socket",
+    "subprocess",
+    "pyuio.backend.uio",
+    "pyuio.pci.hotplug",
+    "pyuio.region.mapping",
+    "pyuio.service",
+)
 
 
 class Device(Owned):
@@ -182,10 +197,12 @@ class Device(Owned):
             self._traced = {} if names is None else names
 
     def _close_parts(self) -> None:
-        if self._dma is not None:
-            self._dma.close()
-        for region in self._regions.values():
-            region.close()
+        try:
+            if self._dma is not None:
+                self._dma.close()
+        finally:  # even if the kernel refuses to end bus mastering
+            for region in self._regions.values():
+                region.close()
 
     def close(self) -> None:
         """Free DMA memory, unmap BARs, mask the interrupt, and give the device back if `pyuio.open` took it.
@@ -266,4 +283,19 @@ def _close_all() -> None:
 # These hooks run after the hook of `pyuio.dma`, which is registered earlier. A child does not inherit DMA memory; that
 # hook fills the holes in the address space before anything else runs.
 os.register_at_fork(after_in_child=forget_all)
+
+
+def _finish_late_imports() -> None:
+    """Before a fork: import what pyuio imports late.
+
+    Another thread may be in the middle of such an import. A child that imports the same would wait for that thread for
+    ever, because Python does not release the locks of imports in a child.
+    """
+    for name in _LATE_MODULES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+# Hooks that run before a fork run in reverse order: this one comes before those that take locks.
+os.register_at_fork(before=_finish_late_imports)
 os.register_at_fork(after_in_child=renew_locks)

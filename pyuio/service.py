@@ -9,6 +9,7 @@ thread's work is in ``_native/service.c``, ``service_wait.c`` and ``program.c``.
 from __future__ import annotations
 
 import errno
+import logging
 import operator
 import os
 import select
@@ -28,7 +29,6 @@ from pyuio.interrupt.interrupt import Interrupt
 from pyuio.process.fork import Owned
 from pyuio.process.signals import poll_with_signals, postponed_signals
 from pyuio.process.timeouts import timeout_nanoseconds
-from pyuio.process.topic_logger import topic_logger
 from pyuio.program import NativeProgram, Operation
 
 HANDLER = """
@@ -43,7 +43,7 @@ typedef void (*pyuio_handler)(pyuio_event *event, void *context);
 """
 """The C declarations of a handler, for ``ffi.cdef`` and for its source."""
 
-_log = topic_logger("service")
+_log = logging.getLogger("pyuio.service")
 _EVENT = struct.Struct("=qIIQ")
 _AT_ONCE = 256  # events copied out of the ring in one call
 _MOST_EVENTS = 1 << 20

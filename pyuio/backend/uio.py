@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -26,9 +27,9 @@ from pyuio.errors import (
     PyuioError,
 )
 from pyuio.interrupt.interrupt import Interrupt, open_uio_interrupt
+from pyuio.kernel.preempt_rt import refuse_what_freezes
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.config_space import ConfigSpace
-from pyuio.process.topic_logger import topic_logger
 from pyuio.region.bar_mapping import find_bar, map_bar
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pyuio.pci.discovery import FoundDevice
     from pyuio.region import PortRegion, Region
 
-_log = topic_logger("device")
+_log = logging.getLogger("pyuio.device")
 
 
 class UioBackend:
@@ -83,6 +84,7 @@ class UioBackend:
             stack.callback(claimed.binding.undo)
         if claimed.node is None:
             raise DriverNotBoundError(errno.ENODEV, f"{self.name} is bound, but the kernel made no UIO node for it")
+        refuse_what_freezes(self.name, claimed.driver)
         self.node = claimed.node
         device = self._keep(self.node.open(), stack)
         attribute = self.node.open_attribute()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from pyuio.claim import binding_record
 from pyuio.claim.binding_record import BindingRecord
-from pyuio.errors import BindingError, DeviceBusyError, DeviceRemovedError
+from pyuio.errors import BindingError, DeviceBusyError, DeviceRemovedError, KernelFileError
 from pyuio.kernel import trusted_file
 from pyuio.kernel.drivers import UIO_PCI_GENERIC, bound_driver, is_for_user_space, load_driver
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, read_optional, read_text, translated
@@ -27,11 +28,10 @@ from pyuio.kernel.trusted_file import boot_id
 from pyuio.pci.address import ids_of
 from pyuio.pci.assigned_interrupt import message_interrupts
 from pyuio.process.signals import postponed_signals
-from pyuio.process.topic_logger import topic_logger
 
 _LOCK_SECONDS = 10.0
 
-_log = topic_logger("binding")
+_log = logging.getLogger("pyuio.binding")
 
 
 def bind_command(address: str, driver: str = UIO_PCI_GENERIC) -> str:
@@ -136,7 +136,9 @@ class Binding:
 
 def _put_back_interrupts(device: Path) -> None:
     """Restore what killed processes changed of a function's interrupts, before the kernel frees the interrupts."""
-    numbers = {*map(str, message_interrupts(device)), read_optional(device / "irq") or "0"}
+    numbers = {read_optional(device / "irq") or "0"}
+    with suppress(OSError, KernelFileError):  # the function may be unplugged at this moment
+        numbers.update(map(str, message_interrupts(device)))
     for number in numbers & {name.partition(".")[0] for name in _entry_names(trusted_file.RUN / "interrupts")}:
         # While the interpreter ends it can import nothing. Then the next process restores the settings.
         with suppress(ImportError):

@@ -9,6 +9,7 @@ the same boot.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,13 @@ from pathlib import Path
 from pyuio.kernel import trusted_file
 from pyuio.kernel.trusted_file import boot_id
 from pyuio.pci.address import ids_of
-from pyuio.process.topic_logger import topic_logger
 
 DIRECTORY = trusted_file.RUN / "bindings"
 # The names that the kernel admits for a directory in sysfs, without "." and "..", which lead elsewhere.
 _DRIVER = re.compile(r"(?!\.\.?$)[^/\s\0\ud800-\udfff](?:[^/\n\0\ud800-\udfff]{0,62}[^/\s\0\ud800-\udfff])?")
 _IDS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 
-_log = topic_logger("binding")
+_log = logging.getLogger("pyuio.binding")
 
 
 @dataclass(frozen=True)

@@ -58,17 +58,18 @@ def require_claimable(found: FoundDevice, bind: bool | str = True, when_used: Wh
     Returns:
         The kernel driver to bind; None if the device has it already.
     """
-    has = link_name(found.directory / "driver")
-    wanted = bind if isinstance(bind, str) else UIO_PCI_GENERIC if _node_of(found) is None else has
-    if wanted != has:
-        if found.address is None:
-            reason = f"{found.name} is not a PCI function; pyuio binds drivers to PCI functions only"
-            raise BindingError(errno.EOPNOTSUPP, reason)
-        if uses := in_use.uses(found.address):
-            when_used(found.address, uses)
-    refuse_what_freezes(found.name, wanted)
-    if wanted in (None, has):
+    if not isinstance(bind, str) and _node_of(found) is not None:
         return None
+    has = link_name(found.directory / "driver")
+    wanted = bind if isinstance(bind, str) else UIO_PCI_GENERIC
+    if wanted == has:
+        return None
+    if found.address is None:
+        reason = f"{found.name} is not a PCI function; pyuio binds drivers to PCI functions only"
+        raise BindingError(errno.EOPNOTSUPP, reason)
+    if uses := in_use.uses(found.address):
+        when_used(found.address, uses)
+    refuse_what_freezes(found.name, wanted)
     load_driver(wanted)
     return wanted
 
@@ -95,11 +96,17 @@ def claim(found: FoundDevice, bind: bool | str = False, when_used: WhenUsed = re
         KernelSupportError: this kernel does not have the driver, or could freeze with it.
         PermissionDeniedError: only root may bind.
     """
-    if not bind and _node_of(found) is None:
-        raise _not_bound(found)
+    node = _node_of(found)
+    if not isinstance(bind, str):
+        if node is not None:
+            return Claim(link_name(found.directory / "driver"), node)
+        if not bind or found.address is None:
+            raise _not_bound(found)
     driver = require_claimable(found, bind, when_used)
-    binding = None if driver is None or found.address is None else bind_driver(found.address, driver)
-    return Claim(link_name(found.directory / "driver"), _node_of(found), binding)
+    if driver is None or found.address is None:
+        return Claim(link_name(found.directory / "driver"), _node_of(found))
+    binding = bind_driver(found.address, driver)
+    return Claim(driver, _node_of(found), binding)
 
 
 def _node_of(found: FoundDevice) -> UioNode | None:

@@ -59,7 +59,9 @@ def disks(function: Path) -> list[Path]:
     return [
         block
         for block in blocks
-        if not (block / "partition").exists() and any(block.is_relative_to(place) for place in places)
+        if (block / "dev").exists()  # a path of a disk with several controllers has no device of its own
+        and not (block / "partition").exists()
+        and any(block.is_relative_to(place) for place in places)
     ]
 
 
@@ -72,12 +74,13 @@ def _is_claimed(node: str) -> bool | None:
     return False
 
 
-def parse_lsblk(text: str) -> list[str]:
-    """Return a sentence for each use in what ``lsblk --json`` printed about one disk; [] for text of another form."""
+def parse_lsblk(text: str) -> list[str] | None:
+    """Return a sentence for each use in what ``lsblk --json`` printed about a disk; None if it tells of no disk."""
     try:
-        return [use for disk in json.loads(text)["blockdevices"] for use in _uses_in_tree(disk, "")]
+        disks = json.loads(text)["blockdevices"]
+        return [use for disk in disks for use in _uses_in_tree(disk, "")] if disks else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return []
+        return None
 
 
 def _uses_in_tree(device: dict[str, Any], below: str) -> Iterator[str]:
@@ -133,6 +136,8 @@ def storage_uses(function: Path) -> list[str]:
         claimed = _is_claimed(node)
         uses = [] if claimed is False else parse_lsblk(_lsblk(node))
         if claimed and not uses:
-            uses = [f"{node} is claimed: mounted elsewhere, or part of RAID, LVM or the like (lsblk)"]
+            uses = [f"{node} is claimed: mounted elsewhere, or a part of RAID, LVM or the like (lsblk)"]
+        if uses is None:
+            uses = [f"{node} may be in use: this process cannot open it to ask the kernel, and lsblk does not tell"]
         reasons += uses
     return reasons

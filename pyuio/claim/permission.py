@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import grp
+import logging
 import os
 import re
 import shutil
@@ -27,7 +28,6 @@ from pyuio.kernel.drivers import UIO_PCI_GENERIC
 from pyuio.kernel.sysfs import PCI_DEVICES, translated
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.address import ids_of
-from pyuio.process.topic_logger import topic_logger
 
 RULES = Path("/etc/udev/rules.d")
 LIMITS = Path("/etc/security/limits.d")
@@ -37,7 +37,7 @@ _REALTIME_PRIORITY = 89
 _GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_log = topic_logger("permission")
+_log = logging.getLogger("pyuio.permission")
 
 
 class SetupError(PyuioError, OSError):

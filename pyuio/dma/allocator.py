@@ -17,6 +17,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import logging
 import operator
 import os
 import threading
@@ -37,11 +38,10 @@ from pyuio.kernel.sysfs import read_optional
 from pyuio.pci.config_image import Command
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.process.fork import Owned
-from pyuio.process.topic_logger import topic_logger
 
 __all__ = ["Dma", "DmaBuffer", "DmaPool", "dma_rmb", "dma_wmb"]
 
-_log = topic_logger("dma")
+_log = logging.getLogger("pyuio.dma")
 
 ALL_ADDRESSES = (1 << 64) - 1
 

@@ -19,6 +19,7 @@ handlers between two bytecodes, as PEP 475 asks, and a handler that raises ends 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import time
@@ -45,12 +46,11 @@ from pyuio.pci.config_space import ConfigSpace
 from pyuio.process.asyncio_waiters import Waiters
 from pyuio.process.fork import Owned
 from pyuio.process.timeouts import timeout_nanoseconds
-from pyuio.process.topic_logger import topic_logger
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_log = topic_logger("interrupt")
+_log = logging.getLogger("pyuio.interrupt")
 
 # Keeps what open interrupts use in C. The garbage collector finalizes in any order, and a device that was forgotten
 # uses these objects when its finalizer closes it.

@@ -10,6 +10,7 @@ that works with the interrupt restores each setting that still has the value fro
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import astuple
@@ -20,12 +21,11 @@ from pyuio.kernel import irq, trusted_file
 from pyuio.kernel.processors import format_list, parse_list
 from pyuio.kernel.scheduling import Scheduling, Thread
 from pyuio.kernel.trusted_file import boot_id
-from pyuio.process.topic_logger import topic_logger
 
 DIRECTORY = trusted_file.RUN / "interrupts"
 _CPUS = "cpus"
 
-_log = topic_logger("realtime_settings")
+_log = logging.getLogger("pyuio.realtime_settings")
 
 # For one interrupt, [before, now] of each setting. The key is _CPUS, or "ID STARTED" of a thread.
 _Changes = dict[str, list[Any]]

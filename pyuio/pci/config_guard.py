@@ -10,13 +10,13 @@ sections 7.9.5 (vendor-specific) and 7.9.6 (designated vendor-specific extended 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from pyuio.errors import ConfigLockedError
-from pyuio.process.topic_logger import topic_logger
 
 if TYPE_CHECKING:
     from pyuio.pci.config_image import ConfigImage
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HEADER_LENGTH = 0x40
 
-_log = topic_logger("config_guard")
+_log = logging.getLogger("pyuio.config_guard")
 
 _VENDOR_SPECIFIC = 0x09
 _EXTENDED_VENDOR_SPECIFIC = 0x000B

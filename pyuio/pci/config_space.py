@@ -7,6 +7,7 @@ Sources: PCI Local Bus Specification 3.0, chapter 6; ``drivers/pci/pci-sysfs.c``
 from __future__ import annotations
 
 import errno
+import logging
 import operator
 import os
 import threading
@@ -21,9 +22,8 @@ from pyuio.pci.command_register import CommandRegister
 from pyuio.pci.config_guard import ConfigGuard
 from pyuio.pci.config_image import HEADER_LENGTH, Command, ConfigImage
 from pyuio.process.fork import Owned
-from pyuio.process.topic_logger import topic_logger
 
-_log = topic_logger("config_space")
+_log = logging.getLogger("pyuio.config_space")
 
 # Keeps the command registers of open configuration spaces: see `pyuio.interrupt.interrupt`.
 _in_use: dict[int, CommandRegister] = {}

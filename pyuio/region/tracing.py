@@ -13,11 +13,11 @@ Accesses that bypass Python's methods are not logged: those of a `pyuio.Service`
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pyuio.process.topic_logger import topic_logger
 from pyuio.region import PortRegion, Region
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
             """Yield all registers: their names in the map, their offsets, and their access."""
 
 
-_log = topic_logger("tracing")
+_log = logging.getLogger("pyuio.tracing")
 
 _WIDTHS = (8, 16, 32, 64)
 

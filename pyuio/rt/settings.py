@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import logging
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -16,7 +17,6 @@ from pyuio.errors import ClosedError, RealTimeDeniedError, RealTimeError
 from pyuio.kernel import irq, irq_record, processors, scheduling
 from pyuio.kernel.scheduling import Scheduling, Thread
 from pyuio.process.fork import Owned
-from pyuio.process.topic_logger import topic_logger
 from pyuio.rt import memory_lock, pm_qos
 from pyuio.rt.pm_qos import LatencyRequest
 from pyuio.rt.report import Report, Setting
@@ -24,7 +24,7 @@ from pyuio.rt.setting_stack import SettingStack
 from pyuio.rt.throttling import ThrottlingWatch
 
 _stack = SettingStack()
-_log = topic_logger("realtime_settings")
+_log = logging.getLogger("pyuio.realtime_settings")
 
 
 @dataclass(frozen=True)
