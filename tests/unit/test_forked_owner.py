@@ -6,6 +6,8 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 
@@ -54,3 +56,28 @@ def test_what_a_child_is_told() -> None:
 def test_it_is_neither_pickled_nor_copied(thing: Owned, how: Callable[[object], object]) -> None:
     with pytest.raises(TypeError, match=f"{type(thing).__name__} cannot be pickled .* the device's address"):
         how(thing)
+
+
+FORK_AMID_AN_IMPORT = """if True:
+    import os, sys, threading, time
+    import pyuio
+
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=pyuio.devices)  # imports pyudev
+    thread.start()
+    time.sleep(0.001)
+    child = os.fork()
+    if child == 0:
+        pyuio.devices()
+        os._exit(0)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_fork_amid_an_import_in_another_thread() -> None:
+    """The child would wait for ever for the import of a thread that it does not have."""
+    for _ in range(5):
+        done = subprocess.run(
+            [sys.executable, "-c", FORK_AMID_AN_IMPORT], capture_output=True, text=True, timeout=100, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")

@@ -8,6 +8,7 @@ import json
 import shutil
 import struct
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,18 @@ def test_lsblk_tells_of_this_machine() -> None:
         pytest.skip("no lsblk here")
     done = subprocess.run(["lsblk", *disks_in_use._LSBLK], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "lsblk: unknown column: MOUNTPOINTS", "{}", '{"blockdevices": []}'])
+def test_lsblk_tells_of_no_disk(text: str) -> None:
+    assert parse_lsblk(text) is None
+
+
+def test_a_disk_that_nobody_tells_of_counts_as_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container without the disk's node: pyuio must not take a disk that may be mounted."""
+    monkeypatch.setattr(disks_in_use, "disks", lambda _function: [tmp_path / "no-such-disk"])
+    (use,) = disks_in_use.storage_uses(tmp_path)
+    assert use.startswith("/dev/no-such-disk may be in use")
 
 
 def attribute(kind: int, value: bytes) -> bytes:

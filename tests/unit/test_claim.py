@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+"""Claiming a device, where another process changes it meanwhile; tests/guest has real devices."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyuio
+from pyuio.claim.claim import claim
+from pyuio.kernel.uio import UioNode
+from pyuio.pci.discovery import FoundDevice
+
+claim_module = sys.modules["pyuio.claim.claim"]
+
+
+@pytest.mark.parametrize("bind", [False, True])
+def test_a_node_that_goes_at_this_moment_is_not_bound_anew(
+    bind: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device had a UIO driver when it was looked at; whatever comes after that binds nothing."""
+    nodes: list[UioNode | None] = [UioNode("uio0"), None, None]
+    monkeypatch.setattr(claim_module, "_node_of", lambda _found: nodes.pop(0))
+    monkeypatch.setattr(claim_module, "bind_driver", lambda *_arguments: pytest.fail("it was bound"))
+    claimed = claim(FoundDevice(tmp_path, "0000:00:04.0", "1234:11e8", 0xFF0000, "uio_pci_generic", "uio0"), bind)
+    assert claimed.node is not None
+    assert claimed.binding is None
+
+
+@pytest.mark.parametrize("bind", [False, True])
+def test_a_platform_device_without_its_driver(bind: bool, tmp_path: Path) -> None:
+    found = FoundDevice(tmp_path, None, None, None, None, None)
+    with pytest.raises(pyuio.DriverNotBoundError, match="its driver was unbound"):
+        claim(found, bind)
