@@ -18,7 +18,7 @@ from pyuio.errors import KernelFileError
 from pyuio.kernel.sysfs import read_number
 
 _DIRECTORY = Path("/sys/kernel/mm/hugepages")
-_NAME = re.compile(r"hugepages-([1-9][0-9]{0,11})kB")
+_NAME = r"hugepages-([1-9][0-9]{0,11})kB"
 # The lock is recursive because a signal handler that closes a device may enter it again. It is held across a fork so
 # that the child finds it free.
 _changing = threading.RLock()
@@ -91,7 +91,7 @@ class HugepageSize(NamedTuple):
 
 def parse_size(name: str) -> HugepageSize:
     """Return the size in the name of a directory, ``hugepages-2048kB``. KernelFileError: the name has another form."""
-    match = _NAME.fullmatch(name)
+    match = re.fullmatch(_NAME, name)
     if match is None:
         raise KernelFileError(f"{_DIRECTORY} should have directories such as hugepages-2048kB, not {name[:80]!r}")
     return HugepageSize(int(match[1]) << 10)

@@ -15,7 +15,7 @@ PCI_DRIVERS = Path("/sys/bus/pci/drivers")
 UIO_CLASS = Path("/sys/class/uio")
 
 # int() alone would accept other forms too, and would raise another error for thousands of digits.
-_NUMBERS = {10: re.compile(r"[0-9]{1,20}"), 16: re.compile(r"(?:0x)?[0-9a-fA-F]{1,16}")}
+_NUMBERS = {10: r"[0-9]{1,20}", 16: r"(?:0x)?[0-9a-fA-F]{1,16}"}
 
 
 def translated(error: OSError, doing: str, otherwise: type[PyuioError] | None = None) -> Exception:
@@ -69,7 +69,7 @@ def parse_number(text: str, path: Path, base: int = 10) -> int:
     Raises:
         KernelFileError: the text is not such a number.
     """
-    if not _NUMBERS[base].fullmatch(text) or (number := int(text, base)) >= 1 << 64:
+    if not re.fullmatch(_NUMBERS[base], text) or (number := int(text, base)) >= 1 << 64:
         kind = "hexadecimal number" if base == 16 else "number"
         raise KernelFileError(f"{path} should have a {kind} of up to 64 bits, not {text[:80]!r}")
     return number

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pyuio.errors import DeviceBusyError, DeviceRemovedError
 from pyuio.kernel.sysfs import UIO_CLASS, parse_number, read_number, read_optional, read_text, translated
 
-_NODE = re.compile(r"(?:/dev/)?(uio[0-9]+)")
+_NODE = r"(?:/dev/)?(uio[0-9]+)"
 
 
 class UioMap(NamedTuple):
@@ -47,7 +47,7 @@ class UioNode:
     @classmethod
     def parse(cls, text: str) -> UioNode | None:
         """Return the node named ``uio0`` or ``/dev/uio0``, or None if `text` does not have that form."""
-        match = _NODE.fullmatch(text)
+        match = re.fullmatch(_NODE, text)
         return cls(match[1]) if match else None
 
     @classmethod

@@ -7,8 +7,8 @@ import re
 
 from pyuio.kernel.sysfs import PCI_DEVICES, read_text
 
-_ADDRESS = re.compile(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
-_IDS = re.compile(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}")
+_ADDRESS = r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])"
+_IDS = r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}"
 
 
 def parse_address(text: str) -> str | None:
@@ -16,7 +16,7 @@ def parse_address(text: str) -> str | None:
 
     Without a domain (``00:04.0``) the domain is 0000. Device numbers are 0 to 1f, function numbers 0 to 7.
     """
-    match = _ADDRESS.fullmatch(text)
+    match = re.fullmatch(_ADDRESS, text)
     if match is None or int(match[3], 16) > 0x1F:
         return None
     domain, bus, device, function = match.groups(default="0000")
@@ -25,7 +25,7 @@ def parse_address(text: str) -> str | None:
 
 def is_id_pair(text: str) -> bool:
     """Return whether `text` has the form of a vendor and device id, ``1234:11e8``."""
-    return _IDS.fullmatch(text) is not None
+    return re.fullmatch(_IDS, text) is not None
 
 
 def ids_of(address: str) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pyuio.errors import KernelFileError
 
-_LINE = re.compile(r"\s*(0x[0-9a-f]{1,16})\s+(0x[0-9a-f]{1,16})\s+(0x[0-9a-f]{1,16})\s*", re.IGNORECASE)
+_LINE = r"\s*(0x[0-9a-f]{1,16})\s+(0x[0-9a-f]{1,16})\s+(0x[0-9a-f]{1,16})\s*"
 _RESOURCE_IO = 0x100
 _RESOURCE_MEMORY = 0x200
 _RESOURCE_PREFETCH = 0x2000
@@ -55,7 +55,7 @@ def parse_resources(text: str) -> tuple[Bar, ...]:
     """
     bars = []
     for index, line in enumerate(text.splitlines()[:6]):
-        match = _LINE.fullmatch(line)
+        match = re.fullmatch(_LINE, line, re.IGNORECASE)
         if match is None:
             raise KernelFileError(
                 f"line {index + 1} of a resource file should be three hexadecimal numbers: {line[:80]!r}"
