@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pyuio.registers.register_map import RegisterMap
 
 _log = logging.getLogger("pyuio.device")
-# What pyuio imports late. None of these registers functions for a fork, which would come amid one.
+# What pyuio imports late. None of these has a lock that it takes before a fork: such a hook would come amid the fork.
 _LATE_MODULES = (
     "json",
     "periphery",
@@ -168,11 +168,11 @@ class Device(Owned):
             if region is None or region.closed:
                 map_it = partial(self._backend.map_bar, index, write_combining=write_combining, endian=endian)
                 if self._traced is None:
-                    region = map_it(kinds=(Region, PortRegion))
+                    region = map_it(region_classes=(Region, PortRegion))
                 else:
                     from pyuio.region import tracing
 
-                    region = map_it(kinds=tracing.KINDS)
+                    region = map_it(region_classes=tracing.TRACED_CLASSES)
                     tracing.begin(region, f"{self.name}: bar{index}", self._traced.get(index))
                 if self._closed:  # a signal handler has closed it meanwhile
                     region.close()
@@ -283,6 +283,7 @@ def _close_all() -> None:
 # These hooks run after the hook of `pyuio.dma`, which is registered earlier. A child does not inherit DMA memory; that
 # hook fills the holes in the address space before anything else runs.
 os.register_at_fork(after_in_child=forget_all)
+os.register_at_fork(after_in_child=renew_locks)
 
 
 def _finish_late_imports() -> None:
@@ -298,4 +299,3 @@ def _finish_late_imports() -> None:
 
 # Hooks that run before a fork run in reverse order: this one comes before those that take locks.
 os.register_at_fork(before=_finish_late_imports)
-os.register_at_fork(after_in_child=renew_locks)

@@ -162,8 +162,9 @@ class Write(Operation):
     ) -> None:
         if isinstance(region, Register) and value is None:
             offset, value = None, offset  # Write(register, value)
+        number = _index("value", value)
         place, at, width = _place(region, offset, bits, writes=True)
-        vars(self).update(region=place, offset=at, value=_value("value", value, width), bits=width)
+        vars(self).update(region=place, offset=at, value=_value("value", number, width), bits=width)
 
 
 @dataclass(frozen=True, init=False)

@@ -40,7 +40,7 @@ class Backend(Protocol):
         *,
         write_combining: bool,
         endian: Endian,
-        kinds: tuple[type[Region], type[PortRegion]],
+        region_classes: tuple[type[Region], type[PortRegion]],
     ) -> Region | PortRegion:
         """Return a new region for a BAR; see `Device.bar`.
 
@@ -48,7 +48,7 @@ class Backend(Protocol):
             index: 0 to 5.
             write_combining: let the processor merge writes.
             endian: "little" or "big".
-            kinds: the class to make for a BAR in memory, and the class for a BAR in I/O ports.
+            region_classes: the class to make for a BAR in memory, and the class for a BAR in I/O ports.
         """
 
     def close(self) -> None:

@@ -129,7 +129,7 @@ class UioBackend:
         *,
         write_combining: bool,
         endian: Endian,
-        kinds: tuple[type[Region], type[PortRegion]],
+        region_classes: tuple[type[Region], type[PortRegion]],
     ) -> Region | PortRegion:
         """Return a new region for a BAR, by ``resourceN``, or by ``/dev/uioN`` if the kernel driver claims the BAR."""
         bar = find_bar(self.config.bars() if self.config else (), index, self.name)
@@ -140,7 +140,7 @@ class UioBackend:
             node=self.node,
             write_combining=write_combining,
             endian=endian,
-            kinds=kinds,
+            region_classes=region_classes,
             presence=self.presence,
         )
 

@@ -77,8 +77,8 @@ def _is_claimed(node: str) -> bool | None:
 def parse_lsblk(text: str) -> list[str] | None:
     """Return a sentence for each use in what ``lsblk --json`` printed about a disk; None if it tells of no disk."""
     try:
-        disks = json.loads(text)["blockdevices"]
-        return [use for disk in disks for use in _uses_in_tree(disk, "")] if disks else None
+        told = json.loads(text)["blockdevices"]
+        return [use for disk in told for use in _uses_in_tree(disk, "")] if told else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

@@ -90,7 +90,11 @@ def opened_by(address: str) -> list[str]:
     return openers((PCI_DEVICES / address).resolve())
 
 
+def listed(reasons: list[str]) -> str:
+    """Return the uses of a device for the end of a message, each on a line of its own."""
+    return "".join(f"\n  {reason}" for reason in reasons)
+
+
 def message(address: str, reasons: list[str], command: str) -> str:
     """Return the message about a device in use: all the reasons, and the command that takes it nevertheless."""
-    listing = "".join(f"\n  {reason}" for reason in reasons)
-    return f"{address} is in use:{listing}\nstop that use first, or take the device nevertheless: {command}"
+    return f"{address} is in use:{listed(reasons)}\nstop that use first, or take the device nevertheless: {command}"

@@ -43,8 +43,9 @@ def pci_function(device: str) -> FoundDevice:
 
 def warn_of_uses(address: str, reasons: list[str]) -> None:
     """Warn on standard error that pyuio takes a device although the machine uses it; `reasons` say how."""
-    listing = "".join(f"\n  {reason}" for reason in reasons)
-    print(f"pyuio: warning: {address} is in use, and taken all the same:{listing}", file=sys.stderr)
+    from pyuio.claim.in_use import listed
+
+    print(f"pyuio: warning: {address} is in use, and taken all the same:{listed(reasons)}", file=sys.stderr)
 
 
 def refuse_opened(address: str, *, force: bool = False) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pyuio.claim.binding import bind_command
 from pyuio.doctor.finding import Answer, Check, advice, blocks, good, unknown
+from pyuio.kernel.drivers import IGB_UIO
 from pyuio.kernel.preempt_rt import FREEZES, WHY, is_realtime
 from pyuio.kernel.sysfs import read_optional, read_text
 from pyuio.pci.bars import Bar, parse_resources
@@ -80,7 +81,7 @@ def look_at_pin(device: FoundDevice | None) -> Answer | None:
         return None
     if device.driver == FREEZES and is_realtime():
         return blocks(f"{device.name}: {WHY}", f"pyuio bind {device.name} --driver uio_pci_generic")
-    if device.driver == "igb_uio":
+    if device.driver == IGB_UIO:
         return good(f"{device.name}: igb_uio delivers its interrupt, INTx, MSI or MSI-X")
     with closing(ConfigSpace(device.directory)) as config:
         pin = config.interrupt_pin

@@ -13,7 +13,7 @@ from pyuio._native._memory import pointer
 from pyuio.doctor import facts
 from pyuio.doctor.finding import Answer, Check, advice, blocks, box, counted, good, unknown
 from pyuio.errors import PermissionDeniedError
-from pyuio.kernel.drivers import MODPROBE_SECONDS, UIO_PCI_GENERIC, find_modprobe
+from pyuio.kernel.drivers import INSTALL_UIO_PCI_GENERIC, MODPROBE_SECONDS, UIO_PCI_GENERIC, find_modprobe
 from pyuio.kernel.pagemap import frame_numbers
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, read_optional
 from pyuio.pci.discovery import FoundDevice
@@ -24,10 +24,6 @@ IOMMU_GROUPS = Path("/sys/kernel/iommu_groups")
 # The firmware's variable SecureBoot (UEFI specification, section 3.3): four bytes of attributes, one byte of value.
 SECURE_BOOT = Path("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c")
 
-NO_MODULE = (
-    "install the package that has it (Ubuntu: apt install linux-modules-extra-$(uname -r), Fedora: dnf install "
-    "kernel-modules-extra), or boot a kernel with CONFIG_UIO and CONFIG_UIO_PCI_GENERIC, as Debian's linux-image-amd64"
-)
 ALLOW_MODULES = "undo that (kernel.modules_disabled is set in /etc/sysctl.d or /etc/sysctl.conf), and reboot"
 
 
@@ -61,7 +57,9 @@ def judge_modprobe(status: int, output: str) -> Answer:
     """
     if status != 0:
         last = output.strip().splitlines()[-1:] or ["no such module"]
-        return blocks(f"not loaded, and this kernel has no module of that name (modprobe: {last[0]})", NO_MODULE)
+        return blocks(
+            f"not loaded, and this kernel has no module of that name (modprobe: {last[0]})", INSTALL_UIO_PCI_GENERIC
+        )
     # An "install" line in modprobe.d runs a command instead of loading the module; usually the command does nothing.
     if replaced := re.search(r"^install .*", output, re.MULTILINE):
         where = f"grep -r {UIO_PCI_GENERIC} /etc/modprobe.d /lib/modprobe.d"
@@ -77,7 +75,7 @@ def look_for_uio(device: FoundDevice | None) -> Answer:
         return good(f"not loaded and not needed: {device.driver} has {device.name} as /dev/{device.uio}")
     modules_disabled = read_optional(Path("/proc/sys/kernel/modules_disabled"))
     if modules_disabled is None:
-        return blocks("not built into this kernel, which loads no modules (CONFIG_MODULES)", NO_MODULE)
+        return blocks("not built into this kernel, which loads no modules (CONFIG_MODULES)", INSTALL_UIO_PCI_GENERIC)
     if (bar := find_bar_to_loading(facts.command_line() or "", modules_disabled)) is not None:
         return blocks(f"not loaded, and cannot be loaded: {bar}", ALLOW_MODULES)
     modprobe = find_modprobe()

@@ -17,6 +17,7 @@ import os
 from typing import Any, Protocol
 
 from pyuio._native._interrupt import lib as _lib
+from pyuio.kernel.drivers import UIO_PCI_GENERIC
 from pyuio.kernel.sysfs import translated
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.config_image import Command
@@ -120,7 +121,7 @@ def find_masking(node: UioNode, device: int, config: ConfigSpace | None) -> Mask
             raise translated(error, f"masking the interrupt of {node.path}") from error
     else:
         return IrqControlMasking()
-    if config is not None and node.driver_name == "uio_pci_generic":
+    if config is not None and node.driver_name == UIO_PCI_GENERIC:
         config.change_command(set=Command.INTERRUPT_DISABLE)
         return CommandRegisterMasking(config)
     return NoMasking(node.driver_name)

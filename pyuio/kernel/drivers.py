@@ -42,13 +42,15 @@ def find_modprobe() -> str | None:
     return shutil.which("modprobe") or shutil.which("modprobe", path="/usr/sbin:/sbin")
 
 
+INSTALL_UIO_PCI_GENERIC = (
+    "install the package that has it (Ubuntu: apt install linux-modules-extra-$(uname -r), Fedora: dnf install "
+    "kernel-modules-extra), or boot a kernel with CONFIG_UIO and CONFIG_UIO_PCI_GENERIC, as Debian's linux-image-amd64"
+)
+"""The remedy if this kernel has no module of that name."""
+
 # Parts of modprobe's error messages (kmod translates the kernel's errno into words), and the remedy for each.
 _MODPROBE_REMEDIES = (
-    (
-        "not found",
-        "it is not among this kernel's modules: uio_pci_generic needs CONFIG_UIO and CONFIG_UIO_PCI_GENERIC, on Ubuntu "
-        "in the package linux-modules-extra, on Fedora in kernel-modules-extra; load one that you built with insmod",
-    ),
+    ("not found", f"load one that you built with insmod; for {UIO_PCI_GENERIC}, {INSTALL_UIO_PCI_GENERIC}"),
     (
         "ey was rejected",
         "Secure Boot requires a signature: sign it and enrol the key (mokutil --import), or switch Secure Boot off",

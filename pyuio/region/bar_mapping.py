@@ -46,7 +46,7 @@ def map_bar(
     node: UioNode | None = None,
     write_combining: bool = False,
     endian: Endian = "little",
-    kinds: tuple[type[Region], type[PortRegion]] = (Region, PortRegion),
+    region_classes: tuple[type[Region], type[PortRegion]] = (Region, PortRegion),
     presence: Presence | None = None,
 ) -> Region | PortRegion:
     """Return a region for a BAR.
@@ -58,7 +58,7 @@ def map_bar(
         node: the device's UIO node, which may offer a BAR that the kernel refuses otherwise; None for none.
         write_combining: let the processor merge writes.
         endian: "little" or "big".
-        kinds: the classes for a BAR in memory, and for one of I/O ports.
+        region_classes: the classes for a BAR in memory, and for one of I/O ports.
         presence: tells whether the device is still there; None if the caller only inspects the device.
 
     Raises:
@@ -73,10 +73,12 @@ def map_bar(
             raise ValueError(f"{name} is not prefetchable memory: write combining would change what the device sees")
         path += "_wc"
     if bar.kind == "io":
-        return kinds[1](path, bar.size, address=bar.address, name=name, endian=endian, presence=presence)
+        return region_classes[1](path, bar.size, address=bar.address, name=name, endian=endian, presence=presence)
     # mmap maps whole pages, and a BAR that is smaller than a page may start in its middle.
     page_offset = bar.address % mmap.PAGESIZE
-    place = partial(kinds[0], page_offset=page_offset, address=bar.address, name=name, endian=endian, presence=presence)
+    place = partial(
+        region_classes[0], page_offset=page_offset, address=bar.address, name=name, endian=endian, presence=presence
+    )
     try:
         return place(path, bar.size)
     except MappingError:

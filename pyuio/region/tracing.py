@@ -128,16 +128,16 @@ class TracedPortRegion(_Traced, PortRegion):
     trace: _Trace
 
 
-KINDS = (TracedRegion, TracedPortRegion)
+TRACED_CLASSES = (TracedRegion, TracedPortRegion)
 
 
 def begin(region: Region | PortRegion, place: str, registers: RegisterNames | None) -> None:
-    """Set the names in the log lines of a region of one of `KINDS`; call it before the region is used.
+    """Set the names in the log lines of a region of one of `TRACED_CLASSES`; call it before the region is used.
 
     Args:
         region: the region.
         place: the start of each line, as in "0000:00:04.0: bar0".
         registers: the map with the registers' names; None for none.
     """
-    assert isinstance(region, KINDS)
+    assert isinstance(region, TRACED_CLASSES)
     region.trace = _Trace(place, registers)

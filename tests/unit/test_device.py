@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyuio
+from pyuio.device import Device
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.discovery import find
 from pyuio.process.timeouts import timeout_nanoseconds
+from pyuio.region import Region
 
 
 @pytest.mark.parametrize("name", ["", "edu", "00:04", "1234", "1234:11e8:1", "/dev/null", "uio", "uio0x", "1234:11g8"])
@@ -67,3 +69,19 @@ def test_timeouts_at_the_edge() -> None:
         timeout_nanoseconds(float("nan"))
     with pytest.raises(TypeError):
         timeout_nanoseconds("1")  # type: ignore[arg-type]
+
+
+def test_bars_are_unmapped_even_if_bus_mastering_does_not_end(tmp_path: Path) -> None:
+    class Refused:
+        def close(self) -> None:
+            raise pyuio.PermissionDeniedError(1, "writing the command register")
+
+    path = tmp_path / "bar"
+    path.write_bytes(bytes(4096))
+    region = Region(path, 4096)
+    device = Device.__new__(Device)
+    device._dma = Refused()  # type: ignore[assignment]
+    device._regions = {(0, False, "little"): region}
+    with pytest.raises(pyuio.PermissionDeniedError):
+        device._close_parts()
+    assert region.closed

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -287,3 +288,10 @@ def test_nested_operations_are_skipped_as_a_whole(program: list[Operation]) -> N
     for index, (operation, inside) in enumerate(flat):
         assert inside == (size(operation.operations) if isinstance(operation, When) else 0)
         assert index + inside < len(flat)
+
+
+def test_a_missing_value_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "bar"
+    path.write_bytes(bytes(4096))
+    with Region(path, 4096) as region, pytest.raises(TypeError, match="the value is missing"):
+        Write(region, 1)  # type: ignore[call-overload]
