@@ -50,7 +50,11 @@ INSTALL_UIO_PCI_GENERIC = (
 
 # Parts of modprobe's error messages (kmod translates the kernel's errno into words), and the remedy for each.
 _MODPROBE_REMEDIES = (
-    ("not found", f"load one that you built with insmod; for {UIO_PCI_GENERIC}, {INSTALL_UIO_PCI_GENERIC}"),
+    (
+        "not found",
+        "it is not among this kernel's modules: load one that you built with insmod; for "
+        f"{UIO_PCI_GENERIC}, {INSTALL_UIO_PCI_GENERIC}",
+    ),
     (
         "ey was rejected",
         "Secure Boot requires a signature: sign it and enrol the key (mokutil --import), or switch Secure Boot off",
