@@ -14,14 +14,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from pyuio.vm import Guest, GuestError, GuestTimeoutError, Options, OutputClosedError, kernels
+from pyuio.vm import Guest, GuestError, GuestHangError, GuestTimeoutError, Options, OutputClosedError, kernels
 
 app = typer.Typer(help="Run commands in a guest with the host's own files and any PCI device that QEMU knows.")
 
 EPILOG = (
-    "Exit status: COMMAND's; 128 + N if signal N ended it; 2 wrong usage; 122 QEMU ended before COMMAND did; 123 the "
-    "guest's kernel panicked; 124 the time limit passed; 125 the guest could not be started; 129, 130 or 143 ended by "
-    "SIGHUP, Ctrl-C or SIGTERM; 141 the reader of the output went away."
+    "Exit status: COMMAND's; 128 + N if signal N ended it; 2 wrong usage; 121 the guest stood still; 122 QEMU ended "
+    "before COMMAND did; 123 the guest's kernel panicked; 124 the time limit passed; 125 the guest could not be "
+    "started; 129, 130 or 143 ended by SIGHUP, Ctrl-C or SIGTERM; 141 the reader of the output went away."
 )
 
 
@@ -62,7 +62,14 @@ def _ended_by_signals(timeout: float | None) -> Iterator[None]:
 
 
 def _options(
-    devices: list[str], memory: str, cpus: int, timeout: float | None, out: Path | None, qemu: list[str], **others: str
+    devices: list[str],
+    memory: str,
+    cpus: int,
+    timeout: float | None,
+    out: Path | None,
+    qemu: list[str],
+    boot: bool,
+    **others: str,
 ) -> Options:
     """Return the guest's options from those of the command line.
 
@@ -78,6 +85,7 @@ def _options(
         timeout=timeout,
         out=out,
         qemu=[word for text in qemu for word in shlex.split(text)],
+        boot=boot,
         **others,
     )
 
@@ -104,6 +112,9 @@ def run(
     machine: Annotated[
         str, typer.Option("--machine", "-M", metavar="MACHINE", help="Machine type, as for QEMU's -M.")
     ] = "q35",
+    boot: Annotated[
+        bool, typer.Option("--boot", help="Boot the kernel; do not start from a saved state, which is quicker.")
+    ] = False,
     qemu: Annotated[
         list[str] | None, typer.Option(metavar="OPTIONS", help="More options for QEMU, in one string; repeatable.")
     ] = None,
@@ -117,7 +128,7 @@ def run(
     """
     try:
         options = _options(
-            device or [], memory, cpus, timeout, out, qemu or [], kernel=kernel, append=append, machine=machine
+            device or [], memory, cpus, timeout, out, qemu or [], boot, kernel=kernel, append=append, machine=machine
         )
     except ValueError as error:
         _fail(str(error), 2)
@@ -135,6 +146,9 @@ def run(
         # End quietly, as every filter does. /dev/null keeps the interpreter's last flush from failing again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise typer.Exit(error.status) from error
+    except GuestHangError as error:
+        print(error.report, file=sys.stderr)
+        _fail(str(error), error.status)
     except GuestError as error:
         _fail(str(error), error.status, kernel_lines())
     raise typer.Exit(status)

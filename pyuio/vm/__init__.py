@@ -8,6 +8,7 @@ one of these statuses, and never leaves a QEMU behind:
 ===========  ==========================================================================================
 COMMAND's    It ended; 128 + N if signal N ended it, 127 if it was not found, 126 if it is not a program
 2            The command line is wrong
+121          The guest stood still: nothing in it ran for half a minute
 122          QEMU ended before COMMAND did: it aborted, or the guest switched itself off
 123          The guest's kernel panicked
 124          The time limit passed
@@ -22,6 +23,7 @@ COMMAND's    It ended; 128 + N if signal N ended it, 127 if it was not found, 12
 from pyuio.vm.errors import (
     GuestError,
     GuestExitError,
+    GuestHangError,
     GuestPanicError,
     GuestStartError,
     GuestTimeoutError,
@@ -35,6 +37,7 @@ __all__ = [
     "Guest",
     "GuestError",
     "GuestExitError",
+    "GuestHangError",
     "GuestPanicError",
     "GuestStartError",
     "GuestTimeoutError",

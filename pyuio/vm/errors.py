@@ -42,6 +42,20 @@ class GuestExitError(GuestError):
     status = 122
 
 
+class GuestHangError(GuestError):
+    """The guest stood still: nothing in it ran for half a minute.
+
+    Attributes:
+        report: What could be found out about the cause, for people: processors, tasks, the kernel's last lines.
+    """
+
+    status = 121
+
+    def __init__(self, message: str, report: str = "") -> None:
+        super().__init__(message)
+        self.report = report
+
+
 class OutputClosedError(GuestError):
     """The reader of COMMAND's output went away, as in ``pyuio vm run -- yes | head``."""
 

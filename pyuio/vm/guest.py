@@ -14,12 +14,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from pyuio.vm import kernels, kvm_probe, machine, terminal
-from pyuio.vm.initramfs import command_script, overlay_archive
+from pyuio.vm import kernels, kvm_probe, machine, saved_state, session, terminal
+from pyuio.vm.errors import GuestError, GuestStartError, GuestTimeoutError
+from pyuio.vm.initramfs import command_script, configuration, overlay_archive
+from pyuio.vm.monitor import Monitor
 from pyuio.vm.process import Lines, Process, memory_file, socket_pairs
-from pyuio.vm.session import Session
+from pyuio.vm.saved_state import SavedState
 from pyuio.vm.streams import Incoming, Outgoing, fill_standard_streams
 
 
@@ -29,6 +32,46 @@ def _beside_python(command: Sequence[str]) -> list[str]:
         return list(command)
     beside = shutil.which(command[0], path=str(Path(sys.executable).parent))
     return [beside or command[0], *command[1:]]
+
+
+class _RestoreError(Exception):
+    """A guest did not start from its saved state."""
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a start of the guest needs, whether from a saved state or by a boot."""
+
+    qemu: str
+    kernel: kernels.Kernel
+    accelerator: str
+    initramfs: Sequence[bytes]
+    script: str
+    interactive: bool
+
+
+class _Check:
+    """Reads a saved state in a thread, beside QEMU's start, to see whether it is undamaged."""
+
+    def __init__(self, state: SavedState) -> None:
+        self._state = state
+        self._intact = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        self._intact = self._state.intact()
+
+    def wait(self) -> None:
+        """Wait for the end of the check; remove the state if it is damaged.
+
+        Raises:
+            GuestStartError: It is damaged.
+        """
+        self._thread.join()
+        if not self._intact:
+            self._state.discard()
+            raise GuestStartError(f"the files in {self._state.directory} are damaged; the next start makes them anew")
 
 
 class Guest:
@@ -48,6 +91,7 @@ class Guest:
         self.verbose = verbose
         self.console = Lines()
         self.boot_time: float | None = None
+        self._begin = 0.0
         self._progress = terminal.Progress(shown=not verbose)
 
     def run(
@@ -71,67 +115,128 @@ class Guest:
         Raises:
             GuestError: The run failed; the subclass says why. QEMU is gone, as after every other exception.
         """
-        begin = time.monotonic()
+        self._begin = time.monotonic()
         fill_standard_streams()
-        deadline = None if self.options.timeout is None else begin + self.options.timeout
         variables = dict(os.environ if environment is None else environment)
         qemu = machine.find_qemu()
         kernel = kernels.prepare(self.options.kernel, self._say)
         accelerator = kvm_probe.choose(qemu, kernel, self._say)
+        self._show(accelerator.text)
+        words = _beside_python(command) or [variables.get("SHELL") or "/bin/bash"]
+        script = command_script(words, directory or str(Path.cwd()), variables)
+        initramfs = [kernel.archive.read_bytes(), overlay_archive("run")]
+        start = _Start(qemu, kernel, accelerator.name, initramfs, script, interactive=not command)
+        state = self._saved_state(start)
+        if state is not None:
+            try:
+                return self._run(start, state)
+            except _RestoreError as error:
+                self._say(f"the guest did not start from its saved state, so it boots: {error}")
+        return self._run(start, None, distrusted=state)
+
+    def _saved_state(self, start: _Start) -> SavedState | None:
+        """Return the state that the guest starts from; None if it boots."""
+        reason = saved_state.reason_to_boot(self.options, start.accelerator)
+        if not reason:
+            try:
+                state = saved_state.find(start.qemu, start.kernel, start.initramfs, self.options, self._show)
+            except GuestError as error:
+                self._say(f"no saved state: {error}")
+                return None
+            name = saved_state.not_pluggable(self.options, state)
+            if not name:
+                self._show(f"starts from the state in {state.directory}")
+                return state
+            reason = f"{name} cannot be plugged into a running guest"
+        self._show(f"boots: {reason}")
+        return None
+
+    def _run(self, start: _Start, state: SavedState | None, distrusted: SavedState | None = None) -> int:
+        """Run COMMAND in a guest that starts from `state`, or boots.
+
+        Raises:
+            _RestoreError: The guest did not start from `state`; QEMU is gone.
+            GuestError: As for `run`.
+        """
         terminals = terminal.standard_terminals()
         token = secrets.token_hex(16)
-        script = command_script(
-            _beside_python(command) or [variables.get("SHELL") or "/bin/bash"], directory or str(Path.cwd()), variables
-        )
-        config = self._config(kernel, terminals, token)
         with contextlib.ExitStack() as stack:
-            archive = stack.enter_context(memory_file(kernel.archive.read_bytes(), overlay_archive(config, script)))
-            ours, theirs = stack.enter_context(socket_pairs("console", *machine.PORTS))
+            ours, theirs = stack.enter_context(socket_pairs("console", "monitor", *machine.PORTS))
             inherited = {name: end.fileno() for name, end in theirs.items()}
-            line = machine.command_line(
-                qemu, accelerator.name, self.options, kernel, f"/proc/self/fd/{archive}", inherited, chatty=self.verbose
-            )
-            self._show(accelerator.text)
+            descriptors = [*inherited.values()]
+            if state is None:
+                memory, source = "", [stack.enter_context(memory_file(*start.initramfs))]
+                append = self.options.append
+                path = f"/proc/self/fd/{source[0]}"
+                descriptors += source
+                tail = machine.boot(start.kernel, path, start.accelerator, parameters=append, chatty=self.verbose)
+            else:
+                memory, tail = state.backend(self.options.memory), ["-incoming", "defer"]
+            line = machine.base(start.qemu, start.accelerator, self.options, inherited, memory)
+            line += [*tail, *machine.devices(self.options)]
             self._show(shlex.join(line))
             stack.callback(self._progress.clear)
             if 0 in terminals:
                 stack.enter_context(terminal.restored(0))
-            if terminals:
-                stack.enter_context(_follow_size(ours["control"]))
-            process = stack.enter_context(Process(line, [archive, *inherited.values()]))
+            monitor = Monitor(ours["monitor"])
+            check = _Check(state) if state is not None else None
+            if state is not None:
+                state.load(monitor)
+            process = stack.enter_context(Process(line, descriptors))
             for end in theirs.values():
                 end.close()  # otherwise ours would not see that QEMU ended
 
+            def configure() -> bytes:
+                if check is not None:
+                    check.wait()
+                return configuration(self._variables(start, terminals, token, restored=state is not None))
+
             def started() -> None:
-                self.boot_time = time.monotonic() - begin
+                if distrusted is not None:
+                    distrusted.discard()  # the same guest boots, so it was the state that did not start
+                self.boot_time = time.monotonic() - self._begin
                 self._progress.clear()
                 self._show(f"{self.boot_time:.1f} s from start to COMMAND")
+                if terminals:
+                    stack.enter_context(_follow_size(ours["control"]))
                 if 0 in terminals:
-                    terminal.pass_keys(0, interrupts=not command)
+                    terminal.pass_keys(0, interrupts=start.interactive)
 
             routes = {"stdout": 1, "stderr": 2}
             routes = {name: fd for name, fd in routes.items() if fd not in terminals}
             if terminals:
                 routes["tty"] = next(fd for fd in (1, 2, 0) if fd in terminals)
-            session = Session(
+            run = session.Session(
                 process,
                 ours,
+                monitor,
+                configure,
+                state is not None,
                 Incoming(0, ours["tty" if 0 in terminals else "stdin"], ends=0 not in terminals),
                 [Outgoing(ours[name], fd, token.encode()) for name, fd in routes.items()],
                 self.console,
-                deadline,
+                None if self.options.timeout is None else self._begin + self.options.timeout,
                 started,
                 self._show,
             )
-            return session.run(self._progress)
+            try:
+                return run.run(self._progress)
+            except GuestTimeoutError:
+                raise
+            except GuestError as error:
+                if state is None or run.running:
+                    raise
+                raise _RestoreError(str(error)) from error
 
-    def _config(self, kernel: kernels.Kernel, terminals: list[int], token: str) -> dict[str, str]:
+    def _variables(self, start: _Start, terminals: list[int], token: str, *, restored: bool) -> dict[str, str]:
         """Return the shell variables for the scripts in the guest."""
         rows, columns = terminal.size()
         return {
-            "mode": "run",
-            "version": kernel.version,
-            "modules": str(kernel.modules),
+            "restored": str(int(time.time())) if restored else "",  # when, so that the guest can set its clock
+            "heartbeat": str(session.HEARTBEAT),
+            "loglevel": str(machine.log_level(chatty=self.verbose)),
+            "version": start.kernel.version,
+            "modules": str(start.kernel.modules),
             "hostname": socket.gethostname(),
             "out": "" if self.options.out is None else str(self.options.out.resolve()),
             "token": token,
@@ -140,6 +245,7 @@ class Guest:
             "columns": str(columns),
             # The local terminal is raw only if it is the input; otherwise it converts line ends itself.
             "stty": "sane" if 0 in terminals else "raw -echo",
+            "script": start.script,
         }
 
     def _say(self, text: str) -> None:

@@ -3,14 +3,16 @@
 # The guest's process 1 after initramfs_init.sh: connects COMMAND with the ports to the host, runs it, reports its status.
 # It runs under busybox, whose shell starts most of the tools used here without loading a program.
 #
-# Ports (virtio-serial, by name): control carries lines: "started" and "status N" to the host, "size ROWS COLUMNS" from
-# it. stdin, stdout, stderr and tty carry bytes. The token of /run/pyuio/config ends stdout, stderr and tty, because the
-# host cannot see that a port was closed.
+# Ports (virtio-serial, by name): control, which is descriptor 3, carries lines: "ready", "started" and "status N" to the
+# host, the configuration and "size ROWS COLUMNS" from it. heartbeat carries an empty line every few seconds: the host
+# takes a guest without it for one that stands still. stdin, stdout, stderr and tty carry bytes. The token of
+# /run/pyuio/config ends stdout, stderr and tty, because the host cannot see that a port was closed.
 
 run=/run/pyuio
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 . $run/config
+printf %s "$script" >$run/command
 
 b() { $run/busybox "$@"; }
 
@@ -35,7 +37,7 @@ fi
 # udev gives devices that come later their names, rules and modules. It does not handle those present: coldplug takes 6 s.
 for udevd in /usr/lib/systemd/systemd-udevd /lib/systemd/systemd-udevd; do
     if [ -x $udevd ]; then
-        $udevd >/dev/null 2>&1 &
+        $udevd >/dev/null 2>&1 3>&- &
         break
     fi
 done
@@ -49,13 +51,15 @@ find_ports() {
             pyuio.*) b ln -sfn "/dev/${port##*/}" "$run/port.${name#pyuio.}" ;;
         esac
     done
-    for name in control tty stdin stdout stderr; do
+    for name in control heartbeat tty stdin stdout stderr; do
         [ -c $run/port.$name ] || return 1
     done
 }
 until find_ports; do b sleep 0.02; done
 
-exec 3<>$run/port.control
+# read waits without a process of its own; nothing is ever written to the pipe.
+b mkfifo $run/never
+while echo; do read -r -t "$heartbeat" _; done <>$run/never >$run/port.heartbeat 3>&- &
 
 # COMMAND gets pipes, not the ports: a port can be opened only once, which would break /dev/stdout.
 relay_out() {

@@ -3,8 +3,8 @@
 
 virtme-ng knows which of a kernel's modules a guest needs and in which order, and finds a static busybox. Under
 emulation its own ``/init`` and guest program take 9 to 21 s to reach a command; pyuio's take 1 to 2 s. Linux unpacks
-several archives from one initramfs, and later files replace earlier ones. So pyuio appends its own archive, anew for
-every run because it contains COMMAND. virtme-ng is under the GPL: pyuio runs it as a program and never imports it.
+several archives from one initramfs, and later files replace earlier ones. So pyuio appends its own archive. virtme-ng
+is under the GPL: pyuio runs it as a program and never imports it.
 """
 
 from __future__ import annotations
@@ -103,29 +103,32 @@ def _entry(number: int, name: str, mode: int, data: bytes) -> bytes:
     return header + b"\0" * (-len(header) % 4) + data + b"\0" * (-len(data) % 4)
 
 
-def overlay_archive(config: Mapping[str, str], command: bytes = b"") -> bytes:
+def overlay_archive(mode: str) -> bytes:
     """Make the archive that is appended to virtme-ng's.
 
     Args:
-        config: Shell variables for the two scripts.
-        command: The shell script that becomes COMMAND.
+        mode: ``run``: the guest asks for `configuration` and runs COMMAND; ``probe``: it prints one line and ends.
 
     Returns:
         A cpio archive, which must be appended at a multiple of 4 bytes.
     """
     here = resources.files("pyuio.vm")
-    lines = "".join(f"{name}={shlex.quote(value)}\n" for name, value in config.items())
     entries = [
         _entry(1, "init", 0o100755, (here / "initramfs_init.sh").read_bytes()),
         _entry(2, "pyuio", 0o040700, b""),
         _entry(3, "pyuio/guest_init.sh", 0o100755, (here / "guest_init.sh").read_bytes()),
-        _entry(4, "pyuio/config", 0o100600, os.fsencode(lines)),
-        _entry(5, "pyuio/command", 0o100600, command),
+        _entry(4, "pyuio/mode", 0o100600, mode.encode() + b"\n"),
         # The kernel runs modprobe for crypto, and virtme-ng's only says that it has no modules: this saves 0.3 s.
-        _entry(6, "bin/modprobe", 0o100600, b""),
+        _entry(5, "bin/modprobe", 0o100600, b""),
         _entry(0, "TRAILER!!!", 0, b""),
     ]
     return b"".join(entries)
+
+
+def configuration(variables: Mapping[str, str]) -> bytes:
+    """Return what the guest asks for: a line with a size in bytes, and of that size shell variables for its scripts."""
+    lines = os.fsencode("".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items()))
+    return b"%d\n" % len(lines) + lines
 
 
 def _tool(name: str) -> str:
@@ -133,7 +136,7 @@ def _tool(name: str) -> str:
     return shutil.which(name, path=tool_environment()["PATH"]) or f"/usr/bin/{name}"
 
 
-def command_script(command: list[str], directory: str, environment: Mapping[str, str]) -> bytes:
+def command_script(command: list[str], directory: str, environment: Mapping[str, str]) -> str:
     """Write the shell script that becomes COMMAND in the guest.
 
     Args:
@@ -151,4 +154,4 @@ def command_script(command: list[str], directory: str, environment: Mapping[str,
         words += [_tool("nice"), "-n", "0"]  # otherwise env would take the program for one more variable
     lost = f"pyuio: the guest does not see {directory}: it has its own /dev, /proc, /run and /sys"
     enter = f"cd {shlex.quote(directory)} 2>/dev/null || {{ echo {shlex.quote(lost)} >&2; exit 125; }}"
-    return os.fsencode(f"{enter}\nexec {shlex.join([*words, *command])}\n")
+    return f"{enter}\nexec {shlex.join([*words, *command])}\n"

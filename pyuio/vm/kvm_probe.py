@@ -78,12 +78,11 @@ def choose(qemu: str, kernel: Kernel, say: Callable[[str], None]) -> Acceleratio
 def runs(qemu: str, kernel: Kernel, accelerator: str, limit: float) -> bool:
     """Start a guest that prints one line, and return whether the line arrived within `limit` seconds."""
     lines = Lines()
-    archive = overlay_archive({"mode": "probe"})
+    archive = overlay_archive("probe")
     with memory_file(kernel.archive.read_bytes(), archive) as file, socket_pairs("console") as (ours, theirs):
         sockets = {"console": theirs["console"].fileno()}
-        line = machine.command_line(
-            qemu, accelerator, machine.Options(cpus=1), kernel, f"/proc/self/fd/{file}", sockets, chatty=False
-        )
+        line = machine.base(qemu, accelerator, machine.Options(cpus=1, devices=()), sockets)
+        line += machine.boot(kernel, f"/proc/self/fd/{file}", accelerator)
         with Process(line, [file, *sockets.values()]) as process:
             theirs["console"].close()
             deadline = time.monotonic() + limit

@@ -13,7 +13,8 @@ from pyuio.vm.errors import GuestStartError
 from pyuio.vm.kernels import Kernel
 
 QEMU = "qemu-system-x86_64"
-PORTS = ("control", "tty", "stdin", "stdout", "stderr")
+PORTS = ("control", "heartbeat", "tty", "stdin", "stdout", "stderr")
+RESTORABLE = "q35"  # the machine that may start from a saved state
 
 # These switch off checks and mitigations that cost time and do not matter here. None of them changes how a driver sees
 # PCI, interrupts or the scheduler.
@@ -40,6 +41,7 @@ class Options:
         append: More kernel parameters.
         machine: QEMU's machine type and its properties, as for QEMU's -M.
         qemu: More arguments for QEMU.
+        boot: Boot always, even where the guest could start from a saved state.
 
     Raises:
         ValueError: A value is malformed or out of range.
@@ -54,6 +56,7 @@ class Options:
     append: str = ""
     machine: str = "q35"
     qemu: Sequence[str] = ()
+    boot: bool = False
 
     def __post_init__(self) -> None:
         match = re.fullmatch(r"(\d{1,9})([KMGT]?)", self.memory, re.IGNORECASE)
@@ -87,51 +90,67 @@ def find_qemu() -> str:
     return path
 
 
-def command_line(
-    qemu: str,
-    accelerator: str,
-    options: Options,
-    kernel: Kernel,
-    archive: str,
-    sockets: Mapping[str, int],
-    *,
-    chatty: bool,
-) -> list[str]:
-    """Return QEMU's command line.
+def base(qemu: str, accelerator: str, options: Options, sockets: Mapping[str, int], memory: str = "") -> list[str]:
+    """Return the beginning of QEMU's command line: the machine without a kernel and without the devices of this run.
 
     Args:
         qemu: QEMU's path.
         accelerator: ``kvm`` or ``tcg``.
         options: The guest's options.
-        kernel: The kernel to boot.
-        archive: The path of the complete initramfs.
-        sockets: Connected sockets that QEMU inherits, by name: ``console``, and for a run those in `PORTS`.
-        chatty: Let the kernel print all messages, not only warnings.
-
-    Returns:
-        The program and its arguments.
+        sockets: Connected sockets that QEMU inherits, by name: ``console``, and for a run ``monitor`` and `PORTS`.
+        memory: What backs the guest's memory, as for -object, with the id pyuio-memory; by default anonymous memory.
     """
-    level = " loglevel=7 " if chatty else " quiet loglevel=5 "
-    parameters = (_PARAMETERS + _CLOCK[accelerator] + level + options.append).strip()
     line = [qemu, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"]
-    line += ["-machine", options.machine, "-accel", accelerator, "-cpu", _CPU[accelerator]]
+    kind = f"{options.machine},memory-backend=pyuio-memory" if memory else options.machine
+    line += ["-machine", kind, "-accel", accelerator, "-cpu", _CPU[accelerator]]
     line += ["-m", options.memory, "-smp", str(options.cpus)]
-    line += ["-kernel", str(kernel.image), "-initrd", archive, "-append", parameters]
+    if memory:
+        line += ["-object", memory]
     for name, fd in sockets.items():
         line += ["-chardev", f"socket,id=pyuio-{name},fd={fd}"]
     line += ["-serial", "chardev:pyuio-console"]
-    if len(sockets) > 1:
+    if "monitor" in sockets:
+        line += ["-mon", "chardev=pyuio-monitor,mode=control"]
+        if options.machine == RESTORABLE:
+            # By its change the kernel learns that its state was restored, and renews that of its random numbers.
+            line += ["-device", "vmgenid,guid=auto"]
         # These take the last slots of the bus, so that the requested devices come first and keep their addresses.
         root = "local,id=pyuio-root,path=/,security_model=none,readonly=on,multidevs=remap"
         line += ["-fsdev", root, "-device", "virtio-9p-pci,fsdev=pyuio-root,mount_tag=pyuio-root,addr=1d"]
         line += ["-device", "virtio-serial-pci,id=pyuio-serial,addr=1c"]
         for number, name in enumerate(PORTS, 1):
-            line += ["-device", f"virtserialport,bus=pyuio-serial.0,nr={number},chardev=pyuio-{name},name=pyuio.{name}"]
-        if options.out is not None:
-            path = str(options.out.resolve()).replace(",", ",,")
-            line += ["-fsdev", f"local,id=pyuio-out,path={path},security_model=none,multidevs=remap"]
-            line += ["-device", "virtio-9p-pci,fsdev=pyuio-out,mount_tag=pyuio-out,addr=1b"]
-        for text in options.devices:
-            line += ["-device", text]
-        line += options.qemu
+            port = f"bus=pyuio-serial.0,nr={number},chardev=pyuio-{name},id=pyuio-port-{name},name=pyuio.{name}"
+            line += ["-device", f"virtserialport,{port}"]
     return line
+
+
+def boot(kernel: Kernel, archive: str, accelerator: str, *, parameters: str = "", chatty: bool = False) -> list[str]:
+    """Return the part of QEMU's command line that boots a kernel.
+
+    Args:
+        kernel: The kernel.
+        archive: The path of the complete initramfs.
+        accelerator: ``kvm`` or ``tcg``.
+        parameters: More kernel parameters.
+        chatty: Let the kernel print all messages, not only warnings.
+    """
+    level = f" {'' if chatty else 'quiet '}loglevel={log_level(chatty=chatty)} "
+    text = (_PARAMETERS + _CLOCK[accelerator] + level + parameters).strip()
+    return ["-kernel", str(kernel.image), "-initrd", archive, "-append", text]
+
+
+def log_level(*, chatty: bool) -> int:
+    """Return the kernel's log level: all messages, or only warnings."""
+    return 7 if chatty else 5
+
+
+def devices(options: Options) -> list[str]:
+    """Return the part of QEMU's command line for the devices of this run, and for more options."""
+    line = []
+    if options.out is not None:
+        path = str(options.out.resolve()).replace(",", ",,")
+        line += ["-fsdev", f"local,id=pyuio-out,path={path},security_model=none,multidevs=remap"]
+        line += ["-device", "virtio-9p-pci,fsdev=pyuio-out,mount_tag=pyuio-out,addr=1b"]
+    for text in options.devices:
+        line += ["-device", text]
+    return [*line, *options.qemu]

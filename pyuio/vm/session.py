@@ -8,12 +8,15 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from pyuio.vm import terminal
-from pyuio.vm.errors import GuestExitError, GuestPanicError, GuestStartError, GuestTimeoutError
+from pyuio.vm import hang_report, terminal
+from pyuio.vm.errors import GuestExitError, GuestHangError, GuestPanicError, GuestStartError, GuestTimeoutError
+from pyuio.vm.monitor import Monitor
 from pyuio.vm.process import Lines, Process
-from pyuio.vm.streams import Incoming, Outgoing
+from pyuio.vm.streams import Incoming, Outgoing, Pending
 
-BOOT_TIME_LIMIT = 120.0  # seconds until COMMAND starts; a slow emulation takes 10
+BOOT_TIME_LIMIT = 60.0  # seconds until COMMAND starts; a slow emulation takes 10
+HEARTBEAT = 5  # seconds between two signs of life
+SILENCE_LIMIT = 30.0  # seconds without one, until the guest is said to stand still
 DRAIN_TIME_LIMIT = 5.0  # seconds of silence, after COMMAND ended, until its output is given up
 PANIC_TIME_LIMIT = 2.0  # seconds for the last lines to arrive
 TICK = 0.2  # seconds that a turn waits at most
@@ -27,19 +30,28 @@ class Session:
 
     Args:
         process: QEMU.
-        sockets: The sockets to QEMU's console and ports, by name.
+        sockets: The sockets to QEMU's console, monitor and ports, by name.
+        monitor: QEMU's monitor.
+        configuration: Called when the guest asks for its configuration; returns that.
+        restored: Whether the guest starts from a saved state; it asked before that was saved.
         incoming: The stream to COMMAND.
         outgoing: The streams from COMMAND.
         console: Keeps the kernel's last lines.
         deadline: When the run must be over, by the monotonic clock; None for never.
         started: Called when COMMAND starts.
         show: Called with each line of the kernel and of QEMU.
+
+    Attributes:
+        running: Whether COMMAND has started.
     """
 
     def __init__(
         self,
         process: Process,
         sockets: dict[str, socket.socket],
+        monitor: Monitor,
+        configuration: Callable[[], bytes],
+        restored: bool,
         incoming: Incoming,
         outgoing: Sequence[Outgoing],
         console: Lines,
@@ -48,7 +60,9 @@ class Session:
         show: Callable[[str], None],
     ) -> None:
         self._process = process
-        self._sockets = sockets
+        self._monitor = monitor
+        self._configuration = configuration
+        self._answer = Pending(sockets["control"])
         self._incoming = incoming
         self._outgoing = outgoing
         self._deadline = deadline
@@ -57,11 +71,16 @@ class Session:
         self._console = console
         self._messages = Lines()
         self._control = Lines()
-        self._running = False
+        self._restored = restored
+        self.running = False
         self._status: int | None = None
+        self._silence = 0.0  # seconds since the last heartbeat
+        self._beats = False
         self._inputs: dict[int, Callable[[], None]] = {
             sockets["control"].fileno(): lambda: self._listen(sockets["control"], self._obey),
             sockets["console"].fileno(): lambda: self._listen(sockets["console"], self._record),
+            sockets["heartbeat"].fileno(): lambda: self._listen(sockets["heartbeat"], self._beat),
+            sockets["monitor"].fileno(): lambda: self._listen(sockets["monitor"], self._hear),
             process.messages.fileno(): lambda: self._listen(process.messages, self._note),
         }
 
@@ -74,13 +93,14 @@ class Session:
         Raises:
             GuestError: The run failed before; the subclass says why.
         """
-        boot_limit = time.monotonic() + BOOT_TIME_LIMIT
-        quiet_since = time.monotonic()
+        before = time.monotonic()
+        boot_limit = before + BOOT_TIME_LIMIT
+        quiet_since = before
         panic: float | None = None
         while True:
             busy = self._turn()
             now = time.monotonic()
-            if not self._running:
+            if not self.running:
                 progress.tick()
             if all(stream.done for stream in self._outgoing):
                 if self._status is not None:
@@ -89,8 +109,13 @@ class Session:
                     raise self._ending()
             if self._deadline is not None and now >= self._deadline:
                 raise GuestTimeoutError("the time limit of the run passed")
-            if not self._running and now >= boot_limit:
-                raise GuestStartError(f"the guest did not reach COMMAND within {BOOT_TIME_LIMIT:.0f} s")
+            if not self.running and now >= boot_limit:
+                raise self._hang(f"the guest did not reach COMMAND within {BOOT_TIME_LIMIT:.0f} s")
+            # While this program itself was stopped, heartbeats wait to be read: count a moment only.
+            self._silence += min(now - before, 1.0)
+            before = now
+            if self._beats and self._silence >= SILENCE_LIMIT:
+                raise self._hang(f"the guest stood still for {SILENCE_LIMIT:.0f} s")
             if panic is None and PANIC in self._console:
                 panic = now
             if panic is not None and now >= panic + PANIC_TIME_LIMIT:
@@ -104,7 +129,7 @@ class Session:
     def _turn(self) -> bool:
         """Wait a moment for something to do, and do it; return whether output moved or waits for its reader."""
         wanted: list[tuple[int, int, Callable[[], None]]] = [(fd, _READ, take) for fd, take in self._inputs.items()]
-        streams: list[Incoming | Outgoing] = [self._incoming, *self._outgoing]
+        streams: list[Incoming | Outgoing | Pending] = [self._answer, self._incoming, *self._outgoing]
         for stream in streams:
             if interest := stream.interest():
                 wanted.append((*interest, stream.advance))
@@ -145,11 +170,42 @@ class Session:
     def _obey(self, data: bytes) -> None:
         for line in self._control.feed(data):
             word, _, value = line.partition(" ")
-            if word == "started":
-                self._running = True
+            if word == "ready":
+                self._answer.add(self._configuration())
+            elif word == "started":
+                self.running = True
                 self._started()
             elif word == "status" and value.isdecimal():
                 self._status = int(value)
+
+    def _beat(self, _: bytes) -> None:
+        self._silence = 0.0
+        self._beats = self._status is None
+
+    def _hear(self, data: bytes) -> None:
+        """Hear what QEMU's monitor says."""
+        for message in self._monitor.take(data):
+            facts = message.get("data", {})
+            if "error" in message:
+                text = f"QEMU's monitor: {message['error'].get('desc')}"
+                self._show(text)
+                if not self.running:
+                    raise GuestStartError(text)
+            if self._restored and message.get("event") == "MIGRATION" and facts.get("status") == "completed":
+                self._monitor.send("cont")
+                self._answer.add(self._configuration())
+            if message.get("event") == "VSERPORT_CHANGE" and facts.get("id") == "pyuio-port-heartbeat":
+                # COMMAND may kill every process it can: without its heart the guest does not stand still.
+                self._beats = self._beats and bool(facts.get("open"))
+
+    def _hang(self, text: str) -> GuestHangError:
+        return GuestHangError(text, hang_report.collect(self._monitor, self._process.pid, self._console, self._drain))
+
+    def _drain(self, limit: float) -> None:
+        """Take what the guest's console says within `limit` seconds."""
+        end = time.monotonic() + limit
+        while time.monotonic() < end and self._inputs:
+            self._turn()
 
     def _panic(self) -> GuestPanicError:
         line = next((line for line in self._console.last(1000) if PANIC in line), PANIC)
@@ -165,7 +221,7 @@ class Session:
             return self._panic()
         status = self._process.wait()
         own = [line.removeprefix("pyuio: ") for line in lines if line.startswith("pyuio: ")]
-        if own and not self._running:
+        if own and not self.running:
             return GuestStartError(own[-1])
         if status > 0 and not lines:
             return GuestStartError(said or f"QEMU ended with status {status} and said nothing")

@@ -133,3 +133,32 @@ class Incoming:
                 # Not close(): QEMU would see the hang-up before the bytes that are still on their way.
                 with contextlib.suppress(OSError):
                     self.sink.shutdown(socket.SHUT_WR)
+
+
+class Pending:
+    """Passes bytes that this program makes to a port.
+
+    Args:
+        sink: The port.
+    """
+
+    def __init__(self, sink: socket.socket) -> None:
+        self._sink = sink
+        self._bytes = b""
+
+    def add(self, data: bytes) -> None:
+        """Pass these bytes after those that still wait."""
+        self._bytes += data
+
+    def interest(self) -> tuple[int, int] | None:
+        """Return the file descriptor to poll and for what, or None when there is nothing to do."""
+        return (self._sink.fileno(), select.POLLOUT) if self._bytes else None
+
+    def advance(self) -> None:
+        """Write once."""
+        try:
+            self._bytes = self._bytes[self._sink.send(self._bytes, socket.MSG_DONTWAIT) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # the guest is gone, or about to be
+            self._bytes = b""

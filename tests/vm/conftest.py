@@ -22,10 +22,12 @@ class Vm:
     """Runs ``pyuio vm run`` with a mark that finds its QEMU among all processes."""
 
     def __init__(self) -> None:
-        self.mark = f"pyuio_test={uuid.uuid4().hex}"
+        self.mark = f"pyuio-test-{uuid.uuid4().hex}"
+        self.append = ""  # kernel parameters
 
     def command(self, *words: str) -> list[str]:
-        return [*PYUIO, "vm", "run", "--append", self.mark, *words]
+        parameters = ["--append", self.append] if self.append else []
+        return [*PYUIO, "vm", "run", "--qemu", f"-name {self.mark}", *parameters, *words]
 
     def run(
         self,

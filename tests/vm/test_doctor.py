@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_what_only_a_boot_can_set(vm: Vm) -> None:
-    vm.mark += " intel_iommu=on isolcpus=managed_irq,domain,1 rcu_nocbs=1"
+    vm.append = "intel_iommu=on isolcpus=managed_irq,domain,1 rcu_nocbs=1"
     iommu = "-device intel-iommu,intremap=on,caching-mode=on"
     command = [sys.executable, "-m", "tests.vm.doctor_guest"]
     result = vm.run("-M", "q35,kernel-irqchip=split", "--qemu", iommu, "--device", "edu", "--", *command, cwd=ROOT)
@@ -26,7 +26,7 @@ def test_what_only_a_boot_can_set(vm: Vm) -> None:
 
 @pytest.mark.long
 def test_tickless_and_threads_of_a_core(vm: Vm) -> None:
-    vm.mark += " nohz_full=1 isolcpus=domain,1 module_blacklist=uio"
+    vm.append = "nohz_full=1 isolcpus=domain,1 module_blacklist=uio"
     command = [sys.executable, "-m", "pyuio.cli", "doctor", "--json"]
     # On an AMD processor the kernel needs more features than these to see threads.
     threads = "-smp 2,sockets=1,cores=1,threads=2 -cpu max,la57=off,smap=off,vendor=GenuineIntel"

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_hugepage_of_1_gib(vm: Vm) -> None:
-    vm.mark += " hugepagesz=1G hugepages=1"  # --append counts only once
+    vm.append = "hugepagesz=1G hugepages=1"
     command = [sys.executable, "-m", "tests.vm.hugepages_guest"]
     result = vm.run("--memory", "4G", "--device", "edu,dma_mask=0xffffffffffffffff", "--", *command, cwd=ROOT)
     output = result.stdout.decode()

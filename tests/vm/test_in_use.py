@@ -36,7 +36,7 @@ PARTITIONED = bytes(446) + struct.pack("<B3xB3xII", 0, 0x82, 2048, 16384) + byte
 
 @pytest.mark.long
 def test_what_the_machine_uses_is_not_taken(vm: Vm, tmp_path: Path) -> None:
-    vm.mark += " intel_iommu=on"
+    vm.append = "intel_iommu=on"
     backends = ["-device intel-iommu,intremap=on,caching-mode=on"]
     backends += [f"-netdev user,id=n{number},restrict=on" for number in range(3)]
     backends.append("-chardev null,id=c0")

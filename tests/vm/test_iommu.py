@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_an_iommu_that_translates_is_noticed(vm: Vm) -> None:
-    vm.mark += " intel_iommu=on"  # --append counts only once
+    vm.append = "intel_iommu=on"
     iommu = "-device intel-iommu,intremap=on,caching-mode=on"
     command = [sys.executable, "-m", "tests.vm.iommu_guest"]
     result = vm.run("-M", "q35,kernel-irqchip=split", "--qemu", iommu, "--device", "edu", "--", *command, cwd=ROOT)

@@ -131,7 +131,7 @@ def test_programs_beside_pyuio_are_found_without_activation(vm: Vm) -> None:
 
 
 def test_no_device_and_command_not_found(vm: Vm) -> None:
-    result = vm.run("--device", "none", "-v", "no-such-program", "-v", "--memory")
+    result = vm.run("--boot", "--device", "none", "-v", "no-such-program", "-v", "--memory")
     assert result.returncode == 127
     assert b"no-such-program" in result.stderr
     assert b"-device edu" not in result.stderr

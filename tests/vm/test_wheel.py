@@ -134,7 +134,7 @@ def test_what_an_extra_installs_is_asked_for(installed: Installed) -> None:
 
 
 def test_edu_is_driven_in_the_guest(installed: Installed, vm: Vm) -> None:
-    guest = ["pyuio", "vm", "run", "--append", vm.mark, "--device", "edu", "--"]
+    guest = ["pyuio", "vm", "run", "--qemu", f"-name {vm.mark}", "--device", "edu", "--"]
     done = installed.run(*guest, str(installed.bin / "python"), "-c", EDU)
     assert (done.returncode, done.stdout) == (0, "120 b'there'\n"), done.stderr
 

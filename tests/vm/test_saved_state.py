@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""A guest that starts from a saved state: it is like one that booted, repeats nothing, and no damaged state is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyuio.vm import Options, cache, saved_state
+from pyuio.vm.saved_state import SavedState
+
+from .conftest import Vm
+
+SMALL = ("--memory", "256M", "--cpus", "1")  # a state of its own, which no other test uses
+CARDS = ("--device", "edu", "--device", "edu,dma_mask=0xffffffffffffffff", "--device", "pci-testdev")
+LOOK = Path(__file__).with_name("saved_state_guest.py")
+
+
+@pytest.fixture(scope="module")
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that has the kernels of the usual one, but no saved states."""
+    home = tmp_path_factory.mktemp("cache")
+    (home / "pyuio").mkdir()
+    (home / "pyuio/kernels").symlink_to(cache.root() / "kernels")
+    if (cache.root() / "acceleration.json").exists():
+        (home / "pyuio/acceleration.json").write_bytes((cache.root() / "acceleration.json").read_bytes())
+    return home
+
+
+def look(vm: Vm, home: Path, *words: str) -> tuple[dict[str, Any], str]:
+    """Return what a program in a guest sees, and what pyuio said."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(home)}
+    result = vm.run(*SMALL, *CARDS, "-v", *words, "--", sys.executable, "-I", str(LOOK), env=environment)
+    assert result.returncode == 0, result.stderr.decode()
+    return json.loads(result.stdout), result.stderr.decode()
+
+
+def the_state(home: Path) -> Path:
+    (manifest,) = (home / "pyuio/saved").glob("*/manifest.json")
+    return manifest.parent
+
+
+@pytest.fixture(scope="module")
+def three(cache_home: Path) -> list[tuple[dict[str, Any], str]]:
+    """What was seen and said by two guests from one state, and by one that booted."""
+    return [look(Vm(), cache_home, *words) for words in ((), (), ("--boot",))]
+
+
+def test_the_state_is_saved_once(three: list[tuple[dict[str, Any], str]]) -> None:
+    said = [text for _, text in three]
+    assert [("saving the state" in text) for text in said] == [True, False, False]
+    assert [("starts from the state" in text) for text in said] == [True, True, False]
+    assert "boots: --boot" in said[2]
+    assert "Linux version" in said[2]
+
+
+def test_a_program_sees_the_same(three: list[tuple[dict[str, Any], str]]) -> None:
+    first, second, booted = (seen["same"] for seen, _ in three)
+    assert first == second
+    assert first == booted
+
+
+def test_the_clock_is_right(three: list[tuple[dict[str, Any], str]]) -> None:
+    for seen, _ in three:
+        assert abs(seen["lag"]) < 5, "seconds that the clock of the guest differs from its RTC"
+
+
+def test_random_numbers_do_not_repeat(three: list[tuple[dict[str, Any], str]]) -> None:
+    for name in three[0][0]["random"]:
+        assert len({seen["random"][name] for seen, _ in three}) == 3, name
+
+
+def flip_a_bit(state: Path) -> None:
+    with (state / "memory").open("r+b") as file:
+        place = os.lseek(file.fileno(), 64 << 20, os.SEEK_DATA)
+        file.seek(place + 100)
+        byte = file.read(1)[0]
+        file.seek(place + 100)
+        file.write(bytes([byte ^ 4]))
+
+
+def cut(state: Path) -> None:
+    os.truncate(state / "state", (state / "state").stat().st_size // 2)
+
+
+def spoil_the_manifest(state: Path) -> None:
+    (state / cache.MANIFEST).write_text("{}")
+
+
+def claim_another_kernel(state: Path) -> None:
+    """Leave files that prove undamaged, and that QEMU cannot load."""
+    (state / "state").write_bytes(b"nothing of the kind")
+    stage = state.parent / ".stage-test"
+    state.rename(stage)
+    cache.finish(stage, state, {})
+
+
+@pytest.mark.parametrize("harm", [flip_a_bit, cut, spoil_the_manifest, claim_another_kernel])
+def test_a_damaged_state_is_not_used(vm: Vm, cache_home: Path, three: object, harm: Callable[[Path], None]) -> None:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache_home)}
+    vm.run(*SMALL, "--", "true", env=environment)
+    state = the_state(cache_home)
+    before = (state / "memory").stat().st_ino
+    harm(state)
+    for _ in range(2):
+        result = vm.run(*SMALL, "--", "echo", "well", env=environment)
+        assert (result.returncode, result.stdout) == (0, b"well\n"), result.stderr
+    assert b"boots" not in result.stderr
+    assert (the_state(cache_home) / "memory").stat().st_ino != before
+    assert SavedState(the_state(cache_home)).intact()
+
+
+@pytest.mark.parametrize(
+    ("options", "accelerator", "reason"),
+    [
+        (Options(), "tcg", ""),
+        (Options(), "kvm", "KVM"),
+        (Options(boot=True), "tcg", "--boot"),
+        (Options(append="isolcpus=1"), "tcg", "kernel parameters"),
+        (Options(machine="pc"), "tcg", "q35"),
+        (Options(qemu=["-smbios", "type=0"]), "tcg", "-smbios"),
+        (Options(qemu=["-drive", "file=x"]), "tcg", "-drive"),
+        (Options(qemu=["-drive", "if=none,file=x,id=d", "-device", "nvme,drive=d,serial=1"]), "tcg", ""),
+        (Options(qemu=["-object", "memory-backend-ram,id=m,size=1G"]), "tcg", "memory"),
+        (Options(qemu=["-name"]), "tcg", ""),  # QEMU says what is missing
+    ],
+)
+def test_what_needs_a_boot(options: Options, accelerator: str, reason: str) -> None:
+    found = saved_state.reason_to_boot(options, accelerator)
+    assert reason in found
+    assert bool(found) == bool(reason)
+
+
+def test_bridges_and_what_is_not_on_the_pci_bus_boot(vm: Vm) -> None:
+    for device in ("pcie-root-port,id=p", "isa-debug-exit", "intel-iommu"):
+        result = vm.run("--device", device, "-v", "--", "true")
+        assert result.returncode == 0, result.stderr
+        assert f"boots: {device.split(',')[0]} cannot be plugged" in result.stderr.decode()
+
+
+def test_old_states_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["newest", "used", "old"]
+    for number, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "memory").write_bytes(bytes([1]) * (1 << 20))
+        (tmp_path / name / cache.MANIFEST).write_text("{}")
+        os.utime(tmp_path / name, (time.time(), time.time() - 1000 * number))
+    for limit, left in ((4 << 20, 3), (5 << 19, 2), (1 << 19, 1)):
+        monkeypatch.setattr(saved_state, "SIZE_LIMIT", limit)
+        saved_state._limit_size(tmp_path, tmp_path / "newest")
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[:left])
