@@ -24,7 +24,11 @@ def translated(error: OSError, doing: str, otherwise: type[PyuioError] | None = 
     Args:
         error: the error that the system call raised.
         doing: what was tried, on which file or device, as in "reading /sys/...".
-        otherwise: the class to use if the kernel neither denied permission nor lost the device; None keeps `error`.
+        otherwise: the class to use if the kernel neither denied permission nor lost the device; None for Python's own
+            class for the error's number.
+
+    It is a new object, never `error`: an exception that is its own cause is a reference cycle, which would keep the
+    frames of all callers, and what their variables refer to, until the garbage collector runs.
     """
     reason = f"{doing}: {error.strerror}"
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -33,7 +37,7 @@ def translated(error: OSError, doing: str, otherwise: type[PyuioError] | None = 
         return PermissionDeniedError(error.errno, f"{reason}; this needs {who}, or a rule that grants it{rule}")
     if error.errno in (errno.ENODEV, errno.ENXIO):
         return DeviceRemovedError(error.errno, f"{reason}; the device was removed or unbound")
-    return error if otherwise is None else otherwise(error.errno, reason)
+    return (OSError if otherwise is None else otherwise)(error.errno, reason)
 
 
 def read_text(path: Path) -> str:

@@ -331,15 +331,19 @@ class PortRegion(Common):
             except DeviceRemovedError:
                 raise
             except OSError as error:
-                what = translated(error, f"{self._name}, {width} bytes at offset {offset:#x} of {self._path}")
-                if self._presence is not None and isinstance(what, DeviceRemovedError):
-                    self._presence.note_gone()
-                raise what from error
+                raise self._failed(error, offset, width) from error
         if count != width:
             raise MappingError(
                 errno.EIO, f"{self._name}: the kernel moved {count} of {width} bytes at offset {offset:#x}; wrong size?"
             )
         return data
+
+    def _failed(self, error: OSError, offset: int, width: int) -> Exception:
+        """Return pyuio's error for the kernel's answer, and tell the presence if the device is gone."""
+        failed = translated(error, f"{self._name}, {width} bytes at offset {offset:#x} of {self._path}")
+        if self._presence is not None and isinstance(failed, DeviceRemovedError):
+            self._presence.note_gone()
+        return failed
 
 
 _regions: weakref.WeakSet[PortRegion] = weakref.WeakSet()

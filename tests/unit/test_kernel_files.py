@@ -6,10 +6,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import gc
 import os
 import re
 import struct
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,26 @@ CONTENTS = st.binary(max_size=40) | st.sampled_from(
         b"99999999999999999999",
     ]
 )
+
+
+def test_a_missing_attribute_keeps_nothing_of_its_readers_alive(tmp_path: Path) -> None:
+    """Not even until the garbage collector runs: a reader has memory for DMA, for example."""
+
+    class Held:
+        pass
+
+    def read() -> weakref.ref[Held]:
+        held = Held()
+        assert sysfs.read_optional(tmp_path / "missing") is None
+        with pytest.raises(FileNotFoundError, match=r"reading .*missing"):
+            sysfs.read_text(tmp_path / "missing")
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        assert read()() is None
+    finally:
+        gc.enable()
 
 
 @IN_ONE_DIRECTORY
