@@ -6,6 +6,7 @@ Ctrl-C, or one whose handler itself allocates and closes.
 
 from __future__ import annotations
 
+import dis
 import itertools
 import linecache
 import signal
@@ -39,13 +40,18 @@ FILES = {
         transaction,
     )
 }
+NOP = dis.opmap["NOP"]
 
 
 class Interrupter:
     """Runs something with SIGINT at one line of it, and counts the lines.
 
-    Not at the line of a `with` that is left, which is traced once more: Python handles no signal there
-    (https://bugs.python.org/issue29988), and one that came all the same would leave what was to be left, a lock.
+    Two lines do not count, because Python handles no signal there, and one that came all the same would leave what is
+    entered, a lock:
+
+    - The line of a `with` that is left, which is traced once more (https://bugs.python.org/issue29988).
+    - A `try:`, which is a NOP from CPython 3.11 on. Python handles signals after calls, at the start of functions and
+      in loops, never at a NOP. And for this one the compiler names no handler, not even that of the `with` around it.
     """
 
     def __init__(self) -> None:
@@ -54,20 +60,9 @@ class Interrupter:
     def run(self, at: int, what: Any) -> bool:
         """Return whether the signal came before it was done; 0 for never."""
         self.lines = 0
-        entered: set[tuple[FrameType, int]] = set()
 
-        def trace(frame: FrameType, event: str, _argument: object) -> Any:
-            if frame.f_code.co_filename not in FILES:
-                return None
-            if event == "line":
-                if linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
-                    if (frame, frame.f_lineno) in entered:
-                        return trace
-                    entered.add((frame, frame.f_lineno))
-                self.lines += 1
-                if self.lines == at:
-                    signal.raise_signal(signal.SIGINT)
-            return trace
+        def trace(frame: FrameType, _event: str, _argument: object) -> Any:
+            return self._trace_lines(at) if frame.f_code.co_filename in FILES else None
 
         sys.settrace(trace)
         try:
@@ -77,6 +72,23 @@ class Interrupter:
         finally:
             sys.settrace(None)
         return 0 < at <= self.lines
+
+    def _trace_lines(self, at: int) -> Any:
+        """Return what traces one frame. It does not refer to the frame, and so keeps no variable of it alive."""
+        entered: set[int] = set()
+
+        def trace(frame: FrameType, event: str, _argument: object) -> Any:
+            if event == "line" and frame.f_code.co_code[frame.f_lasti] != NOP:
+                if linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
+                    if frame.f_lineno in entered:
+                        return trace
+                    entered.add(frame.f_lineno)
+                self.lines += 1
+                if self.lines == at:
+                    signal.raise_signal(signal.SIGINT)
+            return trace
+
+        return trace
 
 
 def others_can_allocate() -> bool:
