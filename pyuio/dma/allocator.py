@@ -133,8 +133,8 @@ class Dma(Owned):
             _open.add(self)
             page, offset = self._find(-(-size // CACHE_LINE) * CACHE_LINE, max(align, CACHE_LINE), mask)
             buffer = DmaBuffer(page.memory, offset, size, self, page, offset)
-            buffer.zero()
             try:
+                buffer.zero()
                 self._live.add(buffer)
                 if self._is_master is not True:
                     self._switch_bus_mastering(on=True)
