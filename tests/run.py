@@ -86,20 +86,21 @@ def run_docs() -> bool:
     return built.returncode == 0
 
 
-def in_guest(command: list[str], kernel: str, output: Path) -> list[str]:
+def in_guest(command: list[str], kernel: str, output: Path, memory: str = "1G") -> list[str]:
     """Return the command that runs another one in a guest with all the devices, which can write to `output`."""
     devices = [f"--device={device}" for device in GUEST_DEVICES]
-    guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}"]
+    guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}", f"--memory={memory}"]
     return [str(BIN / "pyuio"), "vm", "run", *guest, *devices, "--", *command]
 
 
-def rewrite_assertions() -> None:
+def rewrite_assertions(tree: Path = ROOT) -> None:
     """Let pytest rewrite and cache the assertions of files that guests run: an emulated guest takes 40 s for it."""
-    files = ["tests/guest", *map(str, sorted(ROOT.glob("tests/vm/*_guest.py")))]
+    files = ["tests/guest", *map(str, sorted(tree.glob("tests/vm/*_guest.py")))]
     command = [str(BIN / "python"), "-m", "pytest", "--collect-only", "--quiet", *files]
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    variables["PYTHONPATH"] = str(tree)
     # Ignore errors here: the guest reports them.
-    subprocess.run(command, cwd=ROOT, env=variables, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command, cwd=tree, env=variables, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def prepare_guest(kernel: str) -> None:
@@ -163,6 +164,7 @@ def run_sanitized(options: list[str]) -> tuple[int, int, int]:
     try:
         sanitize.build()
         for part in ("unit", "guest"):
+            start = time.monotonic()
             output = BUILD / f"sanitize-{part}"
             command, variables = sanitize.pytest_command(part, options, output)
             if not command:
@@ -171,12 +173,15 @@ def run_sanitized(options: list[str]) -> tuple[int, int, int]:
             output.mkdir(parents=True)
             command = ["env", *(f"{name}={value}" for name, value in variables.items()), *command]
             if part == "guest":
+                rewrite_assertions(sanitize.COPY)
                 kernel = os.environ.get("KERNEL", "debian")
-                command = in_guest(command, kernel, output)
+                command = in_guest(command, kernel, output, sanitize.GUEST_MEMORY)
             status = subprocess.run(command, cwd=sanitize.COPY, check=False).returncode
             passed, failed, skipped = counted(status, output / "results.xml")
             reports = sanitize.found(output)
             print(*reports, sep="\n", end="\n" * bool(reports))
+            print(f"sanitize {part}: {passed} passed, {failed} failed, {len(reports)} reports", end=" ")
+            print(f"({time.monotonic() - start:.0f} s, exit status {status})", flush=True)
             sums = (sums[0] + passed, sums[1] + failed + len(reports), sums[2] + skipped)
     except (sanitize.SanitizerError, OSError, subprocess.SubprocessError) as error:
         print(f"sanitize: cannot be prepared: {error}", file=sys.stderr)
