@@ -8,12 +8,14 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pyuio.vm.errors import KernelError
 from pyuio.vm.initramfs import tool_environment
 
 QUERY_TIME_LIMIT = 60.0  # seconds
 DOWNLOAD_TIME_LIMIT = 1800.0
+Answer = TypeVar("Answer")
 
 
 class DownloadError(KernelError):
@@ -117,7 +119,15 @@ class Archive:
         """
         return self._with_lists(lambda: self._package(name))
 
-    def _with_lists(self, ask: Callable[[], Package]) -> Package:
+    def depends(self, name: str) -> list[str]:
+        """Return the names of the packages that a package depends on, alternatives included.
+
+        Raises:
+            KernelError: apt is not here, or knows no such package.
+        """
+        return self._with_lists(lambda: self._depends(name))
+
+    def _with_lists(self, ask: Callable[[], Answer]) -> Answer:
         """Ask apt; if the system's lists do not have the answer, fetch separate lists and ask once more."""
         try:
             return ask()
@@ -128,11 +138,14 @@ class Archive:
             return ask()
 
     def _image(self, meta: str) -> str:
-        depends = run(["apt-cache", *self._options, "depends", meta], QUERY_TIME_LIMIT)
-        match = re.search(r"Depends: (linux-image-\S+)", depends)
-        if match is None:
-            raise KernelError(f"apt knows no package {meta}: use --kernel host, or a kernel's path")
-        return match[1]
+        try:
+            return next(name for name in self._depends(meta) if name.startswith("linux-image-"))
+        except StopIteration:
+            raise KernelError(f"apt knows no package {meta}: use --kernel host, or a kernel's path") from None
+
+    def _depends(self, name: str) -> list[str]:
+        shown = run(["apt-cache", *self._options, "depends", name], QUERY_TIME_LIMIT)
+        return re.findall(r"Depends: (\S+)", shown)
 
     def _package(self, name: str) -> Package:
         shown = run(["apt-cache", *self._options, "show", "--no-all-versions", name], QUERY_TIME_LIMIT)
