@@ -7,6 +7,7 @@ guest. The packages are the source (dpdk-kmods-dkms), and the kernel's headers a
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -25,29 +26,30 @@ def build(version: str, directory: Path) -> Path:
         version: of the kernel, as ``uname -r`` prints it, "6.1.0-56-amd64".
         directory: where to keep the module; no other build may use it.
     """
+    directory = directory.resolve()  # make runs elsewhere
     module = directory / f"igb_uio-{version}.ko"
     if module.exists():
         return module
     directory.mkdir(parents=True, exist_ok=True)
-    base, flavour = version.removesuffix("-amd64"), version
-    common = f"linux-headers-{base.removesuffix('-rt')}-common" + ("-rt" if base.endswith("-rt") else "")
-    series = ".".join(version.split(".")[:2])
+    flavour = f"linux-headers-{version}"
     archive = apt.Archive(cache.root() / "kernels/apt")
     with tempfile.TemporaryDirectory(dir=directory) as name:
         work = Path(name)
-        packages = ["dpdk-kmods-dkms", f"linux-headers-{flavour}", common, f"linux-kbuild-{series}"]
-        for package in packages:
+        # Their names differ between releases: linux-kbuild-6.1, and linux-kbuild-6.12.118+deb13.
+        parts = [package for package in archive.depends(flavour) if re.match("linux-(headers|kbuild)-", package)]
+        for package in ["dpdk-kmods-dkms", flavour, *parts]:
             place = work / package
             place.mkdir()
             apt.extract(archive.download(archive.package(package), place), work / "tree")
-        headers = work / "tree/usr/src" / f"linux-headers-{flavour}"
+        headers = work / "tree/usr/src" / flavour
         # The packaged one names the place where the headers would be installed.
-        (headers / "Makefile").write_text(f"include {work}/tree/usr/src/{common}/Makefile\n")
+        makefile = headers / "Makefile"
+        makefile.write_text(makefile.read_text().replace("/usr/src/", f"{work}/tree/usr/src/"))
         (source,) = (work / "tree/usr/src").glob("dpdk-kmods-*")
         shutil.copytree(source, work / "source")
-        subprocess.run(
-            ["make", "-s", "-C", headers, f"M={work}/source", "modules"], check=True, timeout=LIMIT, stdout=sys.stderr
-        )
+        # Type information for BPF needs pahole, and nobody reads it.
+        command = ["make", "-s", "-C", str(headers), f"M={work}/source", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]
+        subprocess.run(command, check=True, timeout=LIMIT, stdout=sys.stderr)
         (work / "source/igb_uio.ko").rename(module)
     return module
 
