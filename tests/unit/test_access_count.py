@@ -56,18 +56,22 @@ def bar(request: pytest.FixtureRequest, trap: Trap, monkeypatch: pytest.MonkeyPa
 # ---- The trap can tell: these ways are known to make other accesses than the one asked for. ----
 
 
+class Bits(ctypes.Structure):
+    _fields_ = (("low", ctypes.c_uint32, 4),)
+
+
 @needs_trap
 def test_the_trap_sees_what_others_do(trap: Trap) -> None:
     memory = trap.memory
     view = memoryview(memory).cast("I")
-    word = ctypes.c_uint32.from_buffer(memory, 64)
+    bits = Bits.from_buffer(memory, 64)
     read, write = Access("read", 64, 32), Access("write", 64, 32)
     data = bytes(4)
 
     assert trap.record(lambda: None) == []
     assert trap.record(lambda: view[16]) == [read]
     assert trap.record(view.__setitem__, 16, 7) == [write]
-    assert trap.record(setattr, word, "value", 7) == [read, write], "ctypes reads what it is about to write"
+    assert trap.record(setattr, bits, "low", 7) == [read, write], "ctypes reads the bits beside a field"
     assert len(trap.record(struct.pack_into, "<I", memory, 64, 7)) > 1, "struct stores a zero first"
     assert len(trap.record(memory.__setitem__, slice(64, 68), data)) > 1, "memmove of 4 bytes stores twice"
     assert trap.record(memory.__getitem__, slice(64, 128)) != [read] * 16
