@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dis
 import functools
 import importlib
 import io
@@ -19,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import IO, ClassVar, NoReturn
 
 import typer
@@ -46,6 +48,15 @@ PYUIO = [sys.executable, "-m", "pyuio.cli"]
 
 Cards = Callable[[str], list[str]]
 Later = Callable[[Callable[[], object]], threading.Thread]
+
+
+def signals_come(frame: FrameType) -> bool:
+    """Return whether Python may handle a signal at the traced line: at each but those that do nothing, such as `try:`.
+
+    What a trace function raises there passes by the handlers of the whole function, and leaves a lock locked
+    (https://github.com/python/cpython/issues/148278).
+    """
+    return frame.f_code.co_code[frame.f_lasti] != dis.opmap["NOP"]
 
 
 @functools.cache

@@ -6,7 +6,6 @@ Ctrl-C, or one whose handler itself allocates and closes.
 
 from __future__ import annotations
 
-import dis
 import itertools
 import linecache
 import signal
@@ -24,7 +23,7 @@ from pyuio.kernel import hugepages
 from pyuio.kernel.hugepages import hugepages as sizes
 from pyuio.pci import command_register as command_register_module
 from pyuio.pci import config_space
-from tests.guest.support import BUS_MASTER, command_register
+from tests.guest.support import BUS_MASTER, command_register, signals_come
 
 FILES = {
     str(module.__file__)
@@ -40,7 +39,6 @@ FILES = {
         transaction,
     )
 }
-NOP = dis.opmap["NOP"]
 
 
 class Interrupter:
@@ -78,7 +76,7 @@ class Interrupter:
         entered: set[int] = set()
 
         def trace(frame: FrameType, event: str, _argument: object) -> Any:
-            if event == "line" and frame.f_code.co_code[frame.f_lasti] != NOP:
+            if event == "line" and signals_come(frame):
                 if linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
                     if frame.f_lineno in entered:
                         return trace

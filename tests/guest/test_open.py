@@ -22,7 +22,7 @@ import pyuio
 from pyuio import device as device_module
 from pyuio.claim import binding, in_use
 from pyuio.kernel.drivers import bound_driver, load_driver
-from tests.guest.support import EDU, PCI_SERIAL, Cards, attribute, forked, pyuio_command
+from tests.guest.support import EDU, PCI_SERIAL, Cards, attribute, forked, pyuio_command, signals_come
 
 CLONE_NEWNS = 0x20000  # include/uapi/linux/sched.h
 
@@ -327,7 +327,7 @@ def trace_lines(at_line: Callable[[], None], address: str) -> None:
     files = {binding.__file__, device_module.__file__}
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
-        if event == "line":
+        if event == "line" and signals_come(frame):
             at_line()
         # Python prints what __del__ raises, and the program never sees it.
         return trace if frame.f_code.co_filename in files and frame.f_code.co_name != "__del__" else None
