@@ -273,7 +273,7 @@ def test_whatever_way_a_child_ends(cards: Cards) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "all is well\n"), done.stderr
-    assert done.stderr.count("as it should") == 2
+    assert done.stderr.count("RuntimeError: as it should") == 2
     assert bound_driver(first) is None
 
 
