@@ -4,7 +4,7 @@
 An argument gives the address of a card. If a step fails, the program names it and ends with 1. In the guest::
 
     $ pyuio vm run -- python examples/demo.py
-               edu on uio_pci_generic, Linux ..., from Python
+    ... edu on uio_pci_generic, Linux ..., from Python
     ...
     ┃ step ... ┃ result ... ┃ ... time ┃
     ...
