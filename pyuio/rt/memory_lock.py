@@ -26,6 +26,9 @@ from pyuio.process.signals import postponed_signals
 _OBJECT = 512
 _EMPTY_BYTES = b"".__sizeof__()
 _OBJECTS_FOR_ONE_KEPT = 1024
+_IMMORTAL = (
+    1000  # objects, at most: CPython 3.12 counts its immortal ones, some 400, as frozen; gc.freeze adds thousands
+)
 
 _PROBE = 1 << 20  # bytes: more than other threads map meanwhile
 # The header of a mapping, and below it its flags: "lo" is VM_LOCKED (fs/proc/task_mmu.c, show_smap_vma_flags).
@@ -166,8 +169,8 @@ def _require_room(name: str, size: int) -> None:
 
 
 def garbage() -> tuple[bool, bool]:
-    """Return whether garbage is collected, and whether objects are frozen."""
-    return gc.isenabled(), gc.get_freeze_count() > 0
+    """Return whether garbage is collected, and whether the program's objects are frozen."""
+    return gc.isenabled(), gc.get_freeze_count() > _IMMORTAL
 
 
 def set_garbage(state: tuple[bool, bool]) -> None:
@@ -179,7 +182,7 @@ def set_garbage(state: tuple[bool, bool]) -> None:
             gc.collect()
     if not frozen:
         gc.unfreeze()
-    elif gc.get_freeze_count() == 0:
+    elif gc.get_freeze_count() <= _IMMORTAL:
         gc.freeze()
     if enabled:
         gc.enable()

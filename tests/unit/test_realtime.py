@@ -34,8 +34,13 @@ PACKAGE = str(Path(pyuio.__file__).parent)
 CPUS = frozenset(os.sched_getaffinity(0))
 
 
+def frozen() -> bool:
+    """Return whether objects are frozen beside CPython 3.12's immortal ones, of which there are some 400."""
+    return gc.get_freeze_count() > 1000
+
+
 def state() -> tuple[object, ...]:
-    return os.sched_getscheduler(0), os.sched_getaffinity(0), gc.isenabled(), gc.get_freeze_count()
+    return os.sched_getscheduler(0), os.sched_getaffinity(0), gc.isenabled(), frozen()
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +104,7 @@ def test_bad_arguments(arguments: dict[str, Any], kind: type[Exception], match: 
 def test_garbage_is_frozen_and_not_collected_inside() -> None:
     with pyuio.realtime(**ANYONE) as tuned:
         assert not gc.isenabled()
-        assert gc.get_freeze_count() > 0
+        assert frozen()
         assert tuned.missing == ()
         assert not tuned.closed
     assert tuned.closed
@@ -112,10 +117,10 @@ def test_what_the_program_froze_stays_frozen() -> None:
     gc.freeze()
     try:
         gc.disable()
-        frozen = gc.get_freeze_count()
+        before = gc.get_freeze_count()
         with pyuio.realtime(**ANYONE):
             pass
-        assert gc.get_freeze_count() == frozen
+        assert gc.get_freeze_count() == before
         assert not gc.isenabled()
     finally:
         gc.enable()
@@ -234,7 +239,7 @@ def test_a_forked_process_is_outside() -> None:
     with pyuio.realtime(**ANYONE, cpus=min(CPUS)) as tuned:
         child = os.fork()
         if child == 0:
-            outside = tuned.closed and gc.isenabled() and not gc.get_freeze_count() and os.sched_getaffinity(0) == CPUS
+            outside = tuned.closed and gc.isenabled() and not frozen() and os.sched_getaffinity(0) == CPUS
             tuned.close()
             tuned.throttled()
             os._exit(0 if outside and gc.isenabled() else 1)
