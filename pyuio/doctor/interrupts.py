@@ -175,7 +175,7 @@ def judge_thread(name: str, number: int, priority: int) -> Answer:
 
 
 def look_at_thread(device: FoundDevice | None) -> Answer | None:
-    """Check the priority of the device's interrupt thread, which exists with PREEMPT_RT or threadirqs."""
+    """Check the priority of the device's interrupt thread, which exists with PREEMPT_RT, threadirqs or Linux 6.12."""
     irq = device_irq(device)
     if irq is None:
         return None
@@ -208,8 +208,8 @@ CHECKS = (
     Check(
         "interrupt_thread",
         SUBJECT,
-        "Where interrupts are threads (PREEMPT_RT, threadirqs), UIO's handler waits for every real-time thread of a "
-        "higher priority than its own, and for those of the same.",
+        "Where interrupts are threads (PREEMPT_RT, threadirqs, Linux 6.12), UIO's handler waits for every real-time "
+        "thread of a higher priority than its own, and for those of the same.",
         look_at_thread,
     ),
 )

@@ -2,7 +2,8 @@
 """An interrupt in the kernel: the processors that receive it, and the threads that handle it.
 
 Documentation/core-api/irq/irq-affinity.rst describes ``/proc/irq/N``. On PREEMPT_RT, or with the kernel parameter
-``threadirqs``, each handler runs in a thread named ``irq/N-name`` (kernel/irq/manage.c).
+``threadirqs``, each handler runs in a thread named ``irq/N-name`` (kernel/irq/manage.c). In Linux 6.12, UIO's handler
+wakes its readers from such a thread on every kernel (drivers/uio/uio.c).
 """
 
 from __future__ import annotations

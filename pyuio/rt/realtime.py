@@ -57,8 +57,8 @@ def realtime(
         interrupt: the interrupt that the thread waits for: an open device, or a number of /proc/interrupts.
         interrupt_cpu: the processor that handles the interrupt; by default the first of `cpus`; without `cpus` it is
             left where it is.
-        interrupt_priority: 1 to 99, of the interrupt's thread in the kernel if it has one, as on PREEMPT_RT; by default
-            95, or `priority` + 1 if that is more; 0 leaves it alone.
+        interrupt_priority: 1 to 99, of the interrupt's thread in the kernel if it has one, as on PREEMPT_RT or Linux
+            6.12; by default 95, or `priority` + 1 if that is more; 0 leaves it alone.
         strict: if a setting is refused, undo all settings and raise; otherwise go on without it, and say so in the
             report.
 
