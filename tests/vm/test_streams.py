@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import socket
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyuio.vm.streams import Outgoing
@@ -14,6 +14,7 @@ from pyuio.vm.streams import Outgoing
 TOKEN = b"abcab"
 
 
+@settings(deadline=None, derandomize=True)  # as in tests/unit/conftest.py
 @given(st.binary(max_size=40) | st.text(alphabet="abc", max_size=40).map(str.encode), st.data())
 def test_everything_before_the_token_passes(text: bytes, data: st.DataObject) -> None:
     text = text.replace(TOKEN, b"")
