@@ -191,6 +191,9 @@ def _assemble(stage: Path, image: Path, version: str) -> None:
         raise KernelError(
             f"kernel {version} cannot run the guest: it lacks {', '.join(missing)} (Debian's cloud flavour has no 9p)"
         )
+    if ".ko.zst:" in known and shutil.which("zstd", path=initramfs.tool_environment()["PATH"]) is None:
+        # virtme-ng would assemble empty modules without a word.
+        raise KernelError(f"kernel {version} has modules compressed by zstd, which is not installed: install zstd")
     initramfs.assemble(boot, version, stage / "initramfs.cpio")
 
 

@@ -94,6 +94,17 @@ def test_kernel_without_9p(tmp_path: Path, kernel: Path) -> None:
         kernels._assemble(tmp_path, image, version)
 
 
+def test_compressed_modules_without_zstd(tmp_path: Path, kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = next((kernel / "boot").glob("vmlinuz-*"))
+    version = kernel_version(image)
+    modules = tmp_path / "lib/modules" / version
+    modules.mkdir(parents=True)
+    (modules / "modules.dep").write_text("".join(f"kernel/{name}.ko.zst:\n" for name in kernels.NEEDED))
+    monkeypatch.setattr("pyuio.vm.kernels.shutil.which", lambda *_, **__: None)
+    with pytest.raises(KernelError, match="compressed by zstd, which is not installed"):
+        kernels._assemble(tmp_path, image, version)
+
+
 def test_stale_package_lists(empty_cache: Path, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
