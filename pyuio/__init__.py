@@ -32,7 +32,7 @@ tells of cards that come and go, `realtime` makes a thread wake up in time.
 
 import typing as _typing
 
-from pyuio._native import _access as _access  # first, as it refuses sub-interpreters, and all else may do worse
+from pyuio._native import _access as _access  # first, as it refuses interpreters on which all else may do worse
 from pyuio.device import Device, open
 from pyuio.dma.allocator import DmaBuffer, dma_rmb, dma_wmb
 from pyuio.dma.ring import DescriptorRing

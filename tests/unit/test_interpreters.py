@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sub-interpreters: importing pyuio there raises ImportError, and the main interpreter goes on as before."""
+"""Interpreters that importing pyuio refuses with ImportError: sub-interpreters, and free-threaded builds."""
 
 from __future__ import annotations
 
@@ -57,3 +57,11 @@ def test_a_sub_interpreter_is_refused(kind: str, order: str) -> None:
         assert line.startswith("ImportError: "), line
         # From Python 3.13 on, Python refuses an interpreter with a lock of its own by itself, with its own message.
         assert "sub-interpreters" in line or (kind == "isolated" and "subinterpreters" in line), line
+
+
+def test_a_free_threaded_build_is_refused() -> None:
+    # Such a build has this flag by itself: tox runs this test on one.
+    program = "import sys\nsys.abiflags = 't'\nimport pyuio"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ImportError: pyuio needs Python's global interpreter lock")
