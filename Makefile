@@ -9,12 +9,13 @@ PYTHON ?= python3
 KERNEL ?= debian
 export KERNEL
 FUZZ_SECONDS ?= 600
+export PYTHONS
 BIN := .venv/bin
 # Named after this directory: a virtual environment does not survive a move.
 READY := .venv/ready-$(shell pwd | cksum | cut -d' ' -f1)
 NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
 
-.PHONY: demo test test-unit test-vm test-guest test-long test-sanitize fuzz lint docs bench setup clean
+.PHONY: demo test test-unit test-vm test-guest test-long test-sanitize fuzz test-pythons wheels lint docs bench setup clean
 
 demo: $(READY)
 	@$(BIN)/pyuio vm fetch "$(KERNEL)" >/dev/null
@@ -42,6 +43,15 @@ fuzz: $(READY)
 # Test the compiled parts, compiled with AddressSanitizer and UBSan, here and in a guest; T= as for test-unit.
 test-sanitize: $(READY)
 	@$(BIN)/python -m tests.run sanitize -- $(T)
+
+# Run the unit tests on every CPython that is here, with the wheel that it builds; PYTHONS= names more interpreters.
+test-pythons: $(READY)
+	@$(BIN)/python -m tests.run pythons -- $(T)
+
+# Build the source distribution and a wheel for each CPython that is here, and check them; in dist/.
+wheels: $(READY)
+	@$(BIN)/python -c 'import auditwheel, twine' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[release]'
+	@$(BIN)/python -m tests.run wheels
 
 lint: $(READY)
 	@$(BIN)/python -m tests.run lint

@@ -10,10 +10,12 @@
 - guest: tests/guest, inside a guest with the devices below; without the commands unless there are options
 - commands: tests/guest/commands, inside such a guest
 
+- pythons: the unit tests on every CPython that is here (tests/pythons.py)
+- wheels: a wheel for each of them, and the source distribution, in dist/ (tests/wheels.py)
 - sanitize: the tests that use the compiled parts, under AddressSanitizer and UBSan (tests/sanitize.py)
 - fuzz: the parsers of bytes from outside, with bytes that atheris finds, for FUZZ_SECONDS (tests/fuzz)
 
-Without a part, all run but the last two, two at any time, and the output of a part is printed when the part is done.
+Without a part, all run but the last four, two at any time, and the output of a part is printed when the part is done.
 Every part runs, even if others failed; the exit status is 0 only if all passed.
 """
 
@@ -34,14 +36,14 @@ from pathlib import Path
 
 from pyuio.vm import kernels
 from pyuio.vm.errors import GuestError
-from tests import access_trap, sanitize, shared_library
+from tests import access_trap, pythons, sanitize, shared_library, wheels
 from tests.fuzz import campaign
 from tests.guest import igb_uio, pciutils, rt_tests, service_handler
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 BUILD = ROOT / "build"
-PARTS = ("lint", "docs", "unit", "vm", "guest", "commands", "sanitize", "fuzz")
+PARTS = ("lint", "docs", "unit", "vm", "guest", "commands", "pythons", "wheels", "sanitize", "fuzz")
 WHOLE = ("guest", "vm", "commands", "unit", "docs", "lint")  # longest first
 AT_ONCE = 2  # parts at any time, as each keeps a processor busy
 COMMANDS = "tests/guest/commands"
@@ -189,12 +191,18 @@ def run_sanitized(options: list[str]) -> tuple[int, int, int]:
     return sums
 
 
+# These count as one test each.
+AS_ONE_TEST = {"lint": run_lint, "docs": run_docs, "wheels": wheels.run}
+
+
 def run_part(part: str, options: list[str]) -> tuple[int, int, int]:
-    """Run one part, and return how many tests passed, failed and were skipped; lint and docs count as one test each."""
+    """Run one part, and return how many tests passed, failed and were skipped."""
     start = time.monotonic()
-    if part in ("lint", "docs"):
-        clean = run_lint() if part == "lint" else run_docs()
+    if part in AS_ONE_TEST:
+        clean = AS_ONE_TEST[part]()
         done = (int(clean), int(not clean), 0)
+    elif part == "pythons":
+        done = pythons.run(options, counted)
     elif part == "sanitize":
         done = run_sanitized(options)
     elif part == "fuzz":
