@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The unit tests on every CPython that is here, each with the wheel that it builds: ``make test-pythons``.
 
-tox does it (``[tool.tox]`` in pyproject.toml). It finds what is on the PATH; this module also looks where pyenv, uv and
-the containers that build wheels keep interpreters, and at those that the variable PYTHONS names.
+tox does it (``[tool.tox]`` in pyproject.toml) with those that the variable PYTHONS names, those on the PATH, and those
+where pyenv, uv and the containers that build wheels keep them. On Debian the rest is fetched, as far as Debian has it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from pyuio.vm import cache
+from pyuio.vm.errors import KernelError
+from tests import debian_python
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t")
@@ -33,7 +37,7 @@ def found() -> dict[str, str]:
     """Return the path of an interpreter for each version: those that PYTHONS names, then of `VERSIONS` what is here."""
     directories = [Path(place) for place in os.get_exec_path()]
     directories += [place for pattern in PLACES for place in sorted(Path.home().glob(pattern))]
-    directories += sorted(Path("/opt/python").glob("*/bin"))
+    directories += [*sorted(Path("/opt/python").glob("*/bin")), *sorted(cache.root().glob("pythons/*/usr/bin"))]
     candidates = [Path(shutil.which(name) or name) for name in os.environ.get("PYTHONS", "").split()]
     candidates += [place / f"python{version}" for version in VERSIONS for place in directories]
     paths: dict[str, str] = {}
@@ -44,6 +48,17 @@ def found() -> dict[str, str]:
     return paths
 
 
+def fetch(version: str) -> str | None:
+    """Return the path of an interpreter from Debian; None, with a line that says why, if it cannot be had."""
+    if version.endswith("t"):
+        return None  # Debian has none
+    try:
+        return str(debian_python.fetch(version, cache.root() / "pythons" / version))
+    except KernelError as error:
+        print(f"Python {version} cannot be fetched: {error}", flush=True)
+        return None
+
+
 def run(options: list[str], counted: Callable[[int, Path], tuple[int, int, int]]) -> tuple[int, int, int]:
     """Run the tests; return how many passed, failed and were skipped, and print which Pythons are not here.
 
@@ -52,6 +67,9 @@ def run(options: list[str], counted: Callable[[int, Path], tuple[int, int, int]]
         counted: returns these numbers for an exit status and a file of results.
     """
     pythons = found()
+    for version in VERSIONS:
+        if version not in pythons and (path := fetch(version)):
+            pythons[version] = path
     sums = (0, 0, 0)
     for version, path in pythons.items():
         results = ROOT / "build/tox" / version / "results.xml"
@@ -62,5 +80,5 @@ def run(options: list[str], counted: Callable[[int, Path], tuple[int, int, int]]
         print(f"Python {version} ({path}): {passed} passed, {failed} failed, {skipped} skipped", flush=True)
         sums = (sums[0] + passed, sums[1] + failed, sums[2] + skipped)
     if missing := [version for version in VERSIONS if version not in pythons]:
-        print(f"not tested, as they are not here: Python {', '.join(missing)} (PYTHONS= names interpreters)")
+        print(f"not tested, as they cannot be had here: Python {', '.join(missing)} (PYTHONS= names interpreters)")
     return sums
