@@ -19,7 +19,7 @@ from pyuio.vm.errors import KernelError
 from tests import debian_python
 
 ROOT = Path(__file__).resolve().parent.parent
-VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t")
+VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15", "3.13t", "3.14t")
 PLACES = (".pyenv/versions/*/bin", ".local/share/uv/python/*/bin")  # below the home directory
 ASK = "import sys; print('%d.%d' % sys.version_info[:2] + sys.abiflags, sys.executable)"
 
