@@ -33,10 +33,6 @@ tells of cards that come and go, `realtime` makes a thread wake up in time.
 import typing as _typing
 
 from pyuio._native import _access as _access  # first, as it refuses interpreters on which all else may do worse
-from pyuio.device import Device, open
-from pyuio.dma.allocator import DmaBuffer, dma_rmb, dma_wmb
-from pyuio.dma.ring import DescriptorRing
-from pyuio.driver import Driver
 from pyuio.errors import (
     AmbiguousDeviceError,
     AmbiguousDriverError,
@@ -71,13 +67,18 @@ from pyuio.errors import (
     UnsupportedByDriverError,
     WouldBlockError,
 )
-from pyuio.interrupt.wait import wait
-from pyuio.pci.discovery import FoundDevice, devices
-from pyuio.registers.register_map import Array, Field, Register, RegisterMap
-from pyuio.rt.realtime import realtime
+from pyuio.process.late import late as _late
 
 if _typing.TYPE_CHECKING:
+    from pyuio.device import Device, open
+    from pyuio.dma.allocator import DmaBuffer, dma_rmb, dma_wmb
+    from pyuio.dma.ring import DescriptorRing
+    from pyuio.driver import Driver
+    from pyuio.interrupt.wait import wait
+    from pyuio.pci.discovery import FoundDevice, devices
     from pyuio.pci.hotplug import Hotplug, HotplugEvent
+    from pyuio.registers.register_map import Array, Field, Register, RegisterMap
+    from pyuio.rt.realtime import realtime
     from pyuio.rt.settings import RealTime
     from pyuio.service import Event, Service
 
@@ -139,27 +140,43 @@ __all__ = [
 ]
 
 
-# What not every program needs, and where it is: imported at the first use, so that ``import pyuio`` is quick.
+# Where the names are: imported at the first use, so that ``import pyuio`` is quick, and so is every command.
 _LATE = {
+    "Array": "pyuio.registers.register_map",
+    "DescriptorRing": "pyuio.dma.ring",
+    "Device": "pyuio.device",
+    "DmaBuffer": "pyuio.dma.allocator",
+    "Driver": "pyuio.driver",
     "Event": "pyuio.service",
+    "Field": "pyuio.registers.register_map",
+    "FoundDevice": "pyuio.pci.discovery",
     "Hotplug": "pyuio.pci.hotplug",
     "HotplugEvent": "pyuio.pci.hotplug",
     "RealTime": "pyuio.rt.settings",
+    "Register": "pyuio.registers.register_map",
+    "RegisterMap": "pyuio.registers.register_map",
     "Service": "pyuio.service",
+    "devices": "pyuio.pci.discovery",
+    "dma_rmb": "pyuio.dma.allocator",
+    "dma_wmb": "pyuio.dma.allocator",
+    "open": "pyuio.device",
+    "realtime": "pyuio.rt.realtime",
+    "wait": "pyuio.interrupt.wait",
 }
+
+# The packages and modules that users name.
+_MODULES = ("dma", "interrupt", "pci", "program", "region", "registers", "service")
 
 
 if not _typing.TYPE_CHECKING:  # or a type checker would take any name for one of pyuio's
 
     def __getattr__(name: str) -> object:
-        """Return something of `_LATE`, a module that has something to name, or ``__version__``."""
-        from importlib import import_module
-
+        """Return something of `_LATE`, a package or module that has something to name, or ``__version__``."""
         if name in _LATE:
-            globals()[name] = value = getattr(import_module(_LATE[name]), name)
+            globals()[name] = value = getattr(_late(_LATE[name]), name)
             return value
-        if name in ("program", "service"):
-            return import_module(f"pyuio.{name}")
+        if name in _MODULES:
+            return _late(f"pyuio.{name}")
         if name == "__version__":
             from importlib.metadata import version
 

@@ -41,8 +41,12 @@ _LATE_MODULES = (
     "socket",
     "subprocess",
     "pyuio.backend.uio",
+    "pyuio.dma.ring",
+    "pyuio.driver",
+    "pyuio.interrupt.wait",
     "pyuio.pci.hotplug",
     "pyuio.region.mapping",
+    "pyuio.rt.realtime",
     "pyuio.service",
 )
 

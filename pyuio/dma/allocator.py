@@ -17,6 +17,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import functools
 import logging
 import operator
 import os
@@ -38,6 +39,7 @@ from pyuio.kernel.sysfs import read_optional
 from pyuio.pci.config_image import Command
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.process.fork import Owned
+from pyuio.process.late import release_after_fork
 
 __all__ = ["Dma", "DmaBuffer", "DmaPool", "dma_rmb", "dma_wmb"]
 
@@ -347,7 +349,11 @@ def _forget_all() -> None:
     for dma in _open:
         dma.forget()
     _open.clear()
-    _lock.release()
+    release_after_fork(_lock)
 
 
-os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forget_all)
+os.register_at_fork(
+    before=_lock.acquire,
+    after_in_parent=functools.partial(release_after_fork, _lock),
+    after_in_child=_forget_all,
+)

@@ -7,6 +7,7 @@ Source: Documentation/admin-guide/mm/hugetlbpage.rst.
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import re
@@ -16,13 +17,15 @@ from typing import NamedTuple
 
 from pyuio.errors import KernelFileError
 from pyuio.kernel.sysfs import read_number
+from pyuio.process.late import release_after_fork
 
 _DIRECTORY = Path("/sys/kernel/mm/hugepages")
 _NAME = r"hugepages-([1-9][0-9]{0,11})kB"
 # The lock is recursive because a signal handler that closes a device may enter it again. It is held across a fork so
 # that the child finds it free.
 _changing = threading.RLock()
-os.register_at_fork(before=_changing.acquire, after_in_parent=_changing.release, after_in_child=_changing.release)
+_release = functools.partial(release_after_fork, _changing)
+os.register_at_fork(before=_changing.acquire, after_in_parent=_release, after_in_child=_release)
 
 
 class HugepageSize(NamedTuple):

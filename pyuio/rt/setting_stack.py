@@ -14,6 +14,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from pyuio.process.late import release_after_fork
+
 
 @dataclass(eq=False)
 class _Change:
@@ -106,7 +108,7 @@ class SettingStack:
         self.forking = threading.get_native_id()
 
     def _release(self) -> None:
-        self.lock.release()
+        release_after_fork(self.lock)
 
     def _start_anew(self) -> None:
         # The child has none of the threads that used the lock.

@@ -62,22 +62,32 @@ FORK_AMID_AN_IMPORT = """if True:
     import os, sys, threading, time
     import pyuio
 
+    def work():
+        exec(sys.argv[1])
+
     sys.setswitchinterval(1e-6)
-    thread = threading.Thread(target=pyuio.devices)  # imports pyudev
+    thread = threading.Thread(target=work)
     thread.start()
-    time.sleep(0.001)
+    time.sleep(int(sys.argv[2]) / 1000)
     child = os.fork()
     if child == 0:
-        pyuio.devices()
+        work()
         os._exit(0)
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-def test_a_fork_amid_an_import_in_another_thread() -> None:
+@pytest.mark.parametrize(
+    "work", ["pyuio.devices()", "pyuio.open", "pyuio.pci.Command", "pyuio.Hotplug", "import pyudev"]
+)
+def test_a_fork_amid_an_import_in_another_thread(work: str) -> None:
     """The child would wait for ever for the import of a thread that it does not have."""
-    for _ in range(5):
+    program = FORK_AMID_AN_IMPORT
+    if work == "import pyudev":  # as a method of pyuio's does, which there is from then on
+        program = program.replace("import pyuio\n", "import pyuio\n    pyuio.open\n")
+    for milliseconds in (1, 3, 10, 20, 30):
         # Python 3.12 on warns of each fork beside a thread.
-        command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", FORK_AMID_AN_IMPORT]
+        ignored = "ignore:This process:DeprecationWarning"
+        command = [sys.executable, "-W", ignored, "-c", program, work, str(milliseconds)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
         assert (done.returncode, done.stderr) == (0, "")
