@@ -10,10 +10,13 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from pyuio.driver import Driver
 from pyuio.errors import AmbiguousDriverError, DriverLoadError, DriverNotFoundError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "pyuio.drivers"
 OWN = "pyuio-framework"  # this distribution; other packages' drivers have precedence over its sample drivers
@@ -73,6 +76,8 @@ class InstalledDriver:
 
 def installed_drivers() -> list[InstalledDriver]:
     """Return the drivers of all installed packages, sorted by name. Their classes are not loaded yet."""
+    from importlib.metadata import entry_points
+
     found = {
         InstalledDriver(point.name, point.dist.name if point.dist else "", point): None
         for point in entry_points(group=GROUP)

@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from typing import Annotated
 
 import typer
 
-from pyuio.cli import access, bind, completion, dump, info, irq, listing, probe, setup
-from pyuio.cli.doctor import EPILOG, doctor
-from pyuio.cli.groups import Commands, later
+from pyuio.cli import completion
+from pyuio.cli.groups import MEASURE, Commands, later
 from pyuio.errors import PyuioError
-
-LOOK, DRIVE, MEASURE = "Look", "Drive", "Measure and develop"  # the groups in which --help lists the commands
 
 app = typer.Typer(
     name="pyuio",
@@ -49,26 +45,13 @@ def options(
 ) -> None:
     """PCI drivers in Python, in user space, on Linux UIO."""
     if verbose:
+        import logging
+
         form = "%(asctime)s %(name)s: %(message)s"
         logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr)
         logging.getLogger("pyuio").setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
 
 
-app.command("list", rich_help_panel=LOOK, epilog=listing.EPILOG)(listing.list_devices)
-app.command("info", rich_help_panel=LOOK, epilog=info.EPILOG)(info.info)
-app.command("probe", rich_help_panel=LOOK, epilog=probe.EPILOG)(probe.probe)
-app.command("bind", rich_help_panel=DRIVE, epilog=bind.BIND_EPILOG)(bind.bind)
-app.command("unbind", rich_help_panel=DRIVE, epilog=bind.UNBIND_EPILOG)(bind.unbind)
-app.command("setup", rich_help_panel=DRIVE, epilog=setup.EPILOG, short_help="Let a group drive DEVICE without root.")(
-    setup.setup
-)
-app.command("read", rich_help_panel=DRIVE, epilog=access.WATCH_EPILOG)(access.read)
-app.command("write", rich_help_panel=DRIVE, epilog=access.EPILOG)(access.write)
-app.command("dump", rich_help_panel=DRIVE, epilog=access.EPILOG)(dump.dump)
-app.command("irq", rich_help_panel=DRIVE, epilog=irq.EPILOG)(irq.irq)
-app.command("doctor", rich_help_panel=MEASURE, epilog=EPILOG, short_help="Show what blocks a driver or costs latency.")(
-    doctor
-)
 app.add_typer(later("pyuio.cli.bench"), name="bench", rich_help_panel=MEASURE, help="Measure latency, compare results.")
 app.add_typer(
     later("pyuio.cli.vm"), name="vm", rich_help_panel=MEASURE, help="Run commands in a guest with any PCI device."

@@ -27,6 +27,8 @@ PLACE_HELP = "bar0+0x24, config+4, or a name as in bar0.status, if an installed 
 Place = Annotated[str, typer.Argument(metavar="PLACE", help=PLACE_HELP)]
 Width = Annotated[int | None, typer.Option(metavar="8|16|32|64", help="Bits of each access. Default: 32.")]
 
+app = typer.Typer()
+
 JSON_FORMAT = 1
 STATUS = "Exit status: 0 when it was done, 1 when the device or the kernel refuses, 2 for wrong usage"
 EPILOG = f"{STATUS}."
@@ -80,6 +82,7 @@ def _cells(device: Inspection, text: str, width: int | None, count: int) -> list
         return [named_cell(device.bar(place.bar), place.bar, info)]
 
 
+@app.command(epilog=WATCH_EPILOG)
 def read(
     device: Device,
     place: Place,
@@ -140,6 +143,7 @@ def _refuse_accident(device: Inspection, cell: Cell) -> None:
         raise ConfigLockedError(f"{reason}; insist with --force")
 
 
+@app.command(epilog=EPILOG)
 def write(
     device: Device,
     place: Place,

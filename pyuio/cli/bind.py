@@ -15,6 +15,8 @@ from pyuio.errors import BindingError, DeviceBusyError
 if TYPE_CHECKING:
     from pyuio.pci.discovery import FoundDevice
 
+app = typer.Typer()
+
 BIND_EPILOG = (
     "Exit status: 0 when DRIVER has the device, even if it had it before; 1 when the device is in use or the kernel "
     "refuses; 2 for wrong usage."
@@ -60,6 +62,7 @@ def refuse_opened(address: str, *, force: bool = False) -> None:
         warn_of_uses(address, reasons)
 
 
+@app.command(epilog=BIND_EPILOG)
 def bind(
     device: Device,
     driver: Annotated[
@@ -90,6 +93,7 @@ def bind(
     print(f"{found.address} is bound to {driver}{node}; pyuio unbind {found.address} {back}")
 
 
+@app.command(epilog=UNBIND_EPILOG)
 def unbind(
     device: Device,
     force: Annotated[bool, typer.Option("--force", help="Take it from the processes that have it open.")] = False,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The data that `list` and `info` show of a device, in the form that docs/command-line.md describes for ``--json``.
+"""The data that `info` shows of a device, in the form that docs/command-line.md describes for ``--json``.
 
 Numbers are numbers, ids are text, and null stands for what does not exist.
 """
@@ -11,18 +11,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from pyuio.cli.summary import summary
 from pyuio.errors import DeviceRemovedError, DriverLoadError, PermissionDeniedError, PyuioError
 from pyuio.installed_drivers import drivers_for
 from pyuio.kernel.drivers import generic_drivers, matching_modules
-from pyuio.kernel.sysfs import link_name, read_optional, read_text
+from pyuio.kernel.sysfs import read_optional, read_text
 from pyuio.kernel.uio import UioNode
-from pyuio.pci.assigned_interrupt import assigned_interrupt
 from pyuio.pci.bars import parse_resources
 from pyuio.pci.capability_details import details
 from pyuio.pci.config_image import ConfigImage
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.pci.discovery import FoundDevice
-from pyuio.pci.hardware_names import names
 from pyuio.pci.link import read_link
 
 _DEVSEL = ("fast", "medium", "slow", "reserved")
@@ -52,43 +51,6 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def summary(found: FoundDevice, config: ConfigImage | PermissionDeniedError | None = None) -> dict[str, Any]:
-    """Return the data that `list` shows of a device.
-
-    Args:
-        found: the device.
-        config: its configuration space, if the caller has read it already; None to read it here.
-
-    Raises:
-        DeviceRemovedError: it is gone.
-    """
-    directory, interrupt = found.directory, None
-    if found.address is not None:
-        config = config or configuration(directory)
-        pin = config.interrupt_pin if isinstance(config, ConfigImage) else 0
-        assigned = assigned_interrupt(directory, pin)
-        interrupt = {
-            "kind": assigned.kind,
-            "pin": assigned.pin,
-            "numbers": list(assigned.numbers),
-            "text": str(assigned),
-        }
-    called = names(directory) if found.address is not None else None
-    return {
-        "name": found.name,
-        "address": found.address,
-        "ids": found.ids,
-        "class_code": found.class_code,
-        "class": called.kind if called else None,
-        "vendor": called.vendor if called else None,
-        "device": called.device if called else None,
-        "driver": found.driver,
-        "uio": found.uio,
-        "interrupt": interrupt,
-        "iommu_group": link_name(directory / "iommu_group"),
-    }
-
-
 def description(found: FoundDevice) -> dict[str, Any]:
     """Return the data that `info` shows of a device. DeviceRemovedError: it is gone."""
     try:
@@ -104,7 +66,7 @@ def _description(found: FoundDevice) -> dict[str, Any]:
     link = read_link(found.directory)
     is_pci = found.address is not None
     described = {
-        **summary(found, config),
+        **summary(found),
         "iommu_group_type": _text(found.directory / "iommu_group/type"),
         "numa_node": None if node < 0 else node,
         "power_state": None,

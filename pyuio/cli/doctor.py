@@ -18,6 +18,8 @@ from pyuio.doctor import Finding, examine, facts, something_blocks
 from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError
 from pyuio.pci.discovery import find
 
+app = typer.Typer()
+
 JSON_FORMAT = 1
 EPILOG = (
     "Exit status: 0 when nothing blocks a driver, whatever the advice; 1 when something does; 2 for wrong usage or a "
@@ -90,6 +92,7 @@ def show(findings: list[Finding], title: str, console: Console) -> None:
     console.print(Text(f"\n{verdict}."))
 
 
+@app.command(epilog=EPILOG, short_help="Show what blocks a driver or costs latency.")
 def doctor(
     device: Annotated[
         str | None,

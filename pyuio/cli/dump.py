@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pyuio.cli.access import JSON_FORMAT, doubt, inspect, warn_of_others
+from pyuio.cli.access import EPILOG, JSON_FORMAT, doubt, inspect, warn_of_others
 from pyuio.cli.arguments import Device, Json, usage
 from pyuio.cli.output import print_json, print_line
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from pyuio.inspect.cells import Cell
     from pyuio.inspect.inspection import Inspection
 
+app = typer.Typer()
 
+
+@app.command(epilog=EPILOG)
 def dump(
     device: Device,
     space: Annotated[str, typer.Argument(metavar="[bar0|config]", help="What to print.")] = "config",

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Groups of commands whose module is imported at the first use.
+"""Groups of commands whose modules are imported at the first use.
 
-The commands for measuring and for guests import much that no other command needs, and ``pyuio --help`` and the shell's
-completion must be quick.
+Each command imports much that no other command needs, and every start of ``pyuio`` must be quick.
 """
 
 from __future__ import annotations
@@ -14,6 +13,22 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
+LOOK, DRIVE, MEASURE = "Look", "Drive", "Measure and develop"  # the groups in which --help lists the commands
+
+# The commands of ``pyuio`` in the order of --help: the module whose `app` has the command, and its group.
+COMMANDS = {
+    "list": ("pyuio.cli.listing", LOOK),
+    "info": ("pyuio.cli.info", LOOK),
+    "probe": ("pyuio.cli.probe", LOOK),
+    "bind": ("pyuio.cli.bind", DRIVE),
+    "unbind": ("pyuio.cli.bind", DRIVE),
+    "setup": ("pyuio.cli.setup", DRIVE),
+    "read": ("pyuio.cli.access", DRIVE),
+    "write": ("pyuio.cli.access", DRIVE),
+    "dump": ("pyuio.cli.dump", DRIVE),
+    "irq": ("pyuio.cli.irq", DRIVE),
+    "doctor": ("pyuio.cli.doctor", MEASURE),
+}
 SHORT_HELP = {
     "install_completion": "Set up completion for this shell.",
 }
@@ -27,8 +42,17 @@ def unwrapped(command: Any) -> Any:
     return command
 
 
+def imported(module: str) -> Any:
+    """Import a module, and return the group of the commands of its `app`."""
+    return get_group(importlib.import_module(module).app)
+
+
 class Commands(TyperGroup):
     """The commands of ``pyuio``. Their help has one line for each option, so that it fits one screen."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands: Any = {**dict.fromkeys(COMMANDS), **self.commands}  # None: its module is not imported yet
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the commands in the order in which they were added, as newer versions of typer do."""
@@ -36,6 +60,10 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command, or None."""
+        if cmd_name in COMMANDS and self.commands[cmd_name] is None:
+            module, panel = COMMANDS[cmd_name]
+            self.commands[cmd_name] = command = imported(module).commands[cmd_name]
+            command.rich_help_panel = panel
         return unwrapped(super().get_command(ctx, cmd_name))
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -53,13 +81,10 @@ def later(module: str) -> typer.Typer:
     """Return a group with the commands of the `app` in `module`; the first use imports the module."""
 
     class Later(TyperGroup):
-        def _commands(self) -> Any:
-            return get_group(importlib.import_module(module).app)
-
         def list_commands(self, ctx: Any) -> list[str]:
-            return list(self._commands().list_commands(ctx))
+            return list(imported(module).list_commands(ctx))
 
         def get_command(self, ctx: Any, cmd_name: str) -> Any:
-            return unwrapped(self._commands().get_command(ctx, cmd_name))
+            return unwrapped(imported(module).get_command(ctx, cmd_name))
 
     return typer.Typer(cls=Later, no_args_is_help=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -13,12 +14,15 @@ from pyuio.cli.arguments import Device, Json, usage
 from pyuio.cli.listing import JSON_FORMAT, in_words
 from pyuio.cli.output import columns, console, print_json
 
+app = typer.Typer()
+
 EPILOG = (
     "Exit status: 0, even if this user may not see everything (the output says what is missing); 1 when there is no "
     "such device."
 )
 
 
+@app.command(epilog=EPILOG)
 def info(device: Device, as_json: Json = False) -> None:
     """Show everything about one device.
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pyuio.device import Device as OpenDevice
     from pyuio.pci.discovery import FoundDevice
 
+app = typer.Typer()
+
 EPILOG = (
     "Exit status: 0 after --count interrupts; 1 when none came within --timeout, or the device or the kernel refuses; "
     "2 for wrong usage; 130 when Ctrl-C ended it. The interrupt is masked afterwards."
@@ -28,6 +30,7 @@ _LOOK = 0.001  # seconds between two looks at an interrupt that nobody has ackno
 _IN_VAIN = 10  # if the line is still raised after so many acknowledgements in a row, these are no new interrupts
 
 
+@app.command(epilog=EPILOG)
 def irq(
     device: Device,
     count: Annotated[

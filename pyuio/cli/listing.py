@@ -7,15 +7,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from pyuio.cli.arguments import Json
-from pyuio.cli.output import console, print_json
+from pyuio.cli.output import print_json, print_styled, width
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from pyuio.pci.discovery import FoundDevice
+
+app = typer.Typer()
 
 HEADINGS = ("address", "ids", "driver", "node", "interrupt", "group", "device")
 JSON_FORMAT = 1
@@ -58,6 +57,7 @@ def in_words(summary: dict[str, Any]) -> str:
     return f"{kind}: {called}" if called else kind
 
 
+@app.command("list", epilog=EPILOG)
 def list_devices(
     everything: Annotated[
         bool, typer.Option("--all", help="Show bridges and other parts of the machine, too.")
@@ -65,7 +65,7 @@ def list_devices(
     as_json: Json = False,
 ) -> None:
     """List PCI functions and UIO nodes."""
-    from pyuio.cli.description import summary
+    from pyuio.cli.summary import summary
     from pyuio.errors import DeviceRemovedError
     from pyuio.pci.discovery import devices
 
@@ -83,26 +83,25 @@ def list_devices(
     if as_json:
         print_json({"format": JSON_FORMAT, "left_out": left_out.total(), "devices": shown})
         return
-    output = console()
-    show(shown, output)
+    show(shown, width())
     if left_out:
         kinds = ", ".join(f"{kind}: {count}" for kind, count in left_out.most_common())
-        output.print(Text(f"left out: {left_out.total()} ({kinds}); --all shows them", style="dim"), soft_wrap=True)
+        print_styled(f"left out: {left_out.total()} ({kinds}); --all shows them", "dim")
     elif not shown:
-        output.print("there is no PCI function and no UIO node here")
+        print("there is no PCI function and no UIO node here")
 
 
-def show(summaries: list[dict[str, Any]], output: Console) -> None:
-    """Print one line for each device; on a narrow terminal, class and names go to a second line."""
+def show(summaries: list[dict[str, Any]], columns: int) -> None:
+    """Print one line for each device; if `columns` are too few, class and names go to a second line."""
     if not summaries:
         return
     rows: list[tuple[str, ...]] = [HEADINGS]
     for one in summaries:
         interrupt = one["interrupt"]["text"] if one["interrupt"] else None
-        columns = (one["name"], one["ids"], one["driver"], one["uio"], interrupt, one["iommu_group"], in_words(one))
-        rows.append(tuple(column or "-" for column in columns))
+        texts = (one["name"], one["ids"], one["driver"], one["uio"], interrupt, one["iommu_group"], in_words(one))
+        rows.append(tuple(text or "-" for text in texts))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    between = "  " if sum(widths) + 2 * len(widths) <= output.width else "\n    "
+    between = "  " if sum(widths) + 2 * len(widths) <= columns else "\n    "
     for number, (*cells, device) in enumerate(rows):
         start = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=False))
-        output.print(Text(f"{start}{between}{device}", style="" if number else "bold"), soft_wrap=True)
+        print_styled(f"{start}{between}{device}", "" if number else "bold")

@@ -3,14 +3,35 @@
 
 from __future__ import annotations
 
-import json
+import os
+import shutil
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 _UNLIMITED = 100_000  # columns
+_STYLES = {"bold": "\x1b[1m", "dim": "\x1b[2m"}  # ECMA-48, section 8.3.117
+_PLAIN = "\x1b[0m"
+
+
+def width() -> int:
+    """Return the columns of the terminal; in a pipe or a file, lines are as long as necessary."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNLIMITED
+
+
+def print_styled(text: str, style: str) -> None:
+    """Print lines to standard output, "bold" or "dim" ("" for neither) where `console` would print them so.
+
+    A command that prints no table is done with it before rich is imported.
+    """
+    forced = os.environ.get("FORCE_COLOR")
+    styled = sys.stdout.isatty() if forced is None else forced != ""
+    if style and styled and os.environ.get("TERM", "").lower() not in ("dumb", "unknown"):
+        text = "\n".join(f"{_STYLES[style]}{line}{_PLAIN}" for line in text.split("\n"))
+    print(text)
 
 
 def console() -> Console:
@@ -18,6 +39,8 @@ def console() -> Console:
 
     It wraps lines at a terminal's width; in a pipe or a file, lines are as long as necessary and without colour.
     """
+    from rich.console import Console
+
     return Console(highlight=False, width=None if sys.stdout.isatty() else _UNLIMITED)
 
 
@@ -26,6 +49,8 @@ def columns(*headings: str) -> Table:
 
     Give ``add_row`` a `rich.text.Text`, or words without brackets: rich reads brackets as markup.
     """
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(headings), header_style="bold")
     for heading in headings:
         table.add_column(heading, overflow="fold")
@@ -34,6 +59,8 @@ def columns(*headings: str) -> Table:
 
 def print_json(data: Any) -> None:
     """Print JSON to standard output for programs: never coloured, never wrapped."""
+    import json
+
     print(json.dumps(data, indent=2))
 
 

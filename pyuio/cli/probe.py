@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pyuio.installed_drivers import InstalledDriver
     from pyuio.pci.discovery import FoundDevice
 
+app = typer.Typer()
+
 JSON_FORMAT = 1
 EPILOG = (
     "A package publishes its drivers in the entry-point group pyuio.drivers. If one cannot be loaded, pyuio reports it "
@@ -23,6 +25,7 @@ EPILOG = (
 )
 
 
+@app.command(epilog=EPILOG)
 def probe(
     device: Annotated[
         str | None,

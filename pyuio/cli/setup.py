@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pyuio.claim.permission import Permission
     from pyuio.pci.discovery import FoundDevice
 
+app = typer.Typer()
+
 EPILOG = (
     "Exit status: 0 when DEVICE is set up, even if it was before; 1 when something prevents that, or the device is in "
     "use; 2 for wrong usage."
@@ -30,6 +32,7 @@ A systemd service gets the capabilities without setcap and root by AmbientCapabi
 Without an IOMMU, whoever drives a DMA-capable card can read and write all memory: choose the members accordingly."""
 
 
+@app.command(epilog=EPILOG, short_help="Let a group drive DEVICE without root.")
 def setup(
     device: Device,
     group: Annotated[

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pyuio.cli import info, listing
-from pyuio.cli.description import description, summary
+from pyuio.cli.description import description
+from pyuio.cli.summary import summary
 from pyuio.errors import DeviceRemovedError
 from pyuio.pci.discovery import FoundDevice
 from tests.unit.test_pci import recorded
@@ -107,15 +108,14 @@ def test_a_function_that_is_gone(tmp_path: Path, e1000e: Path) -> None:
                 tell(found(e1000e))
 
 
-def test_a_platform_device(tmp_path: Path) -> None:
+def test_a_platform_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     device = found(tmp_path, address=None, ids=None, class_code=None, driver="uio_pdrv_genirq", uio=None)
     described = description(device)
     assert (described["name"], described["interrupt"], described["configuration"]) == (tmp_path.name, None, None)
     assert (described["bars"], described["capabilities"], described["missing"]) == ([], [], [])
     assert "Configuration space" not in shown(described)
-    output = io.StringIO()
-    listing.show([summary(device)], Console(file=output, width=200))
-    assert re.sub(r" +", " ", output.getvalue().splitlines()[1]) == (
+    listing.show([summary(device)], columns=200)
+    assert re.sub(r" +", " ", capsys.readouterr().out.splitlines()[1]) == (
         f"{tmp_path.name} - uio_pdrv_genirq - - - platform device"
     )
 
@@ -171,13 +171,13 @@ def line(name: str, device: str) -> dict[str, Any]:
     }
 
 
-def test_a_narrow_terminal_gets_two_lines_for_a_device() -> None:
+def test_a_narrow_terminal_gets_two_lines_for_a_device(capsys: pytest.CaptureFixture[str]) -> None:
     device = "A [red]Card[/red] " * 4
-    for width, lines in ((300, 3), (80, 6)):
-        output = io.StringIO()
-        listing.show([line("0000:00:01.0", device), line("0000:00:02.0", "B")], Console(file=output, width=width))
-        assert len(output.getvalue().splitlines()) == lines
-        assert device in output.getvalue(), "what is in brackets is no markup"
+    for columns, lines in ((300, 3), (80, 6)):
+        listing.show([line("0000:00:01.0", device), line("0000:00:02.0", "B")], columns)
+        printed = capsys.readouterr().out
+        assert len(printed.splitlines()) == lines
+        assert device in printed, "what is in brackets is no markup"
 
 
 def test_sizes() -> None:

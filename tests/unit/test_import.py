@@ -33,6 +33,22 @@ LATE = {
 }
 
 
+# What `pyuio list` does without: half of its start would be theirs.
+NOT_LISTING = (LATE - {"ctypes", "dataclasses", "difflib", "inspect", "shutil", "subprocess", "typer"}) | {
+    "pyuio._native._interrupt",
+    "pyuio.cli.bench",
+    "pyuio.cli.description",
+    "pyuio.cli.doctor",
+    "pyuio.cli.info",
+    "pyuio.cli.vm",
+    "pyuio.device",
+    "pyuio.doctor",
+    "pyuio.installed_drivers",
+    "pyuio.registers",
+    "pyuio.vm",
+}
+
+
 def imported_by(program: str) -> set[str]:
     command = [sys.executable, "-c", f"{program}\nimport sys\nprint(sorted(sys.modules))"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -43,6 +59,16 @@ def imported_by(program: str) -> set[str]:
 def test_what_takes_long_is_imported_when_it_is_needed(program: str) -> None:
     # logging comes at once, as its hooks for forks must be there before one; from Python 3.14 on it needs dataclasses.
     assert (imported_by(program) - imported_by("import logging")) & LATE == set()
+
+
+def test_a_list_of_devices_imports_what_it_needs() -> None:
+    program = (
+        "import contextlib, io, sys\nfrom pyuio.cli import main\nsys.argv = ['pyuio', 'list']\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n    main()"
+    )
+    imported = imported_by(program)
+    assert "pyuio.cli.listing" in imported
+    assert imported & NOT_LISTING == set()
 
 
 def test_periphery_comes_with_the_first_region(tmp_path: Path) -> None:
@@ -58,6 +84,12 @@ def test_periphery_comes_with_the_first_region(tmp_path: Path) -> None:
 
 def test_modules_with_names_of_their_own_are_reached_by_attribute() -> None:
     assert "pyuio.program" in imported_by("import pyuio\npyuio.program.Read, pyuio.service.HANDLER")
+
+
+@pytest.mark.parametrize("package", ["dma", "interrupt", "pci", "region", "registers"])
+def test_packages_with_names_of_their_own_are_reached_by_attribute(package: str) -> None:
+    program = f"import pyuio\nassert [getattr(pyuio.{package}, name) for name in pyuio.{package}.__all__]"
+    assert f"pyuio.{package}" in imported_by(program)
 
 
 def test_every_name_is_there_and_listed() -> None:

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""The data that `list` shows of a device, in the form that docs/command-line.md describes for ``--json``.
+
+Numbers are numbers, ids are text, and null stands for what does not exist.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+from pyuio.errors import DeviceRemovedError, PermissionDeniedError
+from pyuio.kernel.sysfs import link_name, translated
+from pyuio.pci.assigned_interrupt import assigned_interrupt
+from pyuio.pci.discovery import FoundDevice
+from pyuio.pci.hardware_names import names
+
+_INTERRUPT_PIN = 0x3D  # PCI Local Bus Specification 3.0, section 6.2.4
+
+
+def _interrupt_pin(directory: Path) -> int:
+    """Read a function's interrupt pin: 0 for none, or if this user may not read it, and 1 to 4 for INTA# to INTD#.
+
+    Raises:
+        DeviceRemovedError: the function is gone.
+    """
+    path = directory / "config"
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            pin = os.pread(file, 1, _INTERRUPT_PIN)
+        finally:
+            os.close(file)
+    except FileNotFoundError as error:
+        raise DeviceRemovedError(errno.ENODEV, f"opening {path}: there is no such device") from error
+    except OSError as error:
+        failed = translated(error, f"reading {path}")
+        if isinstance(failed, PermissionDeniedError):
+            return 0
+        raise failed from error
+    if not pin:
+        raise DeviceRemovedError(errno.ENODEV, f"{path} has no byte {_INTERRUPT_PIN:#x}: the device is gone")
+    return pin[0]
+
+
+def summary(found: FoundDevice) -> dict[str, Any]:
+    """Return the data that `list` shows of a device. DeviceRemovedError: it is gone."""
+    directory, interrupt, called = found.directory, None, None
+    if found.address is not None:
+        assigned = assigned_interrupt(directory, _interrupt_pin(directory))
+        interrupt = {
+            "kind": assigned.kind,
+            "pin": assigned.pin,
+            "numbers": list(assigned.numbers),
+            "text": str(assigned),
+        }
+        called = names(directory)
+    return {
+        "name": found.name,
+        "address": found.address,
+        "ids": found.ids,
+        "class_code": found.class_code,
+        "class": called.kind if called else None,
+        "vendor": called.vendor if called else None,
+        "device": called.device if called else None,
+        "driver": found.driver,
+        "uio": found.uio,
+        "interrupt": interrupt,
+        "iommu_group": link_name(directory / "iommu_group"),
+    }
