@@ -17,7 +17,7 @@ LOOK, DRIVE, MEASURE = "Look", "Drive", "Measure and develop"  # the groups in w
 
 # The commands of ``pyuio`` in the order of --help: the module whose `app` has the command, and its group.
 COMMANDS = {
-    "list": ("pyuio.cli.listing", LOOK),
+    "list": ("pyuio.cli.list_command", LOOK),
     "info": ("pyuio.cli.info", LOOK),
     "probe": ("pyuio.cli.probe", LOOK),
     "bind": ("pyuio.cli.bind", DRIVE),

@@ -1,20 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio list``: list the devices of this machine."""
+"""What ``pyuio list`` prints: the devices of this machine. It does without typer: see `pyuio.cli`."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from pyuio.cli.arguments import Json
 from pyuio.cli.output import print_json, print_styled, width
 
 if TYPE_CHECKING:
     from pyuio.pci.discovery import FoundDevice
-
-app = typer.Typer()
 
 HEADINGS = ("address", "ids", "driver", "node", "interrupt", "group", "device")
 JSON_FORMAT = 1
@@ -31,11 +26,6 @@ MACHINE = {
 }
 # Exceptions, which may be a card or programmed into an FPGA: other memory controllers, SD hosts.
 CARDS = ("0580", "0805")
-
-EPILOG = (
-    "A device with a UIO node is always shown. Without --all, parts of the machine are left out: bridges, memory "
-    "controllers, timers, IOMMUs and the like. Exit status: 0, even if there is nothing to show."
-)
 
 
 def part_of_the_machine(device: FoundDevice) -> str | None:
@@ -57,14 +47,13 @@ def in_words(summary: dict[str, Any]) -> str:
     return f"{kind}: {called}" if called else kind
 
 
-@app.command("list", epilog=EPILOG)
-def list_devices(
-    everything: Annotated[
-        bool, typer.Option("--all", help="Show bridges and other parts of the machine, too.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """List PCI functions and UIO nodes."""
+def list_devices(everything: bool, as_json: bool) -> None:
+    """List PCI functions and UIO nodes.
+
+    Args:
+        everything: show parts of the machine, too.
+        as_json: print JSON.
+    """
     from pyuio.cli.summary import summary
     from pyuio.errors import DeviceRemovedError
     from pyuio.pci.discovery import devices

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,10 @@ _PLAIN = "\x1b[0m"
 
 def width() -> int:
     """Return the columns of the terminal; in a pipe or a file, lines are as long as necessary."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNLIMITED
+    if not sys.stdout.isatty():
+        return _UNLIMITED
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() else os.get_terminal_size(sys.stdout.fileno()).columns or 80
 
 
 def print_styled(text: str, style: str) -> None:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pyuio.kernel.sysfs import read_optional
 
 
-@dataclass(frozen=True)
-class HardwareNames:
+class HardwareNames(NamedTuple):
     """The names of a PCI function in the hardware database; None where it has no name.
 
     Attributes:

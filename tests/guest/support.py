@@ -21,13 +21,14 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import IO, ClassVar, NoReturn
+from typing import IO, Any, ClassVar, NoReturn
 
 import typer
 from pyuio_drivers.edu import Direction, Edu
 
 import pyuio
 from pyuio import cli
+from pyuio.cli import app as command_line
 from pyuio.dma import Dma
 from pyuio.kernel.hugepages import hugepages
 from pyuio.kernel.sysfs import PCI_DEVICES, link_name
@@ -62,12 +63,14 @@ def signals_come(frame: FrameType) -> bool:
 @functools.cache
 def load_command() -> None:
     """Import once, before forking, what commands import when they run, and make the tree of commands."""
-    command = typer.main.get_command(cli.app)
+    command: Any = typer.main.get_command(command_line.app)
+    for name in command.list_commands(None):
+        command.get_command(None, name)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        for words in (["probe"], ["info", "none"], ["bench", "latency", "none"], ["no such command"]):
+        for words in (["list"], ["probe"], ["info", "none"], ["bench", "latency", "none"], ["no such command"]):
             with contextlib.suppress(SystemExit, pyuio.PyuioError):
                 command(words)
-    cli.app = command  # type: ignore[assignment]
+    command_line.app = command
 
 
 def pyuio_command(*words: str) -> subprocess.CompletedProcess[str]:

@@ -119,6 +119,12 @@ def test_no_color_is_heeded_on_a_terminal(words: list[str]) -> None:
     assert not COLOUR.search(on_a_terminal(*words, NO_COLOR="1"))
 
 
+@pytest.mark.parametrize("options", [[], ["--all"], ["--json"], ["--json", "--all"]])
+def test_a_list_is_the_same_with_typer_and_without(options: list[str]) -> None:
+    """With -v, typer reads the command line."""
+    assert run("list", *options).stdout == run("-v", "list", *options).stdout != ""
+
+
 def test_a_terminal_is_not_overrun() -> None:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal("--help"))
     assert max(len(line.rstrip("\r")) for line in plain.split("\n")) <= 80

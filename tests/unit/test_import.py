@@ -34,7 +34,7 @@ LATE = {
 
 
 # What `pyuio list` does without: half of its start would be theirs.
-NOT_LISTING = (LATE - {"ctypes", "dataclasses", "difflib", "inspect", "shutil", "subprocess", "typer"}) | {
+NOT_LISTING = (LATE - {"ctypes"}) | {
     "pyuio._native._interrupt",
     "pyuio.cli.bench",
     "pyuio.cli.description",
