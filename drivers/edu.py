@@ -10,10 +10,12 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pyuio import Device, DeviceTimeoutError, DmaBuffer, Driver, Field, Register, RegisterMap
-from pyuio.program import Operation, Read, Write, WriteBack
+
+if TYPE_CHECKING:
+    from pyuio.program import Operation
 
 
 class Identification(Register, access="ro"):
@@ -163,6 +165,8 @@ class Edu(Driver):
 
     def trigger_program(self) -> list[Operation]:
         """Return the program of a `pyuio.Service` that raises the interrupt."""
+        from pyuio.program import Write
+
         return [Write(self.registers.raise_interrupt, 1)]
 
     def interrupt_status(self) -> int:
@@ -175,6 +179,8 @@ class Edu(Driver):
 
     def acknowledge_program(self) -> list[Operation]:
         """Return the program of a `pyuio.Service` that keeps the raised bits as ``status`` and acknowledges them."""
+        from pyuio.program import Read, WriteBack
+
         return [
             Read("status", self.registers.interrupt_status),
             WriteBack("status", self.registers.acknowledge_interrupt),

@@ -15,8 +15,8 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pyuio.claim import binding_record
 from pyuio.claim.binding_record import BindingRecord
@@ -75,8 +75,7 @@ def _binding_lock(address: str) -> Iterator[None]:
         os.close(file)
 
 
-@dataclass(frozen=True)
-class Binding:
+class Binding(NamedTuple):
     """A driver that pyuio bound to a PCI function, and what it needs to undo that.
 
     Attributes:
@@ -205,7 +204,7 @@ def _bind(address: str, driver: str) -> Binding:
     record = BindingRecord(address, ids, driver, previous, override, boot)
     if earlier is not None and earlier.driver == now:
         # pyuio bound the present driver, too. The driver that had the function before that is the one to return to.
-        record = replace(earlier, driver=driver)
+        record = earlier._replace(driver=driver)
     else:
         earlier = None
     binding = Binding(address, driver, previous, override, earlier)
@@ -227,8 +226,7 @@ def _bind(address: str, driver: str) -> Binding:
     return binding
 
 
-@dataclass(frozen=True)
-class Unbinding:
+class Unbinding(NamedTuple):
     """What `unbind` did.
 
     Attributes:

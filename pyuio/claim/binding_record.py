@@ -8,11 +8,10 @@ the same boot.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pyuio.kernel import trusted_file
 from pyuio.kernel.trusted_file import boot_id
@@ -26,8 +25,7 @@ _IDS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 _log = logging.getLogger("pyuio.binding")
 
 
-@dataclass(frozen=True)
-class BindingRecord:
+class BindingRecord(NamedTuple):
     """The record of a binding.
 
     Attributes:
@@ -65,9 +63,8 @@ def parse(text: str) -> BindingRecord:
         data = json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    names = [field.name for field in dataclasses.fields(BindingRecord)]
-    if not isinstance(data, dict) or sorted(data) != sorted(names):
-        raise ValueError(f"not an object of {', '.join(names)}")
+    if not isinstance(data, dict) or sorted(data) != sorted(BindingRecord._fields):
+        raise ValueError(f"not an object of {', '.join(BindingRecord._fields)}")
     drivers = (data["driver"], data["previous"], data["previous_override"])
     if not all(isinstance(value, str) or (value is None and name == "previous") for name, value in data.items()):
         raise ValueError("a value of the wrong type")
@@ -91,7 +88,7 @@ def save(record: BindingRecord) -> None:
     """
     import json
 
-    trusted_file.write(_path(record.address), json.dumps(dataclasses.asdict(record)))
+    trusted_file.write(_path(record.address), json.dumps(record._asdict()))
 
 
 def load(address: str) -> BindingRecord | None:

@@ -18,7 +18,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
@@ -33,8 +33,7 @@ _HOP = struct.Struct("=HBBi")  # rtnexthop: length, flags, hops, interface
 _BUFFER = 1 << 16
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(NamedTuple):
     """One route to other machines.
 
     Attributes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyuio.claim.network_routes import routes
 from pyuio.kernel.drivers import USER_SPACE_DRIVERS
 from pyuio.kernel.sysfs import link_name, read_optional_number
 
@@ -52,6 +51,8 @@ def network_uses(function: Path, class_code: int) -> list[str]:
     reasons = []
     by_interface: dict[int, list[str]] = {}
     if own:
+        from pyuio.claim.network_routes import routes
+
         for route in routes():
             for index in route.interfaces:
                 by_interface.setdefault(index, []).append(route.destination)

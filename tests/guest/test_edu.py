@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-import os
 import runpy
 import subprocess
 from pathlib import Path
@@ -79,7 +78,6 @@ def test_is_closed_after_an_exception(edu: str) -> None:
 
 def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     def demo() -> None:
-        os.environ["COLUMNS"] = "200"
         runpy.run_path(str(EXAMPLE), run_name="__main__")
 
     return forked(demo, str(EXAMPLE), *arguments)
