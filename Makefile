@@ -14,25 +14,28 @@ BIN := .venv/bin
 # Named after this directory: a virtual environment does not survive a move.
 READY := .venv/ready-$(shell pwd | cksum | cut -d' ' -f1)
 NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
+# The guest sees these files read-only and would compile them anew at every start.
+PACKAGES := pyuio drivers benchmarks examples tests
+COMPILED := .venv/compiled
 
 .PHONY: demo test test-unit test-vm test-guest test-long test-sanitize fuzz test-pythons wheels lint docs bench setup clean
 
-demo: $(READY)
+demo: $(COMPILED)
 	@$(BIN)/pyuio vm fetch "$(KERNEL)" >/dev/null
 	@$(BIN)/pyuio vm run --kernel "$(KERNEL)" --device edu --timeout 300 -- $(BIN)/python examples/demo.py
 
-test: $(READY)
+test: $(COMPILED)
 	@$(BIN)/python -m tests.run
 
 # Run one part only; T= gives files or options for pytest: make test-guest T='tests/guest/test_edu.py -k factorial'
-test-unit test-vm: $(READY)
+test-unit test-vm: $(COMPILED)
 	@$(BIN)/python -m tests.run $(@:test-%=%) -- $(T)
 
-test-guest: $(READY)
+test-guest: $(COMPILED)
 	@$(BIN)/python -m tests.run guest $(if $(T),,commands) -- $(T)
 
 # Tests that take minutes each and are not part of test.
-test-long: $(READY) fuzz
+test-long: $(COMPILED) fuzz
 	@$(BIN)/python -m tests.run guest vm -- -m long
 
 # Fuzz the parsers of bytes from outside, with inputs that atheris finds; T= names targets of tests/fuzz/targets.py.
@@ -41,7 +44,7 @@ fuzz: $(READY)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m tests.run fuzz -- $(T)
 
 # Test the compiled parts, compiled with AddressSanitizer and UBSan, here and in a guest; T= as for test-unit.
-test-sanitize: $(READY)
+test-sanitize: $(COMPILED)
 	@$(BIN)/python -m tests.run sanitize -- $(T)
 
 # Run the unit tests on every CPython that is here, with the wheel that it builds; PYTHONS= names more interpreters.
@@ -65,10 +68,14 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/dma.py
 	@$(BIN)/python benchmarks/import_time.py
 
-setup: $(READY)
+setup: $(COMPILED)
 
 $(READY): pyproject.toml setup.py scripts/setup.sh $(NATIVE)
 	@PYTHON="$(PYTHON)" READY="$@" sh scripts/setup.sh
+	@touch $@
+
+$(COMPILED): $(READY) $(shell find $(PACKAGES) -name '*.py')
+	@$(BIN)/python -m compileall -q $(PACKAGES) || true
 	@touch $@
 
 clean:

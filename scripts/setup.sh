@@ -73,6 +73,4 @@ echo "set-up: Python packages into .venv" >&2
 [ -e "${READY:-}" ] || "$PYTHON" -m venv --clear .venv
 .venv/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[bench,vm,dev,docs]' ||
     { echo "set-up: pip failed; see above. Run make again when the cause is removed" >&2; exit 1; }
-# The guest sees these files read-only and would compile them anew at every start.
-.venv/bin/python -m compileall -q pyuio drivers examples tests || true
 echo "set-up: done" >&2
