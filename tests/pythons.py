@@ -49,9 +49,9 @@ def found() -> dict[str, str]:
 
 
 def fetch(version: str) -> str | None:
-    """Return the path of an interpreter from Debian; None, with a line that says why, if it cannot be had."""
-    if version.endswith("t"):
-        return None  # Debian has none
+    """Return the path of an interpreter from Debian; None if it cannot be had."""
+    if version.endswith("t") or shutil.which("apt-get") is None:
+        return None  # Debian has no free-threaded build
     try:
         return str(debian_python.fetch(version, cache.root() / "pythons" / version))
     except KernelError as error:
