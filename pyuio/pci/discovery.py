@@ -15,6 +15,7 @@ from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError
 from pyuio.kernel.sysfs import PCI_DEVICES, link_name
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.address import is_id_pair, parse_address
+from pyuio.process.late import late
 
 if TYPE_CHECKING:
     import pyudev
@@ -75,9 +76,7 @@ class FoundDevice(NamedTuple):
 def _context() -> pyudev.Context:
     """Return this thread's context. It is made once, because pyudev then runs ``ldconfig``, the slowest step here."""
     if not hasattr(_threads, "context"):
-        import pyudev
-
-        _threads.context = pyudev.Context()
+        _threads.context = late("pyudev").Context()
     context: pyudev.Context = _threads.context
     return context
 
@@ -118,9 +117,8 @@ def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
         ValueError: `which` has none of these forms.
         TypeError: `which` is not a string, a path or an entry of `devices`.
     """
-    import pyudev
-
     context = _context()
+    pyudev = late("pyudev")
     if isinstance(which, FoundDevice):
         name, directory = which.name, which.directory
     elif not isinstance(which, (str, os.PathLike)):

@@ -12,14 +12,14 @@ import os
 import threading
 from contextlib import suppress
 from importlib import import_module
-from types import ModuleType
+from typing import Any
 
 _importing = threading.RLock()
 os.register_at_fork(before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release)
 
 
-def late(module: str) -> ModuleType:
-    """Import a module of pyuio, and return it. No module of pyuio may call this when it is imported itself."""
+def late(module: str) -> Any:
+    """Import a module, and return it. No module of pyuio may call this when it is imported itself."""
     with _importing:
         return import_module(module)
 

@@ -233,7 +233,7 @@ def binding_file(data: bytes) -> None:
 
 def _binding_files() -> list[bytes]:
     record = BindingRecord("0000:00:04.0", "1234:11e8", "uio_pci_generic", "edu", "", "0b2d5f0e")
-    return [json.dumps(vars(record)).encode(), json.dumps({**vars(record), "previous": None}).encode()]
+    return [json.dumps(each._asdict()).encode() for each in (record, record._replace(previous=None))]
 
 
 def result_file(data: bytes) -> None:

@@ -33,8 +33,8 @@ LATE = {
 }
 
 
-# What `pyuio list` does without: half of its start would be theirs.
-NOT_LISTING = (LATE - {"ctypes"}) | {
+# What `pyuio list` does without: half of its start would be theirs. pyudev, which finds the devices, needs ctypes and more.
+NOT_LISTING = (LATE - {"ctypes", "pyudev", "shutil", "subprocess", "tempfile"}) | {
     "pyuio._native._interrupt",
     "pyuio.cli.bench",
     "pyuio.cli.description",
