@@ -33,7 +33,7 @@ LATE = {
 }
 
 
-# What `pyuio list` does without: half of its start would be theirs. pyudev, which finds the devices, needs ctypes and more.
+# What `pyuio list` does without: half of its start would be theirs. pyudev, which finds devices, needs some of LATE.
 NOT_LISTING = (LATE - {"ctypes", "pyudev", "shutil", "subprocess", "tempfile"}) | {
     "pyuio._native._interrupt",
     "pyuio.cli.bench",
