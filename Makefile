@@ -18,7 +18,7 @@ NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
 PACKAGES := pyuio drivers benchmarks examples tests
 COMPILED := .venv/compiled
 
-.PHONY: demo test test-unit test-vm test-guest test-long test-sanitize fuzz test-pythons wheels lint docs bench setup clean
+.PHONY: demo test test-all test-unit test-vm test-guest test-long test-sanitize fuzz test-pythons wheels lint docs bench setup clean
 
 demo: $(COMPILED)
 	@$(BIN)/pyuio vm fetch "$(KERNEL)" >/dev/null
@@ -37,6 +37,12 @@ test-guest: $(COMPILED)
 # Tests that take minutes each and are not part of test.
 test-long: $(COMPILED) fuzz
 	@$(BIN)/python -m tests.run guest vm -- -m long
+
+# All tests: those above, and the unit tests on every CPython. It takes most of an hour.
+test-all:
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-long
+	@$(MAKE) --no-print-directory test-pythons
 
 # Fuzz the parsers of bytes from outside, with inputs that atheris finds; T= names targets of tests/fuzz/targets.py.
 fuzz: $(READY)

@@ -56,11 +56,6 @@ def test_open_takes_no_device_in_use(cards: Cards) -> None:
         os.kill(child, 9)
         os.waitpid(child, 0)
     assert bound_driver(serial) == "serial"
-    bridge = next(str(one.address) for one in pyuio.devices() if one.class_code == 0x060400)
-    driver = bound_driver(bridge)
-    with pytest.raises(pyuio.DeviceBusyError, match="it is a bridge"):
-        pyuio.open(bridge, bind=True)
-    assert bound_driver(bridge) == driver
 
 
 def test_what_happens_is_logged(edu: str, caplog: pytest.LogCaptureFixture) -> None:

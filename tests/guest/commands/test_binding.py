@@ -53,6 +53,17 @@ def test_what_had_no_driver(edu: str) -> None:
     assert not record_of(edu).exists()
 
 
+def test_a_bridge_is_taken_by_nobody() -> None:
+    bridge = next(str(one.address) for one in pyuio.devices() if one.class_code == 0x060400)
+    driver = bound_driver(bridge)
+    assert driver == "pcieport"
+    done = pyuio_command("bind", bridge)
+    assert (done.returncode, "it is a bridge" in done.stderr) == (1, True)
+    with pytest.raises(pyuio.DeviceBusyError, match="it is a bridge"):
+        pyuio.open(bridge, bind=True)
+    assert bound_driver(bridge) == driver
+
+
 def test_what_had_a_driver(serial: str) -> None:
     done = pyuio_command("bind", serial)
     assert (done.returncode, f"pyuio unbind {serial} gives it back to serial\n" in done.stdout) == (0, True)
