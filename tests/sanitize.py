@@ -23,8 +23,8 @@ COPY = ROOT / "build/sanitize"
 FLAGS = "-fsanitize=address,undefined"
 # test_realtime is not among them, because the sanitizer manages memory, and its mallopt keeps no heap. Tests that
 # disassemble are not either: the instructions differ here, and capstone's library cannot be loaded beside a sanitizer.
-# Nor is test_dma_kill: a process that is killed reports nothing, and with a sanitizer it takes longer to end than the
-# card's transfer, which then is over before the test looks. test_dma calls the same C.
+# Nor is test_dma_kill: a process that is killed reports nothing, and with a sanitizer it takes 40 to 250 ms to end, not
+# 10. The card's transfer, which its control must see, comes after 100 ms. test_dma calls the same C.
 UNIT = (
     "bad_arguments device dma fuzz_targets latency_timer pci presence program region region_life region_poll "
     "register_cells register_fields register_types registers waiting window"
