@@ -38,7 +38,7 @@ from pyuio.vm import kernels
 from pyuio.vm.errors import GuestError
 from tests import access_trap, pythons, sanitize, shared_library, wheels
 from tests.fuzz import campaign
-from tests.guest import igb_uio, pciutils, rt_tests, service_handler
+from tests.guest import compiler, igb_uio, pciutils, rt_tests, service_handler
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -116,6 +116,7 @@ def prepare_guest(kernel: str) -> None:
         pciutils.fetch(BUILD / "pciutils")
     access_trap.build(shared_library.KEPT)
     service_handler.build(shared_library.KEPT)
+    compiler.build()
 
 
 def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:

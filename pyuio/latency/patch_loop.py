@@ -115,13 +115,16 @@ class Running:
 class PatchLoop:
     """The compiled program; a context manager, which removes it at the end.
 
+    Attributes:
+        program: its path.
+
     Raises:
         MeasurementError: there is no C compiler, or the source is missing or does not compile.
     """
 
     def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="pyuio-")
-        self._program = Path(self._directory.name, "patch_loop")
+        self.program = Path(self._directory.name, "patch_loop")
         try:
             self._build()
         except BaseException:
@@ -133,13 +136,13 @@ class PatchLoop:
         if compiler is None:
             raise MeasurementError("the C program to compare with needs a C compiler: install gcc")
         with resources.as_file(resources.files("pyuio_benchmarks") / "patch_loop.c") as source:
-            command = [compiler, "-std=c11", "-D_GNU_SOURCE", "-O2", "-o", str(self._program), str(source)]
+            command = [compiler, "-std=c11", "-D_GNU_SOURCE", "-O2", "-o", str(self.program), str(source)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise MeasurementError(f"{' '.join(command)}: {done.stderr.strip()}")
 
     def _run(self, *arguments: object) -> Running:
-        return Running([str(self._program), *map(str, arguments)])
+        return Running([str(self.program), *map(str, arguments)])
 
     @staticmethod
     def _card(card: Edu) -> tuple[Path, Path, Path]:

@@ -20,6 +20,7 @@ import pyuio
 from pyuio.claim import binding
 from pyuio.kernel.hugepages import hugepages
 from pyuio.pci.discovery import find
+from tests.guest import compiler
 from tests.guest.support import (
     EDU,
     PATIENCE,
@@ -61,6 +62,13 @@ def cards(request: pytest.FixtureRequest) -> Cards:
         return found
 
     return find_all
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_beforehand() -> None:
+    """Put the compiler of `tests.guest.compiler` before the others, if it is there."""
+    if compiler.KEPT.exists():
+        os.environ["PATH"] = f"{compiler.KEPT}:{os.environ['PATH']}"
 
 
 @pytest.fixture

@@ -93,34 +93,6 @@ def test_a_driver_waits_for_what_another_left_running(edu: str) -> None:
 # -- addresses --
 
 
-@pytest.mark.timeout(600)  # it takes all hugepages there are, one by one
-def test_addresses_above_the_mask_are_never_handed_out(card: Edu) -> None:
-    """With 1 GiB of memory most of it is above 28 bits: the low part runs out first, and says so."""
-    # What memory has of files goes first, or the kernel makes room for each hugepage by itself, which took minutes.
-    Path("/proc/sys/vm/drop_caches").write_text("3")
-    # A kernel that has run for a while may have a hundred high hugepages to give before the first low one.
-    high = []
-    while (buffer := card.device.dma.alloc(HUGE, mask=ALL_ADDRESSES)).address > LOW:
-        high.append(buffer)
-    buffer.close()
-    buffers = []
-    with pytest.raises(pyuio.DmaMemoryError, match="looked at, and none is below") as caught:  # noqa: PT012
-        while True:
-            buffers.append(card.device.dma.alloc(HUGE))
-            assert len(buffers) <= (LOW + 1) // HUGE
-    assert isinstance(caught.value, MemoryError)
-    print(len(high), len(buffers), caught.value)
-    assert buffers
-    for buffer in buffers:
-        assert buffer.address + buffer.size - 1 <= LOW
-        buffer.verify()
-    while not high:
-        buffer = card.device.dma.alloc(HUGE, mask=ALL_ADDRESSES)
-        (high if buffer.address > LOW else buffers).append(buffer)  # or the same one comes again
-    with pytest.raises(ValueError, match="beyond"):
-        card.to_device(high[0][:4])
-
-
 def test_the_card_cuts_what_is_above_its_mask(card: Edu) -> None:
     """What the check is for: the card cuts the address, and says nothing."""
     card.to_device(b"good")
@@ -435,3 +407,34 @@ def test_pool(device: pyuio.Device) -> None:
         device.dma.pool(10, 1 << 40)
     with pytest.raises(ValueError, match="a pool has"):
         device.dma.pool(0, 64)
+
+
+# -- all there is; last, as the kernel is slow to find hugepages afterwards --
+
+
+@pytest.mark.timeout(600)  # it takes all hugepages there are, one by one
+def test_addresses_above_the_mask_are_never_handed_out(card: Edu) -> None:
+    """With 1 GiB of memory most of it is above 28 bits: the low part runs out first, and says so."""
+    # What memory has of files goes first, or the kernel makes room for each hugepage by itself, which took minutes.
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    # A kernel that has run for a while may have a hundred high hugepages to give before the first low one.
+    high = []
+    while (buffer := card.device.dma.alloc(HUGE, mask=ALL_ADDRESSES)).address > LOW:
+        high.append(buffer)
+    buffer.close()
+    buffers = []
+    with pytest.raises(pyuio.DmaMemoryError, match="looked at, and none is below") as caught:  # noqa: PT012
+        while True:
+            buffers.append(card.device.dma.alloc(HUGE))
+            assert len(buffers) <= (LOW + 1) // HUGE
+    assert isinstance(caught.value, MemoryError)
+    print(len(high), len(buffers), caught.value)
+    assert buffers
+    for buffer in buffers:
+        assert buffer.address + buffer.size - 1 <= LOW
+        buffer.verify()
+    while not high:
+        buffer = card.device.dma.alloc(HUGE, mask=ALL_ADDRESSES)
+        (high if buffer.address > LOW else buffers).append(buffer)  # or the same one comes again
+    with pytest.raises(ValueError, match="beyond"):
+        card.to_device(high[0][:4])

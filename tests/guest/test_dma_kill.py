@@ -148,13 +148,9 @@ def kill_often(address: str, limit: float, most: int) -> int:
     return done
 
 
-def test_a_few_kills(bound: str) -> None:
-    assert kill_often(bound, 5, 10)
-    assert attribute(bound, "enable") == "1"
-
-
 @pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_thousand_kills(bound: str) -> None:
     """As many as fit two minutes: each next driver waits 100 ms for the transfer that the last one left."""
     print(kill_often(bound, 110, 1000), "drivers killed")
+    assert attribute(bound, "enable") == "1"

@@ -34,14 +34,14 @@ def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 def test_latency(edu: str, tmp_path: Path) -> None:
     run = result(
         bench(
-            "latency", edu, "--count", "60", "--loads", "idle,python", "--json", "--no-picture", "--out", str(tmp_path)
+            "latency", edu, "--count", "20", "--loads", "idle,python", "--json", "--no-picture", "--out", str(tmp_path)
         )
     )
     assert [(series["load"], series["way"]) for series in run["series"]] == [
         (load, way) for load in ("idle", "busy Python thread") for way in WAYS
     ]
     for series in run["series"]:
-        assert (series["count"], series["lost"], series["impossible"]) == (60, 0, 0)
+        assert (series["count"], series["lost"], series["impossible"]) == (20, 0, 0)
         figures = series["figures"]
         assert 0 < figures["min"] <= figures["p50"] <= figures["max"] < 60e9
     assert "interrupt_cpu" in run["tuning"]
@@ -84,10 +84,7 @@ def test_bad_input(edu: str, cards: Cards, tmp_path: Path) -> None:
         (["latency", "00:1e.7"], 1, "there is no device"),
         (["latency", cards(PCI_SERIAL)[0]], 1, "held by the kernel driver serial"),
         (["latency", cards(PCI_TESTDEV)[0]], 1, "no installed driver serves 1b36:0005; there are: edu"),
-        (["rate", cards(PCI_TESTDEV)[0]], 1, "no installed driver serves 1b36:0005"),
-        (["latency", "edu"], 2, "'edu' does not name a device"),
         (["latency", edu, "--out", str(tmp_path / "file/below")], 1, "file"),
-        (["rate", edu, "--cpu", "99"], 2, "--cpu 99"),
     ):
         done = pyuio_command("bench", *words)
         assert done.returncode == status, words

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Runs each test in this directory once for every kind of masking: two kernel drivers, one of them in two modes."""
+"""Runs each test in this directory once for every kind of masking: two kernel drivers, one of them in two modes.
+
+make test runs those of test_conformance.py on every kind, and the others on `KINDS[0]`; make test-long the rest.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,14 @@ from pyuio.kernel import preempt_rt
 from tests.guest.support import INTERRUPT_DISABLE, command_register
 
 KINDS = ("uio_pci_generic", "igb_uio-legacy", "igb_uio-msi")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if parameters.get("kind", KINDS[0]) != KINDS[0] and item.path.stem != "test_conformance":
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(params=KINDS, scope="module")
