@@ -37,6 +37,7 @@ test-guest: $(COMPILED)
 # Tests that take minutes each and are not part of test.
 test-long: $(COMPILED) fuzz
 	@$(BIN)/python -m tests.run guest vm -- -m long
+	@$(BIN)/python -m tests.run unit -- --hypothesis-profile=thorough
 
 # All tests: those above, and the unit tests on every CPython. It takes most of an hour.
 test-all:

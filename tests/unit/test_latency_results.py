@@ -201,7 +201,7 @@ def test_any_bytes(data: bytes) -> None:
         run_of(data)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, len(TEXT) - 1), st.binary(max_size=4), st.integers(0, 8))
 def test_a_good_file_changed_somewhere(place: int, data: bytes, removed: int) -> None:
     loads_or_says_why(TEXT[:place] + data + TEXT[place + removed :])
@@ -211,7 +211,7 @@ VALUES: st.SearchStrategy[Any] = st.none() | st.booleans() | st.integers() | st.
 NAMES = [(None, name) for name in GOOD] + [(0, name) for name in GOOD["series"][0]]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(NAMES), VALUES)
 def test_an_item_of_another_kind(place: tuple[int | None, str], value: Any) -> None:
     data = copy.deepcopy(GOOD)
@@ -229,7 +229,7 @@ HEADER = base64.b64decode(GOOD["series"][0]["histogram"])[:8]
 PAYLOAD = zlib.decompress(base64.b64decode(GOOD["series"][0]["histogram"])[8:])
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(0, len(PAYLOAD) - 1) | st.integers(0, 50), st.integers(0, 255)), max_size=6))
 def test_a_histogram_changed_inside(changes: list[tuple[int, int]]) -> None:
     payload = bytearray(PAYLOAD)

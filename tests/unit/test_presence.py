@@ -196,7 +196,7 @@ def test_descriptors_are_its_own_and_closed_once(path: Path) -> None:
             presence.ask_config(wrong)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["open", "close", "forget", "twice"]), st.integers(0, 7)), max_size=40))
 def test_regions_come_and_go_in_any_order(steps: list[tuple[str, int]]) -> None:
     presence = Presence("a card")

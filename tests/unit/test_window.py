@@ -37,7 +37,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(OPERATIONS, st.sampled_from(["little", "big"]))
 def test_any_sequence_does_to_memory_what_it_does_to_a_model(operations: Any, endian: Any) -> None:
     memory = mmap.mmap(-1, SIZE)
@@ -68,7 +68,7 @@ def test_any_sequence_does_to_memory_what_it_does_to_a_model(operations: Any, en
     memory.close()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(1, 64), st.integers(-80, 80), st.sampled_from(WIDTHS), st.integers(-1, 80))
 def test_an_access_is_made_exactly_when_it_is_inside_and_aligned(
     size: int, offset: int, bits: int, length: int

@@ -141,6 +141,7 @@ def test_transparent_hugepages() -> None:
             assert (found.state, found.found.split(":")[0]) == (expected, mode)
 
 
+@pytest.mark.long  # the kernel patches its own code on all processors, which stops an old QEMU: docs/findings.md
 def test_preemption_follows_a_change_while_the_kernel_runs() -> None:
     debug = Path("/sys/kernel/debug/sched/preempt")
     if not debug.exists():

@@ -86,6 +86,7 @@ def cyclictest(cpu: int) -> list[int]:
     return [int(value) for value, count in rows for _ in range(int(count))]
 
 
+@pytest.mark.long
 def test_cyclictest_agrees() -> None:
     cpu = timer.default_cpu()
     options = timer.Options(plan.Plan(INTERVAL, 1, SAMPLES), load.named("idle"), [cpu], PRIORITY)
