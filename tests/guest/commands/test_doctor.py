@@ -10,7 +10,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from tests.guest.support import (
     Cards,
     attribute,
     current_drivers,
+    interrupt_threads,
     pyuio_command,
     raise_and_wait,
     wait_until,
@@ -40,6 +41,8 @@ from tests.guest.support import (
 NOBODY = 65534
 CPU = Path("/sys/devices/system/cpu")
 RT = "PREEMPT_RT" in os.uname().version
+# Since Linux 6.12 it gives time to ordinary threads, instead of RT throttling.
+HAS_FAIR_SERVER = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 12)
 
 
 def finding(name: str, device: str | None = None) -> Finding:
@@ -102,15 +105,21 @@ def test_facts_agree_with_the_kernel() -> None:
 
 
 def test_throttling_of_real_time_threads() -> None:
-    if tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 12):
-        pytest.skip("the fair server has taken over")
-    runtime = "/proc/sys/kernel/sched_rt_runtime_us"
-    with changed(runtime, "700000"):
+    if HAS_FAIR_SERVER:
+        limits = [str(path) for path in Path("/sys/kernel/debug/sched/fair_server").glob("cpu*/runtime")]
+        some, allowed, off = "70000000", "70000 of each 1000000 us", "0"  # nanoseconds
+    else:
+        limits = ["/proc/sys/kernel/sched_rt_runtime_us"]
+        some, allowed, off = "700000", "700000 of each 1000000 us", "-1"
+    with ExitStack() as stack:
+        for path in limits:
+            stack.enter_context(changed(path, some))
         throttled = finding("rt_throttling")
         assert throttled.state == "advice"
-        assert "700000 of each 1000000 us" in throttled.found
-        with changed(runtime, "-1"):
-            assert finding("rt_throttling").state == "good"
+        assert allowed in throttled.found
+        for path in limits:
+            stack.enter_context(changed(path, off))
+        assert finding("rt_throttling").state == "good"
 
 
 def test_hugepages_come_with_the_remedy() -> None:
@@ -223,7 +232,7 @@ def test_binding_changes_what_is_found(edu: str) -> None:
         assert after["bound_driver"].found.endswith(f"as /dev/{node}")
         assert re.match(rf"interrupt {attribute(edu, 'irq')},", after["interrupt_line"].found)
         assert finding("bound_driver", node) == after["bound_driver"]
-        assert ("interrupt_thread" in after) == RT
+        assert ("interrupt_thread" in after) == bool(interrupt_threads(attribute(edu, "irq")))
         assert not [each for each in after.values() if each.state == "blocks"]
 
 
@@ -288,9 +297,9 @@ def test_an_interrupt_that_is_steered(card: Edu, edu: str) -> None:
 
 
 def test_the_interrupt_thread(edu: str) -> None:
-    if not RT:
-        pytest.skip("interrupts are no threads here")
     with bound(edu):
+        if not interrupt_threads(attribute(edu, "irq")):
+            pytest.skip("interrupts are no threads here")
         before = finding("interrupt_thread", edu)
         assert before.state == "advice"
         assert before.found.endswith("has priority 50")
@@ -352,8 +361,13 @@ def test_an_ordinary_user_learns_what_is_missing(edu: str) -> None:
         assert something_blocks(list(found.values()))
         # All checks run, and those that need no privilege give the same findings.
         assert list(found) == list(root)
-        for name in ("iommu", "bars", "interrupt_pin", "interrupt_line", "clock_source", "irqbalance", "rt_throttling"):
+        for name in ("iommu", "bars", "interrupt_pin", "interrupt_line", "clock_source", "irqbalance"):
             assert found[name] == root[name]
+        if HAS_FAIR_SERVER:  # in debugfs, which only root may read
+            assert found["rt_throttling"].state == "unknown"
+            assert "as root" in found["rt_throttling"].remedy
+        else:
+            assert found["rt_throttling"] == root["rt_throttling"]
     for name in ("permissions", "pagemap", "memlock", "rtprio"):
         assert root[name].state == "good"
 
