@@ -50,3 +50,13 @@ int64_t pyuio_timer_run(int64_t first, int64_t interval, int64_t count, int64_t 
     }
     return stored;
 }
+
+// Returns the processor's time stamp counter (x86: RDTSC); 0 where there is none.
+uint64_t pyuio_time_stamp_counter(void)
+{
+#if defined(__x86_64__)
+    return __builtin_ia32_rdtsc();
+#else
+    return 0;
+#endif
+}

@@ -71,7 +71,9 @@ class _Check:
         self._thread.join()
         if not self._intact:
             self._state.discard()
-            raise GuestStartError(f"the files in {self._state.directory} are damaged; the next start makes them anew")
+            raise GuestStartError(
+                f"{self._state.directory} is damaged or of another machine; the next start makes it anew"
+            )
 
 
 class Guest:

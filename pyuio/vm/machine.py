@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyuio.vm import time_stamp_counter
 from pyuio.vm.errors import GuestStartError
 from pyuio.vm.kernels import Kernel
 
@@ -22,6 +23,7 @@ _PARAMETERS = "console=ttyS0 panic=-1 mitigations=off cryptomgr.notests random.t
 # KVM has a clock of its own. Under emulation the guest would fall back to the HPET, and each read of that costs a trip
 # to QEMU. The kernel also checks once whether timer interrupts arrive in time, and panics if the host is too busy.
 _CLOCK = {"kvm": "", "tcg": " clocksource=tsc tsc=reliable no_timer_check"}
+PARAMETERS = {name: _PARAMETERS + clock for name, clock in _CLOCK.items()}  # the kernel's, by accelerator
 # KVM runs host best. Under emulation, max has the instructions that make copying fast, but its five-level page tables
 # slow down every TLB miss and SMAP slows down every system call.
 _CPU = {"kvm": "host", "tcg": "max,la57=off,smap=off"}
@@ -134,8 +136,10 @@ def boot(kernel: Kernel, archive: str, accelerator: str, *, parameters: str = ""
         parameters: More kernel parameters.
         chatty: Let the kernel print all messages, not only warnings.
     """
+    khz = time_stamp_counter.frequency() if accelerator == "tcg" else 0
+    counter = f" tsc_early_khz={khz}" if khz else ""
     level = f" {'' if chatty else 'quiet '}loglevel={log_level(chatty=chatty)} "
-    text = (_PARAMETERS + _CLOCK[accelerator] + level + parameters).strip()
+    text = (PARAMETERS[accelerator] + counter + level + parameters).strip()
     return ["-kernel", str(kernel.image), "-initrd", archive, "-append", text]
 
 

@@ -16,7 +16,8 @@ generation id (vmgenid), and the kernel renews their state when it sees that. Th
 host's file system, because QEMU migrates no 9p file system that is mounted.
 
 KEY stands for all that the state depends on: the kernel, QEMU, the command line and the initramfs. The files are
-checked while QEMU starts. COMMAND is sent only after they proved undamaged.
+checked while QEMU starts, and so is the frequency of this machine's time stamp counter, which the guest's clock runs
+by. COMMAND is sent only after that.
 
 What firmware or the kernel finds only when it boots needs a boot (`reason_to_boot`): kernel parameters, other machines,
 bridges (their hot plugging is described by ACPI tables), and whatever is not on the PCI bus. KVM boots, too: it takes a
@@ -39,7 +40,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyuio.vm import cache, machine
+from pyuio.vm import cache, machine, time_stamp_counter
 from pyuio.vm.errors import GuestStartError
 from pyuio.vm.kernels import Kernel
 from pyuio.vm.monitor import Monitor
@@ -87,8 +88,12 @@ class SavedState:
         monitor.send("migrate-incoming", uri="fd:state")
 
     def intact(self) -> bool:
-        """Return whether every file is as it was saved; reads all of them."""
-        return cache.check(self.directory, thorough=True) is not None
+        """Return whether every file is as it was saved, on a machine whose clock is as fast; reads all of them."""
+        facts = cache.check(self.directory, thorough=True)
+        if facts is None or not facts.get("kHz", "").isdecimal():
+            return False
+        saved, here = int(facts["kHz"]), time_stamp_counter.frequency()
+        return abs(saved - here) * 100 <= here
 
     def discard(self) -> None:
         """Remove the state, which is damaged or does not work."""
@@ -152,7 +157,7 @@ def find(
                     say("saving the state of a booted guest (once)")
                     with cache.staging(base) as stage:
                         _save(SavedState(stage), qemu, kernel, initramfs, options)
-                        cache.finish(stage, state.directory, {})
+                        cache.finish(stage, state.directory, {"kHz": str(time_stamp_counter.frequency())})
                     _limit_size(base, state.directory)
         except OSError as error:
             raise GuestStartError(f"a guest's state cannot be saved: {error}") from error
@@ -164,7 +169,7 @@ def find(
 def _key(qemu: str, kernel: Kernel, initramfs: Sequence[bytes], options: machine.Options) -> str:
     """Return a name for all that a saved state depends on."""
     numbers = dict.fromkeys(("console", "monitor", *machine.PORTS), 0)
-    lines = machine.base(qemu, "tcg", options, numbers) + machine.boot(kernel, "", "tcg")
+    lines = [*machine.base(qemu, "tcg", options, numbers), machine.PARAMETERS["tcg"]]
     files = [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in (Path(qemu).resolve(), kernel.image)]
     digest = hashlib.sha256(repr([lines, files]).encode())
     for part in initramfs:

@@ -3,7 +3,6 @@
 
 import json
 import os
-import subprocess
 import time
 from pathlib import Path
 
@@ -32,12 +31,26 @@ same = {
     "devices": sorted(map(str, Path("/dev").iterdir())),
     "mode of /dev": oct(Path("/dev").stat().st_mode),
 }
-rtc = subprocess.run(["cat", "/sys/class/rtc/rtc0/since_epoch"], capture_output=True, text=True, check=True).stdout
+
+
+def next_second() -> tuple[int, float]:
+    """Return the RTC when it has just changed, and the monotonic time."""
+    rtc = Path("/sys/class/rtc/rtc0/since_epoch")
+    before = now = int(rtc.read_text())
+    while now == before:
+        now = int(rtc.read_text())
+    return now, time.monotonic()
+
+
+first, begin = next_second()
+second, end = next_second()
+lag = time.time() - second
 print(
     json.dumps(
         {
             "same": same,
-            "lag": time.time() - int(rtc),
+            "lag": lag,
+            "rate": (end - begin) / (second - first),
             "random": {
                 "urandom": os.urandom(16).hex(),
                 "uuid": Path("/proc/sys/kernel/random/uuid").read_text(),

@@ -72,6 +72,11 @@ def test_the_clock_is_right(three: list[tuple[dict[str, Any], str]]) -> None:
         assert abs(seen["lag"]) < 5, "seconds that the clock of the guest differs from its RTC"
 
 
+def test_the_clock_is_as_fast_as_the_hosts(three: list[tuple[dict[str, Any], str]]) -> None:
+    for seen, _ in three:
+        assert 0.9 < seen["rate"] < 1.1, "seconds of the guest's clock in a second of its RTC, which is the host's"
+
+
 def test_random_numbers_do_not_repeat(three: list[tuple[dict[str, Any], str]]) -> None:
     for name in three[0][0]["random"]:
         assert len({seen["random"][name] for seen, _ in three}) == 3, name
@@ -90,19 +95,23 @@ def cut(state: Path) -> None:
     os.truncate(state / "state", (state / "state").stat().st_size // 2)
 
 
-def spoil_the_manifest(state: Path) -> None:
-    (state / cache.MANIFEST).write_text("{}")
-
-
 def claim_another_kernel(state: Path) -> None:
     """Leave files that prove undamaged, and that QEMU cannot load."""
+    facts = cache.check(state)
+    assert facts is not None
     (state / "state").write_bytes(b"nothing of the kind")
     stage = state.parent / ".stage-test"
     state.rename(stage)
-    cache.finish(stage, state, {})
+    cache.finish(stage, state, facts)
 
 
-@pytest.mark.parametrize("harm", [flip_a_bit, cut, spoil_the_manifest, claim_another_kernel])
+def move_to_another_machine(state: Path) -> None:
+    manifest = json.loads((state / cache.MANIFEST).read_text())
+    manifest["facts"]["kHz"] = str(int(manifest["facts"]["kHz"]) * 5)
+    (state / cache.MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("harm", [flip_a_bit, cut, move_to_another_machine, claim_another_kernel])
 def test_a_damaged_state_is_not_used(vm: Vm, cache_home: Path, three: object, harm: Callable[[Path], None]) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache_home)}
     state = the_state(cache_home)
