@@ -71,9 +71,8 @@ class _Check:
         self._thread.join()
         if not self._intact:
             self._state.discard()
-            raise GuestStartError(
-                f"{self._state.directory} is damaged or of another machine; the next start makes it anew"
-            )
+            directory = self._state.directory
+            raise GuestStartError(f"{directory} is damaged or of another machine; the next start makes it anew")
 
 
 class Guest:

@@ -42,15 +42,15 @@ def next_second() -> tuple[int, float]:
     return now, time.monotonic()
 
 
-first, begin = next_second()
-second, end = next_second()
-lag = time.time() - second
+first_second, first_time = next_second()
+last_second, last_time = next_second()
+lag = time.time() - last_second
 print(
     json.dumps(
         {
             "same": same,
             "lag": lag,
-            "rate": (end - begin) / (second - first),
+            "rate": (last_time - first_time) / (last_second - first_second),
             "random": {
                 "urandom": os.urandom(16).hex(),
                 "uuid": Path("/proc/sys/kernel/random/uuid").read_text(),
