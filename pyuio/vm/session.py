@@ -76,6 +76,7 @@ class Session:
         self._status: int | None = None
         self._silence = 0.0  # seconds since the last heartbeat
         self._beats = False
+        self._stopped = False
         self._inputs: dict[int, Callable[[], None]] = {
             sockets["control"].fileno(): lambda: self._listen(sockets["control"], self._obey),
             sockets["console"].fileno(): lambda: self._listen(sockets["console"], self._record),
@@ -112,7 +113,8 @@ class Session:
             if not self.running and now >= boot_limit:
                 raise self._hang(f"the guest did not reach COMMAND within {BOOT_TIME_LIMIT:.0f} s")
             # While this program itself was stopped, heartbeats wait to be read: count a moment only.
-            self._silence += min(now - before, 1.0)
+            if not self._stopped:
+                self._silence += min(now - before, 1.0)
             before = now
             if self._beats and self._silence >= SILENCE_LIMIT:
                 raise self._hang(f"the guest stood still for {SILENCE_LIMIT:.0f} s")
@@ -191,6 +193,8 @@ class Session:
                 self._show(text)
                 if not self.running:
                     raise GuestStartError(text)
+            if message.get("event") in ("STOP", "RESUME"):  # a debugger, or a person at another monitor
+                self._stopped = message["event"] == "STOP"
             if self._restored and message.get("event") == "MIGRATION" and facts.get("status") == "completed":
                 self._monitor.send("cont")
                 self._answer.add(self._configuration())

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+from pyuio.vm.monitor import Monitor
 
 from .conftest import LIMIT, PYUIO, Vm
 
@@ -81,3 +85,20 @@ def test_a_pause_of_this_program_is_none_of_the_guest(vm: Vm) -> None:
         time.sleep(6)
         process.send_signal(signal.SIGCONT)
         assert process.wait(LIMIT) == 5
+
+
+def test_a_guest_that_somebody_stopped_is_let_alone(vm: Vm, tmp_path: Path) -> None:
+    path = tmp_path / "qmp"
+    command = quick(
+        vm, f"--qemu=-qmp unix:{path},server=on,wait=off", "--", "sh", "-c", "echo started; sleep 3; exit 6"
+    )
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"started\n"
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            monitor = Monitor(connection)
+            monitor.ask("stop")
+            time.sleep(6)
+            monitor.ask("cont")
+            assert process.wait(LIMIT) == 6
