@@ -33,12 +33,11 @@ def collect(monitor: Monitor, pid: int, console: Lines, drain: Callable[[float],
     parts = ["threads of QEMU, 0.5 s apart:", _threads(pid)]
     time.sleep(0.5)
     parts.append(_threads(pid))
-    for key in "wl":  # the kernel prints the tasks that are blocked (w), and what each processor does (l)
-        with contextlib.suppress(MonitorError, OSError):
+    try:
+        for key in "wl":  # the kernel prints the tasks that are blocked (w), and what each processor does (l)
             keys = [{"type": "qcode", "data": code} for code in ("alt", "sysrq", key)]
             monitor.ask("send-key", keys=keys)
             drain(KERNEL_TIME)
-    try:
         for text in ("info status", "info cpus", "info registers -a", "info registers -a", "info pic", "info irq"):
             parts += [f"QEMU, {text}:", monitor.ask("human-monitor-command", command_line=text).replace("\r", "")]
     except (MonitorError, OSError) as error:
