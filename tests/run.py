@@ -15,7 +15,7 @@
 - sanitize: the tests that use the compiled parts, under AddressSanitizer and UBSan (tests/sanitize.py)
 - fuzz: the parsers of bytes from outside, with bytes that atheris finds, for FUZZ_SECONDS (tests/fuzz)
 
-Without a part, all run but the last four, two at any time, and the output of a part is printed when the part is done.
+Without a part, all run but the last four, three at any time, and the output of a part is printed when the part is done.
 Every part runs, even if others failed; the exit status is 0 only if all passed.
 """
 
@@ -45,7 +45,7 @@ BIN = Path(sys.executable).parent
 BUILD = ROOT / "build"
 PARTS = ("lint", "docs", "unit", "vm", "guest", "commands", "pythons", "wheels", "sanitize", "fuzz")
 WHOLE = ("guest", "vm", "commands", "unit", "docs", "lint")  # longest first
-AT_ONCE = 2  # parts at any time, as each keeps a processor busy
+AT_ONCE = 3  # parts at any time: each keeps a processor busy for two thirds of its time
 COMMANDS = "tests/guest/commands"
 GUEST_LIMIT = 2400  # seconds, for the slowest kernel; pytest-timeout ends a test that hangs long before
 

@@ -14,6 +14,7 @@ from .conftest import Vm
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.long
 def test_what_only_a_boot_can_set(vm: Vm) -> None:
     vm.append = "intel_iommu=on isolcpus=managed_irq,domain,1 rcu_nocbs=1"
     iommu = "-device intel-iommu,intremap=on,caching-mode=on"

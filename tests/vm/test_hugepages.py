@@ -6,11 +6,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from .conftest import Vm
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.long  # a guest of 4 GiB
 def test_a_hugepage_of_1_gib(vm: Vm) -> None:
     vm.append = "hugepagesz=1G hugepages=1"
     command = [sys.executable, "-m", "tests.vm.hugepages_guest"]

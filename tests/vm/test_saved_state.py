@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -111,7 +112,16 @@ def move_to_another_machine(state: Path) -> None:
     (state / cache.MANIFEST).write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("harm", [flip_a_bit, cut, move_to_another_machine, claim_another_kernel])
+@pytest.mark.parametrize("harm", [flip_a_bit, cut, move_to_another_machine])
+def test_damage_is_seen(cache_home: Path, three: object, tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(the_state(cache_home), copy)
+    assert SavedState(copy).intact()
+    harm(copy)
+    assert not SavedState(copy).intact()
+
+
+@pytest.mark.parametrize("harm", [flip_a_bit, claim_another_kernel])
 def test_a_damaged_state_is_not_used(vm: Vm, cache_home: Path, three: object, harm: Callable[[Path], None]) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache_home)}
     state = the_state(cache_home)
