@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from pyuio.vm.monitor import Monitor
 
 from .conftest import LIMIT, PYUIO, Vm
@@ -71,11 +73,13 @@ def test_qemu_that_stands_still(vm: Vm) -> None:
     assert "qemu-system-x86: T" in said
 
 
+@pytest.mark.long
 def test_a_command_that_kills_what_it_can(vm: Vm) -> None:
     done = run(quick(vm, "--", "sh", "-c", "kill -9 -1; sleep 8; exit 4"))
     assert done.returncode == 4, done.stderr
 
 
+@pytest.mark.long
 def test_a_pause_of_this_program_is_none_of_the_guest(vm: Vm) -> None:
     command = quick(vm, "--", "sh", "-c", "echo started; sleep 10; exit 5")
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:

@@ -125,13 +125,13 @@ def test_damage_is_seen(cache_home: Path, three: object, tmp_path: Path, harm: C
 def test_a_damaged_state_is_not_used(vm: Vm, cache_home: Path, three: object, harm: Callable[[Path], None]) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache_home)}
     state = the_state(cache_home)
-    before = (state / "memory").stat().st_ino
+    before = (state / "pluggable").stat().st_mtime_ns
     harm(state)
     for _ in range(2):
         result = vm.run(*SMALL, "--", "echo", "well", env=environment)
         assert (result.returncode, result.stdout) == (0, b"well\n"), result.stderr
     assert b"boots" not in result.stderr
-    assert (the_state(cache_home) / "memory").stat().st_ino != before
+    assert (the_state(cache_home) / "pluggable").stat().st_mtime_ns != before
     assert SavedState(the_state(cache_home)).intact()
 
 

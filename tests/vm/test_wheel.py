@@ -16,7 +16,7 @@ import pytest
 
 from .conftest import LIMIT, Vm
 
-pytestmark = pytest.mark.timeout(900)  # pip fetches much by name
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # pip fetches much by name
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(
