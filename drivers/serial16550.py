@@ -266,10 +266,13 @@ class Serial16550(Line, Driver, io.RawIOBase):
     def _wait_for_room(self, deadline: float | None, done: int, size: int) -> None:
         while why := self._held_up():
             if not self._wait(deadline) and (why := self._held_up()):
-                reason = f"{self.device.name}: {done} of {size} bytes written in {self.write_timeout} s: {why}"
-                error = WriteTimeoutError(errno.ETIMEDOUT, f"{reason}; is there anyone at the other end who reads?")
-                error.written = done
-                raise error
+                raise self._late(done, size, why)
+
+    def _late(self, done: int, size: int, why: str) -> WriteTimeoutError:
+        reason = f"{self.device.name}: {done} of {size} bytes written in {self.write_timeout} s: {why}"
+        error = WriteTimeoutError(errno.ETIMEDOUT, f"{reason}; is there anyone at the other end who reads?")
+        error.written = done
+        return error
 
     def _held_up(self) -> str:
         if self._filled:

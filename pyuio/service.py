@@ -273,6 +273,12 @@ class Service(Owned):
             self._queue.append(lost - self._reported)
             self._reported = lost
 
+    def _overrun(self, lost: int) -> OverrunError:
+        reason = f"{self.name}: {lost} events of its native service were lost: the ring was full"
+        error = OverrunError(errno.EOVERFLOW, f"{reason}; take them sooner, or give it a larger capacity")
+        error.lost = lost
+        return error
+
     def _next_events(self, most: int | None) -> list[Event]:
         events: list[Event] = []
         while self._queue and (most is None or len(events) < most):
@@ -280,10 +286,7 @@ class Service(Owned):
             if isinstance(item, int):
                 if not events:
                     self._queue.popleft()
-                    reason = f"{self.name}: {item} events of its native service were lost: the ring was full"
-                    error = OverrunError(errno.EOVERFLOW, f"{reason}; take them sooner, or give it a larger capacity")
-                    error.lost = item
-                    raise error
+                    raise self._overrun(item)
                 break
             events.append(item)
             self._queue.popleft()
