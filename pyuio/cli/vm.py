@@ -25,13 +25,13 @@ EPILOG = (
 )
 
 
-class _Signalled(BaseException):
-    """A signal told this program to end."""
+class _Ended(BaseException):
+    """A signal or the time limit ended this program; no handler of ordinary errors may take it for one of its own."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.text = f"ended by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}"
-        self.status = 128 + number
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.text = text
+        self.status = status
 
 
 @contextlib.contextmanager
@@ -39,10 +39,11 @@ def _ended_by_signals(timeout: float | None) -> Iterator[None]:
     """Have signals to end, and the end of `timeout` seconds, raise an exception, so that everything is cleaned up."""
 
     def end(number: int, _: object) -> None:
-        raise _Signalled(number)
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        raise _Ended(f"ended by {name}", 128 + number)
 
     def expire(*_: object) -> None:
-        raise GuestTimeoutError(f"the time limit of {timeout:g} s passed")
+        raise _Ended(f"the time limit of {timeout:g} s passed", GuestTimeoutError.status)
 
     # SIGINT too: a shell starts background jobs with SIGINT ignored, but SIGINT must end this program there as well.
     handlers: dict[int, Callable[[int, object], None]] = {
@@ -140,8 +141,8 @@ def run(
     try:
         with _ended_by_signals(timeout):
             status = guest.run(command or [])
-    except _Signalled as signalled:
-        _fail(signalled.text, signalled.status, kernel_lines())
+    except _Ended as ended:
+        _fail(ended.text, ended.status, kernel_lines())
     except OutputClosedError as error:
         # End quietly, as every filter does. /dev/null keeps the interpreter's last flush from failing again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -175,8 +176,8 @@ def fetch(
     try:
         with _ended_by_signals(None):
             ready = kernels.prepare(kernel, lambda text: print(f"pyuio: {text}", file=sys.stderr), refresh=refresh)
-    except _Signalled as signalled:
-        _fail(signalled.text, signalled.status)
+    except _Ended as ended:
+        _fail(ended.text, ended.status)
     except GuestError as error:
         _fail(str(error), error.status)
     print(f"{kernel}: {ready.version} in {ready.image.parent.parent}")
