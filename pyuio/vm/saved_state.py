@@ -20,8 +20,8 @@ checked while QEMU starts, and so is the frequency of this machine's time stamp 
 by. COMMAND is sent only after that.
 
 What firmware or the kernel finds only when it boots needs a boot (`reason_to_boot`): kernel parameters, other machines,
-bridges (their hot plugging is described by ACPI tables), and whatever is not on the PCI bus. KVM boots, too: it takes a
-second anyway.
+bridges and IOMMUs (ACPI tables describe them), and whatever is not on the PCI bus. A balloon would change the state's
+file. KVM boots, too: it takes a second anyway.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ SAVE_TIME_LIMIT = 120.0  # seconds, with the boot
 SIZE_LIMIT = 1 << 30  # bytes on the disk, of all states
 # Buses whose devices sit on a device of this run, so that the guest finds them with it.
 _CHILD_BUSES = {"usb-bus", "SCSI", "nvme-bus", "HDA"}
+# A balloon's pages are punched out of the state's file, under every guest that maps it. ACPI tables describe an IOMMU.
+_NEVER = re.compile("balloon|virtio-mem|iommu|AMDVI")
 # Options of QEMU with one argument, that change nothing the guest knows before it looks for devices.
 _HARMLESS = {"-blockdev", "-chardev", "-drive", "-mon", "-name", "-netdev", "-object", "-qmp", "-trace", "-D", "-d"}
 
@@ -232,7 +234,7 @@ def _pluggable(qemu: str) -> list[str]:
     for line in done.stdout.splitlines():
         heading = line if line.endswith("devices:") else heading
         found = re.match(r'name "([^"]+)", bus ([^,\s]+)(?:.*alias "([^"]+)")?', line)
-        if found is None or heading.startswith("Controller/Bridge"):
+        if found is None or heading.startswith("Controller/Bridge") or _NEVER.search(found[1]):
             continue
         if found[2] == "PCI" or found[2] in _CHILD_BUSES:
             names += [name for name in (found[1], found[3]) if name]

@@ -160,6 +160,7 @@ def test_bridges_and_what_is_not_on_the_pci_bus_boot(vm: Vm, cache_home: Path, t
     pluggable = SavedState(the_state(cache_home)).pluggable
     assert {"edu", "nvme", "e1000e", "ahci", "ich9-ahci", "usb-tablet", "scsi-hd", "nvme-ns"} <= pluggable
     assert not {"pcie-root-port", "pci-bridge", "isa-debug-exit", "intel-iommu", "pc-dimm", "ide-hd"} & pluggable
+    assert not {"virtio-balloon-pci", "virtio-balloon", "virtio-mem-pci", "virtio-iommu-pci", "AMDVI-PCI"} & pluggable
     result = vm.run("--device", "pcie-root-port,id=p", "-v", "--", "true")
     assert result.returncode == 0, result.stderr
     assert b"boots: pcie-root-port cannot be plugged" in result.stderr
