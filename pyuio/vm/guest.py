@@ -172,7 +172,7 @@ class Guest:
                 descriptors += source
                 tail = machine.boot(start.kernel, path, start.accelerator, parameters=append, chatty=self.verbose)
             else:
-                memory, tail = state.backend(self.options.memory), ["-incoming", "defer"]
+                memory, tail = state.backend(machine.memory_size(self.options)), ["-incoming", "defer"]
             line = machine.base(start.qemu, start.accelerator, self.options, inherited, memory)
             line += [*tail, *machine.devices(self.options)]
             self._show(shlex.join(line))

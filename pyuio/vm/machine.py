@@ -61,11 +61,9 @@ class Options:
     boot: bool = False
 
     def __post_init__(self) -> None:
-        match = re.fullmatch(r"(\d{1,9})([KMGT]?)", self.memory, re.IGNORECASE)
-        if match is None:
+        if re.fullmatch(r"\d{1,9}[KMGT]?", self.memory, re.ASCII | re.IGNORECASE) is None:
             raise ValueError(f"memory must be a number of MiB, or as in 512M or 1G: not {self.memory!r}")
-        mebibytes = int(match[1]) * {"K": 2**-10, "": 1, "M": 1, "G": 2**10, "T": 2**20}[match[2].upper()]
-        if mebibytes < 128:
+        if _kibibytes(self.memory) < 128 << 10:
             raise ValueError(f"memory must be at least 128M, for the kernel's sake: not {self.memory}")
         if not 1 <= self.cpus <= 255:
             raise ValueError(f"cpus must be from 1 to 255: not {self.cpus}")
@@ -78,6 +76,16 @@ class Options:
                 )
         if self.out is not None and (not self.out.is_dir() or self.out.resolve() == Path("/")):
             raise ValueError(f"out must be a directory other than /: not {self.out}")
+
+
+def _kibibytes(memory: str) -> int:
+    units = {"K": 1, "M": 2**10, "G": 2**20, "T": 2**30}
+    return int(memory.rstrip("KMGTkmgt")) * units.get(memory[-1].upper(), 2**10)
+
+
+def memory_size(options: Options) -> str:
+    """Return the size of a guest's memory in whole MiB, with the unit: parts of QEMU differ in the one they assume."""
+    return f"{-(-_kibibytes(options.memory) // 2**10)}M"
 
 
 def find_qemu() -> str:
@@ -105,7 +113,7 @@ def base(qemu: str, accelerator: str, options: Options, sockets: Mapping[str, in
     line = [qemu, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"]
     kind = f"{options.machine},memory-backend=pyuio-memory" if memory else options.machine
     line += ["-machine", kind, "-accel", accelerator, "-cpu", _CPU[accelerator]]
-    line += ["-m", options.memory, "-smp", str(options.cpus)]
+    line += ["-m", memory_size(options), "-smp", str(options.cpus)]
     if memory:
         line += ["-object", memory]
     for name, fd in sockets.items():

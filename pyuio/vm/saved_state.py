@@ -50,8 +50,8 @@ SAVE_TIME_LIMIT = 120.0  # seconds, with the boot
 SIZE_LIMIT = 1 << 30  # bytes on the disk, of all states
 # Buses whose devices sit on a device of this run, so that the guest finds them with it.
 _CHILD_BUSES = {"usb-bus", "SCSI", "nvme-bus", "HDA"}
-# A balloon's pages are punched out of the state's file, under every guest that maps it. ACPI tables describe an IOMMU.
-_NEVER = re.compile("balloon|virtio-mem|iommu|AMDVI")
+# A balloon's pages are punched out of the state's file, under every guest that maps it. ACPI describes the others.
+_NEVER = re.compile("balloon|virtio-mem|iommu|AMDVI|acpi")
 # Options of QEMU with one argument, that change nothing the guest knows before it looks for devices.
 _HARMLESS = {"-blockdev", "-chardev", "-drive", "-mon", "-name", "-netdev", "-object", "-qmp", "-trace", "-D", "-d"}
 
@@ -74,7 +74,7 @@ class SavedState:
         return set()
 
     def backend(self, size: str, *, private: bool = True) -> str:
-        """Return the guest's memory of `size`, for QEMU's -object; what it writes is lost if `private`."""
+        """Return the guest's memory of `size` with its unit, for QEMU's -object; writes are lost if `private`."""
         path = str(self.directory / "memory").replace(",", ",,")
         return f"memory-backend-file,id=pyuio-memory,size={size},mem-path={path},share={'off' if private else 'on'}"
 
@@ -169,11 +169,11 @@ def find(
 
 
 def _key(qemu: str, kernel: Kernel, initramfs: Sequence[bytes], options: machine.Options) -> str:
-    """Return a name for all that a saved state depends on."""
+    """Return a name for all that a saved state depends on, also how it is saved."""
     numbers = dict.fromkeys(("console", "monitor", *machine.PORTS), 0)
     lines = [*machine.base(qemu, "tcg", options, numbers), machine.PARAMETERS["tcg"]]
     files = [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in (Path(qemu).resolve(), kernel.image)]
-    digest = hashlib.sha256(repr([lines, files]).encode())
+    digest = hashlib.sha256(repr([lines, files]).encode() + Path(__file__).read_bytes())
     for part in initramfs:
         digest.update(part)
     return digest.hexdigest()[:24]
@@ -189,7 +189,7 @@ def _save(state: SavedState, qemu: str, kernel: Kernel, initramfs: Sequence[byte
     (state.directory / "pluggable").write_text("\n".join(_pluggable(qemu)))
     with memory_file(*initramfs) as archive, socket_pairs("console", "monitor", *machine.PORTS) as (ours, theirs):
         inherited = {name: end.fileno() for name, end in theirs.items()}
-        line = machine.base(qemu, "tcg", options, inherited, state.backend(options.memory, private=False))
+        line = machine.base(qemu, "tcg", options, inherited, state.backend(machine.memory_size(options), private=False))
         line += machine.boot(kernel, f"/proc/self/fd/{archive}", "tcg")
         with Process(line, [archive, *inherited.values()]) as process:
             for end in theirs.values():

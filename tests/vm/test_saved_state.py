@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pyuio.vm import Options, cache, saved_state
+from pyuio.vm import Options, cache, machine, saved_state
 from pyuio.vm.saved_state import SavedState
 
 from .conftest import Vm
@@ -81,6 +81,12 @@ def test_the_clock_is_as_fast_as_the_hosts(three: list[tuple[dict[str, Any], str
 def test_random_numbers_do_not_repeat(three: list[tuple[dict[str, Any], str]]) -> None:
     for name in three[0][0]["random"]:
         assert len({seen["random"][name] for seen, _ in three}) == 3, name
+
+
+@pytest.mark.parametrize("memory", ["1024", "1024m", "1G", "1g", "1048576K", "1048575k"])
+def test_units_of_memory(memory: str) -> None:
+    """QEMU takes a plain number for MiB in one place and for bytes in another."""
+    assert machine.memory_size(Options(memory=memory)) == "1024M"
 
 
 def flip_a_bit(state: Path) -> None:
