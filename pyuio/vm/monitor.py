@@ -71,7 +71,8 @@ class Monitor:
             facts: Data that the event must have.
 
         Raises:
-            MonitorError: QEMU refused a command, ended, or said nothing of the kind in time.
+            MonitorError: QEMU refused a command, ended, reported that what the event is about failed, or said nothing
+                of the kind in time.
         """
         deadline = time.monotonic() + limit
         try:
@@ -85,8 +86,11 @@ class Monitor:
                         raise MonitorError(str(message["error"].get("desc", message["error"])))
                     if number is not None and message.get("id") == number:
                         return message
-                    if number is None and message.get("event") == event and facts.items() <= message["data"].items():
-                        return message
+                    if number is None and message.get("event") == event:
+                        if facts.items() <= message["data"].items():
+                            return message
+                        if message["data"].get("status") == "failed":
+                            raise MonitorError(f"QEMU reports {event}: failed")
         except TimeoutError:
             pass
         except (OSError, ValueError) as error:

@@ -33,6 +33,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -161,7 +162,7 @@ def find(
                         _save(SavedState(stage), qemu, kernel, initramfs, options)
                         cache.finish(stage, state.directory, {"kHz": str(time_stamp_counter.frequency())})
                     _limit_size(base, state.directory)
-        except OSError as error:
+        except (OSError, subprocess.SubprocessError) as error:
             raise GuestStartError(f"a guest's state cannot be saved: {error}") from error
     with contextlib.suppress(OSError):
         os.utime(state.directory)  # `_limit_size` removes what was not used for the longest time
@@ -214,16 +215,34 @@ def _wait_until_ready(process: Process, sockets: dict[str, socket.socket]) -> No
     """
     console, control = Lines(), Lines()
     deadline = time.monotonic() + SAVE_TIME_LIMIT
-    sources = {sockets["console"]: console, sockets["control"]: control, process.messages: console}
+    inputs = ((sockets["console"], console), (sockets["control"], control), (process.messages, console))
+    sources = {source.fileno(): (source, lines) for source, lines in inputs}
+    poller = select.poll()
+    for fd in sources:
+        poller.register(fd, select.POLLIN)
     while (left := deadline - time.monotonic()) > 0:
-        for source in select.select(list(sources), [], [], left)[0]:
+        for fd, _ in poller.poll(left * 1000):
+            source, lines = sources[fd]
             data = source.recv(65536)
-            sources[source].feed(data)
+            lines.feed(data)
             if not data:
-                raise GuestStartError("; ".join(["QEMU ended", *console.last(3)]))
+                raise GuestStartError(_last_words(process, console))
         if "ready" in control:
             return
     raise GuestStartError("; ".join([f"the guest was not ready within {SAVE_TIME_LIMIT:.0f} s", *console.last(3)]))
+
+
+def _last_words(process: Process, console: Lines) -> str:
+    """Return how QEMU ended, and what it and the kernel said last."""
+    status = process.wait()
+    while data := process.messages.recv(65536):
+        console.feed(data)
+    end = f"QEMU ended with status {status}"
+    if status < 0:
+        end = f"QEMU was ended by {signal.Signals(-status).name}"
+    if status == -signal.SIGBUS:
+        end += ", as when there is no room for the guest's memory"
+    return "; ".join([end, *console.last(3)])
 
 
 def _pluggable(qemu: str) -> list[str]:
