@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -43,7 +44,7 @@ def locked(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("waiting for another pyuio that prepares a kernel")
+            say("waiting for another pyuio that prepares a kernel or saves a guest's state")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -78,12 +79,14 @@ def _digest(path: Path) -> str:
 
 def _skip_hole(fd: int) -> None:
     """Move on in a sparse file to the block with the next data, or to its end."""
+    here = os.lseek(fd, 0, os.SEEK_CUR)
     try:
-        data = os.lseek(fd, os.lseek(fd, 0, os.SEEK_CUR), os.SEEK_DATA)
-    except OSError:  # there is no more data
-        os.lseek(fd, 0, os.SEEK_END)
+        data = os.lseek(fd, here, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # there is no more data; any other error: this file system cannot tell
+            os.lseek(fd, 0, os.SEEK_END)
     else:
-        os.lseek(fd, data - data % _BLOCK, os.SEEK_SET)
+        os.lseek(fd, max(here, data - data % _BLOCK), os.SEEK_SET)
 
 
 def _files(directory: Path) -> Iterator[Path]:
