@@ -13,12 +13,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyuio.vm import kernels, kvm_probe, machine, saved_state, session, terminal
-from pyuio.vm.errors import GuestError, GuestStartError, GuestTimeoutError
+from pyuio.vm.errors import GuestError, GuestHangError, GuestStartError, GuestTimeoutError
 from pyuio.vm.initramfs import command_script, configuration, overlay_archive
 from pyuio.vm.monitor import Monitor
 from pyuio.vm.process import Lines, Process, memory_file, socket_pairs
@@ -128,12 +128,20 @@ class Guest:
         initramfs = [kernel.archive.read_bytes(), overlay_archive("run")]
         start = _Start(qemu, kernel, accelerator.name, initramfs, script, interactive=not command)
         state = self._saved_state(start)
-        if state is not None:
-            try:
-                return self._run(start, state)
-            except _RestoreError as error:
-                self._say(f"the guest did not start from its saved state, so it boots: {error}")
-        return self._run(start, None, distrusted=state)
+        if state is None:
+            return self._run(start, None)
+        try:
+            return self._run(start, state)
+        except _RestoreError as error:
+            why = f"the guest did not start from its saved state, so it boots: {error}"
+            self._show(why)
+
+        def booted() -> None:
+            state.discard()  # the same guest boots, so it was the state that did not start
+            if not self.verbose:
+                self._say(why)
+
+        return self._run(start, None, booted)
 
     def _saved_state(self, start: _Start) -> SavedState | None:
         """Return the state that the guest starts from; None if it boots."""
@@ -152,8 +160,8 @@ class Guest:
         self._show(f"boots: {reason}")
         return None
 
-    def _run(self, start: _Start, state: SavedState | None, distrusted: SavedState | None = None) -> int:
-        """Run COMMAND in a guest that starts from `state`, or boots.
+    def _run(self, start: _Start, state: SavedState | None, then: Callable[[], None] = lambda: None) -> int:
+        """Run COMMAND in a guest that starts from `state`, or boots; call `then` when COMMAND starts.
 
         Raises:
             _RestoreError: The guest did not start from `state`; QEMU is gone.
@@ -193,10 +201,9 @@ class Guest:
                 return configuration(self._variables(start, terminals, token, restored=state is not None))
 
             def started() -> None:
-                if distrusted is not None:
-                    distrusted.discard()  # the same guest boots, so it was the state that did not start
                 self.boot_time = time.monotonic() - self._begin
                 self._progress.clear()
+                then()
                 self._show(f"{self.boot_time:.1f} s from start to COMMAND")
                 if terminals:
                     stack.enter_context(_follow_size(ours["control"]))
@@ -227,6 +234,8 @@ class Guest:
             except GuestError as error:
                 if state is None or run.running:
                     raise
+                if isinstance(error, GuestHangError):
+                    self._say(error.report)  # the boot may go well, and then nobody else tells
                 raise _RestoreError(str(error)) from error
 
     def _variables(self, start: _Start, terminals: list[int], token: str, *, restored: bool) -> dict[str, str]:

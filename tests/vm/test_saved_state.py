@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pyuio.vm import Options, cache, machine, saved_state
+from pyuio.vm import Options, cache, machine, saved_state, time_stamp_counter
 from pyuio.vm.saved_state import SavedState
 
 from .conftest import Vm
@@ -125,6 +126,33 @@ def test_damage_is_seen(cache_home: Path, three: object, tmp_path: Path, harm: C
     assert SavedState(copy).intact()
     harm(copy)
     assert not SavedState(copy).intact()
+
+
+def test_damage_is_seen_where_the_file_system_knows_no_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seek = os.lseek
+
+    def no_holes(fd: int, offset: int, how: int) -> int:
+        if how == os.SEEK_DATA:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return seek(fd, offset, how)
+
+    stage = tmp_path / "stage"
+    stage.mkdir()
+    (stage / "memory").write_bytes(bytes(1 << 20) + b"data")
+    cache.finish(stage, tmp_path / "final", {"kHz": str(time_stamp_counter.frequency())})
+    monkeypatch.setattr(os, "lseek", no_holes)
+    state = SavedState(tmp_path / "final")
+    assert state.intact()
+    (state.directory / "memory").write_bytes(bytes(1 << 20) + b"dada")
+    assert not state.intact()
+
+
+def test_a_mistake_is_told_once(vm: Vm, cache_home: Path, three: object) -> None:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache_home)}
+    result = vm.run(*SMALL, "--device", "edu,nonsense=1", "--", "true", env=environment)
+    assert result.returncode == 125
+    assert result.stderr.count(b"edu.nonsense' not found") == 1, result.stderr
+    assert SavedState(the_state(cache_home)).intact()
 
 
 @pytest.mark.parametrize("harm", [flip_a_bit, claim_another_kernel])
