@@ -59,6 +59,8 @@ def _binding_lock(address: str) -> Iterator[None]:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise DeviceRemovedError(errno.ENODEV, f"opening {path}: there is no device {address}") from error
+    except OSError as error:  # ENODEV while the device is going
+        raise translated(error, f"opening {path}") from error
     try:
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:

@@ -102,6 +102,8 @@ class UioNode:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise DeviceRemovedError(error.errno, f"opening {path}: there is no such node") from error
+        except OSError as error:  # ENODEV while the node is going
+            raise translated(error, f"opening {path}") from error
 
     def open(self) -> int:
         """Open the node and return its descriptor, which is non-blocking and close-on-exec.

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 import pyuio
+from pyuio.claim import binding
+from pyuio.claim.binding_record import BindingRecord
 from pyuio.claim.claim import claim
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.discovery import FoundDevice
@@ -34,3 +38,16 @@ def test_a_platform_device_without_its_driver(bind: bool, tmp_path: Path) -> Non
     found = FoundDevice(tmp_path, None, None, None, None, None)
     with pytest.raises(pyuio.DriverNotBoundError, match="its driver was unbound"):
         claim(found, bind)
+
+
+def test_a_device_that_goes_while_it_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel answers ENODEV, not ENOENT, while it removes a device's files."""
+    remembered: list[tuple[str, BindingRecord | None]] = []
+
+    def refuse(*_arguments: object) -> int:
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(binding, "_remember", lambda address, record: remembered.append((address, record)))
+    monkeypatch.setattr(os, "open", refuse)
+    binding.Binding("0000:00:1e.7", "uio_pci_generic", None, "").undo()
+    assert remembered == [("0000:00:1e.7", None)]
