@@ -183,7 +183,8 @@ class RealTime(Owned):
 
         def write(wanted: Iterable[int]) -> None:
             if thread.alive:
-                os.sched_setaffinity(thread.id, wanted)
+                with suppress(ProcessLookupError):  # it ends at this moment
+                    os.sched_setaffinity(thread.id, wanted)
 
         def in_child(before: Iterable[int]) -> None:
             # A child has the processors of the thread that forked it.
