@@ -137,7 +137,8 @@ class Guest:
             self._show(why)
 
         def booted() -> None:
-            state.discard()  # the same guest boots, so it was the state that did not start
+            if "non-migratable" not in why:  # then it was a device of this run
+                state.discard()  # the same guest boots, so it was the state that did not start
             if not self.verbose:
                 self._say(why)
 
