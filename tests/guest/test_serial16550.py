@@ -194,7 +194,9 @@ def test_bytes_that_python_never_took(port: Serial16550, monkeypatch: pytest.Mon
         port.registers.thr.write(byte)
         time.sleep(0.01)  # an interrupt of its own
     port.timeout = 1
-    assert port.read(100).startswith(b"\0\1\2")
+    kept = port.read(100)  # on a busy machine an interrupt comes without a byte of its own
+    assert kept
+    assert bytes(range(30)).startswith(kept)
     with pytest.raises(LineError, match="lost: the ring was full"):
         port.read(1)
     port.timeout = 0.2
