@@ -55,20 +55,26 @@ class _Check:
 
     def __init__(self, state: SavedState) -> None:
         self._state = state
-        self._intact = False
+        self._intact: bool | Exception = False
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
-        self._intact = self._state.intact()
+        try:
+            self._intact = self._state.intact()
+        except Exception as error:
+            self._intact = error  # tells nothing about the state
 
     def wait(self) -> None:
         """Wait for the end of the check; remove the state if it is damaged.
 
         Raises:
             GuestStartError: It is damaged.
+            Exception: It could not be checked, and stays.
         """
         self._thread.join()
+        if isinstance(self._intact, Exception):
+            raise self._intact
         if not self._intact:
             self._state.discard()
             directory = self._state.directory

@@ -164,7 +164,8 @@ def find(
                     with cache.staging(base) as stage:
                         _save(SavedState(stage), qemu, kernel, initramfs, options)
                         cache.finish(stage, state.directory, {"kHz": str(time_stamp_counter.frequency())})
-                    _limit_size(base, state.directory)
+                    with contextlib.suppress(OSError):  # another process removes a state that does not work
+                        _limit_size(base, state.directory)
         except (OSError, subprocess.SubprocessError) as error:
             raise GuestStartError(f"a guest's state cannot be saved: {error}") from error
     with contextlib.suppress(OSError):
@@ -256,9 +257,9 @@ def _pluggable(qemu: str) -> list[str]:
     for line in done.stdout.splitlines():
         heading = line if line.endswith("devices:") else heading
         found = re.match(r'name "([^"]+)", bus ([^,\s]+)(?:.*alias "([^"]+)")?', line)
-        if found is None or heading.startswith("Controller/Bridge") or _NEVER.search(found[1]):
+        if found is None or heading.startswith("Controller/Bridge"):
             continue
-        if found[1] in _NOT_MIGRATABLE:
+        if _NEVER.search(found[1]) or found[1] in _NOT_MIGRATABLE:
             continue
         if found[2] == "PCI" or found[2] in _CHILD_BUSES:
             names += [name for name in (found[1], found[3]) if name]

@@ -110,7 +110,7 @@ class Session:
                     raise self._ending()
             if self._deadline is not None and now >= self._deadline:
                 raise GuestTimeoutError("the time limit of the run passed")
-            if not self.running and now >= boot_limit:
+            if not self.running and not self._stopped and now >= boot_limit:
                 raise self._hang(f"the guest did not reach COMMAND within {BOOT_TIME_LIMIT:.0f} s")
             # While this program itself was stopped, heartbeats wait to be read: count a moment only.
             if not self._stopped:
