@@ -23,7 +23,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ from pyuio.errors import (
     WouldBlockError,
 )
 from pyuio.interrupt.masking import Masking, find_masking
+from pyuio.interrupt.shared_wait import Result, SharedWait
 from pyuio.kernel.sysfs import translated
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.config_space import ConfigSpace
@@ -139,6 +140,7 @@ class Interrupt(Owned):
         self._descriptor = descriptor
         self._masking = masking
         self._waiters = Waiters(self._duplicate)
+        self._shared_wait = SharedWait()
         self._first = int(_lib.pyuio_interrupt_total(native))
         masking.install(native)
         self.checked(_lib.pyuio_interrupt_mask(native), "masking the interrupt")
@@ -231,7 +233,7 @@ class Interrupt(Owned):
             return count
         if timeout == 0:
             raise WouldBlockError(errno.EAGAIN, f"{self.name}: no interrupt is pending; it is unmasked now")
-        raise self._timed_out(timeout)
+        raise self.timed_out(timeout)
 
     def readinto(self, buffer: Buffer, timeout: float | None = None) -> int:
         """Read the count into a buffer, as the patch's read did: an unsigned 32-bit integer in native byte order.
@@ -277,8 +279,44 @@ class Interrupt(Owned):
                 self._waiters.call_on_all(self._rearm)
                 return count
             if not in_time:
-                raise self._timed_out(timeout)
+                raise self.timed_out(timeout)
             in_time = await self._waiters.readable(None if deadline is None else deadline - time.monotonic())
+
+    def wait_until(
+        self, condition: Callable[[], Result], serve: Callable[[int], object], timeout: float | None = None
+    ) -> Result:
+        """Wait until `condition` holds, and serve the interrupts that come until then.
+
+        Any number of threads and tasks may wait with different conditions, such as drivers of two ports behind one
+        interrupt. One of them reads the interrupt and calls its `serve`, for all; then each looks whether its condition
+        holds. Nobody serves an interrupt that comes while nobody waits: it stays pending.
+
+        Args:
+            condition: returns what the caller waits for, or something false. It is called first, before any waiting,
+                and again after each interrupt.
+            serve: is called with the number of interrupts, by one waiter at a time. It acknowledges them and notes what
+                happened, for all waiters: so it is the same function, or does the same, in all of them.
+            timeout: seconds to wait; None waits for ever, 0 serves what is pending.
+
+        Returns:
+            What `condition` returned.
+
+        Raises:
+            WouldBlockError: a `BlockingIOError`; `timeout` is 0 and the condition does not hold.
+            DeviceTimeoutError: a `TimeoutError`; the condition did not hold in time.
+            DeviceBusyError: a native service has the interrupt; it reads for all.
+            TypeError: `condition` or `serve` is no function, or a coroutine function.
+        Other errors are those of `read`, and what `condition` and `serve` raise.
+        """
+        self._require_there()
+        return self._shared_wait.wait(self, condition, serve, timeout)
+
+    async def wait_until_async(
+        self, condition: Callable[[], Result], serve: Callable[[int], object], timeout: float | None = None
+    ) -> Result:
+        """Do what `wait_until` does, while other asyncio tasks run. Threads may wait at the same time."""
+        self._require_there()
+        return await self._shared_wait.wait_async(self, condition, serve, timeout)
 
     def _rearm(self) -> None:
         """Unmask for the tasks that still wait: the waiter that took an interrupt left it masked."""
@@ -292,7 +330,8 @@ class Interrupt(Owned):
         finally:
             _lib.pyuio_interrupt_release(self._native)
 
-    def _timed_out(self, timeout: float | None) -> DeviceTimeoutError:
+    def timed_out(self, timeout: float | None) -> DeviceTimeoutError:
+        """Return the error that says that no interrupt came within `timeout` seconds, and what may be the cause."""
         reason = f"{self.name}: no interrupt came within {timeout} s{self._masking.advice}"
         return DeviceTimeoutError(errno.ETIMEDOUT, reason)
 
@@ -380,6 +419,7 @@ class Interrupt(Owned):
         super().forget()
         _lib.pyuio_interrupt_forget(self._native)
         self._waiters.forget()
+        self._shared_wait.forget()
 
     @property
     def closed(self) -> bool:

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""Several that wait for different things which one interrupt announces, such as the ports of one card.
+
+One of the waiters leads: it reads the interrupt, and calls ``serve``, which acknowledges the card and notes what
+happened for all of them. Then every waiter looks whether its own condition holds. A waiter that has what it wanted
+leaves, and if it led, one of the others leads from then on. So there is no thread that does nothing else, and no
+interrupt is served while nobody waits: it stays pending, masked.
+
+Threads and asyncio tasks wait for the same interrupt, and each of them may lead. A waiter that sleeps has a function
+that wakes it, from any thread. What wakes it stays set until it looks again, so a wake-up between its look and its
+sleep is not lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import inspect
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+from pyuio.errors import DeviceTimeoutError, WouldBlockError
+from pyuio.process.timeouts import timeout_nanoseconds
+
+Result = TypeVar("Result")
+
+_NANOSECONDS = 1_000_000_000
+
+
+class _Interrupt(Protocol):
+    """What is used of an `Interrupt`."""
+
+    name: str
+
+    def read(self, timeout: float | None) -> int: ...
+    async def read_async(self, timeout: float | None) -> int: ...
+    def timed_out(self, timeout: float | None) -> DeviceTimeoutError: ...
+
+
+class _Waiter:
+    """One that waits. `wake` ends its sleep, from any thread."""
+
+    def __init__(self, wake: Callable[[], object], timeout: float | None) -> None:
+        self.wake = wake
+        self.timeout = timeout
+        nanoseconds = timeout_nanoseconds(timeout)
+        self._deadline = None if nanoseconds < 0 else time.monotonic() + nanoseconds / _NANOSECONDS
+        self.served = 0
+
+    def left(self) -> float | None:
+        """Return the seconds until the deadline, 0 if it has passed; None for ever."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+
+class SharedWait:
+    """Those that wait for one interrupt by `Interrupt.wait_until`, in threads and in tasks."""
+
+    def __init__(self) -> None:
+        self._guard = threading.RLock()  # reentrant, for a signal handler that waits
+        self._waiters: list[_Waiter] = []
+        self._leader: _Waiter | None = None
+
+    def forget(self) -> None:
+        """In a forked child: nobody waits there."""
+        self._guard = threading.RLock()
+        self._waiters.clear()
+        self._leader = None
+
+    @contextlib.contextmanager
+    def _among_the_waiters(self, waiter: _Waiter) -> Iterator[None]:
+        with self._guard:
+            self._waiters.append(waiter)
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._waiters.remove(waiter)
+                if self._leader is waiter:
+                    self._leader = None
+                    self._wake_others(waiter)
+
+    def _wake_others(self, waiter: _Waiter) -> None:
+        with self._guard:
+            for other in self._waiters:
+                if other is not waiter:
+                    other.wake()
+
+    def _leads(self, waiter: _Waiter) -> bool:
+        with self._guard:
+            if self._leader is None:
+                self._leader = waiter
+            return self._leader is waiter
+
+    def _serve(self, waiter: _Waiter, serve: Callable[[int], object], count: int) -> None:
+        waiter.served += count
+        try:
+            serve(count)
+        finally:
+            self._wake_others(waiter)
+
+    def wait(
+        self,
+        interrupt: _Interrupt,
+        condition: Callable[[], Result],
+        serve: Callable[[int], object],
+        timeout: float | None,
+    ) -> Result:
+        """Do what `Interrupt.wait_until` says."""
+        _require_functions(condition, serve)
+        awake = threading.Event()
+        waiter = _Waiter(awake.set, timeout)
+        with self._among_the_waiters(waiter):
+            while True:
+                awake.clear()
+                if result := condition():
+                    return result
+                left = waiter.left()
+                if self._leads(waiter):
+                    try:
+                        count = interrupt.read(left)
+                    except (WouldBlockError, DeviceTimeoutError):
+                        raise _too_late(interrupt, waiter, leads=True) from None
+                    self._serve(waiter, serve, count)
+                elif not awake.wait(left):
+                    if result := condition():
+                        return result
+                    raise _too_late(interrupt, waiter, leads=False)
+
+    async def wait_async(
+        self,
+        interrupt: _Interrupt,
+        condition: Callable[[], Result],
+        serve: Callable[[int], object],
+        timeout: float | None,
+    ) -> Result:
+        """Do what `Interrupt.wait_until_async` says."""
+        import asyncio  # here, because it would take a quarter of the time of `import pyuio`
+
+        _require_functions(condition, serve)
+        awake = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(awake.set)
+
+        waiter = _Waiter(wake, timeout)
+        with self._among_the_waiters(waiter):
+            while True:
+                awake.clear()
+                if result := condition():
+                    return result
+                left = waiter.left()
+                if self._leads(waiter):
+                    try:
+                        count = await interrupt.read_async(left)
+                    except (WouldBlockError, DeviceTimeoutError):
+                        raise _too_late(interrupt, waiter, leads=True) from None
+                    self._serve(waiter, serve, count)
+                    continue
+                timer = None if left is None else loop.call_later(left, awake.set)
+                try:
+                    await awake.wait()
+                finally:
+                    if timer is not None:
+                        timer.cancel()
+                if waiter.left() == 0 and not self._leads(waiter):
+                    if result := condition():
+                        return result
+                    raise _too_late(interrupt, waiter, leads=False)
+
+
+def _require_functions(*functions: object) -> None:
+    for function in functions:
+        if not callable(function):
+            raise TypeError(f"condition and serve are functions, not {type(function).__name__}")
+        if inspect.iscoroutinefunction(function):
+            raise TypeError("condition and serve are ordinary functions, not coroutines: they must not wait")
+
+
+def _too_late(interrupt: _Interrupt, waiter: _Waiter, *, leads: bool) -> OSError:
+    if waiter.timeout == 0:
+        reason = f"{interrupt.name}: the condition does not hold, and no interrupt is pending; it is unmasked now"
+        return WouldBlockError(errno.EAGAIN, reason)
+    if not waiter.served and leads:
+        return interrupt.timed_out(waiter.timeout)
+    who = f"this waiter served {waiter.served} interrupts" if leads else "another waiter serves the interrupts"
+    reason = f"{interrupt.name}: the condition did not hold within {waiter.timeout} s; {who}"
+    return DeviceTimeoutError(errno.ETIMEDOUT, reason)
