@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from pyuio.inspect.inspection import Inspection
 
 PLACE_HELP = "bar0+0x24, config+4, or a name as in bar0.status, if an installed driver knows the device's registers."
+PLACES_HELP = f"{PLACE_HELP} The name of a map or array stands for all its registers."
 Place = Annotated[str, typer.Argument(metavar="PLACE", help=PLACE_HELP)]
+Places = Annotated[str, typer.Argument(metavar="PLACE", help=PLACES_HELP)]
 Width = Annotated[int | None, typer.Option(metavar="8|16|32|64", help="Bits of each access. Default: 32.")]
 
 app = typer.Typer()
@@ -68,7 +70,7 @@ def doubt(device: Inspection, read: Sequence[tuple[Cell, int]]) -> None:
 
 
 def _cells(device: Inspection, text: str, width: int | None, count: int) -> list[Cell]:
-    from pyuio.inspect.cells import cells, named_cell, register_map
+    from pyuio.inspect.cells import cells, named_cell, register_map, registers_within
     from pyuio.inspect.location import parse_location
 
     with usage():
@@ -76,16 +78,31 @@ def _cells(device: Inspection, text: str, width: int | None, count: int) -> list
         if not place.name:
             return cells(device, place, 32 if width is None else width, count)
         if width is not None or count != 1:
-            raise ValueError(f"{text!r} is one register with its own width: it takes neither --width nor --count")
+            raise ValueError(f"{text!r} names registers with their own widths: it takes neither --width nor --count")
         assert place.bar is not None  # only BARs have names
-        info = register_map(device.name, device.ids, place.bar, device.class_code).find(place.name)
-        return [named_cell(device.bar(place.bar), place.bar, info)]
+        registers = register_map(device.name, device.ids, place.bar, device.class_code)
+        return [named_cell(device.bar(place.bar), place.bar, info) for info in registers_within(registers, place.name)]
+
+
+def _harmless(found: list[Cell], text: str) -> list[Cell]:
+    """Return the registers that a read of several reads, and say which it leaves out. One alone is read in any case."""
+    if len(found) == 1:
+        return found
+    kept = [cell for cell in found if cell.harmless]
+    left = [str(cell.place) for cell in found if not cell.harmless]
+    if left:
+        shown = ", ".join(left[:4]) + f" and {len(left) - 4} more" * (len(left) > 4)
+        print(f"pyuio: not read, because they are write-only or a read has an effect: {shown}", file=sys.stderr)
+    if not kept:
+        with usage():
+            raise ValueError(f"{text!r} has no register that can be read without an effect; name one of them")
+    return kept
 
 
 @app.command(epilog=WATCH_EPILOG)
 def read(
     device: Device,
-    place: Place,
+    place: Places,
     width: Width = None,
     count: Annotated[int, typer.Option(metavar="N", help="Number of registers to read, in ascending order.")] = 1,
     watch: Annotated[bool, typer.Option("--watch", help="Keep reading and print changes, until Ctrl-C.")] = False,
@@ -99,7 +116,7 @@ def read(
     if not 0 <= interval < 1e9:  # refuses NaN as well
         raise typer.BadParameter(f"{interval} is not a number of seconds from 0", param_hint="--interval")
     with inspect(device) as inspection:
-        wanted = _cells(inspection, place, width, count)
+        wanted = _harmless(_cells(inspection, place, width, count), place)
         if wanted[0].place.bar is not None:
             warn_of_others(inspection, "reads, which can have side effects")
         if watch:
@@ -116,7 +133,7 @@ def read(
         )
         return
     for cell, value in values:
-        print_line(cell.text(value) if count == 1 else f"{cell.place}  {cell.text(value)}")
+        print_line(cell.text(value) if len(wanted) == 1 else f"{cell.place}  {cell.text(value)}")
 
 
 def _watch(device: Inspection, wanted: list[Cell], interval: float, json_wanted: bool) -> None:
@@ -162,8 +179,10 @@ def write(
     the part of the configuration space that the kernel set up.
     """
     with inspect(device) as inspection:
-        (cell,) = _cells(inspection, place, width, 1)
+        cell, *more = _cells(inspection, place, width, 1)
         with usage():
+            if more:
+                raise ValueError(f"{place!r} is {len(more) + 1} registers; name one, as in {cell.place}")
             number = cell.parse(value)
             if number > cell.ones:
                 raise ValueError(f"the value {number:#x} does not fit the {cell.width} bits of {cell.place}")

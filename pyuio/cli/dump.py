@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pyuio.inspect.cells import Cell
     from pyuio.inspect.inspection import Inspection
+    from pyuio.inspect.location import Location
 
 app = typer.Typer()
 
@@ -24,7 +25,12 @@ app = typer.Typer()
 @app.command(epilog=EPILOG)
 def dump(
     device: Device,
-    space: Annotated[str, typer.Argument(metavar="[bar0|config]", help="What to print.")] = "config",
+    space: Annotated[
+        str,
+        typer.Argument(
+            metavar="[bar0|config]", help="What to print; a part of a BAR's names, as in 'bar0.channel[2]'."
+        ),
+    ] = "config",
     width: Annotated[
         int | None, typer.Option(metavar="8|16|32|64", help="Bits of each access. Default: 32; for config: 8.")
     ] = None,
@@ -35,14 +41,15 @@ def dump(
     names: Annotated[
         bool, typer.Option("--names", help="Print registers by name, as an installed driver knows them.")
     ] = False,
-    every: Annotated[
-        bool, typer.Option("--all", help="With --names: also read registers that a read changes.")
+    every: Annotated[bool, typer.Option("--all", help="With names: also read registers that a read changes.")] = False,
+    only_set: Annotated[
+        bool, typer.Option("--set", help="With names: print what is not 0, and of that the fields that are not 0.")
     ] = False,
     json_wanted: Json = False,
 ) -> None:
     """Print a BAR or the configuration space.
 
-    Each access has exactly the width given or, with --names, the register's own width. Reading a BAR can have side
+    Each access has exactly the width given or, by names, the register's own width. Reading a BAR can have side
     effects: it clears some registers. A * stands for lines that equal the one above.
     """
     from pyuio.inspect.cells import cells, checked_width
@@ -51,16 +58,15 @@ def dump(
     with inspect(device) as inspection:
         with usage():
             place = parse_location(space)
-            if place.name:
-                raise ValueError(f"{space!r}: a dump is of bar0 to bar5 or config")
+            names = names or bool(place.name)
             if names and (width is not None or length is not None or offset != "0" or place.offset):
-                raise ValueError("--names prints all registers, by their own width: no offset, --width or --length")
+                raise ValueError("names print registers by their own width: no offset, --width or --length")
             if names and place.bar is None:
                 raise ValueError("--names goes with a BAR; pyuio info shows the configuration space decoded")
-            if every and not names:
-                raise ValueError("--all goes with --names")
-        if names and place.bar is not None:
-            _dump_names(inspection, place.bar, every, json_wanted)
+            if (every or only_set) and not names:
+                raise ValueError(f"{'--all' if every else '--set'} goes with --names")
+        if names:
+            _dump_names(inspection, place, every=every, only_set=only_set, json_wanted=json_wanted)
             return
         with usage():
             bits = checked_width(width if width is not None else 8 if place.bar is None else 32)
@@ -90,31 +96,50 @@ def dump(
         print(f"pyuio: {wanted:#x} of {whole:#x} bytes; --length and --offset give others", file=sys.stderr)
 
 
-def _dump_names(device: Inspection, bar: int, every: bool, json_wanted: bool) -> None:
-    """Print the registers of a BAR by name; read those that can be read, and that a read changes only if `every`."""
-    from pyuio.inspect.cells import named_cell, register_map
+def _dump_names(device: Inspection, where: Location, *, every: bool, only_set: bool, json_wanted: bool) -> None:
+    """Print registers of a BAR by name.
 
+    Args:
+        device: the device.
+        where: the BAR, and the name of a part of its map.
+        every: read those, too, that a read changes.
+        only_set: print only what is not 0.
+        json_wanted: print JSON.
+    """
+    from pyuio.inspect.cells import named_cell, register_map, registers_within
+
+    assert where.bar is not None
+    with usage():
+        infos = registers_within(register_map(device.name, device.ids, where.bar, device.class_code), where.name)
+        if infos[0].field is not None:
+            raise ValueError(f"{where} is a field: pyuio read {device.name} '{where}'")
     warn_of_others(device, "reads, which can have side effects")
     read: list[tuple[Cell, int]] = []
     data: list[dict[str, Any]] = []
     lines = []
-    for info in register_map(device.name, device.ids, bar, device.class_code).walk():
-        cell = named_cell(device.bar(bar), bar, info)
+    for info in infos:
+        cell = named_cell(device.bar(where.bar), where.bar, info)
         start = f"{info.offset:#06x}  {info.path}"
         if not info.readable or (info.read_effect and not every):
-            data.append({"place": str(cell.place), "width": cell.width, "value": None, "offset": info.offset})
-            lines.append(f"{start} = {'not read, as that has an effect (--all)' if info.readable else 'write-only'}")
+            if not only_set:
+                data.append({"place": str(cell.place), "width": cell.width, "value": None, "offset": info.offset})
+                why = "not read, as that has an effect (--all)" if info.readable else "write-only"
+                lines.append(f"{start} = {why}")
             continue
         value = cell.read()
         read.append((cell, value))
-        data.append({**cell.data(value), "offset": info.offset})
-        lines.append(f"{start} = {cell.text(value)}")
+        if value or not only_set:
+            data.append({**cell.data(value), "offset": info.offset})
+            lines.append(f"{start} = {cell.text(value, only_set=only_set)}")
     doubt(device, read)
     if json_wanted:
         print_json({"format": JSON_FORMAT, "device": device.name, "registers": data})
         return
     for line in lines:
         print_line(line)
+    if only_set:
+        zero, unread = len(read) - len(lines), len(infos) - len(read)
+        print(f"pyuio: {zero} more registers are 0, and {unread} were not read", file=sys.stderr)
 
 
 def hexdump(values: Sequence[int], bits: int, start: int) -> list[str]:

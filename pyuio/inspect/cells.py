@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -40,6 +41,8 @@ class Cell:
             the digits of a field.
         fields: returns the values of the register's fields.
         is_field: whether it is a field of a register.
+        harmless: whether it can be read without an effect, as far as a declaration says.
+        set_fields: returns what the fields that are not 0 mean to people.
     """
 
     place: Location
@@ -50,18 +53,21 @@ class Cell:
     meaning: Callable[[int], str] | None = None
     fields: Callable[[int], dict[str, int]] = _no_fields
     is_field: bool = False
+    harmless: bool = True
+    set_fields: Callable[[int], str] | None = None
 
     @property
     def ones(self) -> int:
         """The value that a register reads as if the device does not answer."""
         return (1 << self.width) - 1
 
-    def text(self, value: int) -> str:
-        """Return a value as text for people."""
-        if self.is_field and self.meaning is not None:
-            return self.meaning(value)
+    def text(self, value: int, *, only_set: bool = False) -> str:
+        """Return a value as text for people; `only_set`: without the fields of a register that are 0."""
+        meaning = self.set_fields if only_set else self.meaning
+        if self.is_field and meaning is not None:
+            return meaning(value)
         digits = f"{value:#0{2 + self.width // 4}x}"
-        return digits if self.meaning is None else f"{digits}  {self.meaning(value)}".rstrip()
+        return digits if meaning is None else f"{digits}  {meaning(value)}".rstrip()
 
     def data(self, value: int) -> dict[str, Any]:
         """Return a value as data for JSON."""
@@ -135,6 +141,20 @@ def register_map(name: str, ids: str | None, bar: int, class_code: int | None = 
     return driver.register_maps[bar]
 
 
+def registers_within(registers: type[RegisterMap], name: str) -> list[RegisterInfo]:
+    """Return the register or field called `name`, or all registers of the map or array called so, by their offsets.
+
+    Args:
+        registers: the register map.
+        name: as `RegisterMap.find` takes it; "" for the whole map.
+
+    Raises:
+        RegisterNotFoundError: there is none; the message lists similar names.
+    """
+    within = re.compile(re.escape(re.sub(r"\[0+(?=[0-9])", "[", name)) + r"[.\[]") if name else re.compile("")
+    return [info for info in registers.walk() if within.match(info.path)] or [registers.find(name)]
+
+
 def named_cell(region: Region | PortRegion, bar: int, info: RegisterInfo) -> Cell:
     """Return a register, or a field of a register, by its declaration, without reading or writing it.
 
@@ -154,6 +174,8 @@ def named_cell(region: Region | PortRegion, bar: int, info: RegisterInfo) -> Cel
         register.write,
         meaning=info.text,
         fields=lambda value: {name: field.extract(value) for name, field in info.fields.items()},
+        harmless=info.readable and not info.read_effect,
+        set_fields=lambda value: info.text(value, only_set=True),
     )
 
 

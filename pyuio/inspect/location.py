@@ -9,7 +9,7 @@ from dataclasses import dataclass
 FORMS = "bar0 to bar5 or config, with an offset in bytes, as in bar0+0x24 or config+4, or a name, as in bar0.status"
 
 _SPACE = re.compile(r"(bar[0-9]+|config)\s*(?:([+.])\s*(.*))?", re.IGNORECASE | re.ASCII)
-_NAMES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\[[0-9]+\])?(?:\.[A-Za-z_][A-Za-z0-9_]*(?:\[[0-9]+\])?)*")
+_NAMES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\[[0-9]+\])*(?:\.[A-Za-z_][A-Za-z0-9_]*(?:\[[0-9]+\])*)*")
 
 
 def parse_number(text: str, what: str) -> int:

@@ -509,7 +509,13 @@ class RegisterInfo(NamedTuple):
         else:
             setattr(self.bind(region), self.field.name, value)
 
-    def text(self, value: int) -> str:
-        """Return the fields in a value of the register as text for people: ``computing=1 mode=2 (FAST)``."""
-        readable = [one for one in self.fields.values() if one.mask & self.layout.readable]
+    def text(self, value: int, *, only_set: bool = False) -> str:
+        """Return the fields in a value of the register as text for people: ``computing=1 mode=2 (FAST)``.
+
+        Args:
+            value: the register's.
+            only_set: leave out the fields that are 0.
+        """
+        seen = value if only_set else -1
+        readable = [one for one in self.fields.values() if one.mask & self.layout.readable and one.mask & seen]
         return " ".join(f"{one.name}={one.text(value)}" for one in readable)

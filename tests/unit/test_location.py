@@ -21,6 +21,7 @@ from pyuio.inspect.location import Location, parse_location, parse_number
         (" config+0x04 ", Location(None, 4)),
         ("bar0.status.computing", Location(0, name="status.computing")),
         ("bar0.channel[2].count", Location(0, name="channel[2].count")),
+        ("bar0.channel[2][3]", Location(0, name="channel[2][3]")),
     ],
 )
 def test_places(text: str, place: Location) -> None:

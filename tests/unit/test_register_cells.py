@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pyuio.errors import DriverNotFoundError, RegisterAccessError, RegisterNotFoundError
-from pyuio.inspect.cells import Cell, named_cell, register_map
+from pyuio.inspect.cells import Cell, named_cell, register_map, registers_within
 from pyuio.region import Region
 from pyuio.registers import Array, Field, Register, RegisterMap
 
@@ -74,6 +74,39 @@ def test_an_element_of_an_array(region: Region) -> None:
     count = cell(region, "counts[2]")
     count.write(0x1234)
     assert (region.read16(0x24), str(count.place), count.text(0x34)) == (0x1234, "bar0.counts[2]", "0x0034")
+
+
+class Channel(RegisterMap):
+    control = Control(0x0)
+    data = Array(Array(Register(0x8, width=16), 2), 2)
+
+
+class Large(RegisterMap):
+    channel = Array(Channel.at(0x10), 12, stride=0x20)
+    channels = Register(0x0)
+
+
+def test_parts_of_a_map() -> None:
+    def within(name: str) -> list[str]:
+        return [info.path for info in registers_within(Large, name)]
+
+    one = ["control", "data[0][0]", "data[0][1]", "data[1][0]", "data[1][1]"]
+    assert within("channel[1]") == [f"channel[1].{name}" for name in one] == within("channel[01]")
+    assert within("channel[11].data[1]") == ["channel[11].data[1][0]", "channel[11].data[1][1]"]
+    assert within("channel") == [f"channel[{number}].{name}" for number in range(12) for name in one]
+    assert within("channels") == ["channels"]
+    assert within("channel[0].control.speed") == ["channel[0].control.speed"]
+    assert within("") == ["channels", *within("channel")]
+    for wrong, why in (("channel[12]", r"of channel\[0\] to channel\[11\]"), ("chan", "there is channel")):
+        with pytest.raises(RegisterNotFoundError, match=why):
+            within(wrong)
+
+
+def test_only_what_is_set(region: Region) -> None:
+    control = cell(region, "control")
+    assert control.text(0x08, only_set=True) == "0x00000008  speed=2 (FAST)"
+    assert control.text(0, only_set=True) == "0x00000000"
+    assert cell(region, "counts[0]").text(3, only_set=True) == "0x0003"
 
 
 def test_what_cannot_be_read(region: Region) -> None:

@@ -97,7 +97,7 @@ def test_names(edu: str) -> None:
     )
     assert "there is status" in failure(1, "read", edu, "bar0.stauts")
     assert "read-only" in failure(1, "write", edu, "bar0.status.computing", "1")
-    assert "its own width" in failure(2, "read", edu, "bar0.status", "--width", "32")
+    assert "their own widths" in failure(2, "read", edu, "bar0.status", "--width", "32")
 
 
 def test_a_field_is_written_and_the_rest_kept(edu: str) -> None:
@@ -197,6 +197,18 @@ def test_a_dump_by_name(edu: str) -> None:
     assert registers["bar0.liveness"]["value"] == 0xFFFFFFF8
     assert registers["bar0.raise_interrupt"]["value"] is None
     assert registers["bar0.status"]["offset"] == 0x20
+    output("write", edu, "bar0.status.interrupt_after_factorial", "1")
+    done = pyuio_command("dump", edu, "bar0", "--names", "--set")
+    assert done.stderr.endswith("more registers are 0, and 2 were not read\n")
+    shown = done.stdout.splitlines()
+    assert "0x0020  status = 0x00000080  interrupt_after_factorial=1" in shown
+    assert not any("= 0x00000000" in line or "write-only" in line for line in shown)
+    assert (
+        output("dump", edu, "bar0.status") == "0x0020  status = 0x00000080  computing=0 interrupt_after_factorial=1\n"
+    )
+    output("write", edu, "bar0.status.interrupt_after_factorial", "0")
+    assert "is a field: pyuio read" in failure(2, "dump", edu, "bar0.status.computing")
+    assert "--set goes with --names" in failure(2, "dump", edu, "bar0", "--set")
 
 
 def test_watching(edu: str) -> None:
