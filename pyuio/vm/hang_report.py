@@ -38,7 +38,11 @@ def collect(monitor: Monitor, pid: int, console: Lines, drain: Callable[[float],
             keys = [{"type": "qcode", "data": code} for code in ("alt", "sysrq", key)]
             monitor.ask("send-key", keys=keys)
             drain(KERNEL_TIME)
-        for text in ("info status", "info cpus", "info registers -a", "info registers -a", "info pic", "info irq"):
+        processors = len(monitor.ask("query-cpus-fast"))
+        # Interrupts that are in service (ISR) and never end keep all others from their processor.
+        controllers = [f"info lapic {number}" for number in range(processors)]
+        registers = ["info registers -a"] * 2
+        for text in ("info status", "info cpus", *registers, *controllers, "info pic", "info irq"):
             parts += [f"QEMU, {text}:", monitor.ask("human-monitor-command", command_line=text).replace("\r", "")]
     except (MonitorError, OSError) as error:
         parts.append(f"QEMU's monitor: {error}")

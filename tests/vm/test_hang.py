@@ -57,6 +57,7 @@ def test_processors_that_do_nothing_else(vm: Vm) -> None:
     assert "Show Blocked State" in done.stderr  # sysrq w: the kernel itself was well
     assert "NMI backtrace for cpu 1" in done.stderr  # sysrq l
     assert done.stderr.count("CPU#1") == 2  # registers, twice
+    assert "ISR" in done.stderr  # the local interrupt controllers
     assert "qemu-system-x86: R" in done.stderr  # a thread of QEMU
 
 
