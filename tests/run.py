@@ -123,6 +123,7 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
     """Return the command that runs one part's tests, and the file of its results."""
     output = BUILD / part
     output.mkdir(parents=True, exist_ok=True)
+    output.chmod(0o700)  # a guest of root writes nowhere else
     results = output / "results.xml"
     results.unlink(missing_ok=True)
     named = [option for option in options if option.split("::")[0].endswith(".py") or Path(ROOT, option).is_dir()]
@@ -176,7 +177,7 @@ def run_sanitized(options: list[str]) -> tuple[int, int, int]:
             if not command:
                 continue
             shutil.rmtree(output, ignore_errors=True)
-            output.mkdir(parents=True)
+            output.mkdir(mode=0o700, parents=True)
             command = ["env", *(f"{name}={value}" for name, value in variables.items()), *command]
             if part == "guest":
                 rewrite_assertions(sanitize.COPY)

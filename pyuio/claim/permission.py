@@ -18,12 +18,12 @@ import logging
 import os
 import re
 import shutil
-import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyuio.errors import PyuioError
+from pyuio.kernel import trusted_file
 from pyuio.kernel.drivers import UIO_PCI_GENERIC
 from pyuio.kernel.sysfs import PCI_DEVICES, translated
 from pyuio.kernel.uio import UioNode
@@ -244,16 +244,11 @@ def _make_group(name: str) -> None:
 
 def _write(path: Path, text: str) -> bool:
     """Write a file, whole or not at all, unless it has this text already; return whether it was written."""
-    draft = path.with_name(f".{path.name}.new")
     try:
         if path.exists() and path.read_text(errors="replace") == text:
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.unlink(missing_ok=True)
-        with draft.open("x") as file:
-            os.fchmod(file.fileno(), stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
-            file.write(text)
-        draft.replace(path)
+        trusted_file.write_in_place(path, text)
     except OSError as error:
         raise translated(error, f"writing {path}", SetupError) from error
     return True

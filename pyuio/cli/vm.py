@@ -14,7 +14,16 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from pyuio.vm import Guest, GuestError, GuestHangError, GuestTimeoutError, Options, OutputClosedError, kernels
+from pyuio.vm import (
+    Guest,
+    GuestError,
+    GuestHangError,
+    GuestTimeoutError,
+    Options,
+    OutputClosedError,
+    invoking_user,
+    kernels,
+)
 
 app = typer.Typer(help="Run commands in a guest with the host's own files and any PCI device that QEMU knows.")
 
@@ -125,8 +134,13 @@ def run(
 ) -> None:
     """Run COMMAND in a guest that has the host's files, working directory and environment.
 
-    What the guest writes is lost, except below --out. Everything after -- belongs to COMMAND.
+    What the guest writes is lost, except below --out. Everything after -- belongs to COMMAND. A guest that sudo starts
+    has the rights of the user who called sudo.
     """
+    try:
+        invoking_user.become()
+    except GuestError as error:
+        _fail(str(error), error.status)
     try:
         options = _options(
             device or [], memory, cpus, timeout, out, qemu or [], boot, kernel=kernel, append=append, machine=machine
@@ -174,6 +188,7 @@ def fetch(
 ) -> None:
     """Fetch and prepare a kernel ahead of its first use."""
     try:
+        invoking_user.become()
         with _ended_by_signals(None):
             ready = kernels.prepare(kernel, lambda text: print(f"pyuio: {text}", file=sys.stderr), refresh=refresh)
     except _Ended as ended:

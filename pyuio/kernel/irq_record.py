@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import astuple
 from pathlib import Path
@@ -30,7 +31,16 @@ _log = logging.getLogger("pyuio.realtime_settings")
 # For one interrupt, [before, now] of each setting. The key is _CPUS, or "ID STARTED" of a thread.
 _Changes = dict[str, list[Any]]
 _mine: dict[int, _Changes] = {}
-os.register_at_fork(after_in_child=_mine.clear)
+_guard = threading.RLock()  # reentrant, for a signal handler that ends real time
+
+
+def _forget() -> None:
+    global _guard
+    _guard = threading.RLock()
+    _mine.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _path(number: int) -> Path:
@@ -53,6 +63,11 @@ def _save(number: int) -> None:
 
 
 def _change(number: int, what: str, read: Callable[[], Any], wanted: Any, do: Callable[[], None]) -> None:
+    with _guard:
+        _change_alone(number, what, read, wanted, do)
+
+
+def _change_alone(number: int, what: str, read: Callable[[], Any], wanted: Any, do: Callable[[], None]) -> None:
     changes = _mine.setdefault(number, {})
     known = changes.get(what)
     before = known[0] if known else read()

@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from pathlib import Path
 
 from pyuio.errors import PermissionDeniedError
 from pyuio.kernel.sysfs import read_text
 
 RUN = Path("/run/pyuio")
-_LONGEST = 4096  # bytes
+_LONGEST = 1 << 20  # bytes
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -42,11 +43,17 @@ def write(path: Path, text: str) -> None:
             if not stat.S_ISDIR(status.st_mode):
                 raise PermissionDeniedError(errno.ENOTDIR, f"{directory} is not a directory; remove it") from None
             _check_owner(status, directory)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    write_in_place(path, text)
+
+
+def write_in_place(path: Path, text: str) -> None:
+    """Write a file that all may read, whole or not at all, in a directory that exists. OSError: the kernel refused."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}")
     draft.unlink(missing_ok=True)
     try:
         file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         with os.fdopen(file, "w") as stream:
+            os.fchmod(file, 0o644)  # whatever the umask
             stream.write(text)
         draft.replace(path)
     except BaseException:
@@ -61,13 +68,16 @@ def read(path: Path) -> str:
         FileNotFoundError: there is no such file.
         PermissionDeniedError: another user could have written it.
         OSError: the kernel refused.
-        ValueError: the file is not text.
+        ValueError: the file is not text, or longer than 1 MiB.
     """
     _check_owner(path.parent.lstat(), path.parent)
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(file, "rb") as stream:
         _check_owner(os.fstat(file), path)
-        return stream.read(_LONGEST).decode()
+        data = stream.read(_LONGEST + 1)
+    if len(data) > _LONGEST:
+        raise ValueError(f"{path} is longer than {_LONGEST} bytes")
+    return data.decode()
 
 
 def boot_id() -> str:

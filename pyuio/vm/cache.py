@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,22 +26,41 @@ def root() -> Path:
     """Return ``$XDG_CACHE_HOME/pyuio`` or ``~/.cache/pyuio``; create it if it does not exist.
 
     Raises:
-        GuestStartError: It cannot be created.
+        GuestStartError: It cannot be created, or another user could write to it: the guest runs what is in it with all
+            that this user may do.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     try:
         path = (Path(base) if base.startswith("/") else Path.home() / ".cache") / "pyuio"
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stranger = _stranger(path)
     except (OSError, RuntimeError) as error:
         raise GuestStartError(f"no cache directory for kernels ({error}); set XDG_CACHE_HOME to a directory") from error
+    if stranger is not None:
+        raise GuestStartError(
+            f"the cache {path} is not used, because another user can write to {stranger}; set XDG_CACHE_HOME to a "
+            "directory of your own (with sudo: sudo -H)"
+        )
     return path
+
+
+def _stranger(path: Path) -> Path | None:
+    """Return the first of a path's directories and links that another user could replace; None if there is none."""
+    mine = {0, os.geteuid()}
+    for one in (path, *path.parents, path.resolve(), *path.resolve().parents):
+        status = one.lstat()
+        exposed = status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX and not one.is_symlink()
+        if status.st_uid not in mine or exposed:
+            return one
+    return None
 
 
 @contextlib.contextmanager
 def locked(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Keep other processes of this user from preparing something in `directory` at the same time."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("a") as lock:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(directory / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -11,13 +11,14 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyuio.vm import kernels, kvm_probe, machine, saved_state, session, terminal
+from pyuio.vm import host_files, kernels, kvm_probe, machine, saved_state, session, terminal
 from pyuio.vm.errors import GuestError, GuestHangError, GuestStartError, GuestTimeoutError
 from pyuio.vm.initramfs import command_script, configuration, overlay_archive
 from pyuio.vm.monitor import Monitor
@@ -188,8 +189,11 @@ class Guest:
                 tail = machine.boot(start.kernel, path, start.accelerator, parameters=append, chatty=self.verbose)
             else:
                 memory, tail = state.backend(machine.memory_size(self.options)), ["-incoming", "defer"]
-            line = machine.base(start.qemu, start.accelerator, self.options, inherited, memory)
+            root = stack.enter_context(tempfile.TemporaryDirectory(prefix="pyuio-")) if os.geteuid() == 0 else "/"
+            line = machine.base(start.qemu, start.accelerator, self.options, inherited, memory, root)
             line += [*tail, *machine.devices(self.options)]
+            if root != "/":
+                line = [sys.executable, "-I", "-S", host_files.__file__, root, *line]
             self._show(shlex.join(line))
             stack.callback(self._progress.clear)
             if 0 in terminals:

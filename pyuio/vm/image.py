@@ -19,6 +19,13 @@ from pathlib import Path
 from pyuio.vm.errors import KernelError
 
 _ELF = b"\x7fELF"
+# A version is a part of paths and of a shell script. The author of an image writes into it what he likes.
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+~-]{0,99}")
+
+
+def is_version(text: str) -> bool:
+    """Return whether `text` can be a kernel's version, as in 6.1.0-56-amd64."""
+    return _VERSION.fullmatch(text) is not None
 
 
 def _header(data: bytes) -> bool:
@@ -44,7 +51,10 @@ def kernel_version(path: Path) -> str:
     match = re.match(rb"([\x21-\x7e]+) ", text)
     if match is None:
         raise KernelError(f"{path} is not a Linux kernel for x86 (a bzImage or a vmlinux)")
-    return match[1].decode()
+    version = match[1].decode()
+    if not is_version(version):
+        raise KernelError(f"{path} gives its version as {version!r}, which no kernel has")
+    return version
 
 
 def _decompress(payload: bytes) -> bytes | None:

@@ -46,7 +46,7 @@ def assemble(image: Path, version: str, archive: Path) -> None:
     work = archive.parent / "virtme"
     work.mkdir()
     # virtme-ng asks file(1) for the version, which is known here; file(1) may not be installed.
-    (work / "file").write_text(f"#!/bin/sh\necho 'statically linked, version {version}'\n")
+    (work / "file").write_text(f"#!/bin/sh\necho {shlex.quote(f'statically linked, version {version}')}\n")
     (work / "file").chmod(0o755)
     environment = tool_environment()
     environment["PATH"] = f"{work}:{environment['PATH']}"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pyuio.vm import apt, cache, initramfs
 from pyuio.vm.errors import KernelError
-from pyuio.vm.image import kernel_version, unpack
+from pyuio.vm.image import is_version, kernel_version, unpack
 
 NEEDED = ("9p", "9pnet_virtio", "virtio_pci", "virtio_console", "overlay")
 DEBIAN = {"debian": "linux-image-amd64", "debian-rt": "linux-image-rt-amd64"}
@@ -200,7 +200,7 @@ def _assemble(stage: Path, image: Path, version: str) -> None:
 def _cached(directory: Path, *, thorough: bool = False) -> Kernel | None:
     """Return the kernel in a prepared directory; None if the directory is missing or was changed."""
     facts = cache.check(directory, thorough=thorough)
-    if facts is None or "version" not in facts:
+    if facts is None or not is_version(facts.get("version", "")):
         return None
     real = directory.resolve()
     version = facts["version"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from pyuio.vm import time_stamp_counter
 from pyuio.vm.errors import GuestStartError
+from pyuio.vm.host_files import exported
 from pyuio.vm.kernels import Kernel
 
 QEMU = "qemu-system-x86_64"
@@ -39,7 +41,8 @@ class Options:
         memory: The size of its memory: a number of MiB, or a number with K, M, G or T; at least 128 MiB.
         cpus: The number of its processors, 1 to 255.
         timeout: Time limit for the whole run in seconds; None for none.
-        out: A directory of the host that the guest may write to, at the same path.
+        out: A directory of the host that the guest may write to, at the same path. Where QEMU runs as root, only root
+            may be able to enter it.
         append: More kernel parameters.
         machine: QEMU's machine type and its properties, as for QEMU's -M.
         qemu: More arguments for QEMU.
@@ -76,6 +79,13 @@ class Options:
                 )
         if self.out is not None and (not self.out.is_dir() or self.out.resolve() == Path("/")):
             raise ValueError(f"out must be a directory other than /: not {self.out}")
+        if self.out is not None and os.geteuid() == 0:
+            status = self.out.stat()
+            if status.st_uid != 0 or status.st_mode & 0o077:
+                raise ValueError(
+                    f"other users can enter {self.out}, where the guest could leave a program that runs as root for "
+                    f"them: chown root {self.out} && chmod 700 {self.out}"
+                )
 
 
 def _kibibytes(memory: str) -> int:
@@ -100,7 +110,9 @@ def find_qemu() -> str:
     return path
 
 
-def base(qemu: str, accelerator: str, options: Options, sockets: Mapping[str, int], memory: str = "") -> list[str]:
+def base(
+    qemu: str, accelerator: str, options: Options, sockets: Mapping[str, int], memory: str = "", root: str = "/"
+) -> list[str]:
     """Return the beginning of QEMU's command line: the machine without a kernel and without the devices of this run.
 
     Args:
@@ -109,6 +121,7 @@ def base(qemu: str, accelerator: str, options: Options, sockets: Mapping[str, in
         options: The guest's options.
         sockets: Connected sockets that QEMU inherits, by name: ``console``, and for a run ``monitor`` and `PORTS`.
         memory: What backs the guest's memory, as for -object, with the id pyuio-memory; by default anonymous memory.
+        root: The directory that the guest sees as the host's root.
     """
     line = [qemu, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"]
     kind = f"{options.machine},memory-backend=pyuio-memory" if memory else options.machine
@@ -125,8 +138,8 @@ def base(qemu: str, accelerator: str, options: Options, sockets: Mapping[str, in
             # By its change the kernel learns that its state was restored, and renews that of its random numbers.
             line += ["-device", "vmgenid,guid=auto"]
         # These take the last slots of the bus, so that the requested devices come first and keep their addresses.
-        root = "local,id=pyuio-root,path=/,security_model=none,readonly=on,multidevs=remap"
-        line += ["-fsdev", root, "-device", "virtio-9p-pci,fsdev=pyuio-root,mount_tag=pyuio-root,addr=1d"]
+        files = f"local,id=pyuio-root,{exported(root)}security_model=none,readonly=on,multidevs=remap"
+        line += ["-fsdev", files, "-device", "virtio-9p-pci,fsdev=pyuio-root,mount_tag=pyuio-root,addr=1d"]
         line += ["-device", "virtio-serial-pci,id=pyuio-serial,addr=1c"]
         for number, name in enumerate(PORTS, 1):
             port = f"bus=pyuio-serial.0,nr={number},chardev=pyuio-{name},id=pyuio-port-{name},name=pyuio.{name}"
@@ -160,8 +173,8 @@ def devices(options: Options) -> list[str]:
     """Return the part of QEMU's command line for the devices of this run, and for more options."""
     line = []
     if options.out is not None:
-        path = str(options.out.resolve()).replace(",", ",,")
-        line += ["-fsdev", f"local,id=pyuio-out,path={path},security_model=none,multidevs=remap"]
+        path = exported(str(options.out.resolve()))
+        line += ["-fsdev", f"local,id=pyuio-out,{path}security_model=none,multidevs=remap"]
         line += ["-device", "virtio-9p-pci,fsdev=pyuio-out,mount_tag=pyuio-out,addr=1b"]
     for text in options.devices:
         line += ["-device", text]

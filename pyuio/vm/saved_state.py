@@ -192,6 +192,8 @@ def _save(state: SavedState, qemu: str, kernel: Kernel, initramfs: Sequence[byte
         OSError: There is no room.
     """
     (state.directory / "pluggable").write_text("\n".join(_pluggable(qemu)))
+    for name in ("memory", "state"):
+        (state.directory / name).touch(mode=0o600)
     with memory_file(*initramfs) as archive, socket_pairs("console", "monitor", *machine.PORTS) as (ours, theirs):
         inherited = {name: end.fileno() for name, end in theirs.items()}
         line = machine.base(qemu, "tcg", options, inherited, state.backend(machine.memory_size(options), private=False))

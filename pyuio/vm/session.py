@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import time
@@ -177,7 +178,7 @@ class Session:
             elif word == "started":
                 self.running = True
                 self._started()
-            elif word == "status" and value.isdecimal():
+            elif word == "status" and re.fullmatch("[0-9]{1,3}", value):
                 self._status = int(value)
 
     def _beat(self, _: bytes) -> None:

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""Whom ``pyuio vm`` trusts: not the author of a kernel image, other users, or the guest."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pyuio.vm import GuestError, GuestStartError, KernelError, cache, kernels
+from pyuio.vm.image import kernel_version
+
+from .conftest import Vm
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="about root's guests")
+NOBODY = 65534
+
+
+def image(directory: Path, version: bytes) -> Path:
+    """Write a file that is a bzImage as far as its header goes."""
+    data = bytearray(0x1000)
+    data[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", data, 0x20E, 0x300 - 0x200)
+    data[0x300 : 0x300 + len(version)] = version
+    path = directory / "bzImage"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "version", [b"6.1.0';id>PWNED;'", b"../../../../x", b"-n", b"6.1/x", b"6.1$(id)", b".", b"6.1\xc3\xa9"]
+)
+def test_a_version_that_is_no_version(tmp_path: Path, version: bytes) -> None:
+    with pytest.raises(KernelError, match=r"version|not a Linux kernel"):
+        kernel_version(image(tmp_path, version + b" (x@y) #1"))
+
+
+def test_a_version_in_a_manifest(tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    (stage / "lib/modules").mkdir(parents=True)
+    cache.finish(stage, tmp_path / "final", {"version": ".."})
+    assert kernels._cached(tmp_path / "final") is None
+
+
+def test_ordinary_versions(tmp_path: Path) -> None:
+    for version in ("6.1.0-56-amd64", "6.12.1+deb13-rt-amd64", "6.8.0_custom~1"):
+        assert kernel_version(image(tmp_path, f"{version} (x@y) #1".encode())) == version
+
+
+@AS_ROOT
+def test_the_cache_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    own = cache.root()
+    assert own.stat().st_mode & 0o777 == 0o700
+    os.chown(own, NOBODY, NOBODY)
+    with pytest.raises(GuestStartError, match=f"another user can write to {own}"):
+        cache.root()
+    os.chown(own, 0, 0)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "open/cache"))
+    with pytest.raises(GuestStartError, match="another user can write to"):
+        cache.root()
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    os.chown(tmp_path / "link", NOBODY, NOBODY, follow_symlinks=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "link"))
+    with pytest.raises(GuestStartError, match=f"another user can write to {tmp_path}/link"):
+        cache.root()
+
+
+def test_a_lock_that_is_a_link(tmp_path: Path) -> None:
+    (tmp_path / ".lock").symlink_to(tmp_path / "made")
+    with pytest.raises(OSError, match="symbolic links"), cache.locked(tmp_path, print):
+        pass
+    assert not (tmp_path / "made").exists()
+
+
+@AS_ROOT
+def test_a_guest_has_the_rights_of_the_user_who_called_sudo() -> None:
+    program = """
+import os
+from pyuio.vm import invoking_user
+invoking_user.become()
+print(os.getresuid(), os.getresgid(), os.getgroups(), os.environ["HOME"])
+"""
+    for name in ("SUDO_UID", "PKEXEC_UID"):
+        variables = {**os.environ, name: str(NOBODY)}
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, env=variables, check=True
+        )
+        assert done.stdout.startswith(f"({NOBODY}, {NOBODY}, {NOBODY}) ({NOBODY}, {NOBODY}, {NOBODY}) [{NOBODY}] /")
+    for bad in ("x", "4000000000", "-1", "99999999999999999999"):
+        variables = {**os.environ, "SUDO_UID": bad}
+        command = [sys.executable, "-m", "pyuio.cli", "vm", "run", "--", "true"]
+        done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+        assert done.returncode == GuestError.status
+        assert "SUDO_UID is" in done.stderr
+
+
+@AS_ROOT
+def test_out_of_root_is_roots_alone(vm: Vm, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    done = vm.run("--out", str(shared), "--", "true")
+    assert done.returncode == 2
+    assert b"chmod 700" in done.stderr
+    shared.chmod(0o700)
+    os.chown(shared, NOBODY, NOBODY)
+    assert vm.run("--out", str(shared), "--", "true").returncode == 2
+
+
+@AS_ROOT
+def test_a_guest_does_not_see_the_hosts_processes(vm: Vm) -> None:
+    """Below the guest's own /proc there is an empty directory, whichever way the guest looks at it."""
+    look = """
+mount --bind / /mnt
+for name in proc sys run dev; do ls -A /mnt/$name | wc -l; done
+umount -l /proc; ls -A /proc | wc -l
+test -e /mnt/usr/bin/env && echo "files are there"
+"""
+    done = vm.run("--", "sh", "-c", look)
+    assert done.stdout == b"0\n" * 5 + b"files are there\n", done.stderr
