@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pyuio.claim.disks_in_use import subsystems
 from pyuio.kernel.sysfs import link_name
+from pyuio.process.printable import printable
 
 _VFIO = Path("/dev/vfio")
 # These processes open every new device for a moment.
@@ -81,7 +82,7 @@ def openers(function: Path) -> list[str]:
         try:
             name = (process / "comm").read_text(errors="replace").strip()
             if name not in _PASSING and (paths := _opened_by(process, nodes)):
-                reasons.append(f"process {process.name} ({name}) has {', '.join(paths)} open")
+                reasons.append(printable(f"process {process.name} ({name}) has {', '.join(paths)} open"))
         except OSError:  # the process is another user's, or has just ended
             continue
     return reasons

@@ -36,7 +36,9 @@ def main() -> None:
     except PyuioError as error:
         # strerror leaves out the number that Python prints first; the text has the kernel's answer.
         text = error.strerror if isinstance(error, OSError) and error.strerror else error
-        print(f"pyuio: {text}", file=sys.stderr)
+        from pyuio.cli.output import say
+
+        say(text)
         sys.exit(getattr(error, "status", 1))
     except KeyboardInterrupt:
         sys.exit(130)

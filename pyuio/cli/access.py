@@ -6,7 +6,6 @@ from __future__ import annotations
 import datetime
 import errno
 import json
-import sys
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pyuio.cli.arguments import Device, Json, usage
-from pyuio.cli.output import print_json, print_line
+from pyuio.cli.output import print_json, print_line, say
 from pyuio.errors import ConfigLockedError, DeviceBusyError
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def inspect(device: str) -> Inspection:
 
 
 def _warn(text: str) -> None:
-    print(f"pyuio: warning: {text}", file=sys.stderr)
+    say(f"warning: {text}")
 
 
 def warn_of_others(device: Inspection, doing: str) -> None:
@@ -92,7 +91,7 @@ def _harmless(found: list[Cell], text: str) -> list[Cell]:
     left = [str(cell.place) for cell in found if not cell.harmless]
     if left:
         shown = ", ".join(left[:4]) + f" and {len(left) - 4} more" * (len(left) > 4)
-        print(f"pyuio: not read, because they are write-only or a read has an effect: {shown}", file=sys.stderr)
+        say(f"not read, because they are write-only or a read has an effect: {shown}")
     if not kept:
         with usage():
             raise ValueError(f"{text!r} has no register that can be read without an effect; name one of them")

@@ -44,8 +44,15 @@ def options(
     if verbose:
         import logging
 
-        form = "%(asctime)s %(name)s: %(message)s"
-        logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr)
+        from pyuio.process.printable import printable
+
+        class Printable(logging.Formatter):
+            def format(self, record: logging.LogRecord) -> str:
+                return printable(super().format(record))
+
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(Printable("%(asctime)s %(name)s: %(message)s"))
+        logging.basicConfig(level=logging.WARNING, handlers=[handler])
         logging.getLogger("pyuio").setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
 
 

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
+from pyuio.cli.output import say
 from pyuio.errors import PyuioError
 
 
@@ -52,5 +52,5 @@ def usage() -> Iterator[None]:
     except ValueError as error:
         if isinstance(error, PyuioError):
             raise
-        print(f"pyuio: {error}", file=sys.stderr)
+        say(error)
         raise typer.Exit(2) from error

@@ -14,7 +14,7 @@ import typer
 from pyuio_drivers.edu import Edu
 
 from pyuio.cli.arguments import Json, complete_device, usage
-from pyuio.cli.output import console, print_json
+from pyuio.cli.output import console, print_json, say
 from pyuio.driver import Driver
 from pyuio.installed_drivers import driver_for
 from pyuio.latency import closed_loop, interrupts, load, open_loop, plan, plot, rate, table, timer
@@ -227,13 +227,13 @@ def finish(run: Run, output: Output | None, *, picture: bool, as_json: bool) -> 
         files = output.finish(run, picture=picture)
         distributions = sum(path.suffix == ".hgrm" for path in files)
         names = [path.name for path in files if path.suffix != ".hgrm"] + [f"{distributions} distributions (.hgrm)"]
-        print(f"pyuio: wrote {', '.join(names)} in {output.directory}", file=sys.stderr)
+        say(f"wrote {', '.join(names)} in {output.directory}")
         if picture and not plot.available():
-            print(f"pyuio: no picture: {plot.MISSING}", file=sys.stderr)
+            say(f"no picture: {plot.MISSING}")
     if run.interrupted:
         raise typer.Exit(130)
     if run.void:
-        print("pyuio: the run is void, see above", file=sys.stderr)
+        say("the run is void, see above")
         raise typer.Exit(1)
 
 

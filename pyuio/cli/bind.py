@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import errno
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pyuio.cli.arguments import Device, usage
+from pyuio.cli.output import say
 from pyuio.errors import BindingError, DeviceBusyError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def warn_of_uses(address: str, reasons: list[str]) -> None:
     """Warn on standard error that pyuio takes a device although the machine uses it; `reasons` say how."""
     from pyuio.claim.in_use import listed
 
-    print(f"pyuio: warning: {address} is in use, and taken all the same:{listed(reasons)}", file=sys.stderr)
+    say(f"warning: {address} is in use, and taken all the same:{listed(reasons)}")
 
 
 def refuse_opened(address: str, *, force: bool = False) -> None:

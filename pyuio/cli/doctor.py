@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pyuio.cli.arguments import FORMS, Json, complete_device
-from pyuio.cli.output import console, print_json
+from pyuio.cli.output import console, print_json, say
 from pyuio.doctor import Finding, examine, facts, something_blocks
 from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError
 from pyuio.pci.discovery import find
@@ -108,7 +107,7 @@ def doctor(
         found = None if device is None else find(device)
         findings = examine(found)
     except (DeviceNotFoundError, AmbiguousDeviceError, ValueError) as error:
-        print(f"pyuio: {error}", file=sys.stderr)
+        say(error)
         raise typer.Exit(2) from error
     name = None if found is None else found.name
     if json_wanted:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pyuio.cli.access import EPILOG, JSON_FORMAT, doubt, inspect, warn_of_others
 from pyuio.cli.arguments import Device, Json, usage
-from pyuio.cli.output import print_json, print_line
+from pyuio.cli.output import print_json, print_line, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +92,7 @@ def dump(
     for line in hexdump(values, bits, start):
         print_line(line)
     if length is None and wanted < rest:
-        print(f"pyuio: {wanted:#x} of {whole:#x} bytes; --length and --offset give others", file=sys.stderr)
+        say(f"{wanted:#x} of {whole:#x} bytes; --length and --offset give others")
 
 
 def _dump_names(device: Inspection, where: Location, *, every: bool, only_set: bool, json_wanted: bool) -> None:
@@ -139,7 +138,7 @@ def _dump_names(device: Inspection, where: Location, *, every: bool, only_set: b
         print_line(line)
     if only_set:
         zero, unread = len(read) - len(lines), len(infos) - len(read)
-        print(f"pyuio: {zero} more registers are 0, and {unread} were not read", file=sys.stderr)
+        say(f"{zero} more registers are 0, and {unread} were not read")
 
 
 def hexdump(values: Sequence[int], bits: int, start: int) -> list[str]:

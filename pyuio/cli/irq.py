@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import json
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pyuio.cli.arguments import Device, usage
-from pyuio.cli.output import print_line
+from pyuio.cli.output import print_line, say
 from pyuio.errors import DeviceTimeoutError, DriverNotBoundError
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ def _wait_until_acknowledged(device: OpenDevice, tell: Callable[[], object] | No
     """
     told = "nothing told it that it was seen" if tell is None else f"acknowledged {_IN_VAIN} times, in vain"
     advice = "acknowledge it with pyuio write, or start with --acknowledge; waiting for that"
-    print(f"pyuio: {device.name} still raises its interrupt: {told}; {advice}", file=sys.stderr)
+    say(f"{device.name} still raises its interrupt: {told}; {advice}")
     deadline = None if timeout is None else time.monotonic() + timeout
     while _still_raises(device):
         if deadline is not None and time.monotonic() >= deadline:

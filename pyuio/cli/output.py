@@ -7,8 +7,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pyuio.process.printable import printable
+
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collections.abc import Iterator
+
+    from rich.console import Console, ConsoleOptions, ConsoleRenderable
     from rich.table import Table
 
 _UNLIMITED = 100_000  # columns
@@ -29,6 +33,7 @@ def print_styled(text: str, style: str) -> None:
 
     A command that prints no table is done with it before rich is imported.
     """
+    text = printable(text)
     forced = os.environ.get("FORCE_COLOR")
     styled = sys.stdout.isatty() if forced is None else forced != ""
     if style and styled and os.environ.get("TERM", "").lower() not in ("dumb", "unknown"):
@@ -37,13 +42,30 @@ def print_styled(text: str, style: str) -> None:
 
 
 def console() -> Console:
-    """Return a console on standard output that colours only what the caller colours.
+    """Return a console on standard output that colours only what the caller colours, and shows control characters.
 
     It wraps lines at a terminal's width; in a pipe or a file, lines are as long as necessary and without colour.
     """
-    from rich.console import Console
+    from rich.console import Console, RenderHook
+    from rich.segment import Segment
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNLIMITED)
+    class Printable(RenderHook):
+        """Passes on what is printed with each text made printable."""
+
+        def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+            return [Shown(renderable) for renderable in renderables]
+
+    class Shown:
+        def __init__(self, renderable: ConsoleRenderable) -> None:
+            self._renderable = renderable
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+            for segment in console.render(self._renderable, options):
+                yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+    made = Console(highlight=False, width=None if sys.stdout.isatty() else _UNLIMITED)
+    made.push_render_hook(Printable())
+    return made
 
 
 def columns(*headings: str) -> Table:
@@ -68,4 +90,9 @@ def print_json(data: Any) -> None:
 
 def print_line(text: str) -> None:
     """Print a line to standard output and flush it, so that it appears at once also in a pipe."""
-    print(text, flush=True)
+    print(printable(text), flush=True)
+
+
+def say(text: object) -> None:
+    """Print a message of pyuio's to standard error."""
+    print(f"pyuio: {printable(text)}", file=sys.stderr)

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
 from pyuio.cli.arguments import FORMS, Json, complete_device, usage
-from pyuio.cli.output import columns, console, print_json
+from pyuio.cli.output import columns, console, print_json, say
 
 if TYPE_CHECKING:
     from pyuio.installed_drivers import InstalledDriver
@@ -49,7 +48,7 @@ def probe(
         _show(drivers)
     if device is not None and not served:
         name, ids = present[0].name, present[0].ids
-        print(f"pyuio: no installed driver serves {name}{f' ({ids})' if ids else ''}", file=sys.stderr)
+        say(f"no installed driver serves {name}{f' ({ids})' if ids else ''}")
         raise typer.Exit(1)
 
 
@@ -99,4 +98,4 @@ def _show(drivers: list[dict[str, Any]]) -> None:
     output.print(table)
     for driver in drivers:
         if driver["error"]:
-            print(f"pyuio: {driver['error']}", file=sys.stderr)
+            say(driver["error"])

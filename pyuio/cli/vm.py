@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from pyuio.cli.output import say
 from pyuio.vm import (
     Guest,
     GuestError,
@@ -171,9 +172,9 @@ def run(
 
 def _fail(message: str, status: int, kernel_lines: Sequence[str] = ()) -> NoReturn:
     """Print what happened and the kernel's last lines, and end the program with `status`."""
-    print(f"pyuio: {message}", file=sys.stderr)
+    say(message)
     if kernel_lines:
-        print("pyuio: last lines of the guest's kernel:", file=sys.stderr)
+        say("last lines of the guest's kernel:")
     for line in kernel_lines:
         print(f"  {line}", file=sys.stderr)
     raise typer.Exit(status)
@@ -190,7 +191,7 @@ def fetch(
     try:
         invoking_user.become()
         with _ended_by_signals(None):
-            ready = kernels.prepare(kernel, lambda text: print(f"pyuio: {text}", file=sys.stderr), refresh=refresh)
+            ready = kernels.prepare(kernel, say, refresh=refresh)
     except _Ended as ended:
         _fail(ended.text, ended.status)
     except GuestError as error:

@@ -12,14 +12,19 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
+from pyuio.process.printable import printable
 from pyuio.vm.errors import GuestStartError
 
 LINES_KEPT = 400
 END_TIME_LIMIT = 2.0  # seconds for QEMU to write back its disk images after SIGTERM
 
 
+def _shown(line: bytes) -> str:
+    return printable(line.decode(errors="replace").strip("\r"))
+
+
 class Lines:
-    """The last lines of a stream of bytes."""
+    """The last lines of a stream of bytes, as a terminal can show them."""
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
@@ -28,14 +33,14 @@ class Lines:
     def feed(self, data: bytes) -> list[str]:
         """Take more of the stream and return the lines that it completed."""
         *whole, self._rest = (self._rest + data).split(b"\n")
-        lines = [line.decode(errors="replace").strip("\r") for line in whole]
+        lines = [_shown(line) for line in whole]
         self._lines.extend(lines)
         self._rest = self._rest[-4096:]
         return lines
 
     def last(self, count: int) -> list[str]:
         """Return up to `count` of the last lines, without empty ones."""
-        lines = [*self._lines, self._rest.decode(errors="replace").strip("\r")]
+        lines = [*self._lines, _shown(self._rest)]
         return [line for line in lines if line.strip()][-count:]
 
     def __contains__(self, text: str) -> bool:
