@@ -13,12 +13,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pyuio.kernel.programs import find_program
 from pyuio.kernel.sysfs import link_name
 
 _BLOCK = Path("/sys/class/block")
@@ -100,7 +100,7 @@ def _uses_in_tree(device: dict[str, Any], below: str) -> Iterator[str]:
 
 def _lsblk(node: str) -> str:
     """Return what lsblk prints about a disk; "" if lsblk is not installed or does not know these columns."""
-    program = shutil.which("lsblk") or shutil.which("lsblk", path="/usr/bin:/bin")
+    program = find_program("lsblk")
     if program is None:
         return ""
     try:

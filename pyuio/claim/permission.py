@@ -17,7 +17,6 @@ import grp
 import logging
 import os
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from pathlib import Path
 from pyuio.errors import PyuioError
 from pyuio.kernel import trusted_file
 from pyuio.kernel.drivers import UIO_PCI_GENERIC
+from pyuio.kernel.programs import SYSTEM_PATH, find_program
 from pyuio.kernel.sysfs import PCI_DEVICES, translated
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.address import ids_of
@@ -35,7 +35,6 @@ SETTLE_SECONDS = 30
 # The default priority of pyuio.realtime.
 _REALTIME_PRIORITY = 89
 _GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _log = logging.getLogger("pyuio.permission")
 
@@ -107,7 +106,7 @@ class Permission:
                 f"# To take it back: pyuio setup --undo {self.address}",
                 f'ACTION=="add", SUBSYSTEM=="pci", KERNEL=="{self.address}", ATTR{ids[0]}, ATTR{ids[1]}, '
                 f'ATTR{{driver_override}}="{driver}", '
-                f"RUN+=\"/bin/sh -c 'PATH={_PATH}; cd %S%p || exit; {bind}; {give}'\"",
+                f"RUN+=\"/bin/sh -c 'PATH={SYSTEM_PATH}; cd %S%p || exit; {bind}; {give}'\"",
                 f'SUBSYSTEM=="uio", KERNELS=="{self.address}", ATTRS{ids[0]}, ATTRS{ids[1]}, '
                 f'GROUP="{self.group}", MODE="0660"',
                 "",
@@ -260,7 +259,7 @@ def _reload_rules() -> None:
 
 def _run(*command: str) -> None:
     """Run an administrator's program. SetupError: it is not installed or it failed; the message has its output."""
-    program = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:{_PATH}")
+    program = find_program(command[0])
     words = " ".join(command)
     if program is None:
         raise SetupError(errno.ENOENT, f"{words}: there is no {command[0]} on this machine; do this step by hand")

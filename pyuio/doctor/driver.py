@@ -13,8 +13,9 @@ from pyuio._native._memory import pointer
 from pyuio.doctor import facts
 from pyuio.doctor.finding import Answer, Check, advice, blocks, box, counted, good, unknown
 from pyuio.errors import PermissionDeniedError
-from pyuio.kernel.drivers import INSTALL_UIO_PCI_GENERIC, MODPROBE_SECONDS, UIO_PCI_GENERIC, find_modprobe
+from pyuio.kernel.drivers import INSTALL_UIO_PCI_GENERIC, MODPROBE_SECONDS, UIO_PCI_GENERIC
 from pyuio.kernel.pagemap import frame_numbers
+from pyuio.kernel.programs import find_program
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, read_optional
 from pyuio.pci.discovery import FoundDevice
 
@@ -78,7 +79,7 @@ def look_for_uio(device: FoundDevice | None) -> Answer:
         return blocks("not built into this kernel, which loads no modules (CONFIG_MODULES)", INSTALL_UIO_PCI_GENERIC)
     if (bar := find_bar_to_loading(facts.command_line() or "", modules_disabled)) is not None:
         return blocks(f"not loaded, and cannot be loaded: {bar}", ALLOW_MODULES)
-    modprobe = find_modprobe()
+    modprobe = find_program("modprobe")
     if modprobe is None:
         return blocks(
             "not loaded, and there is no modprobe to load it", "apt install kmod (Debian, Ubuntu); dnf install kmod"

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from pyuio.errors import KernelSupportError, PermissionDeniedError
+from pyuio.kernel.programs import find_program
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, link_name, read_optional
 from pyuio.kernel.uio import UioNode
 
@@ -32,14 +33,6 @@ def bound_driver(address: str) -> str | None:
 def is_for_user_space(address: str) -> bool:
     """Return whether the kernel driver of a function only hands it on to user space."""
     return UioNode.of_device(PCI_DEVICES / address) is not None or bound_driver(address) in USER_SPACE_DRIVERS
-
-
-def find_modprobe() -> str | None:
-    """Return the path of modprobe, or None if it is not installed."""
-    import shutil
-
-    # On Debian the PATH of an ordinary user does not lead to it.
-    return shutil.which("modprobe") or shutil.which("modprobe", path="/usr/sbin:/sbin")
 
 
 INSTALL_UIO_PCI_GENERIC = (
@@ -77,7 +70,7 @@ def load_driver(driver: str) -> None:
 
     if (PCI_DRIVERS / driver).exists():
         return
-    modprobe = find_modprobe()
+    modprobe = find_program("modprobe")
     if modprobe is None:
         reason = f"the kernel driver {driver} is not loaded, and there is no modprobe (Debian: package kmod) to load it"
         raise KernelSupportError(errno.ENOSYS, reason)
@@ -100,7 +93,7 @@ def _modprobe(*words: str) -> str | None:
     """Return what modprobe printed; None if it failed or is not installed."""
     import subprocess
 
-    modprobe = find_modprobe()
+    modprobe = find_program("modprobe")
     if modprobe is None:
         return None
     try:

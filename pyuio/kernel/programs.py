@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: MIT
+"""The system's own programs, which pyuio runs: modprobe, udevadm, lsblk."""
+
+from __future__ import annotations
+
+import os
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The directories of the system's programs. Only root can write to them."""
+
+
+def find_program(name: str) -> str | None:
+    """Return the path of a program of the system, or None if it is not installed.
+
+    As root, only the system's directories count: a PATH kept from an ordinary user may begin with directories that the
+    user can write to. For others PATH counts first, which on Debian does not lead to programs of administrators.
+    """
+    import shutil
+
+    return shutil.which(name, path=SYSTEM_PATH if os.geteuid() == 0 else f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}")
