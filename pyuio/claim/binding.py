@@ -23,7 +23,7 @@ from pyuio.claim.binding_record import BindingRecord
 from pyuio.errors import BindingError, DeviceBusyError, DeviceRemovedError, KernelFileError
 from pyuio.kernel import trusted_file
 from pyuio.kernel.drivers import UIO_PCI_GENERIC, bound_driver, is_for_user_space, load_driver
-from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, read_optional, read_text, translated
+from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, read_optional, read_text, translated, write_text
 from pyuio.kernel.trusted_file import boot_id
 from pyuio.pci.address import ids_of
 from pyuio.pci.assigned_interrupt import message_interrupts
@@ -44,7 +44,7 @@ def bind_command(address: str, driver: str = UIO_PCI_GENERIC) -> str:
 
 def _write(address: str, target: Path, text: str) -> None:
     try:
-        target.write_text(text)
+        write_text(target, text)
     except FileNotFoundError as error:
         raise DeviceRemovedError(errno.ENODEV, f"writing {target}: there is no device {address}") from error
     except OSError as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyuio.errors import KernelFileError
-from pyuio.kernel.sysfs import read_number
+from pyuio.kernel.sysfs import read_number, write_text
 from pyuio.process.late import release_after_fork
 
 _DIRECTORY = Path("/sys/kernel/mm/hugepages")
@@ -84,7 +84,7 @@ class HugepageSize(NamedTuple):
         """
         with _changing, contextlib.suppress(OSError):
             wanted = max(0, self.set_aside + more)
-            (self._directory / "nr_hugepages").write_text(str(wanted))
+            write_text(self._directory / "nr_hugepages", str(wanted))
             return self.set_aside >= wanted
         return False
 

@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 from pyuio.errors import InterruptUnavailableError
 from pyuio.kernel import processors
 from pyuio.kernel.scheduling import Thread
+from pyuio.kernel.sysfs import write_text
 
 _PROC_IRQ = Path("/proc/irq")
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in include/linux/sched.h
@@ -68,12 +69,7 @@ def steer(number: int, cpus: Iterable[int]) -> None:
     path = _PROC_IRQ / str(number) / "smp_affinity_list"
     wanted = processors.format_list(cpus)
     try:
-        # One unbuffered write, so that the kernel's answer belongs to it.
-        file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(file, wanted.encode())
-        finally:
-            os.close(file)
+        write_text(path, wanted)
     except FileNotFoundError:
         return
     except OSError as error:

@@ -54,6 +54,22 @@ def read_text(path: Path) -> str:
         raise translated(error, f"reading {path}") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write an attribute, by one call, so that the kernel's answer belongs to it.
+
+    `Path.write_text` would ask the kernel to create an attribute that does not exist. The kernel refuses that with
+    EACCES, so a device that is just going would look like one that this user may not touch.
+
+    Raises:
+        OSError: the kernel's error, not translated, such as `FileNotFoundError`.
+    """
+    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(file, text.encode())
+    finally:
+        os.close(file)
+
+
 def read_optional(path: Path) -> str | None:
     """Return an attribute's text, or None if this kernel or device does not have the attribute."""
     try:

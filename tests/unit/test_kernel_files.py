@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pyuio.claim import binding_record, networks_in_use, nodes_in_use
+from pyuio.claim import binding, binding_record, networks_in_use, nodes_in_use
 from pyuio.claim.network_routes import parse_messages
 from pyuio.errors import DeviceRemovedError, KernelFileError
 from pyuio.kernel import hugepages, processors, sysfs, uio
@@ -86,6 +86,14 @@ def test_a_number_or_what_is_wrong(tmp_path: Path, content: bytes, base: int) ->
         with pytest.raises(KernelFileError, match=f"^{path} should have a") as caught:
             sysfs.read_number(path, base)
         assert len(str(caught.value)) < 400 + len(str(path))
+
+
+def test_an_attribute_that_is_gone_is_not_taken_for_a_forbidden_one() -> None:
+    """The kernel refuses to create a file in sysfs with EACCES: so it is not asked to."""
+    with pytest.raises(FileNotFoundError):
+        sysfs.write_text(Path("/sys/kernel/no_such_attribute"), "1")
+    with pytest.raises(DeviceRemovedError):
+        binding._write("0000:00:00.0", Path("/sys/kernel/no_such_attribute"), "1")
 
 
 def test_a_number_that_may_be_missing(tmp_path: Path) -> None:
