@@ -112,7 +112,7 @@ class Driver:
         if not present:
             raise DeviceNotFoundError(f"there is no {kind} in this machine")
         listing = "".join(f"\n  {device}" for device in present)
-        raise AmbiguousDeviceError(f"there are {len(present)} of {kind}; name one by address:{listing}")
+        raise AmbiguousDeviceError(f"there are {len(present)} of {kind}; name one by address or node:{listing}")
 
     def quiet(self) -> None:
         """Make the card stop all interrupts and transfers. `close` calls it on a device that is open.

@@ -38,7 +38,7 @@ from pyuio.vm import kernels
 from pyuio.vm.errors import GuestError
 from tests import access_trap, pythons, sanitize, shared_library, wheels
 from tests.fuzz import campaign
-from tests.guest import compiler, igb_uio, pciutils, rt_tests, service_handler
+from tests.guest import compiler, igb_uio, kernel_module, pciutils, rt_tests, service_handler
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -111,7 +111,9 @@ def rewrite_assertions(tree: Path = ROOT) -> None:
 def prepare_guest(kernel: str) -> None:
     """Build and fetch into `BUILD` what the tests in a guest need, unless it is there already."""
     if kernel in kernels.DEBIAN:
-        igb_uio.build(kernels.prepare(kernel, print).version, BUILD / "modules")
+        version = kernels.prepare(kernel, print).version
+        igb_uio.build(version, BUILD / "modules")
+        kernel_module.build(version, BUILD / "modules", "several_nodes", source=ROOT / "tests/guest/several_nodes.c")
         rt_tests.fetch(BUILD / "rt-tests")
         pciutils.fetch(BUILD / "pciutils")
     access_trap.build(shared_library.KEPT)

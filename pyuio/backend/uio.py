@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyuio._native._access import Presence
-from pyuio.claim.claim import claim
+from pyuio.claim.claim import chosen_node, claim
 from pyuio.errors import (
     DeviceBusyError,
-    DriverNotBoundError,
     InterruptUnavailableError,
     PermissionDeniedError,
     PyuioError,
@@ -73,26 +72,25 @@ class UioBackend:
         _log.info("%s: opened as %s", self.name, self.node.name)
 
     def _open(self, found: FoundDevice, bind: bool, stack: ExitStack) -> None:
+        one_of_several = len(found.nodes) > 1  # each of them is opened by itself
         if found.address is not None:
             self.config = ConfigSpace(self.directory, self.presence)
             stack.callback(self.config.command_register.close)
             stack.callback(self.config.close)
             self.presence.ask_config(self.config.fileno())
-            self._lock(self.config.fileno(), stack)
+            self._lock(self.config.fileno(), stack, shared=one_of_several)
         claimed = claim(found, bind)
         if claimed.binding is not None:
             stack.callback(claimed.binding.undo)
-        if claimed.node is None:
-            raise DriverNotBoundError(errno.ENODEV, f"{self.name} is bound, but the kernel made no UIO node for it")
         refuse_what_freezes(self.name, claimed.driver)
-        self.node = claimed.node
+        self.node = chosen_node(found, claimed.nodes)
         device = self._keep(self.node.open(), stack)
         attribute = self.node.open_attribute()
         try:
             self.presence.ask_node(attribute)
         finally:
             os.close(attribute)
-        if self.config is None:
+        if self.config is None or one_of_several:
             self._lock(device, stack)
         try:
             self.interrupt = open_uio_interrupt(self.node, device, self.config, self.name, self.presence)
@@ -112,10 +110,16 @@ class UioBackend:
         self._files.remove(file)
         os.close(file)
 
-    def _lock(self, file: int, stack: ExitStack) -> None:
-        """Keep a second opener out until `stack` closes; the kernel also ends the lock when the process ends."""
+    def _lock(self, file: int, stack: ExitStack, *, shared: bool = False) -> None:
+        """Keep a second opener out until `stack` closes; the kernel also ends the lock when the process ends.
+
+        Args:
+            file: what is locked.
+            stack: unlocks it.
+            shared: admit others that lock it shared, too.
+        """
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             path = Path(f"/proc/self/fd/{file}").readlink()
             who = f"in this process or another; close it first (fuser {path} shows who has it)"
@@ -137,7 +141,7 @@ class UioBackend:
             bar,
             self.directory,
             self.name,
-            node=self.node,
+            nodes=(self.node,),
             write_combining=write_combining,
             endian=endian,
             region_classes=region_classes,

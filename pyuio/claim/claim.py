@@ -7,7 +7,7 @@ A claim takes these steps in this order. All the checks come before the first ch
 2. Refuse a kernel driver that could freeze the machine: `pyuio.kernel.preempt_rt`.
 3. Load the kernel driver's module: `pyuio.kernel.drivers`.
 4. Bind the driver, and record which driver the device had before: `pyuio.claim.binding`.
-5. Find the UIO node that the driver made.
+5. Find the UIO nodes that the driver made.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 from pyuio.claim import in_use
 from pyuio.claim.binding import Binding
 from pyuio.claim.binding import bind as bind_driver
-from pyuio.errors import BindingError, DeviceBusyError, DriverNotBoundError
+from pyuio.errors import AmbiguousDeviceError, BindingError, DeviceBusyError, DriverNotBoundError
 from pyuio.kernel.drivers import UIO_PCI_GENERIC, bound_driver, load_driver
 from pyuio.kernel.preempt_rt import refuse_what_freezes
 from pyuio.kernel.sysfs import link_name
@@ -31,13 +31,13 @@ class Claim(NamedTuple):
     """A device that user space may drive.
 
     Attributes:
-        driver: the kernel driver that hands it on to user space; None for a UIO node without a device behind it.
-        node: its UIO node; None if the driver makes none, as ``vfio-pci``.
+        driver: the kernel driver that hands it on to user space; None if it is gone by now.
+        nodes: its UIO nodes, by number; () if the driver makes none, as ``vfio-pci``.
         binding: how to give the device back; None if the driver had the device before.
     """
 
     driver: str | None
-    node: UioNode | None
+    nodes: tuple[UioNode, ...]
     binding: Binding | None = None
 
 
@@ -58,7 +58,7 @@ def require_claimable(found: FoundDevice, bind: bool | str = True, when_used: Wh
     Returns:
         The kernel driver to bind; None if the device has it already.
     """
-    if not isinstance(bind, str) and _node_of(found) is not None:
+    if not isinstance(bind, str) and UioNode.of_device(found.directory):
         return None
     has = link_name(found.directory / "driver")
     wanted = bind if isinstance(bind, str) else UIO_PCI_GENERIC
@@ -96,24 +96,35 @@ def claim(found: FoundDevice, bind: bool | str = False, when_used: WhenUsed = re
         KernelSupportError: this kernel does not have the driver, or could freeze with it.
         PermissionDeniedError: only root may bind.
     """
-    node = _node_of(found)
+    nodes = UioNode.of_device(found.directory)
     if not isinstance(bind, str):
-        if node is not None:
-            return Claim(link_name(found.directory / "driver"), node)
+        if nodes:
+            return Claim(link_name(found.directory / "driver"), nodes)
         if not bind or found.address is None:
             raise _not_bound(found)
     driver = require_claimable(found, bind, when_used)
     if driver is None or found.address is None:
-        return Claim(link_name(found.directory / "driver"), _node_of(found))
+        return Claim(link_name(found.directory / "driver"), UioNode.of_device(found.directory))
     binding = bind_driver(found.address, driver)
-    return Claim(driver, _node_of(found), binding)
+    return Claim(driver, UioNode.of_device(found.directory), binding)
 
 
-def _node_of(found: FoundDevice) -> UioNode | None:
-    node = UioNode.of_device(found.directory)
-    if node is None and found.address is None and found.uio is not None:
-        return UioNode(found.uio)  # one without a device behind it
-    return node
+def chosen_node(found: FoundDevice, nodes: tuple[UioNode, ...]) -> UioNode:
+    """Return the one of a claim's nodes that `found` names, or the only one.
+
+    Raises:
+        AmbiguousDeviceError: there are several, and `found` names none of them.
+        DriverNotBoundError: there is none, or not the one that `found` names.
+    """
+    several = len(found.nodes) > 1
+    for node in nodes:
+        if node.name == found.uio or (len(nodes) == 1 and not several):
+            return node
+    if nodes and not (several and found.uio):
+        names = ", ".join(node.name for node in nodes)
+        raise AmbiguousDeviceError(f"{found.name} has {len(nodes)} UIO nodes; name one of them: {names}")
+    what = f"no UIO node {found.uio} any more" if several and found.uio else "no UIO node: its driver made none"
+    raise DriverNotBoundError(errno.ENODEV, f"{found.device_name} has {what}")
 
 
 def _not_bound(found: FoundDevice) -> Exception:

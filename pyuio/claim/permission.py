@@ -138,8 +138,8 @@ class Permission:
     def files(self) -> list[Path]:
         """Return those of the files for the group that exist now. OSError: the function is gone."""
         directory = PCI_DEVICES / self.address
-        node = UioNode.of_device(directory)
-        return [directory / "config", *sorted(directory.glob("resource[0-5]*")), *([node.path] if node else [])]
+        nodes = UioNode.of_device(directory)
+        return [directory / "config", *sorted(directory.glob("resource[0-5]*")), *(node.path for node in nodes)]
 
     def write(self) -> list[Path]:
         """Write the rule and the limits, and make the group if it does not exist; return the files that changed.
@@ -160,8 +160,7 @@ class Permission:
         """
         _reload_rules()
         directory = PCI_DEVICES / self.address
-        node = UioNode.of_device(directory)
-        devices = [directory, *([node.directory] if node else [])]
+        devices = [directory, *(node.directory for node in UioNode.of_device(directory))]
         _run("udevadm", "trigger", "--action=add", *map(str, devices))
         _run("udevadm", "settle", f"--timeout={SETTLE_SECONDS}")
         number = grp.getgrnam(self.group).gr_gid
@@ -225,8 +224,7 @@ def undo(address: str) -> list[Path]:
         with contextlib.suppress(FileNotFoundError):
             os.chown(name, 0, 0)
             name.chmod(mode)
-    node = UioNode.of_device(directory)
-    if node is not None:
+    for node in UioNode.of_device(directory):
         with contextlib.suppress(FileNotFoundError):
             os.chown(node.path, 0, 0)
             node.path.chmod(0o600)

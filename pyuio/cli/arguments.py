@@ -18,17 +18,17 @@ def complete_device(incomplete: str) -> list[tuple[str, str]]:
     from pyuio.pci.discovery import devices  # this import takes longer than all others of the command line
 
     present = devices()
+    functions = {device.device_name: device for device in present}.values()
     found = []
-    for device in present:
-        kind = f"{device.ids or device.name}, driver: {device.driver or 'none'}"
+    for device in functions:
+        kind = f"{device.ids or device.device_name}, driver: {device.driver or 'none'}"
         if device.address is not None:
             found.append((device.address, kind))
             if incomplete and device.address.startswith("0000:"):
                 found.append((device.address.removeprefix("0000:"), kind))
-            if device.ids is not None and sum(other.ids == device.ids for other in present) == 1:
+            if device.ids is not None and sum(other.ids == device.ids for other in functions) == 1:
                 found.append((device.ids, f"{device.address}, driver: {device.driver or 'none'}"))
-        if device.uio is not None:
-            found.append((device.uio, f"{device.name}, {kind}"))
+        found += [(node, f"{device.device_name}, {kind}") for node in device.nodes]
     return [(name, kind) for name, kind in found if name.startswith(incomplete)]
 
 

@@ -83,7 +83,7 @@ def bind(
     with usage():
         binding_record.check_driver_name(driver)
     claimed = claim(found, driver, warn_of_uses if force else refuse_used)
-    node = f" as {claimed.node.path}" if claimed.node else ""
+    node = f" as {', '.join(str(node.path) for node in claimed.nodes)}" if claimed.nodes else ""
     if claimed.binding is None:
         print(f"{found.address} is bound to {driver} already{node}: nothing to do")
         return

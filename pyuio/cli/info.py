@@ -99,13 +99,21 @@ def _identity(described: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("kernel driver", described["driver"] or "none"),
         ("could be", _could_be(could) if is_pci else None),
         ("pyuio driver", ", ".join(could["pyuio"]) or "none installed"),
-        ("node", f"{node['path']} ({node['driver_name']}), {node['event_count']} interrupts" if node else "none"),
+        ("node", _node(described["nodes"], node)),
         ("interrupt", described["interrupt"]["text"] if is_pci else None),
         ("IOMMU group", f"{group} ({kind})" if group and kind else group or "none"),
         ("NUMA node", None if described["numa_node"] is None else str(described["numa_node"])),
         ("power state", described["power_state"]),
         ("link", described["link"] and described["link"]["text"]),
     ]
+
+
+def _node(names: list[str], node: dict[str, Any] | None) -> str:
+    if node is None:
+        return f"{', '.join(names)}; name one to see it" if names else "none"
+    others = [name for name in names if f"/dev/{name}" != node["path"]]
+    beside = f"; beside {', '.join(others)}" if others else ""
+    return f"{node['path']} ({node['driver_name']}), {node['event_count']} interrupts{beside}"
 
 
 def _could_be(could: dict[str, list[str]]) -> str:

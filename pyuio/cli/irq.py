@@ -87,7 +87,7 @@ def irq(
 
 
 def _require_uio(found: FoundDevice) -> None:
-    if found.uio is None:
+    if not found.nodes:
         holder = f"the kernel driver {found.driver} has it" if found.driver else "no driver has it"
         reason = f"{found.name} has no UIO driver to count its interrupts ({holder}); first: pyuio bind {found.name}"
         raise DriverNotBoundError(errno.ENODEV, reason)

@@ -80,11 +80,12 @@ def _give(found: FoundDevice, permission: Permission) -> None:
     address, group = permission.address, permission.group
     require_claimable(found)  # refuse before a file is written
     changed = permission.write()
-    node = claim(found, bind=True).node
+    nodes = claim(found, bind=True).nodes
     permission.apply()
     for path in changed:
         print(f"wrote {path}")
-    print(f"{address} is {node.path if node else 'bound'}, and members of {group} may drive it", end="")
+    paths = ", ".join(str(node.path) for node in nodes)
+    print(f"{address} is {paths or 'bound'}, and members of {group} may drive it", end="")
     print("" if changed else ": it was set up already")
     print(f"to make NAME a member: usermod -aG {group} NAME; then NAME must log in again\n\n{_STILL}")
 

@@ -58,7 +58,7 @@ def summary(found: FoundDevice) -> dict[str, Any]:
         }
         called = names(directory)
     return {
-        "name": found.name,
+        "name": found.device_name,
         "address": found.address,
         "ids": found.ids,
         "class_code": found.class_code,
@@ -67,6 +67,7 @@ def summary(found: FoundDevice) -> dict[str, Any]:
         "device": called.device if called else None,
         "driver": found.driver,
         "uio": found.uio,
+        "nodes": list(found.nodes),
         "interrupt": interrupt,
         "iommu_group": link_name(directory / "iommu_group"),
     }

@@ -24,8 +24,9 @@ def look_at_driver(device: FoundDevice | None) -> Answer | None:
     """Check which kernel driver has the device."""
     if device is None:
         return None
-    if device.uio is not None:
-        return good(f"{device.driver or 'a UIO driver'} has {device.name}, as /dev/{device.uio}")
+    if device.nodes:
+        nodes = ", ".join(f"/dev/{name}" for name in device.nodes)
+        return good(f"{device.driver or 'a UIO driver'} has {device.device_name}, as {nodes}")
     if device.address is None or device.driver is None:
         return good(f"no kernel driver has {device.name}; pyuio.open(..., bind=True) binds uio_pci_generic")
     return advice(

@@ -72,8 +72,9 @@ def look_for_uio(device: FoundDevice | None) -> Answer:
     """Check whether uio_pci_generic is loaded or loadable; a device that another UIO driver has does not need it."""
     if (PCI_DRIVERS / UIO_PCI_GENERIC).exists():
         return good("loaded, or built into the kernel")
-    if device is not None and device.uio is not None:
-        return good(f"not loaded and not needed: {device.driver} has {device.name} as /dev/{device.uio}")
+    if device is not None and device.nodes:
+        nodes = ", ".join(f"/dev/{name}" for name in device.nodes)
+        return good(f"not loaded and not needed: {device.driver} has {device.device_name} as {nodes}")
     modules_disabled = read_optional(Path("/proc/sys/kernel/modules_disabled"))
     if modules_disabled is None:
         return blocks("not built into this kernel, which loads no modules (CONFIG_MODULES)", INSTALL_UIO_PCI_GENERIC)
@@ -152,12 +153,12 @@ def files_to_open(device: FoundDevice | None) -> list[Path]:
     binding = [Path("/sys/bus/pci/drivers_probe")]
     if device is None:
         return binding
-    node = [Path("/dev", device.uio)] if device.uio else []
+    nodes = [Path("/dev", name) for name in ((device.uio,) if device.uio else device.nodes)]
     if device.address is None:
-        return node
+        return nodes
     directory = PCI_DEVICES / device.address
     bars = sorted(directory.glob("resource[0-5]"))
-    return [*(node or [directory / "driver_override", *binding]), directory / "config", *bars]
+    return [*(nodes or [directory / "driver_override", *binding]), directory / "config", *bars]
 
 
 def look_at_permissions(device: FoundDevice | None) -> Answer:

@@ -116,7 +116,7 @@ def device_irq(device: FoundDevice | None) -> int | None:
     Without a UIO driver the number in sysfs means something else: another driver may use MSI, and the number is then
     that of an MSI; without any driver it is the firmware's guess.
     """
-    if device is None or device.address is None or device.uio is None:
+    if device is None or device.address is None or not device.nodes:
         return None
     return int(read_text(device.directory / "irq")) or None
 
@@ -147,7 +147,7 @@ def look_at_line(device: FoundDevice | None) -> Answer | None:
     """Check which line the device's interrupt has, which CPUs it goes to, and which drivers share it."""
     if device is None or device.address is None:
         return None
-    if device.uio is None:
+    if not device.nodes:
         if read_optional(device.directory / "irq") in (None, "0"):
             return None
         return unknown(f"the kernel sets the line up when a UIO driver binds {device.name}", "bind it, and ask again")

@@ -75,7 +75,7 @@ class Inspection:
             needed = Command.IO_SPACE if bar.kind == "io" else Command.MEMORY_SPACE
             self._require(needed, f"BAR {index} of {self.name}")
             try:
-                found = map_bar(bar, self._directory, self.name, node=UioNode.of_device(self._directory))
+                found = map_bar(bar, self._directory, self.name, nodes=UioNode.of_device(self._directory))
             except MappingError as error:
                 driver = self.kernel_driver
                 if driver is None or error.errno != errno.EINVAL:

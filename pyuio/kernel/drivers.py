@@ -32,7 +32,7 @@ def bound_driver(address: str) -> str | None:
 
 def is_for_user_space(address: str) -> bool:
     """Return whether the kernel driver of a function only hands it on to user space."""
-    return UioNode.of_device(PCI_DEVICES / address) is not None or bound_driver(address) in USER_SPACE_DRIVERS
+    return bool(UioNode.of_device(PCI_DEVICES / address)) or bound_driver(address) in USER_SPACE_DRIVERS
 
 
 INSTALL_UIO_PCI_GENERIC = (

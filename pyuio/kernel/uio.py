@@ -46,17 +46,23 @@ class UioNode:
 
     @classmethod
     def parse(cls, text: str) -> UioNode | None:
-        """Return the node named ``uio0`` or ``/dev/uio0``, or None if `text` does not have that form."""
+        """Return the node that ``uio0``, ``/dev/uio0`` or the path of a link to that names; None for another text."""
         match = re.fullmatch(_NODE, text)
+        if match is None and "/" in text and "\0" not in text:
+            match = re.fullmatch(_NODE, os.path.realpath(text))
         return cls(match[1]) if match else None
 
     @classmethod
-    def of_device(cls, directory: Path) -> UioNode | None:
-        """Return the node of the device with this directory in sysfs, or None if no UIO driver is bound to it."""
+    def of_device(cls, directory: Path) -> tuple[UioNode, ...]:
+        """Return the nodes of the device with this directory in sysfs, by number; () if no UIO driver is bound to it.
+
+        A kernel driver may register several for one device (``drivers/uio/uio.c``, __uio_register_device).
+        """
         try:
-            return cls(next(entry.name for entry in (directory / "uio").iterdir()))
-        except (OSError, StopIteration):
-            return None
+            names = [entry.name for entry in (directory / "uio").iterdir() if re.fullmatch(_NODE, entry.name)]
+        except OSError:
+            return ()
+        return tuple(cls(name) for name in sorted(names, key=lambda name: int(name[3:])))
 
     @property
     def device_directory(self) -> Path:

@@ -6,12 +6,14 @@ Source: Documentation/ABI/testing/sysfs-bus-pci; pci_uevent in ``drivers/pci/pci
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError
+from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError, DeviceRemovedError
 from pyuio.kernel.sysfs import PCI_DEVICES, link_name
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.address import is_id_pair, parse_address
@@ -32,7 +34,8 @@ class FoundDevice(NamedTuple):
         ids: vendor and device id of a PCI function, ``1234:11e8``; None for any other device.
         class_code: of a PCI function, 24 bits, base class first; None for any other device.
         driver: the kernel driver that has it, or None.
-        uio: the name of its UIO node, ``uio0``, or None.
+        uio: the name of its UIO node, ``uio0``. None if it has none, or if it has several and none of them was named.
+        nodes: the names of all its UIO nodes, by number.
     """
 
     directory: Path
@@ -41,36 +44,57 @@ class FoundDevice(NamedTuple):
     class_code: int | None
     driver: str | None
     uio: str | None
+    nodes: tuple[str, ...] = ()
 
     @classmethod
     def from_udev(cls, device: pyudev.Device) -> FoundDevice:
-        """Return a PCI function, or the device behind a UIO node, as pyudev describes it."""
+        """Return a PCI function, or the device behind a UIO node, as pyudev describes it.
+
+        Raises:
+            DeviceRemovedError: the device has gone since pyudev found it, so that its properties are not known.
+        """
         directory = Path(device.sys_path)
-        node = UioNode.of_device(directory)
-        ids, class_code = device.properties.get("PCI_ID"), device.properties.get("PCI_CLASS")
-        return cls(
+        properties = device.properties
+        address, ids, class_code = (properties.get(name) for name in ("PCI_SLOT_NAME", "PCI_ID", "PCI_CLASS"))
+        if not address and (parse_address(directory.name) or not directory.exists()):
+            raise DeviceRemovedError(errno.ENODEV, f"{directory.name} is gone: it was removed")
+        found = cls(
             directory=directory,
-            address=device.properties.get("PCI_SLOT_NAME"),
+            address=address,
             ids=ids.lower() if ids else None,
             class_code=int(class_code, 16) if class_code else None,
-            driver=link_name(directory / "driver"),
-            uio=node.name if node else None,
+            driver=None,
+            uio=None,
         )
+        return found.again()
 
     def again(self) -> FoundDevice:
-        """Return the same device with the driver and the UIO node that it has now."""
-        node = UioNode.of_device(self.directory)
-        return self._replace(driver=link_name(self.directory / "driver"), uio=node.name if node else None)
+        """Return the same device with the driver and the UIO nodes that it has now."""
+        nodes = tuple(node.name for node in UioNode.of_device(self.directory))
+        found = self._replace(driver=link_name(self.directory / "driver"), nodes=nodes)
+        if self.uio in nodes:
+            return found
+        # With one node at a time it is the same node, whatever its number; one of several is not another one.
+        return found._replace(uio=nodes[0] if len(nodes) == 1 and len(self.nodes) <= 1 else None)
+
+    def each_node(self) -> tuple[FoundDevice, ...]:
+        """Return the device once for each of its UIO nodes, or once if it has none."""
+        return tuple(self._replace(uio=name) for name in self.nodes) or (self,)
 
     @property
     def name(self) -> str:
-        """Its name in messages: its address, or its name in sysfs."""
+        """Its name in messages: the address, or its name in sysfs; that of the node if it is one of several."""
+        return self.uio if self.uio and len(self.nodes) > 1 else self.device_name
+
+    @property
+    def device_name(self) -> str:
+        """The name that all its nodes share: the address, or its name in sysfs."""
         return self.address or self.directory.name
 
     def __str__(self) -> str:
         ids = f" {self.ids}" if self.ids else ""
-        node = f", /dev/{self.uio}" if self.uio else ""
-        return f"{self.name}{ids} (driver: {self.driver or 'none'}{node})"
+        nodes = "".join(f", /dev/{name}" for name in ((self.uio,) if self.uio else self.nodes))
+        return f"{self.device_name}{ids} (driver: {self.driver or 'none'}{nodes})"
 
 
 def _context() -> pyudev.Context:
@@ -84,20 +108,19 @@ def _context() -> pyudev.Context:
 def devices() -> list[FoundDevice]:
     """Return every PCI function, and every other device with a UIO node, in the order of their addresses and names.
 
-    This needs no privilege. The list shows the present state; `Hotplug` reports changes.
+    A device with several UIO nodes comes once for each. This needs no privilege. The list shows the present state;
+    `Hotplug` reports changes.
     """
     context = _context()
     present = {device.sys_path: device for device in context.list_devices(subsystem="pci")}
     for node in context.list_devices(subsystem="uio"):
-        device = _behind(node)
-        present.setdefault(device.sys_path, device)
-    return sorted(
-        map(FoundDevice.from_udev, present.values()), key=lambda device: (device.address is None, device.name)
-    )
-
-
-def _behind(node: pyudev.Device) -> pyudev.Device:
-    return node if node.parent is None else node.parent  # a node without a device behind it stands for itself
+        if (device := node.parent) is not None:
+            present.setdefault(device.sys_path, device)
+    found: list[FoundDevice] = []
+    for device in present.values():
+        with suppress(DeviceRemovedError):  # since it was listed
+            found.extend(FoundDevice.from_udev(device).each_node())
+    return sorted(found, key=lambda device: (device.address is None, device.device_name))
 
 
 def _listing(candidates: list[FoundDevice]) -> str:
@@ -108,19 +131,25 @@ def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
     """Return the one device that `which` names, in its present state.
 
     Args:
-        which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0``, or
-            an entry of `devices`.
+        which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0`` or a
+            link to it, or an entry of `devices`.
+
+    Returns:
+        The device, with the UIO node that was named; with its only one if none was named.
 
     Raises:
-        DeviceNotFoundError: there is no such device; the message lists what there is.
+        DeviceNotFoundError: there is no such device or node; the message lists what there is.
         AmbiguousDeviceError: there is more than one; the message lists them.
         ValueError: `which` has none of these forms.
         TypeError: `which` is not a string, a path or an entry of `devices`.
     """
     context = _context()
     pyudev = late("pyudev")
+    named: str | None = None  # the node
     if isinstance(which, FoundDevice):
         name, directory = which.name, which.directory
+        if len(which.nodes) > 1:
+            named = which.uio
     elif not isinstance(which, (str, os.PathLike)):
         raise TypeError(f"a device is named by a string, a path or an entry of devices(), not {type(which).__name__}")
     else:
@@ -128,24 +157,32 @@ def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
         if (address := parse_address(name)) is not None:
             directory = PCI_DEVICES / address
         elif (node := UioNode.parse(name)) is not None:
-            directory = node.directory
+            named, directory = node.name, node.device_directory
         elif is_id_pair(name):
-            return _only_one(
-                name, [FoundDevice.from_udev(device) for device in context.list_devices(PCI_ID=name.upper())]
-            )
+            return _only_one(name, _functions(name))
         else:
             forms = "a PCI address (0000:00:04.0), an id pair (1234:11e8) or a node (uio0)"
             raise ValueError(f"{name!r} does not name a device; give {forms}")
     try:
-        device = pyudev.Devices.from_sys_path(context, str(directory))
-    except pyudev.DeviceNotFoundError:
+        found = FoundDevice.from_udev(pyudev.Devices.from_sys_path(context, str(directory)))
+    except (pyudev.DeviceNotFoundError, DeviceRemovedError):
         return _only_one(name, [])
-    return FoundDevice.from_udev(_behind(device) if device.subsystem == "uio" else device)
+    if named is None:
+        return found
+    return found._replace(uio=named) if named in found.nodes else _only_one(name, [])
+
+
+def _functions(ids: str) -> list[FoundDevice]:
+    found = []
+    for device in _context().list_devices(PCI_ID=ids.upper()):
+        with suppress(DeviceRemovedError):
+            found.append(FoundDevice.from_udev(device))
+    return found
 
 
 def _only_one(name: str, matching: list[FoundDevice]) -> FoundDevice:
     if not matching:
         raise DeviceNotFoundError(f"there is no device {name}; there is:{_listing(devices())}")
     if len(matching) > 1:
-        raise AmbiguousDeviceError(f"{name} names {len(matching)} devices; name one by address:{_listing(matching)}")
+        raise AmbiguousDeviceError(f"{name} names {len(matching)} devices; name one by address or node:{_listing(matching)}")
     return matching[0]

@@ -43,7 +43,7 @@ def map_bar(
     directory: Path,
     name: str,
     *,
-    node: UioNode | None = None,
+    nodes: Iterable[UioNode] = (),
     write_combining: bool = False,
     endian: Endian = "little",
     region_classes: tuple[type[Region], type[PortRegion]] = (Region, PortRegion),
@@ -55,7 +55,7 @@ def map_bar(
         bar: a BAR that has an address.
         directory: the function's directory in sysfs.
         name: the device's name, for messages.
-        node: the device's UIO node, which may offer a BAR that the kernel refuses otherwise; None for none.
+        nodes: UIO nodes of the device, which may offer a BAR that the kernel refuses otherwise.
         write_combining: let the processor merge writes.
         endian: "little" or "big".
         region_classes: the classes for a BAR in memory, and for one of I/O ports.
@@ -83,9 +83,10 @@ def map_bar(
         return place(path, bar.size)
     except MappingError:
         # A kernel driver that keeps the BAR for itself may offer it through its own node.
-        if node is None or write_combining:
+        if write_combining:
             raise
-        for offered in node.maps:
-            if offered.address == bar.address and offered.size >= bar.size:
-                return place(node.path, bar.size, file_offset=offered.index * mmap.PAGESIZE)
+        for node in nodes:
+            for offered in node.maps:
+                if offered.address == bar.address and offered.size >= bar.size:
+                    return place(node.path, bar.size, file_offset=offered.index * mmap.PAGESIZE)
         raise

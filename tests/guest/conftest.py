@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ import pyuio
 from pyuio.claim import binding
 from pyuio.kernel.hugepages import hugepages
 from pyuio.pci.discovery import find
-from tests.guest import compiler
+from tests.guest import compiler, kernel_module
 from tests.guest.support import (
     EDU,
     PATIENCE,
@@ -137,13 +138,28 @@ def later() -> Iterator[Later]:
         assert not thread.is_alive()
 
 
+def built_module(name: str) -> Path:
+    """Return a module for this kernel that `tests.run` built on the host; skip the test if it did not."""
+    module = kernel_module.path(os.uname().release, Path(__file__).resolve().parents[2] / "build/modules", name)
+    if not module.exists():
+        pytest.skip(f"no {module}: make test-guest builds it for Debian's kernels")
+    return module
+
+
 @pytest.fixture(scope="session")
 def igb_uio() -> Path:
-    """The module igb_uio for this kernel, which `tests.guest.igb_uio` built on the host."""
-    module = Path(__file__).resolve().parents[2] / f"build/modules/igb_uio-{os.uname().release}.ko"
-    if not module.exists():
-        pytest.skip(f"no {module}: python -m tests.guest.igb_uio {os.uname().release} build/modules makes it")
-    return module
+    """The module igb_uio for this kernel."""
+    return built_module("igb_uio")
+
+
+@pytest.fixture
+def several_nodes() -> Iterator[None]:
+    """Load several_nodes.c, whose devices have several UIO nodes each, until the test ends."""
+    module = built_module("several_nodes")
+    subprocess.run(["modprobe", "uio"], check=True)
+    subprocess.run(["insmod", module], check=True)
+    yield
+    subprocess.run(["rmmod", "several_nodes"], check=True)
 
 
 @pytest.fixture(autouse=True)

@@ -120,8 +120,7 @@ def test_an_interrupt_that_comes_before_the_next_driver(address: str, crash: Cra
     """Killed while armed, a driver leaves the line unmasked: the kernel's handler masks it at the first interrupt."""
     assert crash("SIGKILL", "armed") == STATUS["SIGKILL"]
     try:
-        node = UioNode.of_device(PCI_DEVICES / address)
-        assert node is not None
+        (node,) = UioNode.of_device(PCI_DEVICES / address)
         before = node.event_count
         assert not command_register(address) & INTERRUPT_DISABLE
         with Region(PCI_DEVICES / address / "resource0", 1 << 20) as bar:

@@ -25,11 +25,11 @@ def test_a_node_that_goes_at_this_moment_is_not_bound_anew(
     bind: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The device had a UIO driver when it was looked at; whatever comes after that binds nothing."""
-    nodes: list[UioNode | None] = [UioNode("uio0"), None, None]
-    monkeypatch.setattr(claim_module, "_node_of", lambda _found: nodes.pop(0))
+    nodes: list[tuple[UioNode, ...]] = [(UioNode("uio0"),), (), ()]
+    monkeypatch.setattr(claim_module.UioNode, "of_device", lambda _directory: nodes.pop(0))
     monkeypatch.setattr(claim_module, "bind_driver", lambda *_arguments: pytest.fail("it was bound"))
     claimed = claim(FoundDevice(tmp_path, "0000:00:04.0", "1234:11e8", 0xFF0000, "uio_pci_generic", "uio0"), bind)
-    assert claimed.node is not None
+    assert [node.name for node in claimed.nodes] == ["uio0"]
     assert claimed.binding is None
 
 
