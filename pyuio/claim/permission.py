@@ -95,18 +95,29 @@ class Permission:
         return LIMITS / f"pyuio-{self.group}.conf"
 
     def rule(self) -> str:
-        """Return the udev rule, which binds the function if no driver has it and gives its files to the group."""
+        """Return the udev rule, which binds the function if no driver has it and gives its files to the group.
+
+        The kernel tells "add" in device_add, and makes ``resourceN`` later, in pci_bus_add_device
+        (``drivers/pci/bus.c``), after it has probed the drivers of functions that came before. Only then can a driver
+        bind the function, of which the kernel tells "bind". So the files are given at either event: at "add" those of
+        a function that was there before udev, and at "bind" those of one that has just come.
+        """
         ids = f'{{vendor}}=="0x{self.vendor}"', f'{{device}}=="0x{self.device}"'
+        function = f'SUBSYSTEM=="pci", KERNEL=="{self.address}", ATTR{ids[0]}, ATTR{ids[1]}'
         driver = UIO_PCI_GENERIC
         bind = f"[ -e driver ] || {{ modprobe {driver}; echo {self.address} >/sys/bus/pci/drivers_probe; }}"
-        give = f"chgrp {self.group} config resource[0-5]*; chmod g+rw config resource[0-5]*"
+        give = (
+            f"for file in config resource[0-5]*; do [ -e $$file ] || continue; "
+            f"chgrp {self.group} $$file; chmod g+rw $$file; done"
+        )
+        start = f"PATH={SYSTEM_PATH}; cd %S%p || exit"
         return "\n".join(
             [
                 f"# By pyuio setup: members of the group {self.group} may drive {self.address}, and no other card.",
                 f"# To take it back: pyuio setup --undo {self.address}",
-                f'ACTION=="add", SUBSYSTEM=="pci", KERNEL=="{self.address}", ATTR{ids[0]}, ATTR{ids[1]}, '
-                f'ATTR{{driver_override}}="{driver}", '
-                f"RUN+=\"/bin/sh -c 'PATH={SYSTEM_PATH}; cd %S%p || exit; {bind}; {give}'\"",
+                f'ACTION=="add", {function}, ATTR{{driver_override}}="{driver}", '
+                f"RUN+=\"/bin/sh -c '{start}; {bind}; {give}'\"",
+                f'ACTION=="bind", {function}, RUN+="/bin/sh -c \'{start}; {give}\'"',
                 f'SUBSYSTEM=="uio", KERNELS=="{self.address}", ATTRS{ids[0]}, ATTRS{ids[1]}, '
                 f'GROUP="{self.group}", MODE="0660"',
                 "",

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ def entries(request: pytest.FixtureRequest, several_nodes: None, cards: Cards) -
 
 
 @pytest.fixture
-def link(tmp_path: Path, entries: list[pyuio.FoundDevice]) -> Iterator[Path]:
+def link(tmp_path: Path, entries: list[pyuio.FoundDevice]) -> Path:
     """A link to the second node, in another directory and by another link, as udev's SYMLINK may be."""
     (tmp_path / "first").symlink_to(f"/dev/{entries[1].uio}")
     (tmp_path / "mycard").symlink_to("first")

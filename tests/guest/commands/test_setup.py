@@ -24,7 +24,7 @@ import pyuio
 from pyuio.claim import binding
 from pyuio.claim.permission import LIMITS, RULES, Permission
 from pyuio.kernel.drivers import bound_driver
-from tests.guest.support import EDU, Cards, attribute, command_register, pyuio_command
+from tests.guest.support import EDU, PCI_TESTDEV, Cards, attribute, command_register, pyuio_command
 
 MEMBER, STRANGER, GROUP = "pyuio-member", "nobody", "pyuio-test"
 PCI = Path("/sys/bus/pci/devices")
@@ -98,12 +98,13 @@ def setup_fails(*words: str) -> str:
 
 
 def owners(address: str) -> dict[str, tuple[int, str]]:
-    """Return group and mode of the files that a driver needs."""
-    node = sorted(Path("/dev", entry.name) for entry in (PCI / address).glob("uio/*"))
+    """Return group and mode of the files that a driver needs; of the node without its number."""
+    nodes = (Path("/dev", entry.name) for entry in (PCI / address).glob("uio/*"))
     found = {}
-    for path in [PCI / address / "config", *sorted((PCI / address).glob("resource[0-5]*")), *node]:
+    for path in [PCI / address / "config", *sorted((PCI / address).glob("resource[0-5]*")), *nodes]:
         status = path.stat()
-        found[path.name] = (status.st_gid, stat.filemode(status.st_mode))
+        name = "uio" if path.parent.name == "dev" else path.name
+        found[name] = (status.st_gid, stat.filemode(status.st_mode))
     return found
 
 
@@ -234,6 +235,19 @@ def test_a_card_that_comes_back_is_the_groups(card: str) -> None:
     run("udevadm", "settle", "--timeout=30")
     assert attribute(card, "driver_override") == "uio_pci_generic"
     assert as_user(MEMBER, lambda: Edu.open(card).factorial_by_interrupt(5)) == 120
+
+
+def test_a_card_that_comes_back_after_one_with_a_slow_driver(card: str, cards: Cards, several_nodes: None) -> None:
+    """The kernel makes the card's resource0 only when it has probed the other card's driver."""
+    slow, before = cards(PCI_TESTDEV)[0], owners(card)
+    assert slow < card
+    for address in (card, slow):
+        (PCI / address / "remove").write_text("1")
+    Path("/sys/module/several_nodes/parameters/probe_ms").write_text("1500")
+    Path("/sys/bus/pci/rescan").write_text("1")
+    run("udevadm", "settle", "--timeout=30")
+    assert owners(card) == before
+    assert bound_driver(card) == "uio_pci_generic"
 
 
 def test_print_writes_nothing(cards: Cards) -> None:
