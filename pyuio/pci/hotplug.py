@@ -14,12 +14,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pyuio.errors import ClosedError, DeviceTimeoutError, WouldBlockError
+from pyuio.errors import ClosedError, DeviceRemovedError, DeviceTimeoutError, WouldBlockError
 from pyuio.pci.address import is_id_pair
 from pyuio.pci.discovery import FoundDevice
 from pyuio.process.asyncio_waiters import Waiters
@@ -37,17 +37,20 @@ _LONGEST_SETUP = 2.0
 
 @dataclass(frozen=True)
 class HotplugEvent:
-    """A PCI function appeared or disappeared.
+    """A PCI function appeared or disappeared, or events were lost.
 
     Attributes:
-        action: "add" or "remove".
-        device: the function; after "remove" it has neither driver nor node.
+        action: "add" or "remove"; "lost" if the kernel dropped events at this place, because its queue was full. Then
+            `devices` tells which functions there are now.
+        device: the function; after "remove" it has neither driver nor node. None if events were lost.
     """
 
-    action: Literal["add", "remove"]
-    device: FoundDevice
+    action: Literal["add", "remove", "lost"]
+    device: FoundDevice | None
 
     def __str__(self) -> str:
+        if self.device is None:
+            return "lost: events were dropped; pyuio.devices() tells what there is now"
         return f"{self.action} {self.device.name} {self.device.ids}"
 
 
@@ -57,7 +60,8 @@ class Hotplug(Owned):
     It does not report functions that were present before: make it first, then call `devices`, to miss none. It is a
     context manager. Several threads and asyncio tasks may use it; each event goes to one of them. An "add" comes when
     the function is set up and can be opened; its usual kernel driver may have it by then. Events wait in a queue of
-    the kernel, which drops some if about a thousand have not been read.
+    the kernel, which has room for some hundreds. If it was full, one event "lost" comes after those that were in it,
+    whatever the ids asked for, and later events come as before.
 
     Args:
         ids: report only these id pairs: one, ``1234:11e8``, or several, as in `Driver.ids`; None for all.
@@ -68,6 +72,8 @@ class Hotplug(Owned):
     """
 
     def __init__(self, ids: str | Iterable[str] | None = None) -> None:
+        import socket
+
         import pyudev
 
         pairs = None if ids is None else {ids} if isinstance(ids, str) else set(ids)
@@ -83,6 +89,7 @@ class Hotplug(Owned):
         self._monitor: pyudev.Monitor | None = pyudev.Monitor.from_netlink(pyudev.Context(), source)
         self._monitor.filter_by("pci")
         self._monitor.start()
+        self._socket = socket.socket(fileno=os.dup(self._monitor.fileno()))  # for what pyudev does not offer
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._waiters = Waiters(self._duplicate)
         self.own()
@@ -111,24 +118,57 @@ class Hotplug(Owned):
 
     def _free(self) -> None:
         if self._closed and not self._users and self._monitor is not None:
-            self._monitor = None  # closes its socket
+            self._monitor = None  # closes its descriptor
+            self._socket.close()
             os.close(self._wake)
 
     def _take(self) -> HotplugEvent | None:
         """Return the next event that can be reported now, or None."""
         with self._guard:
-            monitor = self._open_monitor()
-            while (device := monitor.poll(timeout=0)) is not None:
-                action = device.action
+            self._receive()
+            if not self._queue:
+                return None
+            event, latest = self._queue[0]
+            if event.action == "add" and event.device is not None:
+                if not _is_set_up(event.device) and time.monotonic() <= latest:
+                    return None
+                event = HotplugEvent("add", event.device.again())
+            self._queue.popleft()
+            return event
+
+    def _receive(self) -> None:
+        """Move what the kernel has queued to the queue of this object; the caller holds the guard."""
+        monitor = self._open_monitor()
+        lost = False
+        while True:
+            # After an overflow the socket has an error. pyudev's poll raises as long as it has, and never clears it.
+            lost = self._take_error() or lost
+            try:
+                device = monitor.poll(timeout=0)
+            except OSError as error:
+                if error.errno == errno.ENOBUFS or self._take_error():
+                    lost = True
+                    continue
+                raise
+            if device is None:
+                break
+            if device.action not in ("add", "remove"):
+                continue
+            with suppress(DeviceRemovedError):  # only if the event tells nothing of the function
                 found = FoundDevice.from_udev(device)
-                if action in ("add", "remove") and (self._ids is None or found.ids in self._ids):
-                    self._queue.append((HotplugEvent(action, found), time.monotonic() + _LONGEST_SETUP))
-            if self._queue:
-                event, latest = self._queue[0]
-                if event.action == "remove" or _is_set_up(event.device) or time.monotonic() > latest:
-                    self._queue.popleft()
-                    return event if event.action == "remove" else HotplugEvent("add", event.device.again())
-            return None
+                if self._ids is None or found.ids in self._ids:
+                    self._queue.append((HotplugEvent(device.action, found), time.monotonic() + _LONGEST_SETUP))
+        if lost:  # the kernel drops until the queue has been empty (net/netlink/af_netlink.c: netlink_rcv_wake)
+            self._queue.append((HotplugEvent("lost", None), 0.0))
+
+    def _take_error(self) -> bool:
+        """Clear the socket's error, and return whether it was an overflow (netlink(7): ENOBUFS)."""
+        import socket
+
+        error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error not in (0, errno.ENOBUFS):
+            raise OSError(error, f"receiving events of devices: {os.strerror(error)}")
+        return error == errno.ENOBUFS
 
     def _remaining(self, deadline: float | None) -> float | None:
         """Return the longest time to sleep, in seconds; None for no limit."""
@@ -138,7 +178,7 @@ class Hotplug(Owned):
         return left
 
     def read(self, timeout: float | None = None) -> HotplugEvent:
-        """Return the next event; wait for one if there is none.
+        """Return the next event, "lost" included; wait for one if there is none.
 
         Args:
             timeout: seconds to wait; None for ever, 0 not at all.

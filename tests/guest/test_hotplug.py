@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import queue
+import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import pyudev
 
 import pyuio
+from pyuio.pci.discovery import FoundDevice
 from tests.guest.support import EDU, XHCI, Cards, Later, wait_until
 
 RESCAN = Path("/sys/bus/pci/rescan")
@@ -36,6 +41,7 @@ def test_it_tells_of_a_card_that_goes_and_comes(edu: str) -> None:
     with pyuio.Hotplug() as hotplug:
         remove(edu)
         went = hotplug.read(timeout=10)
+        assert went.device is not None
         assert (went.action, went.device.address, went.device.ids) == ("remove", edu, EDU)
         assert went.device.class_code == 0x00FF00
         assert str(went) == f"remove {edu} {EDU}"
@@ -58,6 +64,7 @@ def test_a_card_that_came_can_be_opened_at_once(edu: str) -> None:
             RESCAN.write_text("1")
             event = hotplug.read(timeout=10)
             assert event.action == "add"
+            assert event.device is not None
             with pyuio.open(event.device, bind=True) as device:
                 assert device.bar(0).read32(0) & 0xFFFF == 0x00ED
 
@@ -103,6 +110,58 @@ def test_asyncio(edu: str) -> None:
             return seen
 
     assert asyncio.run(asyncio.wait_for(watch(), 30)) == ["remove", "add"]
+
+
+def test_an_overflow_is_told_once_and_later_events_come(edu: str) -> None:
+    """Four ways to read, each with a queue of its own that had no room for a burst of events."""
+    expected = ["lost", "remove", "add"]
+    called: queue.Queue[pyuio.HotplugEvent] = queue.Queue()
+
+    def burst() -> None:
+        for _ in range(10):
+            Path("/sys/bus/pci/devices", edu, "uevent").write_text("change")
+        subprocess.run(["udevadm", "settle", "--timeout=30"], check=True)
+
+    def come_and_go() -> None:
+        remove(edu)
+        RESCAN.write_text("1")
+
+    async def watch(hotplug: pyuio.Hotplug) -> list[str]:
+        seen: list[str] = [(await hotplug.read_async(timeout=10)).action]
+        with pytest.raises(pyuio.WouldBlockError):
+            await hotplug.read_async(timeout=0)
+        come_and_go()
+        async for event in hotplug:
+            seen.append(event.action)
+            if event.action == "add":
+                return seen
+        return seen
+
+    with contextlib.ExitStack() as stack:
+        read, iterated, awaited, told = (stack.enter_context(pyuio.Hotplug(EDU)) for _ in range(4))
+        for hotplug in (read, iterated, awaited, told):
+            # The smallest queue that the kernel admits holds one or two of these events.
+            hotplug._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        burst()
+        for hotplug in (read, iterated, awaited, told):
+            hotplug._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        assert str(read.read(timeout=10)) == "lost: events were dropped; pyuio.devices() tells what there is now"
+        with pytest.raises(pyuio.WouldBlockError):
+            read.read(timeout=0)
+        told.call(called.put)
+        assert called.get(timeout=10).action == "lost"
+        assert [event.action for event in iterated.events(timeout=0.1)] == ["lost"]
+        assert asyncio.run(asyncio.wait_for(watch(awaited), 30)) == expected
+        assert [event.action for event in iterated.events(timeout=1)] == expected[1:]
+        assert [called.get(timeout=10).action for _ in range(2)] == expected[1:]
+        assert [read.read(timeout=10).action for _ in range(2)] == expected[1:]
+
+
+def test_a_function_that_goes_while_it_is_listed(edu: str) -> None:
+    listed = {device.sys_name: device for device in pyudev.Context().list_devices(subsystem="pci")}
+    remove(edu)
+    with pytest.raises(pyuio.DeviceRemovedError, match=f"{edu} is gone"):
+        FoundDevice.from_udev(listed[edu])
 
 
 def test_close_ends_a_wait(later: Later) -> None:
