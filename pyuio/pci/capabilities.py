@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+_HEADER_TYPE = 0x0E
 _POINTER = 0x34
+_CARDBUS_POINTER = 0x14  # PC Card Standard 8.0, volume 7, section 4.5: a header of type 2
 _FIRST_STANDARD = 0x40
 _FIRST_EXTENDED = 0x100
 
@@ -87,6 +89,18 @@ EXTENDED_CAPABILITY_NAMES = {
     0x002C: "System Firmware Intermediary",
     0x002D: "Shadow Functions",
     0x002E: "Data Object Exchange",
+    0x002F: "Device 3",
+    0x0030: "Integrity & Data Encryption",
+    0x0031: "Physical Layer 64.0 GT/s",
+    0x0032: "Flit Logging",
+    0x0033: "Flit Performance Measurement",
+    0x0034: "Flit Error Injection",
+    0x0035: "Streamlined Virtual Channel",
+    0x0036: "MMIO Register Block Locator",
+    0x0037: "NOP Flit",
+    0x0038: "Scalable I/O Virtualization",
+    0x0039: "Physical Layer 128.0 GT/s",
+    0x003A: "Captured Data",
 }
 
 
@@ -112,7 +126,7 @@ def walk_standard(image: bytes) -> Iterator[Capability]:
     The walk stops where the list leaves the image or returns to an entry that it has visited.
     """
     seen: set[int] = set()
-    offset = image[_POINTER] & 0xFC
+    offset = image[_CARDBUS_POINTER if image[_HEADER_TYPE] & 0x7F == 2 else _POINTER] & 0xFC
     while _FIRST_STANDARD <= offset <= len(image) - 2 and offset not in seen:
         seen.add(offset)
         identity, following = image[offset], image[offset + 1]

@@ -22,8 +22,8 @@ _PORT_TYPES = {
     0x4: "Root Port",
     0x5: "Upstream Port",
     0x6: "Downstream Port",
-    0x7: "PCI Express to PCI/PCI-X Bridge",
-    0x8: "PCI/PCI-X to PCI Express Bridge",
+    0x7: "PCI-Express to PCI/PCI-X Bridge",
+    0x8: "PCI/PCI-X to PCI-Express Bridge",
     0x9: "Root Complex Integrated Endpoint",
     0xA: "Root Complex Event Collector",
 }

@@ -52,6 +52,8 @@ class Status(RegisterBits):
     DETECTED_PARITY_ERROR = 1 << 15
 
 
+_SUBSYSTEM, _PCI_X, _EXPRESS = 0x0D, 0x07, 0x10  # capabilities
+
 _STATUS_BITS = sum(Status)
 _COMMAND_BITS = sum(Command)
 
@@ -122,13 +124,22 @@ class ConfigImage:
     # -- the header, section 6.2 --
 
     @property
+    def answers(self) -> bool:
+        """Whether the function answers: one that was pulled out reads as all ones.
+
+        This reads revision and class, which no function has as all ones. A virtual function that is there has all ones
+        as its vendor and device id (SR-IOV 1.1, sections 3.4.1.1 and 3.4.1.2).
+        """
+        return self.read32(0x08) != 0xFFFFFFFF
+
+    @property
     def vendor_id(self) -> int:
-        """Vendor ID, 16 bits, offset 0x00."""
+        """Vendor ID, 16 bits, offset 0x00; 0xffff in a virtual function, whose ids `FoundDevice.ids` has."""
         return self.read16(0x00)
 
     @property
     def device_id(self) -> int:
-        """Device ID, 16 bits, offset 0x02."""
+        """Device ID, 16 bits, offset 0x02; 0xffff in a virtual function."""
         return self.read16(0x02)
 
     @property
@@ -178,13 +189,28 @@ class ConfigImage:
 
     @property
     def subsystem_vendor_id(self) -> int | None:
-        """Subsystem vendor ID, 16 bits, offset 0x2c of a type 0 header; None in other headers."""
-        return self.read16(0x2C) if self.header_type == 0 else None
+        """Subsystem vendor ID, 16 bits; None if this header has none.
+
+        It is at offset 0x2c of a type 0 header, at 0x40 of a type 2 header, and in the capability Subsystem of a type 1
+        header (PCI-to-PCI Bridge Architecture Specification 1.2, section 3.2.5.13).
+        """
+        return self._subsystem(0)
 
     @property
     def subsystem_id(self) -> int | None:
-        """Subsystem ID, 16 bits, offset 0x2e of a type 0 header; None in other headers."""
-        return self.read16(0x2E) if self.header_type == 0 else None
+        """Subsystem ID, 16 bits, after the subsystem vendor ID; None if this header has none."""
+        return self._subsystem(1)
+
+    def _subsystem(self, which: int) -> int | None:
+        offset: int | None = None
+        if self.header_type == 0:
+            offset = 0x2C
+        elif self.header_type == 2:
+            offset = 0x40  # PC Card Standard 8.0, volume 7, section 4.5
+        else:
+            places = (found.offset + 4 for found in self.capabilities() if found.id == _SUBSYSTEM)
+            offset = next(places, None)
+        return None if offset is None or offset + 4 > self.size else self.read16(offset + 2 * which)
 
     @property
     def interrupt_line(self) -> int:
@@ -205,5 +231,10 @@ class ConfigImage:
         return list(walk_standard(self.read(0, min(self.size, 256))))
 
     def extended_capabilities(self) -> list[Capability]:
-        """Return the extended capabilities in the order of the list; [] if it is not a PCI Express function."""
+        """Return the extended capabilities in the order of the list; [] if it is not a PCI Express or PCI-X function.
+
+        Another function may show its first 256 bytes again where they would be.
+        """
+        if not any(found.id in (_PCI_X, _EXPRESS) for found in self.capabilities()):
+            return []
         return list(walk_extended(self.read(0, self.size)))

@@ -88,6 +88,7 @@ def test_msi_x_with_all_it_can_have() -> None:
 
 def test_virtual_functions_and_vendor_specific() -> None:
     content = bytearray(4096)
+    content[0x06], content[0x34], content[0x40] = Status.CAPABILITIES_LIST, 0x40, 0x10  # PCI Express
     content[0x100:0x114] = (
         (0x0010 | 1 << 16 | 0x200 << 20).to_bytes(4, "little") + bytes(4) + b"\1\0\0\0" + b"\7\0\x08\0" + b"\3\0\0\0"
     )

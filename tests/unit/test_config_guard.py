@@ -16,16 +16,17 @@ from pyuio.pci.config_guard import owned, what_is_at
 from pyuio.pci.config_space import ConfigSpace
 from tests.unit.test_pci import recorded
 
-STANDARD, EXTENDED = 0x50, 0x180
+STANDARD, EXPRESS, EXTENDED = 0x50, 0x60, 0x180
 
 
 def with_vendor_specific(standard_length: int = 0x10, extended_length: int = 0x20) -> bytes:
-    """An edu's configuration space with one vendor-specific capability of each kind; edu itself has none."""
+    """An edu's configuration space, but of PCI Express, with one vendor-specific capability of each kind."""
     image = bytearray(4096)
     image[:256] = recorded("edu")[0][:256]
     following = image[0x41]
     image[0x41] = STANDARD  # after MSI at 0x40
-    image[STANDARD : STANDARD + 3] = bytes([0x09, following, standard_length])
+    image[STANDARD : STANDARD + 3] = bytes([0x09, EXPRESS, standard_length])
+    image[EXPRESS : EXPRESS + 2] = bytes([0x10, following])
     image[0x100:0x104] = (0x0001 | 2 << 16 | EXTENDED << 20).to_bytes(4, "little")
     image[EXTENDED : EXTENDED + 4] = (0x000B | 1 << 16).to_bytes(4, "little")
     image[EXTENDED + 4 : EXTENDED + 8] = (0x1234 | extended_length << 20).to_bytes(4, "little")

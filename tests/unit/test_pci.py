@@ -72,10 +72,10 @@ def test_64_bit_and_port_bars() -> None:
     assert (ports.kind, ports.width, ports.size) == ("io", 32, 8)
 
 
-def test_a_bridge_has_no_subsystem_and_its_windows_are_no_bars() -> None:
+def test_a_bridge_has_its_subsystem_in_a_capability_and_its_windows_are_no_bars() -> None:
     port = image("pcie-root-port")
     assert port.header_type == 1
-    assert (port.subsystem_vendor_id, port.subsystem_id) == (None, None)
+    assert (port.subsystem_vendor_id, port.subsystem_id) == (0x1B36, 0)
     assert [bar.index for bar in parse_resources(recorded("pcie-root-port")[1])] == [0]
     assert "Express" in [item.name for item in port.capabilities()]
 
@@ -102,11 +102,25 @@ def test_lists_that_come_back_on_themselves() -> None:
     content[0x06] = Status.CAPABILITIES_LIST
     content[0x34] = 0x40
     content[0x40:0x42] = 0x01, 0x50
-    content[0x50:0x52] = 0x05, 0x40
+    content[0x50:0x52] = 0x10, 0x40
     content[0x100:0x104] = (0x0001 | 1 << 16 | 0x100 << 20).to_bytes(4, "little")
     config = ConfigImage(bytes(content))
     assert [item.offset for item in config.capabilities()] == [0x40, 0x50]
     assert [item.offset for item in config.extended_capabilities()] == [0x100]
+    content[0x50] = 0x05
+    assert ConfigImage(bytes(content)).extended_capabilities() == [], "what no PCI Express function has there"
+
+
+def test_a_card_bus_bridge_has_its_list_elsewhere() -> None:
+    content = bytearray(256)
+    content[0x06], content[0x0E], content[0x14] = Status.CAPABILITIES_LIST, 0x82, 0xA0
+    content[0x34] = 0x44  # the limit of a window
+    content[0x40:0x44] = 0x43, 0x10, 0x2A, 0x81
+    content[0xA0] = 0x01
+    bridge = ConfigImage(bytes(content))
+    assert bridge.capabilities() == [Capability(0x01, "Power Management", 0xA0)]
+    assert (bridge.subsystem_vendor_id, bridge.subsystem_id) == (0x1043, 0x812A)
+    assert ConfigImage(bytes(content[:64])).subsystem_id is None
 
 
 def test_an_unknown_capability_keeps_its_id() -> None:
