@@ -62,7 +62,14 @@ GUEST_DEVICES = (
 # Every kind of BAR but a 64-bit one, MSI-X, extended capabilities. A guest with a bridge boots; the others start from a
 # saved state, so that the tests run both ways.
 NETWORK_CARD = ("e1000e",)
-BEHIND_A_BRIDGE = ("pcie-root-port,id=slot1,chassis=1", "e1000e,bus=slot1")
+BEHIND_A_BRIDGE = (
+    "pcie-root-port,id=slot1,chassis=1",
+    "e1000e,bus=slot1",
+    # With one virtual function, when the kernel is told so.
+    "pcie-root-port,id=slot2,chassis=2",
+    "nvme-subsys,id=subsystem",
+    "nvme,bus=slot2,serial=physical,subsys=subsystem,sriov_max_vfs=1,sriov_vq_flexible=2,sriov_vi_flexible=1",
+)
 
 
 def run_lint() -> bool:

@@ -59,13 +59,16 @@ def warn_of_others(device: Inspection, doing: str) -> None:
 
 
 def doubt(device: Inspection, read: Sequence[tuple[Cell, int]]) -> None:
-    """Warn if all values read are all ones, with the reason that they may not be the device's.
+    """Warn if all values read are all ones, or 0, and there is a reason that they may not be the device's.
 
     Raises:
         DeviceRemovedError: the device is gone.
     """
     if read and all(value == cell.ones for cell, value in read) and (reason := device.doubt_of_ones()):
         _warn(f"every bit reads as 1: {reason}")
+    in_bar = read and read[0][0].place.bar is not None
+    if in_bar and not any(value for _, value in read) and (reason := device.doubt_of_zeros()):
+        _warn(f"every bit reads as 0: {reason}")
 
 
 def _cells(device: Inspection, text: str, width: int | None, count: int) -> list[Cell]:

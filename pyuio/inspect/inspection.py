@@ -89,20 +89,30 @@ class Inspection:
         return found
 
     def _require(self, needed: Command, what: str) -> None:
+        self._require_answer()
         command = self.config.read16(0x04)
-        if command == 0xFFFF:
-            self._raise_silent()
-        if not Command(command) & needed:
+        if not Command(command) & needed and not self._is_virtual:
             kind = "I/O ports are" if needed == Command.IO_SPACE else "memory is"
-            enable = f"echo 1 > {self._directory}/enable"
             reason = (
                 f"{what} does not answer: its {kind} switched off in the command register ({command:#06x} has no "
-                f"{needed!s}), and every bit would read as 1; a driver switches it on, or as root: {enable}"
+                f"{needed!s}), and every bit would read as 1; a driver of the device switches it on, or as root: "
+                f"{self._switch_on(command | needed)}"
             )
             raise MappingError(errno.EIO, reason)
 
-    def _raise_silent(self) -> None:
-        raise DeviceRemovedError(errno.ENODEV, f"{self.name} does not answer: it was pulled out, or has lost its power")
+    def _switch_on(self, command: int) -> str:
+        # The attribute "enable" refuses if a driver has the device, and does nothing if it was enabled before.
+        return f"pyuio write {self.name} config+4 {command:#06x} --width 16 --force"
+
+    @property
+    def _is_virtual(self) -> bool:
+        """Whether it is a virtual function, whose memory the physical function switches on (SR-IOV 1.1, 3.3.3.4)."""
+        return (self._directory / "physfn").exists()
+
+    def _require_answer(self) -> None:
+        if not self.config.answers:
+            reason = f"{self.name} does not answer: it was pulled out, or has lost its power"
+            raise DeviceRemovedError(errno.ENODEV, reason)
 
     def doubt_of_ones(self) -> str:
         """Return why a register may read as all ones although its value differs; "" if there is no reason to doubt.
@@ -110,8 +120,7 @@ class Inspection:
         Raises:
             DeviceRemovedError: the device is gone.
         """
-        if self.config.read16(0x00) == 0xFFFF:
-            self._raise_silent()
+        self._require_answer()
         for capability in self.config.capabilities():
             if capability.id == _POWER_MANAGEMENT:
                 state = self.config.read16(capability.offset + _POWER_CONTROL) & 3
@@ -119,6 +128,15 @@ class Inspection:
                     wake = f"echo on > {self._directory}/power/control"
                     return f"the device is in power state D{state}, where it answers nothing: {wake}"
         return ""
+
+    def doubt_of_zeros(self) -> str:
+        """Return why a register may read as 0 although its value differs; "" if there is no reason to doubt."""
+        command = self.config.read16(0x04)
+        if not self._is_virtual or Command(command) & Command.MEMORY_SPACE:
+            return ""
+        # The specification has no such bit in a virtual function; QEMU's models have it, and heed it.
+        on = self._switch_on(command | Command.MEMORY_SPACE)
+        return f"it is a virtual function, and QEMU's answer nothing before a driver has switched their memory on: {on}"
 
     def close(self) -> None:
         """Unmap the BARs and close the configuration space. A second call does nothing."""
