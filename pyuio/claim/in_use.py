@@ -17,13 +17,22 @@ from pyuio.claim.nodes_in_use import openers
 from pyuio.errors import DeviceRemovedError
 from pyuio.kernel.sysfs import PCI_DEVICES, read_number, read_optional
 
-_BRIDGE = 0x06  # base class, PCI Code and ID Assignment Specification
+# PCI Code and ID Assignment Specification 1.11, section 1.7.
+_BRIDGE = 0x06  # base class
+_OTHER_BRIDGE = 0x0680  # many a card with PLX's or an FPGA's PCI interface, which has no bus behind it
 _TTY = Path("/sys/class/tty")
 _VT_CONSOLES = Path("/sys/class/vtconsole")
 
 
-def _bridge_uses(function: Path) -> list[str]:
-    behind = sum((entry / "vendor").exists() for entry in function.glob("????:??:??.?"))
+def bridge_uses(class_code: int, behind: int) -> list[str]:
+    """Return whether a function is a bridge that the machine needs, as a list of one sentence, or [].
+
+    Args:
+        class_code: 24 bits.
+        behind: how many functions are directly behind it.
+    """
+    if class_code >> 16 != _BRIDGE or (class_code >> 8 == _OTHER_BRIDGE and not behind):
+        return []
     return [f"it is a bridge, with {behind} functions directly behind it" if behind else "it is a bridge"]
 
 
@@ -73,8 +82,9 @@ def uses(address: str) -> list[str]:
         class_code = read_number(function / "class", 16)
     except FileNotFoundError as error:
         raise DeviceRemovedError(errno.ENODEV, f"there is no device {address}") from error
-    if class_code >> 16 == _BRIDGE:
-        return _bridge_uses(function)  # other uses would be those of the devices behind it
+    behind = sum((entry / "vendor").exists() for entry in function.glob("????:??:??.?"))
+    if bridge := bridge_uses(class_code, behind):
+        return bridge  # other uses would be those of the devices behind it
     return [
         *storage_uses(function),
         *network_uses(function, class_code),

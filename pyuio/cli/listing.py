@@ -24,8 +24,8 @@ MACHINE = {
     "0c05": "SMBus controllers",
     "1101": "performance counters",
 }
-# Exceptions, which may be a card or programmed into an FPGA: other memory controllers, SD hosts.
-CARDS = ("0580", "0805")
+# Exceptions, which may be a card or programmed into an FPGA: other memory controllers and bridges, SD hosts.
+CARDS = ("0580", "0680", "0805")
 
 
 def part_of_the_machine(device: FoundDevice) -> str | None:

@@ -141,6 +141,7 @@ def test_every_key_is_documented(e1000e: Path) -> None:
         (0x060400, "bridges"),
         (0x050000, "memory controllers"),
         (0x058000, None),
+        (0x068000, None),
         (0x080600, "system peripherals"),
         (0x080501, None),
         (0x0C0500, "SMBus controllers"),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyuio.claim import disks_in_use
+from pyuio.claim import disks_in_use, in_use
 from pyuio.claim.disks_in_use import parse_lsblk
 from pyuio.claim.network_routes import Route, parse_messages, parse_route, routes
 
@@ -34,6 +34,20 @@ def test_what_is_on_a_disk() -> None:
         "/dev/nvme0n1p1 is swapped on",
         "/dev/dm-0 (on /dev/nvme0n1p2) is mounted at /home and 1 more places",
     ]
+
+
+@pytest.mark.parametrize(
+    ("class_code", "behind", "use"),
+    [
+        (0x060400, 1, "it is a bridge, with 1 functions directly behind it"),
+        (0x060000, 0, "it is a bridge"),
+        (0x068000, 0, None),  # a card with a PLX chip
+        (0x068000, 2, "it is a bridge, with 2 functions directly behind it"),
+        (0x020000, 0, None),
+    ],
+)
+def test_bridges(class_code: int, behind: int, use: str | None) -> None:
+    assert in_use.bridge_uses(class_code, behind) == ([use] if use else [])
 
 
 @pytest.mark.parametrize("separator", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u00a0", "\udcff"])
