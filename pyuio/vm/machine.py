@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -73,10 +74,9 @@ class Options:
         if self.timeout is not None and not 0 < self.timeout < 1e9:
             raise ValueError(f"timeout must be more than 0 seconds: not {self.timeout:g}")
         for text in self.devices:
-            if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*(,.+)?", text):
-                raise ValueError(
-                    f"a device must be a QEMU device text, as in edu or edu,dma_mask=0xffffffff: not {text!r}"
-                )
+            if not device_name(text) or text.endswith(","):
+                forms = 'edu, or edu,dma_mask=0xffffffff, or {"driver":"edu","dma_mask":4294967295}'
+                raise ValueError(f"a device must be a QEMU device text, as in {forms}: not {text!r}")
         if self.out is not None and (not self.out.is_dir() or self.out.resolve() == Path("/")):
             raise ValueError(f"out must be a directory other than /: not {self.out}")
         if self.out is not None and os.geteuid() == 0:
@@ -86,6 +86,17 @@ class Options:
                     f"other users can enter {self.out}, where the guest could leave a program that runs as root for "
                     f"them: chown root {self.out} && chmod 700 {self.out}"
                 )
+
+
+def device_name(text: str) -> str:
+    """Return the model that a device text names, as in ``edu,dma_mask=0xffffffff`` or QEMU's JSON; "" if none."""
+    name: object = text.split(",")[0]
+    if text.startswith("{"):
+        try:
+            name = json.loads(text)["driver"]
+        except (ValueError, KeyError, RecursionError):
+            return ""
+    return name if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name) else ""
 
 
 def _kibibytes(memory: str) -> int:

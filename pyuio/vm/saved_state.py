@@ -135,7 +135,7 @@ def reason_to_boot(options: machine.Options, accelerator: str) -> str:
 def not_pluggable(options: machine.Options, state: SavedState) -> str:
     """Return the first device that needs a boot; empty if there is none."""
     others = [text for word, text in itertools.pairwise(options.qemu) if word == "-device"]
-    names = [text.split(",")[0] for text in (*options.devices, *others)]
+    names = map(machine.device_name, (*options.devices, *others))
     return next((name for name in names if name not in state.pluggable), "")
 
 

@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_hugepage_of_1_gib(vm: Vm) -> None:
     vm.append = "hugepagesz=1G hugepages=1"
     command = [sys.executable, "-m", "tests.vm.hugepages_guest"]
-    result = vm.run("--memory", "4G", "--device", "edu,dma_mask=0xffffffffffffffff", "--", *command, cwd=ROOT)
+    result = vm.run(
+        "--memory", "4G", "--device", '{"driver":"edu","dma_mask":18446744073709551615}', "--", *command, cwd=ROOT
+    )
     output = result.stdout.decode()
     assert result.returncode == 0, output + result.stderr.decode()
     assert "no memory for DMA of 1073741888 bytes" in output

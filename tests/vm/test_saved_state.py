@@ -199,6 +199,26 @@ def test_what_needs_a_boot(options: Options, accelerator: str, reason: str) -> N
     assert bool(found) == bool(reason)
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("edu,dma_mask=0xffffffff", "edu"),
+        ('{"driver":"edu","dma_mask":4294967295}', "edu"),
+        ('{ "id": "a,b", "driver": "virtio-blk-pci" }', "virtio-blk-pci"),
+        ('{"driver":4}', ""),
+        ('{"id":"edu"}', ""),
+        ('{"driver":"edu"', ""),
+        ("", ""),
+        (",addr=1", ""),
+    ],
+)
+def test_the_model_in_a_device_text(text: str, name: str) -> None:
+    assert machine.device_name(text) == name
+    if not name:
+        with pytest.raises(ValueError, match="must be a QEMU device text"):
+            Options(devices=[text])
+
+
 def test_bridges_and_what_is_not_on_the_pci_bus_boot(vm: Vm, cache_home: Path, three: object) -> None:
     pluggable = SavedState(the_state(cache_home)).pluggable
     assert {"edu", "e1000e", "ahci", "ich9-ahci", "usb-tablet", "scsi-hd"} <= pluggable
