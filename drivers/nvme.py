@@ -290,7 +290,16 @@ class Nvme(Driver):
             which = "a namespace" if number is None else f"namespace {number}"
             has = ", ".join(map(str, active)) or "none"
             raise NamespaceNotFoundError(f"{self.device.name} does not have {which}; it has: {has}")
-        namespace = self.identify_namespace(active[0] if number is None else number)
+        number = active[0] if number is None else number
+        if self.capabilities.other_command_sets:
+            command_set = spec.command_set(self._identify(spec.CNS_NAMESPACE_DESCRIPTORS, number))
+            if command_set != spec.NVM_COMMAND_SET:
+                name = spec.COMMAND_SETS.get(command_set, f"{command_set:#x}")
+                raise NvmeError(
+                    f"{self.device.name}: namespace {number} has the command set {name}, and this driver reads and "
+                    "writes with the NVM command set only; name another namespace, or format it as a conventional one"
+                )
+        namespace = self.identify_namespace(number)
         if namespace.metadata_size:
             raise NvmeError(
                 f"{self.device.name}: namespace {namespace.number} has {namespace.metadata_size} bytes of metadata "

@@ -124,6 +124,9 @@ _GENERIC = {
     0x20: "Namespace is Write Protected",
     0x21: "Command Interrupted",
     0x22: "Transient Transport Error",
+    # of revision 2.0
+    0x23: "Command Prohibited by Command and Feature Lockdown",
+    0x24: "Admin Command Media Not Ready",
     # of the NVM command set
     0x80: "LBA Out of Range",
     0x81: "Capacity Exceeded",
@@ -170,10 +173,28 @@ _COMMAND_SPECIFIC = {
     0x23: "Sanitize Prohibited While Persistent Memory Region is Enabled",
     0x24: "ANA Group Identifier Invalid",
     0x25: "ANA Attach Failed",
+    # of revision 2.0
+    0x26: "Insufficient Capacity",
+    0x27: "Namespace Attachment Limit Exceeded",
+    0x28: "Prohibition of Command Execution Not Supported",
+    0x29: "I/O Command Set Not Supported",
+    0x2A: "I/O Command Set Not Enabled",
+    0x2B: "I/O Command Set Combination Rejected",
+    0x2C: "Invalid I/O Command Set",
+    0x2D: "Identifier Unavailable",
     # of the NVM command set
     0x80: "Conflicting Attributes",
     0x81: "Invalid Protection Information",
     0x82: "Attempted Write to Read Only Range",
+    # of the Zoned Namespace command set, revision 1.1, section 4.1.1
+    0xB8: "Zone Boundary Error",
+    0xB9: "Zone Is Full",
+    0xBA: "Zone Is Read Only",
+    0xBB: "Zone Is Offline",
+    0xBC: "Zone Invalid Write",
+    0xBD: "Too Many Active Zones",
+    0xBE: "Too Many Open Zones",
+    0xBF: "Invalid Zone State Transition",
 }
 
 # Section 4.6.1.2.3: media and data integrity errors.

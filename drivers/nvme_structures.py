@@ -28,7 +28,8 @@ SET_FEATURES = 0x09  # section 5.21
 # Dword 11 of the commands that create queues, sections 5.3 and 5.4.
 PHYSICALLY_CONTIGUOUS = 1 << 0
 INTERRUPTS_ENABLED = 1 << 1
-CNS_NAMESPACE, CNS_CONTROLLER, CNS_ACTIVE_NAMESPACES = 0x00, 0x01, 0x02  # of Identify, section 5.15.1
+# Of Identify, section 5.15.1.
+CNS_NAMESPACE, CNS_CONTROLLER, CNS_ACTIVE_NAMESPACES, CNS_NAMESPACE_DESCRIPTORS = 0x00, 0x01, 0x02, 0x03
 FEATURE_NUMBER_OF_QUEUES = 0x07  # section 5.21.1.7
 LOG_SMART = 0x02  # section 5.14.1.2
 ALL_NAMESPACES = 0xFFFFFFFF  # section 6.1.2
@@ -64,6 +65,7 @@ class Capabilities:
         doorbell_stride: bytes from one doorbell to the next (DSTRD).
         page_size: the smallest memory page that the controller supports, in bytes (MPSMIN).
         nvm_command_set: whether the controller has the commands that read and write blocks (CSS).
+        other_command_sets: whether namespaces may have other commands (CSS, bit 6: revision 2.0, section 3.1.3.1).
     """
 
     version: tuple[int, int, int]
@@ -72,6 +74,7 @@ class Capabilities:
     doorbell_stride: int
     page_size: int
     nvm_command_set: bool
+    other_command_sets: bool = False
 
     @classmethod
     def of(cls, capabilities: int, version: int) -> Capabilities:
@@ -84,6 +87,7 @@ class Capabilities:
             doorbell_stride=4 << cap.dstrd,
             page_size=1 << (12 + cap.mpsmin),
             nvm_command_set=bool(cap.css & 1),
+            other_command_sets=bool(cap.css >> 6 & 1),
         )
 
 
@@ -160,6 +164,25 @@ class Namespace:
         index = (data[26] & 0xF) | (data[26] >> 1 & 0x30 if data[25] > 16 else 0)
         metadata_size, exponent = struct.unpack_from("<HB", data, 128 + 4 * index)
         return cls(number, blocks, used, 1 << exponent, metadata_size)
+
+
+NVM_COMMAND_SET = 0
+COMMAND_SETS = {NVM_COMMAND_SET: "NVM", 1: "Key Value", 2: "Zoned Namespace"}
+"""The command sets of namespaces: NVM Express Base Specification 2.0, section 5.17.2.21 (CSI)."""
+_COMMAND_SET_DESCRIPTOR = 4
+
+
+def command_set(descriptors: bytes) -> int:
+    """Return a namespace's command set from its Identification Descriptors (revision 2.0, section 5.17.2.3).
+
+    Each has its type, its length and two reserved bytes before the data; one of the length 0 ends the list.
+    """
+    offset = 0
+    while offset + 4 < len(descriptors) and (length := descriptors[offset + 1]):
+        if descriptors[offset] == _COMMAND_SET_DESCRIPTOR:
+            return descriptors[offset + 4]
+        offset += 4 + length
+    return NVM_COMMAND_SET
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from .conftest import Vm
 LIMIT = 240  # seconds
 BLOCK = 512
 RANDOM = 3000 * BLOCK
-NAMES = ("main", "faulty", "slow", "two", "five")
-MEBIBYTES = {"main": 64, "faulty": 8, "slow": 8, "two": 16, "five": 8}
+NAMES = ("main", "faulty", "slow", "two", "five", "zoned")
+MEBIBYTES = {"main": 64, "faulty": 8, "slow": 8, "two": 16, "five": 8, "zoned": 8}
 
 
 @dataclass
@@ -84,6 +84,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     words += ["--device", "nvme,id=many,serial=many", "--device", "nvme,serial=empty"]
     words += ["--device", "nvme-ns,drive=two,bus=many,nsid=2"]
     words += ["--device", "nvme-ns,drive=five,bus=many,nsid=5,logical_block_size=4096,physical_block_size=4096"]
+    words += ["--device", "nvme-ns,drive=zoned,bus=many,nsid=7,zoned=true,zoned.zone_size=1M"]
     program = Path(__file__).with_name("nvme_guest.py")
     options = ["-v", "--noconftest", "-pno:cacheprovider", "-pno:hypothesispytest", "--timeout=0"]  # LIMIT is enough
     vm = Vm()
