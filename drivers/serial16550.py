@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
@@ -28,7 +30,7 @@ from pyuio_drivers.serial16550_registers import (
 from pyuio_drivers.serial_line import Line
 from pyuio_drivers.serial_received import Received
 
-from pyuio import ClosedError, Device, DeviceTimeoutError, Driver, Event, OverrunError, Service
+from pyuio import ClosedError, Device, DeviceTimeoutError, Driver, Event, OverrunError, Service, wait
 from pyuio.program import Operation, Read, When, Write
 
 if TYPE_CHECKING:
@@ -81,6 +83,9 @@ class Serial16550(Line, Driver, io.RawIOBase):
         self._reader: int | None = None  # the thread that reads the service's events, for all that wait
         self._stopping = False
         self._received = Received(device.name)
+        self._cancelled = 0  # how often
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # ends the wait of the reader
+        self._close_wake = weakref.finalize(self, os.close, self._wake)
         self._filled = 0  # bytes last put into the transmitter's FIFO; 0 once it has been empty
         self.quiet()
         with self.registers.lcr.change(0) as lcr:
@@ -159,16 +164,24 @@ class Serial16550(Line, Driver, io.RawIOBase):
             return self._changed.wait(left)
         self._reader = threading.get_ident()
         self._changed.release()
+        ready: list[object] = []
         try:
-            events: list[Event] | OverrunError = service.read(left)
+            ready = wait([service, self._wake], left)
+            if self._wake in ready:
+                os.eventfd_read(self._wake)
+            events: list[Event] | OverrunError = service.read(0)
         except OverrunError as error:
             events = error
         except DeviceTimeoutError:
-            return False
+            return bool(ready)
         except ClosedError:
             if self.device.closed:
                 raise
             return True  # stopped by another thread
+        except ValueError:
+            if not service.closed:
+                raise
+            return True  # closed by a signal handler, during the wait for its descriptor
         finally:
             self._changed.acquire()
             self._reader = None
@@ -205,17 +218,51 @@ class Serial16550(Line, Driver, io.RawIOBase):
         """
         if size < 0:
             raise ValueError(f"a serial port has no end: the size is 0 or more, not {size}")
+        return self._take(size)
+
+    def read_until(self, expected: bytes = b"\n", size: int | None = None) -> bytes:
+        """Return the bytes up to and including `expected`; fewer as `read` does.
+
+        Args:
+            expected: at least one byte.
+            size: the most bytes to return; None for no limit.
+
+        Raises:
+            ValueError: `expected` is empty, or the size is negative.
+            LineError, ClosedError, DeviceRemovedError: as for `read`.
+        """
+        if not expected or (size is not None and size < 0):
+            raise ValueError(f"there is a byte to expect, and a size of 0 or more: not {expected!r} and {size}")
+        return self._take(size, bytes(expected))
+
+    def _take(self, size: int | None, expected: bytes = b"") -> bytes:
+        """Return `size` bytes, or those up to `expected`, or fewer: see `read`."""
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
         taken = bytearray()
         late = False
         with self._changed:
             self._require_service()
-            while size:
-                self._received.take(taken, size)
-                if len(taken) == size or (taken and self._received.error_next) or late:
+            cancelled = self._cancelled
+            while size is None or len(taken) < size:
+                before = len(taken)
+                self._received.take(taken, before + 1 if expected or size is None else size)
+                if expected and len(taken) > before:
+                    if taken.endswith(expected):
+                        break
+                    continue
+                if len(taken) == size or (taken and self._received.error_next) or late or cancelled != self._cancelled:
                     break
                 late = not self._wait(deadline)
         return bytes(taken)
+
+    def cancel_read(self) -> None:
+        """End the `read` or `read_until` of another thread now: it returns what it has got. Harmless without one."""
+        with self._changed:
+            if self.closed or self._service is None:
+                return
+            self._cancelled += 1
+            os.eventfd_write(self._wake, 1)
+            self._changed.notify_all()
 
     def readinto(self, buffer: Buffer, /) -> int:
         """Read into a buffer, as `read` does, and return the number of bytes."""
@@ -364,6 +411,8 @@ class Serial16550(Line, Driver, io.RawIOBase):
         """Leave the port quiet, and close the device; again is harmless."""
         if not self.closed:
             super().close()
+            with self._changed:
+                self._close_wake()
 
     @property
     def closed(self) -> bool:

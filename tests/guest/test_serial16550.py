@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import queue
 import random
 import signal
 import threading
@@ -17,7 +19,7 @@ from pyuio_drivers.serial16550_registers import DivisorLatch
 from pyuio_drivers.serial_received import OVERRUN, LineError
 
 import pyuio
-from tests.guest.support import PATIENCE, Later
+from tests.guest.support import PATIENCE, Later, wait_until
 
 
 @pytest.fixture
@@ -57,6 +59,36 @@ def test_timeouts(port: Serial16550) -> None:
     assert port.read(0) == b""
     with pytest.raises(ValueError, match="not -1"):
         port.read(-1)
+
+
+def test_reading_up_to_what_is_expected(port: Serial16550) -> None:
+    port.write(b"one\ntwo\r\nthree")
+    assert port.read_until() == b"one\n"
+    assert port.read_until(b"\r\n") == b"two\r\n"
+    assert port.read_until(size=2) == b"th"
+    port.timeout = 0.05
+    assert port.read_until(b"!") == b"ree"
+    for expected, size in ((b"", None), (b"a", -1)):
+        with pytest.raises(ValueError, match="a byte to expect"):
+            port.read_until(expected, size)
+
+
+def test_a_read_is_cancelled(port: Serial16550, later: Later) -> None:
+    port.timeout = None
+    found: queue.Queue[bytes] = queue.Queue()
+    ways: list[Callable[[], bytes]] = [lambda: port.read(100), lambda: port.read_until(b"!")]
+    for way in ways:
+        port.write(b"ab")
+        wait_until(lambda: port.in_waiting == 2)
+        later(functools.partial(lambda read: found.put(read()), way))
+        wait_until(lambda: port._reader is not None and port._received.waiting == 0)
+        assert found.empty()
+        port.cancel_read()
+        assert found.get(timeout=PATIENCE) == b"ab"
+    port.cancel_read()  # nobody reads
+    port.timeout = 30
+    port.write(b"c")
+    assert port.read(1) == b"c", "the next read is another one"
 
 
 def test_what_waits(port: Serial16550) -> None:
