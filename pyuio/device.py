@@ -254,14 +254,14 @@ def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool = False) -> 
     """Open a device exclusively: a second opener gets `DeviceBusyError` until this process closes the device or ends.
 
     Args:
-        which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0``, or
-            an entry of `devices`.
+        which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0`` or a
+            link to it, or an entry of `devices`.
         bind: bind ``uio_pci_generic`` if no UIO driver has the device. This takes the device from any other kernel
             driver, unless the machine is using it (`pyuio.claim.in_use`). Closing gives it back.
 
     Raises:
         DeviceNotFoundError: there is no such device.
-        AmbiguousDeviceError: `which` names more than one device.
+        AmbiguousDeviceError: `which` names more than one device, or one that has several UIO nodes and none of them.
         DeviceBusyError: the device is open already; or another kernel driver has it and `bind` is False; or the
             machine is using it.
         DriverNotBoundError: no kernel driver has the device and `bind` is False.

@@ -32,7 +32,7 @@ def complete_device(incomplete: str) -> list[tuple[str, str]]:
     return [(name, kind) for name, kind in found if name.startswith(incomplete)]
 
 
-FORMS = "A PCI address (0000:00:04.0), an id pair (1234:11e8) or a node (uio0)."
+FORMS = "A PCI address (0000:00:04.0), an id pair (1234:11e8) or a node (uio0, or a link to it)."
 
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help=FORMS, autocompletion=complete_device)]
 """The device of a command, in the form that `pyuio.open` and `pyuio.pci.discovery.find` take."""

@@ -184,5 +184,7 @@ def _only_one(name: str, matching: list[FoundDevice]) -> FoundDevice:
     if not matching:
         raise DeviceNotFoundError(f"there is no device {name}; there is:{_listing(devices())}")
     if len(matching) > 1:
-        raise AmbiguousDeviceError(f"{name} names {len(matching)} devices; name one by address or node:{_listing(matching)}")
+        raise AmbiguousDeviceError(
+            f"{name} names {len(matching)} devices; name one by address or node:{_listing(matching)}"
+        )
     return matching[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Builds a module for the guest's kernel from Debian's packages, and installs nothing; on the host, before the guest."""
+"""Builds a module for the guest's kernel from Debian's packages, on the host, and installs nothing."""
 
 from __future__ import annotations
 
