@@ -76,6 +76,7 @@ def test_the_device_alone_does_not_say_which(entries: list[pyuio.FoundDevice]) -
         find(entries[0]._replace(uio="uio99"))
 
 
+@pytest.mark.parametrize("entries", [PCI_TESTDEV], indirect=True)
 def test_the_commands_tell_of_each(entries: list[pyuio.FoundDevice]) -> None:
     listed = json.loads(pyuio_command("list", "--json").stdout)["devices"]
     assert [one["uio"] for one in listed if one["name"] == entries[0].device_name] == [one.uio for one in entries]
@@ -85,7 +86,7 @@ def test_the_commands_tell_of_each(entries: list[pyuio.FoundDevice]) -> None:
     assert f"beside {entries[0].uio}" in shown.stdout
     fire(entries[0], 1)
     assert pyuio_command("irq", str(entries[0].uio), "--count", "1", "--timeout", "0.2").returncode == 1
-    if (address := entries[0].address) is not None:
-        shown = pyuio_command("info", address)
-        assert f"{', '.join(entries[0].nodes)}; name one to see it" in shown.stdout, shown.stderr
-        assert "several_nodes" in pyuio_command("doctor", address).stdout
+    address = str(entries[0].address)
+    shown = pyuio_command("info", address)
+    assert f"{', '.join(entries[0].nodes)}; name one to see it" in shown.stdout, shown.stderr
+    assert "several_nodes" in pyuio_command("doctor", address).stdout

@@ -46,7 +46,6 @@ def test_it_is_there(function: str) -> None:
         assert device.config.answers
         for words in (
             ("read", function, "config+0"),
-            ("read", function, "config+0x2", "--width", "16"),
             ("dump", function, "config", "--length", "16"),
         ):
             done = pyuio_command(*words)
