@@ -13,7 +13,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +78,7 @@ class UioBackend:
             stack.callback(self.config.command_register.close)
             stack.callback(self.config.close)
             self.presence.ask_config(self.config.fileno())
-            self._lock(self.config.fileno(), stack, shared=one_of_several)
+            self._lock(self._file_to_lock(stack), stack, shared=one_of_several)
         claimed = claim(found, bind)
         if claimed.binding is not None:
             stack.callback(claimed.binding.undo)
@@ -109,6 +109,19 @@ class UioBackend:
     def _close_file(self, file: int) -> None:
         self._files.remove(file)
         os.close(file)
+
+    def _file_to_lock(self, stack: ExitStack) -> int:
+        """Return the descriptor of a file of the function that only those can open who may drive it.
+
+        Anybody may lock a file that he can read, such as ``config``. So it is ``resourceN``, unless there is none.
+        Opening that has no effect. Opening the node a second time would: when ``uio_pci_generic`` closes, it ends bus
+        mastering, whoever needs it (``release`` in ``drivers/uio/uio_pci_generic.c``).
+        """
+        for path in sorted(self.directory.glob("resource[0-5]")):
+            with suppress(OSError):
+                return self._keep(os.open(path, os.O_RDONLY | os.O_CLOEXEC), stack)
+        assert self.config is not None
+        return self.config.fileno()
 
     def _lock(self, file: int, stack: ExitStack, *, shared: bool = False) -> None:
         """Keep a second opener out until `stack` closes; the kernel also ends the lock when the process ends.

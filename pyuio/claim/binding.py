@@ -53,14 +53,18 @@ def _write(address: str, target: Path, text: str) -> None:
 
 @contextmanager
 def _binding_lock(address: str) -> Iterator[None]:
-    """Keep pyuio's other threads and processes from binding or unbinding a function during a ``with`` block."""
-    path = PCI_DEVICES / address / "driver_override"
+    """Keep root's other threads and processes of pyuio from binding or unbinding a function in a ``with`` block."""
+    if not (PCI_DEVICES / address).exists():
+        raise DeviceRemovedError(errno.ENODEV, f"there is no device {address}")
+    if os.geteuid() != 0:  # the kernel refuses what would follow
+        yield
+        return
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise DeviceRemovedError(errno.ENODEV, f"opening {path}: there is no device {address}") from error
-    except OSError as error:  # ENODEV while the device is going
-        raise translated(error, f"opening {path}") from error
+        file = trusted_file.open_lock(address)
+    except OSError as error:
+        _log.warning("%s: another process may bind or unbind it at the same time: %s", address, error)
+        yield
+        return
     try:
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:
@@ -69,6 +73,7 @@ def _binding_lock(address: str) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
+                    path = trusted_file.lock_path(address)
                     who = f"another process is binding or unbinding it (fuser {path} shows which)"
                     raise DeviceBusyError(errno.EBUSY, f"{address}: {who} and did not finish in time") from error
             time.sleep(0.01)

@@ -27,13 +27,8 @@ def _check_owner(status: os.stat_result, path: Path) -> None:
         raise PermissionDeniedError(errno.EPERM, reason)
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file, whole or not at all. Make its directory and the directory above if they do not exist.
-
-    Raises:
-        PermissionDeniedError: another user can write to one of the directories.
-        OSError: the kernel refused.
-    """
+def _make_directories(path: Path) -> None:
+    """Make the directory of a file, and the directory above, if they do not exist; check them if they do."""
     for directory in (path.parent.parent, path.parent):
         try:
             directory.mkdir(mode=0o755)
@@ -43,6 +38,39 @@ def write(path: Path, text: str) -> None:
             if not stat.S_ISDIR(status.st_mode):
                 raise PermissionDeniedError(errno.ENOTDIR, f"{directory} is not a directory; remove it") from None
             _check_owner(status, directory)
+
+
+def lock_path(name: str) -> Path:
+    """Return the path of the file that `open_lock` opens."""
+    return RUN / "locks" / name
+
+
+def open_lock(name: str) -> int:
+    """Return the descriptor of a file to lock, which other users cannot open: so they cannot hold its lock.
+
+    Raises:
+        PermissionDeniedError: another user can write to one of the directories, or could have made the file.
+        OSError: the kernel refused.
+    """
+    path = lock_path(name)
+    _make_directories(path)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        _check_owner(os.fstat(file), path)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, whole or not at all. Make its directory and the directory above if they do not exist.
+
+    Raises:
+        PermissionDeniedError: another user can write to one of the directories.
+        OSError: the kernel refused.
+    """
+    _make_directories(path)
     write_in_place(path, text)
 
 

@@ -7,6 +7,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pyuio
 from pyuio.claim import binding, binding_record
 from pyuio.claim.claim import claim
 from pyuio.doctor.device import look_at_pin
-from pyuio.kernel import preempt_rt
+from pyuio.kernel import preempt_rt, trusted_file
 from pyuio.kernel.drivers import bound_driver, load_driver
 from pyuio.pci.discovery import find
 from tests.guest.support import PCI_SERIAL, Cards, attribute
@@ -179,12 +180,48 @@ def test_who_undoes_what_another_did_leaves_it(serial: str) -> None:
 
 def test_another_process_that_does_not_let_go(serial: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binding, "_LOCK_SECONDS", 0.1)
-    path = Path("/sys/bus/pci/devices", serial, "driver_override")
-    with path.open() as file:
+    path = trusted_file.lock_path(serial)
+    with os.fdopen(trusted_file.open_lock(serial), "w") as file:
+        assert file.writable()
         fcntl.flock(file, fcntl.LOCK_EX)
         for use in (lambda: binding.bind(serial), lambda: binding.unbind(serial)):
             with pytest.raises(pyuio.DeviceBusyError, match=f"{serial}: another process .*fuser {path} shows which"):
                 use()
+
+
+def test_another_user_locks_nobody_out(serial: str, edu: str) -> None:
+    """Whoever can read a file can lock it: a user without any right holds locks of all files that he can open."""
+    program = """
+import fcntl, os, sys
+from pathlib import Path
+os.setgid(65534), os.setuid(65534)
+held = []
+for directory in map(Path, sys.argv[1:]):
+    for path in [*directory.rglob("*"), *Path("/run/pyuio").rglob("*")]:
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue
+        held.append(path.name)
+print(*held, flush=True)
+sys.stdin.read()
+"""
+    binding.bind(serial).undo()  # makes the files in /run/pyuio
+    places = [f"/sys/bus/pci/devices/{address}" for address in (serial, edu)]
+    command = [sys.executable, "-S", "-c", program, *places]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as attacker:
+        assert attacker.stdin is not None
+        assert attacker.stdout is not None
+        held = attacker.stdout.readline().split()
+        assert {"config", "driver_override"} <= {*held}
+        assert "resource0" not in held
+        with pyuio.open(edu, bind=True) as device:
+            assert device.bar(0).read32(0) == 0x010000ED
+        assert bound_driver(edu) is None
+        binding.bind(serial).undo()
+        assert is_as_before(serial)
+        attacker.stdin.close()
 
 
 def test_what_can_freeze_a_realtime_kernel_is_refused(edu: str, igb_uio: Path) -> None:
