@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,8 +49,9 @@ class UioNode:
     def parse(cls, text: str) -> UioNode | None:
         """Return the node that ``uio0``, ``/dev/uio0`` or the path of a link to that names; None for another text."""
         match = re.fullmatch(_NODE, text)
-        if match is None and "/" in text and "\0" not in text:
-            match = re.fullmatch(_NODE, os.path.realpath(text))
+        if match is None and "/" in text:
+            with suppress(ValueError):  # no path can have such a text
+                match = re.fullmatch(_NODE, os.path.realpath(text))
         return cls(match[1]) if match else None
 
     @classmethod

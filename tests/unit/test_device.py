@@ -46,8 +46,19 @@ def test_nodes() -> None:
         node = UioNode.parse(text)
         assert node is not None
         assert (node.name, node.path) == ("uio0", Path("/dev/uio0"))
-    for text in ("uio", "/dev/uio", "dev/uio0", "uio0/", "/dev/uio0\n"):
+    for text in ("uio", "/dev/uio", "dev/uio0", "uio0/", "/dev/uio0\n", "/\0", "/\ud800"):
         assert UioNode.parse(text) is None
+
+
+def test_a_link_to_a_node(tmp_path: Path) -> None:
+    (tmp_path / "mycard").symlink_to("/dev/uio7")
+    (tmp_path / "other").symlink_to("mycard")
+    node = UioNode.parse(str(tmp_path / "other"))
+    assert node is not None
+    assert node.name == "uio7"
+    (tmp_path / "other").unlink()
+    (tmp_path / "other").symlink_to("other")
+    assert UioNode.parse(str(tmp_path / "other")) is None
 
 
 @given(st.floats(min_value=0, max_value=1e9))
