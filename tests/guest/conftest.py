@@ -56,7 +56,8 @@ def cards(request: pytest.FixtureRequest) -> Cards:
 
     @functools.cache  # under emulation it takes a quarter of a second
     def find_all(ids: str) -> list[str]:
-        found = [str(device.address) for device in pyuio.devices() if device.ids == ids]
+        # A device that has several nodes comes several times.
+        found = sorted({str(device.address) for device in pyuio.devices() if device.ids == ids})
         found = [address for address in found if only in (None, address)]
         if not found:
             pytest.skip(f"no card {ids} here")
