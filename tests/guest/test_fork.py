@@ -193,7 +193,7 @@ def test_a_child_can_use_nothing_and_end_nothing(cards: Cards, later: Later) -> 
         Path("/sys/bus/pci/devices", other, "remove").write_text("1")
         wait_until(lambda: bool(came))
         Path("/sys/bus/pci/rescan").write_text("1")
-        assert str(came[0]) == f"remove {other} {EDU}"
+        assert str(came[0]).startswith(f"remove {other} ")
         assert tuned.missing == ()
         assert os.sched_getscheduler(0) & os.SCHED_FIFO
     assert bound_driver(first) is None
