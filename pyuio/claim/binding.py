@@ -233,6 +233,19 @@ def _bind(address: str, driver: str) -> Binding:
     return binding
 
 
+def clear_override(address: str) -> None:
+    """Let any kernel driver take a function again that a udev rule of pyuio's reserved for `UIO_PCI_GENERIC`.
+
+    Raises:
+        DeviceRemovedError: there is no such function.
+        PermissionDeniedError: only root may.
+    """
+    override = PCI_DEVICES / address / "driver_override"
+    with postponed_signals(), _binding_lock(address):
+        if read_optional(override) == UIO_PCI_GENERIC:
+            _write(address, override, "\n")
+
+
 class Unbinding(NamedTuple):
     """What `unbind` did.
 

@@ -16,7 +16,7 @@ from pyuio.kernel.sysfs import link_name
 from pyuio.process.printable import printable
 
 _VFIO = Path("/dev/vfio")
-# These processes open every new device for a moment.
+# These processes of root open every new device for a moment.
 _PASSING = ("systemd-udevd", "(udev-worker)", "udevd")
 
 Node = tuple[bool, int]
@@ -66,6 +66,17 @@ def _opened_by(process: Path, nodes: set[Node]) -> Iterable[str]:
     return sorted(found)
 
 
+def is_roots(process: int) -> bool:
+    """Return whether a process can be nobody's but root's. OSError: there is no such process.
+
+    The owner of its files in /proc does not tell: it is root for a process that may not be dumped.
+    """
+    for line in Path(f"/proc/{process}/status").read_text(errors="replace").splitlines():
+        if line.startswith("Uid:"):
+            return set(line.split()[1:]) == {"0"}
+    return False
+
+
 def openers(function: Path) -> list[str]:
     """Return a sentence for each other process that has a device node of a function open.
 
@@ -81,7 +92,8 @@ def openers(function: Path) -> list[str]:
             continue
         try:
             name = (process / "comm").read_text(errors="replace").strip()
-            if name not in _PASSING and (paths := _opened_by(process, nodes)):
+            passing = name in _PASSING and is_roots(int(process.name))
+            if not passing and (paths := _opened_by(process, nodes)):
                 reasons.append(printable(f"process {process.name} ({name}) has {', '.join(paths)} open"))
         except OSError:  # the process is another user's, or has just ended
             continue

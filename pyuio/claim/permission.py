@@ -21,6 +21,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyuio.claim.holders import files_of
 from pyuio.errors import PyuioError
 from pyuio.kernel import trusted_file
 from pyuio.kernel.drivers import UIO_PCI_GENERIC
@@ -146,12 +147,6 @@ class Permission:
             "CapabilityBoundingSet=CAP_SYS_ADMIN\n"
         )
 
-    def files(self) -> list[Path]:
-        """Return those of the files for the group that exist now. OSError: the function is gone."""
-        directory = PCI_DEVICES / self.address
-        nodes = UioNode.of_device(directory)
-        return [directory / "config", *sorted(directory.glob("resource[0-5]*")), *(node.path for node in nodes)]
-
     def write(self) -> list[Path]:
         """Write the rule and the limits, and make the group if it does not exist; return the files that changed.
 
@@ -175,7 +170,7 @@ class Permission:
         _run("udevadm", "trigger", "--action=add", *map(str, devices))
         _run("udevadm", "settle", f"--timeout={SETTLE_SECONDS}")
         number = grp.getgrnam(self.group).gr_gid
-        for path in self.files():
+        for path in files_of(directory):
             status = path.stat()
             if status.st_gid != number or status.st_mode & 0o060 != 0o060:
                 reason = (
@@ -230,15 +225,11 @@ def undo(address: str) -> list[Path]:
         raise translated(error, f"removing {path} and what goes with it", SetupError) from error
     with contextlib.suppress(SetupError):  # udev may not be there to reload them
         _reload_rules()
-    directory = PCI_DEVICES / address
-    for name, mode in ((directory / "config", 0o644), *((one, 0o600) for one in directory.glob("resource[0-5]*"))):
+        _run("udevadm", "settle", f"--timeout={SETTLE_SECONDS}")  # an event in progress gives the files by the old rule
+    for path in files_of(PCI_DEVICES / address):
         with contextlib.suppress(FileNotFoundError):
-            os.chown(name, 0, 0)
-            name.chmod(mode)
-    for node in UioNode.of_device(directory):
-        with contextlib.suppress(FileNotFoundError):
-            os.chown(node.path, 0, 0)
-            node.path.chmod(0o600)
+            os.chown(path, 0, 0)
+            path.chmod(0o644 if path.name == "config" else 0o600)
     _log.info("%s: only root may drive it again", address)
     return removed
 

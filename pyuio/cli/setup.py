@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pyuio.cli.arguments import Device, usage
 from pyuio.cli.bind import pci_function, refuse_opened
+from pyuio.cli.output import say
 
 if TYPE_CHECKING:
     from pyuio.claim.permission import Permission
@@ -29,7 +31,9 @@ This is all that a driver without root and without capabilities needs for regist
   the interrupt        only root may set its processor and its thread's priority (realtime(interrupt=...))
   power saving         realtime(cpu_dma_latency=...) needs /dev/cpu_dma_latency, which belongs to root
 A systemd service gets the capabilities without setcap and root by AmbientCapabilities=: see pyuio setup --print.
-Without an IOMMU, whoever drives a DMA-capable card can read and write all memory: choose the members accordingly."""
+A member can become root. The file config has the address to which the card sends its message interrupts: whoever
+writes it makes the card write to any place in memory, even a card without DMA, unless an IOMMU remaps interrupts and
+memory. Choose the members accordingly."""
 
 
 @app.command(epilog=EPILOG, short_help="Let a group drive DEVICE without root.")
@@ -40,12 +44,15 @@ def setup(
     ] = "pyuio",
     print_only: Annotated[bool, typer.Option("--print", help="Show what would be written, and write nothing.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Undo the set-up, and give the device back.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --undo: kill the processes of other users that have DEVICE open.")
+    ] = False,
 ) -> None:
-    """Let the members of a group drive DEVICE, and nothing else, without root.
+    """Let the members of a group drive DEVICE without root.
 
     The command writes a udev rule and limits for real time. The rule binds DEVICE to uio_pci_generic when the machine
     starts, and gives its files to GROUP. The command prints what still needs a capability. It refuses a DEVICE that
-    the machine is using.
+    the machine is using. Trust the members as you trust root: a card can write to memory.
     """
     from pyuio.claim.permission import Permission, checked_group
 
@@ -53,8 +60,10 @@ def setup(
         checked_group(group)
         if print_only and undo:
             raise ValueError("--print and --undo do not go together")
+        if force and not undo:
+            raise ValueError("--force goes with --undo")
     if undo:
-        _undo(device)
+        _undo(device, force=force)
         return
     found = pci_function(device)
     permission = Permission.of(str(found.address), group)
@@ -90,7 +99,7 @@ def _give(found: FoundDevice, permission: Permission) -> None:
     print(f"to make NAME a member: usermod -aG {group} NAME; then NAME must log in again\n\n{_STILL}")
 
 
-def _undo(device: str) -> None:
+def _undo(device: str, *, force: bool) -> None:
     from pyuio.claim import binding, permission
     from pyuio.errors import DeviceNotFoundError
     from pyuio.pci.address import parse_address
@@ -102,14 +111,41 @@ def _undo(device: str) -> None:
         if found is None or not permission.rule_path(found).exists():
             raise
         address, there = found, False
-    if there:
-        refuse_opened(address)
-    removed = permission.undo(address)
-    if not removed:
-        print(f"{address} was not set up: nothing to undo")
-        return
+    removed = permission.undo(address)  # first, so that nobody opens it any more
     for path in removed:
         print(f"removed {path}")
+    held = _held_by_others(address, force=force) if there else False
+    if not removed and not held:
+        print(f"{address} was not set up: nothing to undo")
+        return
     if there:
+        refuse_opened(address, force=force)  # by a process of root
         done = binding.unbind(address)
+        binding.clear_override(address)
         print(f"{address} is root's alone again, and has {done.driver or 'no driver'}; the group stays")
+
+
+def _held_by_others(address: str, *, force: bool) -> bool:
+    """Return whether processes of other users had the device open, which are killed now.
+
+    Raises:
+        DeviceBusyError: there are such processes, and `force` is False; or some cannot be killed.
+    """
+    from pyuio.claim import holders
+    from pyuio.claim.in_use import listed
+    from pyuio.errors import DeviceBusyError
+    from pyuio.kernel.sysfs import PCI_DEVICES
+
+    directory = PCI_DEVICES / address
+    found = holders.holders(directory)
+    left = holders.end(directory) if force else found
+    if left:
+        what = "could not be killed" if force else f"kill them: pyuio setup {address} --undo --force"
+        reason = (
+            f"{address}: nobody can open it any more, but some have it open still, and can use it until they end:"
+            f"{listed(map(str, left))}\n{what}"
+        )
+        raise DeviceBusyError(errno.EBUSY, reason)
+    for one in found:
+        say(f"killed {one}")
+    return bool(found)

@@ -12,6 +12,7 @@ import pwd
 import resource
 import stat
 import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -258,6 +259,53 @@ def test_print_writes_nothing(cards: Cards) -> None:
     assert not (RULES / f"70-pyuio-{address}.rules").exists()
     with pytest.raises(KeyError):
         grp.getgrnam("pyuio-nobody")
+
+
+# Becomes a member, hides from others, and holds what a member may open, each in its own way, under udev's name.
+HOLDER = """
+import ctypes, grp, mmap, os, sys, time
+directory, way, group = sys.argv[1:]
+open("/proc/self/comm", "w").write("systemd-udevd")
+os.setgroups([grp.getgrnam(group).gr_gid])
+os.setgid(65534), os.setuid(65534)
+file = os.open(f"{directory}/{'resource0' if way == 'map' else 'config'}", os.O_RDWR)
+if way == "map":
+    memory = mmap.mmap(file, 4096)
+    os.close(file)
+ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE: /proc/PID is root's then
+print("holds", flush=True)
+time.sleep(1000)
+"""
+
+
+def test_undo_takes_it_from_those_who_have_it_open(card: str, cards: Cards) -> None:
+    """A member keeps a file open, another one a mapping: both are named, lose what they could open, and are killed."""
+    address = cards(EDU)[1]
+    before = owners(address)
+    setup(address, "--group", GROUP)
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for way in ("map", "open"):
+            command = [sys.executable, "-S", "-c", HOLDER, str(PCI / address), way, GROUP]
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "holds\n"
+            processes.append(process)
+        done = pyuio_command("setup", address, "--undo")
+        assert done.returncode == 1
+        assert "is root's alone" not in done.stdout
+        assert f"process {processes[0].pid} (systemd-udevd) has /sys/" in done.stderr
+        assert "/resource0" in done.stderr
+        assert f"process {processes[1].pid} (systemd-udevd) has /sys/" in done.stderr
+        assert f"pyuio setup {address} --undo --force" in done.stderr
+        assert {name: of for name, of in owners(address).items() if name != "uio"} == before
+        assert owners(address)["uio"] == (0, "crw-------")
+        said = setup(address, "--undo", "--force")
+        assert f"{address} is root's alone again" in said
+        assert [process.wait(10) for process in processes] == [-9, -9]
+    assert bound_driver(address) is None
+    assert attribute(address, "driver_override") == "(null)"
 
 
 def test_what_is_in_the_way(card: str, cards: Cards) -> None:
