@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from pyuio import Device, DeviceTimeoutError, DmaBuffer, Driver, Field, Register, RegisterMap
+from pyuio import Device, DmaBuffer, Driver, Field, Register, RegisterMap
 
 if TYPE_CHECKING:
     from pyuio.program import Operation
@@ -198,10 +198,7 @@ class Edu(Driver):
             DeviceTimeoutError: none came in time.
             InterruptUnavailableError: the device cannot deliver one.
         """
-        try:
-            self.device.interrupt.read(timeout)
-        except BlockingIOError as error:
-            raise DeviceTimeoutError(*error.args) from None
+        self.device.interrupt.read(timeout)
         bits = self.interrupt_status()
         self.acknowledge(bits)
         return bits

@@ -81,16 +81,19 @@ class InterruptUnavailableError(PyuioError, OSError):
     """The device has no interrupt that UIO can deliver (errno ENXIO)."""
 
 
-class WouldBlockError(PyuioError, BlockingIOError):
-    """A non-blocking read found no interrupt (errno EAGAIN); the interrupt is left unmasked."""
-
-
 class ShortBufferError(PyuioError, OSError):
     """A buffer is too short for the data to be read into it (errno EINVAL)."""
 
 
 class DeviceTimeoutError(PyuioError, TimeoutError):
     """A wait for the device timed out (errno ETIMEDOUT)."""
+
+
+class WouldBlockError(DeviceTimeoutError, BlockingIOError):
+    """A wait with a time limit of 0 found nothing (errno EAGAIN); an interrupt is left unmasked.
+
+    It is a `DeviceTimeoutError`, too: a caller that counts down to a deadline may come to 0.
+    """
 
 
 class DmaUnavailableError(PyuioError, OSError):

@@ -37,7 +37,6 @@ from pyuio.errors import (
     DeviceTimeoutError,
     InterruptUnavailableError,
     ShortBufferError,
-    WouldBlockError,
 )
 from pyuio.interrupt.masking import Masking, find_masking
 from pyuio.interrupt.shared_wait import Result, SharedWait
@@ -46,7 +45,7 @@ from pyuio.kernel.uio import UioNode
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.process.asyncio_waiters import Waiters
 from pyuio.process.fork import Owned
-from pyuio.process.timeouts import timeout_nanoseconds
+from pyuio.process.timeouts import timeout_error, timeout_nanoseconds
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -219,8 +218,8 @@ class Interrupt(Owned):
             1 to 2^32 - 1; the kernel's own count wraps at 2^32.
 
         Raises:
-            WouldBlockError: a `BlockingIOError`; `timeout` is 0 and none is pending. The interrupt is unmasked.
-            DeviceTimeoutError: a `TimeoutError`; none came in time. The interrupt is unmasked.
+            DeviceTimeoutError: a `TimeoutError`; none came in time. The interrupt is unmasked. If `timeout` is 0, it is
+                its subclass `WouldBlockError`, also a `BlockingIOError`.
             ClosedError: the interrupt was closed, before or meanwhile.
             DeviceRemovedError: the device was removed or unbound, before or meanwhile.
             TypeError: the timeout is not a number.
@@ -231,8 +230,6 @@ class Interrupt(Owned):
             if self._waiters.loops:
                 self._waiters.call_on_all(self._rearm)
             return count
-        if timeout == 0:
-            raise WouldBlockError(errno.EAGAIN, f"{self.name}: no interrupt is pending; it is unmasked now")
         raise self.timed_out(timeout)
 
     def readinto(self, buffer: Buffer, timeout: float | None = None) -> int:
@@ -264,9 +261,9 @@ class Interrupt(Owned):
         Any number of tasks may wait, on any event loops. A task that is cancelled takes no interrupt with it.
 
         Args:
-            timeout: seconds to wait; None waits for ever.
+            timeout: seconds to wait; None waits for ever, 0 does not wait.
 
-        It raises the errors of `read`; for a timeout of 0, too, `DeviceTimeoutError`.
+        It raises the errors of `read`.
         """
         remaining = timeout_nanoseconds(timeout)
         deadline = None if remaining < 0 else time.monotonic() + remaining / _NANOSECONDS
@@ -302,8 +299,8 @@ class Interrupt(Owned):
             What `condition` returned.
 
         Raises:
-            WouldBlockError: a `BlockingIOError`; `timeout` is 0 and the condition does not hold.
-            DeviceTimeoutError: a `TimeoutError`; the condition did not hold in time.
+            DeviceTimeoutError: a `TimeoutError`; the condition did not hold in time. If `timeout` is 0, it is its
+                subclass `WouldBlockError`.
             DeviceBusyError: a native service has the interrupt; it reads for all.
             TypeError: `condition` or `serve` is no function, or a coroutine function.
         Other errors are those of `read`, and what `condition` and `serve` raise.
@@ -332,14 +329,15 @@ class Interrupt(Owned):
 
     def timed_out(self, timeout: float | None) -> DeviceTimeoutError:
         """Return the error that says that no interrupt came within `timeout` seconds, and what may be the cause."""
-        reason = f"{self.name}: no interrupt came within {timeout} s{self._masking.advice}"
-        return DeviceTimeoutError(errno.ETIMEDOUT, reason)
+        if timeout == 0:
+            return timeout_error(timeout, f"{self.name}: no interrupt is pending; it is unmasked now")
+        return timeout_error(timeout, f"{self.name}: no interrupt came within {timeout} s{self._masking.advice}")
 
     def poll(self, timeout: float | None = 0) -> bool:
         """Return whether an interrupt is pending, after waiting for one up to `timeout` seconds, unmasked meanwhile.
 
-        None waits for ever. The interrupt stays pending, for `read`. The errors are those of `read`, except for the
-        first two.
+        None waits for ever. The interrupt stays pending, for `read`. The errors are those of `read`, except for
+        `DeviceTimeoutError`.
         """
         return self._wait(_lib.pyuio_interrupt_wait, timeout) == _lib.PYUIO_READY
 

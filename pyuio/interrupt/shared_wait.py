@@ -14,15 +14,13 @@ sleep is not lost.
 from __future__ import annotations
 
 import contextlib
-import errno
-import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
-from pyuio.errors import DeviceTimeoutError, WouldBlockError
-from pyuio.process.timeouts import timeout_nanoseconds
+from pyuio.errors import DeviceTimeoutError
+from pyuio.process.timeouts import timeout_error, timeout_nanoseconds
 
 Result = TypeVar("Result")
 
@@ -120,7 +118,7 @@ class SharedWait:
                 if self._leads(waiter):
                     try:
                         count = interrupt.read(left)
-                    except (WouldBlockError, DeviceTimeoutError):
+                    except DeviceTimeoutError:
                         raise _too_late(interrupt, waiter, leads=True) from None
                     self._serve(waiter, serve, count)
                 elif not awake.wait(left):
@@ -156,7 +154,7 @@ class SharedWait:
                 if self._leads(waiter):
                     try:
                         count = await interrupt.read_async(left)
-                    except (WouldBlockError, DeviceTimeoutError):
+                    except DeviceTimeoutError:
                         raise _too_late(interrupt, waiter, leads=True) from None
                     self._serve(waiter, serve, count)
                     continue
@@ -173,6 +171,8 @@ class SharedWait:
 
 
 def _require_functions(*functions: object) -> None:
+    import inspect  # takes long
+
     for function in functions:
         if not callable(function):
             raise TypeError(f"condition and serve are functions, not {type(function).__name__}")
@@ -183,9 +183,9 @@ def _require_functions(*functions: object) -> None:
 def _too_late(interrupt: _Interrupt, waiter: _Waiter, *, leads: bool) -> OSError:
     if waiter.timeout == 0:
         reason = f"{interrupt.name}: the condition does not hold, and no interrupt is pending; it is unmasked now"
-        return WouldBlockError(errno.EAGAIN, reason)
+        return timeout_error(waiter.timeout, reason)
     if not waiter.served and leads:
         return interrupt.timed_out(waiter.timeout)
     who = f"this waiter served {waiter.served} interrupts" if leads else "another waiter serves the interrupts"
     reason = f"{interrupt.name}: the condition did not hold within {waiter.timeout} s; {who}"
-    return DeviceTimeoutError(errno.ETIMEDOUT, reason)
+    return timeout_error(waiter.timeout, reason)

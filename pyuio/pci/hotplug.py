@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pyuio.errors import ClosedError, DeviceRemovedError, DeviceTimeoutError, WouldBlockError
+from pyuio.errors import ClosedError, DeviceRemovedError, DeviceTimeoutError
 from pyuio.pci.address import is_id_pair
 from pyuio.pci.discovery import FoundDevice
 from pyuio.process.asyncio_waiters import Waiters
 from pyuio.process.fork import Owned
 from pyuio.process.signals import poll_with_signals
-from pyuio.process.timeouts import timeout_nanoseconds
+from pyuio.process.timeouts import timeout_error, timeout_nanoseconds
 
 if TYPE_CHECKING:
     import pyudev
@@ -184,8 +184,8 @@ class Hotplug(Owned):
             timeout: seconds to wait; None for ever, 0 not at all.
 
         Raises:
-            WouldBlockError: a `BlockingIOError`; `timeout` is 0 and there is no event.
-            DeviceTimeoutError: a `TimeoutError`; no event came in time.
+            DeviceTimeoutError: a `TimeoutError`; no event came in time. If `timeout` is 0, it is its subclass
+                `WouldBlockError`, also a `BlockingIOError`.
             ClosedError: this object was closed, before the call or during it, by this thread or another.
             TypeError: the timeout is not a number.
             ValueError: the timeout is negative or NaN.
@@ -217,7 +217,7 @@ class Hotplug(Owned):
         while True:
             try:
                 event = self.read(timeout)
-            except (DeviceTimeoutError, WouldBlockError, ClosedError):
+            except (DeviceTimeoutError, ClosedError):
                 return
             yield event
 
@@ -290,9 +290,7 @@ def _deadline(timeout: float | None) -> float | None:
 
 
 def _nothing_came(timeout: float | None) -> Exception:
-    if timeout == 0:
-        return WouldBlockError(errno.EAGAIN, "no device appeared or disappeared")
-    return DeviceTimeoutError(errno.ETIMEDOUT, f"no device appeared or disappeared within {timeout} s")
+    return timeout_error(timeout, f"no device appeared or disappeared within {timeout} s")
 
 
 def _is_set_up(device: FoundDevice) -> bool:

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
+
+from pyuio.errors import DeviceTimeoutError, WouldBlockError
 
 _NANOSECONDS = 1_000_000_000
 _FOR_EVER = -1
@@ -26,3 +29,10 @@ def timeout_nanoseconds(timeout: float | None) -> int:
         raise ValueError(f"a timeout is 0 or more seconds, not {timeout}")
     # Compared before it is multiplied: an int may be larger than any float.
     return _LONGEST if timeout >= _LONGEST // _NANOSECONDS else int(timeout * _NANOSECONDS)
+
+
+def timeout_error(timeout: float | None, reason: str) -> DeviceTimeoutError:
+    """Return the error of a wait whose time limit is over: a `WouldBlockError` if the limit was 0."""
+    if timeout == 0:
+        return WouldBlockError(errno.EAGAIN, reason)
+    return DeviceTimeoutError(errno.ETIMEDOUT, reason)

@@ -11,8 +11,9 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex, TypeVar
 
-from pyuio.errors import ClosedError, DeviceRemovedError, DeviceTimeoutError, MappingError
+from pyuio.errors import ClosedError, DeviceRemovedError, MappingError
 from pyuio.kernel.sysfs import translated
+from pyuio.process.timeouts import timeout_error
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -129,7 +130,8 @@ class Common:
             The value read, with all its bits.
 
         Raises:
-            DeviceTimeoutError: the bits had another value at each look until the deadline.
+            DeviceTimeoutError: the bits had another value at each look until the deadline; for a timeout of 0 it is
+                its subclass `WouldBlockError`.
             ValueError: as `read32`; a mask or value beyond 32 bits, a value that cannot match, a timeout that is
                 negative or not a number.
             TypeError: a wrong type.
@@ -147,8 +149,8 @@ class Common:
             if last & mask == value:
                 return last
             if not pace.goes_on():
-                raise DeviceTimeoutError(
-                    errno.ETIMEDOUT,
+                raise timeout_error(
+                    timeout,
                     f"{self.name}: the register at offset {operator.index(offset):#x} was still {last:#010x} after "
                     f"{pace.elapsed:.6f} s; waited for {value:#x} under mask {mask:#x}",
                 )
