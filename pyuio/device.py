@@ -72,7 +72,8 @@ class Device(Owned):
         self.address = found.address
         self.ids = found.ids
         self.class_code = found.class_code
-        self._regions: dict[tuple[int, bool, Endian], Region | PortRegion] = {}
+        self._regions: dict[tuple[int, bool, Endian, int | None], Region | PortRegion] = {}
+        self._widths: dict[int, int] = {}
         self._traced: Mapping[int, type[RegisterMap]] | None = None
         self._dma: Dma | None = None
         # Recursive: a signal handler that closes the device may enter it again. Other threads wait.
@@ -148,29 +149,38 @@ class Device(Owned):
                 self._dma = Dma(self.name, self._backend.directory, self._backend.config, self._backend.presence)
             return self._dma
 
-    def bar(self, index: int, *, write_combining: bool = False, endian: Endian = "little") -> Region | PortRegion:
+    def bar(
+        self, index: int, *, write_combining: bool = False, endian: Endian = "little", width: int | None = None
+    ) -> Region | PortRegion:
         """Return a BAR. The first call maps it; later calls with the same arguments return the same object.
 
         Args:
             index: 0 to 5; a 64-bit BAR has the index of its first register.
             write_combining: let the processor merge writes; for prefetchable memory BARs (frame buffers).
             endian: "little" or "big": the byte order of the device's registers.
+            width: bits of the widest access that the device takes, 8 to 64; wider ones raise ValueError. None for what
+                the driver's register map says (``class Registers(RegisterMap, width=32)``), or else for 64, or 32 for
+                I/O ports.
 
         Raises:
             ClosedError: the device is closed.
             DeviceRemovedError: the device is gone.
             MappingError: there is no such BAR, or the kernel refuses to map it.
             PermissionDeniedError: this user may not map the BAR.
-            ValueError: the index is not 0 to 5, or the BAR is not prefetchable memory and `write_combining` is set.
+            ValueError: the index is not 0 to 5, there is no such width, or the BAR is not prefetchable memory and
+                `write_combining` is set.
         """
         checked_index(index)
         with self._guard:
             self._require_open()
             self._backend.presence.require()
-            key = (index, write_combining, endian)
+            width = self._widths.get(index) if width is None else width
+            key = (index, write_combining, endian, width)
             region = self._regions.get(key)
             if region is None or region.closed:
-                map_it = partial(self._backend.map_bar, index, write_combining=write_combining, endian=endian)
+                map_it = partial(
+                    self._backend.map_bar, index, write_combining=write_combining, endian=endian, width=width
+                )
                 if self._traced is None:
                     region = map_it(region_classes=(Region, PortRegion))
                 else:
@@ -183,6 +193,14 @@ class Device(Owned):
                     self._require_open()
                 self._regions[key] = region
             return region
+
+    def limit_widths(self, widths: Mapping[int, int]) -> None:
+        """Say how many bits the widest access of each BAR has, for each `bar` from now on that is not told another.
+
+        Args:
+            widths: 8 to 64, by number of the BAR. `Driver` gives those of its `register_maps`.
+        """
+        self._widths.update(widths)
 
     def trace_registers(self, names: Mapping[int, type[RegisterMap]] | None = None) -> None:
         """Log each access to BARs that `bar` returns from now on, to the logger `pyuio.tracing` at debug level.

@@ -123,7 +123,7 @@ static PyObject *window_close(Window *self, PyObject *Py_UNUSED(none))
     Py_buffer buffer = self->buffer;
 
     self->open = false;
-    self->limit = 0;
+    window_set_limit(self, 0);
     self->base = NULL;
     presence_leave(self);
     self->buffer.obj = NULL; /* first, because releasing may run Python code, which may come back here */
@@ -160,19 +160,24 @@ static Py_ssize_t reachable(PyObject *object, const Py_buffer *buffer)
 
 static int window_init(Window *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"", "offset", "size", "name", "endian", NULL};
-    PyObject *object, *name;
-    Py_ssize_t offset, size, available;
-    const char *endian;
+    static char *keywords[] = {"", "offset", "size", "name", "endian", "width", NULL};
+    PyObject *object, *name = NULL;
+    int width = 64;
+    Py_ssize_t offset = PY_SSIZE_T_MIN, size = PY_SSIZE_T_MIN, available;
+    const char *endian = NULL;
     Py_buffer buffer;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O$O&O&Us:Window", keywords, &object, clipped, &offset, clipped,
-                                     &size, &name, &endian))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$O&O&Usi:Window", keywords, &object, clipped, &offset, clipped,
+                                     &size, &name, &endian, &width))
         return -1;
+    if (!name || !endian || size == PY_SSIZE_T_MIN || offset == PY_SSIZE_T_MIN)
+        return PyErr_SetString(PyExc_TypeError, "a window needs offset, size, name and endian"), -1;
     if (self->name)
         return PyErr_SetString(PyExc_TypeError, "a window cannot be initialised twice"), -1;
     if (strcmp(endian, "big") != 0 && strcmp(endian, "little") != 0)
         return PyErr_Format(PyExc_ValueError, "endian must be 'little' or 'big', not '%s'", endian), -1;
+    if (width != 8 && width != 16 && width != 32 && width != 64)
+        return PyErr_Format(PyExc_ValueError, "%U: the widest access is of 8, 16, 32 or 64 bits, not %d", name, width), -1;
     if (PyObject_GetBuffer(object, &buffer, PyBUF_WRITABLE) < 0)
         return -1;
     available = reachable(object, &buffer);
@@ -186,7 +191,9 @@ static int window_init(Window *self, PyObject *args, PyObject *kwargs)
     self->buffer = buffer;
     self->name = Py_NewRef(name);
     self->base = (volatile unsigned char *)buffer.buf + offset;
-    self->size = self->limit = (size_t)size;
+    self->size = (size_t)size;
+    self->widest = width;
+    window_set_limit(self, self->size);
     self->big = strcmp(endian, "big") == 0;
     self->open = true;
     return 0;
@@ -233,6 +240,11 @@ static PyObject *get_endian(Window *self, void *Py_UNUSED(closure))
     return PyUnicode_FromString(self->big ? "big" : "little");
 }
 
+static PyObject *get_width(Window *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(self->widest);
+}
+
 static PyObject *get_closed(Window *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(!self->open);
@@ -247,6 +259,7 @@ static PyGetSetDef window_getset[] = {
     {"size", (getter)get_size, NULL, "Size in bytes.", NULL},
     {"name", (getter)get_name, NULL, "The name in error messages.", NULL},
     {"endian", (getter)get_endian, NULL, "Byte order of the registers: 'little' or 'big'.", NULL},
+    {"width", (getter)get_width, NULL, "The widest access in bits: 8, 16, 32 or 64.", NULL},
     {"closed", (getter)get_closed, NULL, "Whether close() was called.", NULL},
     {"presence", (getter)get_presence, NULL, "The Presence of the device; None for memory of no device.", NULL},
     {0},
@@ -302,11 +315,13 @@ static PyMethodDef window_methods[] = {
     ENTRIES(32),
     ENTRIES(64),
     {"read", (PyCFunction)(void (*)(void))window_read, METH_VARARGS | METH_KEYWORDS,
-     "read($self, offset, /, length, width=4)\n--\n\n"
-     "Read length bytes by ascending loads of width bytes each (1, 2, 4 or 8). Returns bytes, in memory order."},
+     "read($self, offset, /, length, width=4, *, fixed=False)\n--\n\n"
+     "Read length bytes by ascending loads of width bytes each (1, 2, 4 or 8), or by loads of the same place if fixed is "
+     "true. Returns bytes, in memory order."},
     {"write", (PyCFunction)(void (*)(void))window_write, METH_VARARGS | METH_KEYWORDS,
-     "write($self, offset, /, data, width=4)\n--\n\n"
-     "Write a bytes-like object by ascending stores of width bytes each (1, 2, 4 or 8), in memory order."},
+     "write($self, offset, /, data, width=4, *, fixed=False)\n--\n\n"
+     "Write a bytes-like object by ascending stores of width bytes each (1, 2, 4 or 8), or by stores to the same place "
+     "if fixed is true, in memory order."},
     {"close", (PyCFunction)window_close, METH_NOARGS,
      "close($self, /)\n--\n\nRelease the mapping. Later accesses raise ClosedError; a second close does nothing."},
     {"_join", (PyCFunction)window_join, METH_O,
@@ -336,7 +351,7 @@ static PyObject *window_init_subclass(PyObject *cls, PyObject *Py_UNUSED(none))
 }
 
 static PyType_Slot window_slots[] = {
-    {Py_tp_doc, "Window(buffer, *, offset, size, name, endian)\n--\n\n"
+    {Py_tp_doc, "Window(buffer, *, offset, size, name, endian, width=64)\n--\n\n"
                 "Memory-mapped registers, each access exactly one load or store. See _access.pyi."},
     {Py_tp_new, PyType_GenericNew},
     {Py_tp_init, window_init},

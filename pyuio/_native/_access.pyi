@@ -75,7 +75,9 @@ class Window:
         ValueError: the window is not inside the buffer.
     """
 
-    def __init__(self, buffer: Buffer, *, offset: int, size: int, name: str, endian: Endian) -> None: ...
+    def __init__(
+        self, buffer: Buffer, *, offset: int, size: int, name: str, endian: Endian, width: int = 64
+    ) -> None: ...
     @property
     def size(self) -> int:
         """Size in bytes, also after `close`."""
@@ -87,6 +89,10 @@ class Window:
     @property
     def endian(self) -> Endian:
         """Byte order of the registers."""
+
+    @property
+    def width(self) -> int:
+        """The widest access in bits: 8, 16, 32 or 64. Wider ones raise ValueError."""
 
     @property
     def closed(self) -> bool:
@@ -102,14 +108,17 @@ class Window:
     def close(self) -> None:
         """Release the buffer. Later accesses raise `pyuio.errors.ClosedError`; a second close does nothing."""
 
-    def read(self, offset: SupportsIndex, /, length: SupportsIndex, width: SupportsIndex = 4) -> bytes:
+    def read(
+        self, offset: SupportsIndex, /, length: SupportsIndex, width: SupportsIndex = 4, *, fixed: bool = False
+    ) -> bytes:
         """Return `length` bytes, by ascending loads of `width` bytes each (1, 2, 4 or 8).
 
-        The bytes have the order in which they lie in the device's memory, whatever the window's ``endian``.
+        If `fixed` is true, each load is at `offset`: so the loads take entries out of a queue. The bytes have the order
+        in which they lie in the device's memory, whatever the window's ``endian``.
         """
 
-    def write(self, offset: SupportsIndex, /, data: Buffer, width: SupportsIndex = 4) -> None:
-        """Write `data`, by ascending stores of `width` bytes each (1, 2, 4 or 8), in the same order as `read`."""
+    def write(self, offset: SupportsIndex, /, data: Buffer, width: SupportsIndex = 4, *, fixed: bool = False) -> None:
+        """Write `data`, by stores of `width` bytes each (1, 2, 4 or 8), at the places and in the order of `read`."""
 
     def read8(self, offset: SupportsIndex, /, *, endian: Endian | None = None) -> int:
         """Return a register of 8 bits: one load."""

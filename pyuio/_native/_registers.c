@@ -42,7 +42,8 @@ static PyTypeObject *window_type;
 
 INLINE bool reachable(const Register *self)
 {
-    return self->window && inside(self->window, self->offset, (size_t)self->bits / 8, self->bits);
+    return self->window &&
+           below(self->window, self->window->limits[0], self->offset, (size_t)self->bits / 8, self->bits);
 }
 
 INLINE unsigned long fetch(const Register *self)
@@ -97,6 +98,8 @@ static PyObject *register_attach(Register *self, PyObject *args)
         return NULL;
     if (bits != 8 && bits != 16 && bits != 32 && bits != 64)
         return PyErr_Format(PyExc_ValueError, "a register has 8, 16, 32 or 64 bits, not %d", bits);
+    if (bits > ((Window *)window)->widest) /* reachable() does not look at the width */
+        return PyErr_Format(PyExc_ValueError, "the region has no access of %d bits", bits);
     self->offset = (size_t)offset; /* a negative one lies beyond any window */
     self->bits = bits;
     self->readable = readable;

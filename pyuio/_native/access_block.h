@@ -5,9 +5,10 @@
 
 #include "access_check.h"
 
-/* The arguments of read(offset, length, width) and write(offset, data, width). */
+/* The arguments of read(offset, length, width, fixed) and write(offset, data, width, fixed). */
 typedef struct {
     unsigned long offset, length, width;
+    int fixed; /* every access is at the same offset, as for a queue's data register */
 } Run;
 
 /* Converts and checks the arguments. A NULL length or width leaves what *run has. Returns 0, or -1 with an exception
@@ -31,7 +32,7 @@ static COLD int parse_run(Window *self, const char *verb, PyObject *offset, PyOb
         return refuse(self, verb, (int)run->width * 8, offset,
                       PyUnicode_FromString("the length is not a whole number of accesses")), -1;
     /* A run of no bytes is checked like a run of one access, so that it cannot hide a wrong offset. */
-    least = run->length ? run->length : run->width;
+    least = run->length && !run->fixed ? run->length : run->width;
     if (!fits || !inside(self, run->offset, least, (int)run->width * 8))
         return refuse_offset(self, verb, (int)run->width * 8, offset, least), -1;
     return 0;
@@ -39,19 +40,20 @@ static COLD int parse_run(Window *self, const char *verb, PyObject *offset, PyOb
 
 static PyObject *window_read(Window *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"", "length", "width", NULL};
+    static char *keywords[] = {"", "length", "width", "fixed", NULL};
     PyObject *offset, *length, *width = NULL, *result;
     Run run = {.width = 4};
     unsigned long last = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O:read", keywords, &offset, &length, &width) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$p:read", keywords, &offset, &length, &width, &run.fixed) ||
         parse_run(self, "read", offset, length, width, &run) < 0)
         return NULL;
     result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)run.length); /* this runs no Python code */
     if (!result)
         return NULL;
     for (size_t done = 0; done < run.length; done += run.width)
-        load_to((unsigned char *)PyBytes_AS_STRING(result) + done, self->base + run.offset + done, run.width);
+        load_to((unsigned char *)PyBytes_AS_STRING(result) + done, self->base + run.offset + (run.fixed ? 0 : done),
+                run.width);
     AFTER_READ();
     /* If the device was there for the last access, it was there for all of them. */
     if (run.length)
@@ -63,18 +65,18 @@ static PyObject *window_read(Window *self, PyObject *args, PyObject *kwargs)
 
 static PyObject *window_write(Window *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"", "data", "width", NULL};
+    static char *keywords[] = {"", "data", "width", "fixed", NULL};
     PyObject *offset, *width = NULL, *result = NULL;
     Run run = {.width = 4};
     Py_buffer data;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oy*|O:write", keywords, &offset, &data, &width))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oy*|O$p:write", keywords, &offset, &data, &width, &run.fixed))
         return NULL;
     run.length = (unsigned long)data.len;
     if (parse_run(self, "write", offset, NULL, width, &run) == 0) {
         BEFORE_WRITE();
         for (size_t done = 0; done < run.length; done += run.width)
-            store_from(self->base + run.offset + done, (unsigned char *)data.buf + done, run.width);
+            store_from(self->base + run.offset + (run.fixed ? 0 : done), (unsigned char *)data.buf + done, run.width);
         result = Py_NewRef(Py_None);
     }
     PyBuffer_Release(&data);

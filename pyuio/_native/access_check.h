@@ -94,13 +94,19 @@ static COLD int parse_endian(PyObject *const *args, Py_ssize_t nargs, PyObject *
 
 /* ---- Checks and their messages ---- */
 
-/* Returns whether `length` bytes at `offset` may be accessed, aligned to the width. */
-INLINE bool inside(const Window *self, size_t offset, size_t length, int bits)
+/* Returns whether `length` bytes at `offset` lie below `limit`, aligned to the width. */
+INLINE bool below(const Window *self, size_t limit, size_t offset, size_t length, int bits)
 {
     size_t width = (size_t)bits / 8;
 
-    return offset < self->limit && length <= self->limit - offset &&
-           ((offset | (uintptr_t)self->base) & (width - 1)) == 0 && width <= sizeof(unsigned long);
+    return offset < limit && length <= limit - offset && ((offset | (uintptr_t)self->base) & (width - 1)) == 0 &&
+           width <= sizeof(unsigned long);
+}
+
+/* Returns whether `length` bytes at `offset` may be accessed by this width, aligned to it. */
+INLINE bool inside(const Window *self, size_t offset, size_t length, int bits)
+{
+    return below(self, self->limits[LIMIT(bits)], offset, length, bits);
 }
 
 static COLD PyObject *refuse_closed(Window *self)
@@ -147,9 +153,11 @@ static COLD PyObject *refuse_offset(Window *self, const char *verb, int bits, Py
         return NULL;
     if ((size_t)bits / 8 > sizeof(unsigned long))
         why = PyUnicode_FromString("this processor has no 64-bit access");
+    else if (bits > self->widest)
+        why = PyUnicode_FromFormat("accesses of this region have at most %d bits, as its width= says", self->widest);
     else if (fits && value % ((size_t)bits / 8) != 0)
         why = PyUnicode_FromFormat("the offset is not a multiple of %d", bits / 8);
-    else if (!fits || value >= self->limit || length > self->limit - value)
+    else if (!fits || value >= self->size || length > self->size - value)
         why = PyUnicode_FromFormat("%zu bytes there are not inside the region", length);
     else
         why = PyUnicode_FromFormat("the region does not start at a multiple of %d", bits / 8);

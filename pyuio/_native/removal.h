@@ -48,10 +48,12 @@ typedef struct {
 struct Window {
     PyObject_HEAD
     volatile unsigned char *base;
-    size_t limit;     /* bytes that may be accessed: the size; 0 once closed or gone, so one check covers all */
-    size_t size;
+    size_t limits[4]; /* bytes that may be accessed by 8, 16, 32 and 64 bits: the size; 0 for a width that the device
+                       * does not take, and for all once closed or gone, so that one check covers all */
     bool big;         /* registers are big-endian unless a call says otherwise */
     bool open;
+    int widest;       /* bits of the widest access that the device takes: 8, 16, 32 or 64 */
+    size_t size;
     Py_buffer buffer; /* keeps the mapping from being closed or resized */
     PyObject *name;
     Presence *presence; /* of the device; NULL: memory that cannot be removed */
@@ -60,12 +62,21 @@ struct Window {
 
 extern PyTypeObject presence_type;
 
+/* The index into `limits`; a constant where `bits` is one. */
+#define LIMIT(bits) ((bits) == 8 ? 0 : (bits) == 16 ? 1 : (bits) == 32 ? 2 : 3)
+
+static inline void window_set_limit(Window *window, size_t limit)
+{
+    for (int bits = 8; bits <= 64; bits *= 2)
+        window->limits[LIMIT(bits)] = bits <= window->widest ? limit : 0;
+}
+
 /* Notes that the device is gone, and ends the access to its registers. */
 static COLD void presence_note_gone(Presence *self)
 {
     self->gone = true;
     for (Window *window = self->windows; window; window = window->next)
-        window->limit = 0;
+        window_set_limit(window, 0);
 }
 
 /* Returns whether the configuration space reads as anything but all ones. It reads vendor and device id, at offset 0,
@@ -106,7 +117,7 @@ static COLD void presence_join(Presence *self, Window *window)
         window->next->link = &window->next;
     self->windows = window;
     if (self->gone)
-        window->limit = 0;
+        window_set_limit(window, 0);
 }
 
 /* Returns whether the device is gone; asks the kernel unless that is known. Runs no Python code. */

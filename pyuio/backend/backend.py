@@ -40,6 +40,7 @@ class Backend(Protocol):
         *,
         write_combining: bool,
         endian: Endian,
+        width: int | None,
         region_classes: tuple[type[Region], type[PortRegion]],
     ) -> Region | PortRegion:
         """Return a new region for a BAR; see `Device.bar`.
@@ -48,6 +49,7 @@ class Backend(Protocol):
             index: 0 to 5.
             write_combining: let the processor merge writes.
             endian: "little" or "big".
+            width: bits of the widest access that the device takes; None for what the kind of BAR allows.
             region_classes: the class to make for a BAR in memory, and the class for a BAR in I/O ports.
         """
 

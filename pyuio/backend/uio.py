@@ -146,6 +146,7 @@ class UioBackend:
         *,
         write_combining: bool,
         endian: Endian,
+        width: int | None,
         region_classes: tuple[type[Region], type[PortRegion]],
     ) -> Region | PortRegion:
         """Return a new region for a BAR, by ``resourceN``, or by ``/dev/uioN`` if the kernel driver claims the BAR."""
@@ -157,6 +158,7 @@ class UioBackend:
             nodes=(self.node,),
             write_combining=write_combining,
             endian=endian,
+            width=width,
             region_classes=region_classes,
             presence=self.presence,
         )

@@ -46,6 +46,7 @@ def map_bar(
     nodes: Iterable[UioNode] = (),
     write_combining: bool = False,
     endian: Endian = "little",
+    width: int | None = None,
     region_classes: tuple[type[Region], type[PortRegion]] = (Region, PortRegion),
     presence: Presence | None = None,
 ) -> Region | PortRegion:
@@ -58,13 +59,14 @@ def map_bar(
         nodes: UIO nodes of the device, which may offer a BAR that the kernel refuses otherwise.
         write_combining: let the processor merge writes.
         endian: "little" or "big".
+        width: bits of the widest access that the device takes; None for what the kind of BAR allows.
         region_classes: the classes for a BAR in memory, and for one of I/O ports.
         presence: tells whether the device is still there; None if the caller only inspects the device.
 
     Raises:
         MappingError: the kernel refuses to map it.
         PermissionDeniedError: this user may not.
-        ValueError: the BAR is not prefetchable memory and `write_combining` is set.
+        ValueError: the BAR is not prefetchable memory and `write_combining` is set; or there is no such width.
     """
     name = f"BAR {bar.index} of {name}"
     path = str(directory / f"resource{bar.index}")
@@ -72,13 +74,19 @@ def map_bar(
         if bar.kind != "memory" or not bar.prefetchable:
             raise ValueError(f"{name} is not prefetchable memory: write combining would change what the device sees")
         path += "_wc"
-    if bar.kind == "io":
-        return region_classes[1](path, bar.size, address=bar.address, name=name, endian=endian, presence=presence)
-    # mmap maps whole pages, and a BAR that is smaller than a page may start in its middle.
-    page_offset = bar.address % mmap.PAGESIZE
+    ports = bar.kind == "io"
     place = partial(
-        region_classes[0], page_offset=page_offset, address=bar.address, name=name, endian=endian, presence=presence
+        region_classes[ports],
+        address=bar.address,
+        name=name,
+        endian=endian,
+        width=(32 if ports else 64) if width is None else width,
+        presence=presence,
     )
+    if ports:
+        return place(path, bar.size)
+    # mmap maps whole pages, and a BAR that is smaller than a page may start in its middle.
+    place = partial(place, page_offset=bar.address % mmap.PAGESIZE)
     try:
         return place(path, bar.size)
     except MappingError:

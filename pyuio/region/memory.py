@@ -31,9 +31,10 @@ class Region(Common, Window):
     """A BAR in memory. Each access is exactly one load or store of its width, in program order.
 
     ``read8/16/32/64(offset)``, ``write8/16/32/64(offset, value)``, ``update8/16/32/64(offset, mask, value)``,
-    ``set8/16/32/64(offset, mask)``, ``clear8/16/32/64(offset, mask)``, ``read(offset, length, width=4)`` and
-    ``write(offset, data, width=4)`` come from the compiled `Window`; ``pyuio/_native/_access.pyi`` says what each does
-    and raises. They keep the global interpreter lock, so `update32` and its like are whole as seen from other threads.
+    ``set8/16/32/64(offset, mask)``, ``clear8/16/32/64(offset, mask)``, ``read(offset, length, width=4, *,
+    fixed=False)`` and ``write(offset, data, width=4, *, fixed=False)`` come from the compiled `Window`;
+    ``pyuio/_native/_access.pyi`` says what each does and raises. They keep the global interpreter lock, so `update32`
+    and its like are whole as seen from other threads.
 
     A region can be used on both sides of a fork; the memory is the same. It cannot be pickled.
 
@@ -48,6 +49,8 @@ class Region(Common, Window):
         address: the physical address that the property `address` returns; it has no other use.
         name: the region's name in error messages, as in "BAR 0 of 0000:00:04.0"; the path if None.
         endian: byte order of registers wider than a byte.
+        width: bits of the widest access that the device takes: 8, 16, 32 or 64. Wider ones, which such a device answers
+            with 0 or drops, raise ValueError.
         presence: tells whether the device is still there, so that reads from a removed device are not believed; None
             for a region that cannot be removed.
 
@@ -55,7 +58,7 @@ class Region(Common, Window):
         MappingError: there is no such BAR, it has I/O ports, it is smaller than `size`, or the kernel refused.
         PermissionDeniedError: the file may not be opened, or the kernel is locked down.
         DeviceRemovedError: the device is gone.
-        ValueError: the size is below 1, or the BAR does not end in its page.
+        ValueError: the size is below 1, the BAR does not end in its page, or there is no such width.
     """
 
     __slots__ = ("__weakref__", "_address", "_mmio", "_page_offset")
@@ -72,6 +75,7 @@ class Region(Common, Window):
         address: int | None = None,
         name: str | None = None,
         endian: Endian = "little",
+        width: int = 64,
         presence: Presence | None = None,
     ) -> None:
         from pyuio.region.mapping import Mapping  # periphery takes 6 ms to import
@@ -87,7 +91,7 @@ class Region(Common, Window):
         except (ValueError, OverflowError) as error:  # mmap's own checks of the length
             raise MappingError(errno.EINVAL, f"{doing}: {error}; give the BAR's size") from error
         try:
-            super().__init__(mapping.mapping, offset=page_offset, size=size, name=name, endian=endian)
+            super().__init__(mapping.mapping, offset=page_offset, size=size, name=name, endian=endian, width=width)
             if presence is not None:
                 self._join(presence)
         except BaseException:

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn, SupportsIndex
 
@@ -34,6 +35,7 @@ class PortRegion(Common):
         address: the first port, which `address` returns; not used otherwise.
         name: the name in error messages, as in "BAR 1 of 0000:00:04.0"; the path if None.
         endian: byte order of registers wider than a byte.
+        width: bits of the widest access that the device takes: 8, 16 or 32. Wider ones raise ValueError.
         presence: tells whether the device is still there, so that reading from a removed device raises an error; None
             for a region that cannot go.
 
@@ -45,10 +47,10 @@ class PortRegion(Common):
         MappingError: there is no such BAR.
         PermissionDeniedError: the file may not be opened.
         DeviceRemovedError: the device is gone.
-        ValueError: the size is below 1.
+        ValueError: the size is below 1, or there is no such width.
     """
 
-    __slots__ = ("__weakref__", "_address", "_endian", "_fd", "_lock", "_name", "_path", "_presence", "_size")
+    __slots__ = ("__weakref__", "_address", "_endian", "_fd", "_lock", "_name", "_path", "_presence", "_size", "_width")
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class PortRegion(Common):
         address: int | None = None,
         name: str | None = None,
         endian: Endian = "little",
+        width: int = 32,
         presence: Presence | None = None,
     ) -> None:
         self._fd: int | None = None
@@ -68,6 +71,9 @@ class PortRegion(Common):
         self._name = self._path if name is None else name
         self._size = checked_size(size, self._name)
         self._endian: Endian = checked_endian(endian)
+        if width not in (8, 16, 32):
+            raise ValueError(f"{self._name}: the widest access of I/O ports has 8, 16 or 32 bits, not {width!r}")
+        self._width = width
         self._address = address
         self._presence = presence
         try:
@@ -94,6 +100,11 @@ class PortRegion(Common):
     def endian(self) -> Endian:
         """Byte order of registers wider than a byte."""
         return self._endian
+
+    @property
+    def width(self) -> int:
+        """The widest access in bits: 8, 16 or 32."""
+        return self._width
 
     @property
     def closed(self) -> bool:
@@ -140,16 +151,21 @@ class PortRegion(Common):
         if getattr(self, "_fd", None) is not None:
             self.close()
 
-    def read(self, offset: SupportsIndex, /, length: SupportsIndex, width: SupportsIndex = 4) -> bytes:
-        """Return `length` bytes, by ascending reads of `width` bytes each (1, 2 or 4), in the order of the bus."""
+    def read(
+        self, offset: SupportsIndex, /, length: SupportsIndex, width: SupportsIndex = 4, *, fixed: bool = False
+    ) -> bytes:
+        """Return `length` bytes, by ascending reads of `width` bytes each (1, 2 or 4), in the order of the bus.
+
+        If `fixed` is true, each read is at `offset`.
+        """
         length, width = operator.index(length), operator.index(width)
-        starts = self._run(offset, length, width, "read")
+        starts = self._run(offset, length, width, "read", fixed=fixed)
         return b"".join([self._transfer(start, width, None) for start in starts])
 
-    def write(self, offset: SupportsIndex, /, data: Buffer, width: SupportsIndex = 4) -> None:
-        """Write `data`, by ascending writes of `width` bytes each (1, 2 or 4), in the order of the bus."""
+    def write(self, offset: SupportsIndex, /, data: Buffer, width: SupportsIndex = 4, *, fixed: bool = False) -> None:
+        """Write `data`, by writes of `width` bytes each (1, 2 or 4), at the places and in the order of `read`."""
         view, width = memoryview(data).cast("B"), operator.index(width)
-        for done, start in enumerate(self._run(offset, len(view), width, "write")):
+        for done, start in enumerate(self._run(offset, len(view), width, "write", fixed=fixed)):
             self._transfer(start, width, bytes(view[done * width : (done + 1) * width]))
 
     def read8(self, offset: SupportsIndex, /, *, endian: Endian | None = None) -> int:
@@ -273,7 +289,7 @@ class PortRegion(Common):
             old = int.from_bytes(self._transfer(offset, bits // 8, None), order)
             self._transfer(offset, bits // 8, (old & ~mask | value).to_bytes(bits // 8, order))
 
-    def _run(self, offset: SupportsIndex, length: int, width: int, verb: str) -> range:
+    def _run(self, offset: SupportsIndex, length: int, width: int, verb: str, *, fixed: bool) -> Sequence[int]:
         """Check a run of accesses of `width` bytes each, and return the offset of each of them."""
         offset = operator.index(offset)
         if self.closed:
@@ -283,8 +299,8 @@ class PortRegion(Common):
         if length < 0 or length % width:
             raise ValueError(f"{self._at(offset, width * 8, verb)}: the length is not a whole number of accesses")
         # Check a run of 0 bytes like one access, so that it cannot hide a wrong offset.
-        self._check_offset(offset, max(length, width), width * 8, verb)
-        return range(offset, offset + length, width)
+        self._check_offset(offset, width if fixed else max(length, width), width * 8, verb)
+        return [offset] * (length // width) if fixed else range(offset, offset + length, width)
 
     def _order(self, endian: Endian | None) -> Endian:
         """Return the byte order in which to read and write a register's bytes in the file.
@@ -303,6 +319,9 @@ class PortRegion(Common):
             raise ClosedError(f"{self._name} is closed")
         if bits == 64:
             raise ValueError(f"{self._at(offset, bits, verb)}: I/O ports have no 64-bit access")
+        if bits > self._width:
+            reason = f"accesses of this region have at most {self._width} bits, as its width= says"
+            raise ValueError(f"{self._at(offset, bits, verb)}: {reason}")
         if offset % (bits // 8):
             raise ValueError(f"{self._at(offset, bits, verb)}: the offset is not a multiple of {bits // 8}")
         if not 0 <= offset <= self._size - length:

@@ -98,16 +98,16 @@ class _Traced:
     __slots__ = ()
     trace: _Trace
 
-    def read(self, offset: Any, /, length: Any, width: Any = 4) -> bytes:
-        data: bytes = super().read(offset, length, width)  # type: ignore[misc]
+    def read(self, offset: Any, /, length: Any, width: Any = 4, *, fixed: bool = False) -> bytes:
+        data: bytes = super().read(offset, length, width, fixed=fixed)  # type: ignore[misc]
         self.trace.log("read", operator.index(offset), f" {len(data)} bytes: {data[:32].hex(' ', 4)}", reading=True)
         return data
 
-    def write(self, offset: Any, /, data: Any, width: Any = 4) -> None:
+    def write(self, offset: Any, /, data: Any, width: Any = 4, *, fixed: bool = False) -> None:
         with memoryview(data) as view, view.cast("B") as octets:
             text = f" {len(octets)} bytes: {octets[:32].hex(' ', 4)}"
         self.trace.log("write", operator.index(offset), text, reading=False)
-        super().write(offset, data, width)  # type: ignore[misc]
+        super().write(offset, data, width, fixed=fixed)  # type: ignore[misc]
 
 
 for _bits in _WIDTHS:

@@ -92,7 +92,7 @@ def test_bars_are_unmapped_even_if_bus_mastering_does_not_end(tmp_path: Path) ->
     region = Region(path, 4096)
     device = Device.__new__(Device)
     device._dma = Refused()  # type: ignore[assignment]
-    device._regions = {(0, False, "little"): region}
+    device._regions = {(0, False, "little", None): region}
     with pytest.raises(pyuio.PermissionDeniedError):
         device._close_parts()
     assert region.closed
