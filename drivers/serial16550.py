@@ -15,6 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from itertools import zip_longest
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
@@ -31,16 +32,13 @@ from pyuio_drivers.serial_line import Line
 from pyuio_drivers.serial_received import Received
 
 from pyuio import ClosedError, Device, DeviceTimeoutError, Driver, Event, OverrunError, Service, wait
-from pyuio.program import Operation, Read, When, Write
+from pyuio.program import Append, Operation, Read, When, While, Write
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 # The service's ring holds so many interrupts, of 1 to 16 bytes each, whose bytes nobody has read yet.
 RECEIVED_INTERRUPTS = 4096
-
-# Names that an event has for the bytes of one interrupt, and for the status of each.
-_NAMES = [(f"status {number}", f"byte {number}") for number in range(FIFO_SIZE)]
 
 _ENABLE_ALL = (
     InterruptEnable.erbfi.mask | InterruptEnable.etbei.mask | InterruptEnable.elsi.mask | InterruptEnable.edssi.mask
@@ -103,15 +101,18 @@ class Serial16550(Line, Driver, io.RawIOBase):
     def _program(self) -> list[Operation]:
         """Return what C does at each interrupt: acknowledge it, and take received bytes, with the status of each."""
         registers = self.registers
-        operations: list[Operation] = []
-        for status_name, byte_name in reversed(_NAMES):
-            # LSR has the status of a byte until the byte is read, section 8.4.
-            more = When(status_name, LineStatus.dr, True, [Read(byte_name, registers.rbr), *operations])
-            operations = [Read(status_name, registers.lsr), more]
+        # LSR has the status of a byte until the byte is read, and reading LSR clears it, section 8.4. So the status is
+        # read before each byte, and not after the last one that is taken here.
+        status, byte = Append("status", registers.lsr), Append("byte", registers.rbr)
+        take = [
+            status,
+            While("status", LineStatus.dr, True, [byte, status], most=FIFO_SIZE - 1),
+            When("status", LineStatus.dr, True, [byte]),
+        ]
         identify = Read("identification", registers.iir)
         modem = Read("modem", registers.msr)
         changed = When("identification", InterruptIdentification.interrupt_id, InterruptId.MODEM_STATUS, [modem])
-        return [identify, changed, *operations]
+        return [identify, changed, *take]
 
     def _start(self) -> None:
         # The FIFO counts as full until the interrupt of an empty one, which comes at once if it is empty already.
@@ -203,7 +204,8 @@ class Serial16550(Line, Driver, io.RawIOBase):
             values = event.values
             if InterruptIdentification.interrupt_id.extract(values["identification"]) == InterruptId.THR_EMPTY:
                 self._filled = 0
-            self._received.add((values[status], values[byte]) for status, byte in _NAMES)
+            # After the last byte there is a status without one.
+            self._received.add(zip_longest(event.lists["status"], event.lists["byte"], fillvalue=0))
 
     # ---- Reading ----
 

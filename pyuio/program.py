@@ -14,7 +14,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, SupportsIndex, TypeAlias, overload
+from typing import Any, NamedTuple, SupportsIndex, TypeAlias, overload
 
 from pyuio._native._interrupt import ffi as _ffi
 from pyuio._native._interrupt import lib as _lib
@@ -24,6 +24,9 @@ from pyuio.region import PortRegion, Region
 from pyuio.registers import Field, Register, RegisterInfo
 
 _LONGEST_POLL = 1.0  # seconds
+_MOST_ROUNDS = 1 << 16  # of a While
+_MOST_STEPS = 1 << 16  # operations that a program does in one event; at 1 us each, 66 ms
+_DEEPEST = 256  # operations inside each other
 
 _AnyRegion: TypeAlias = Region | PortRegion
 _AnyField: TypeAlias = Field[Any, Any]
@@ -62,9 +65,8 @@ def _place(
 def _checked_place(region: _AnyRegion, offset: int, bits: int) -> tuple[_AnyRegion, int, int]:
     if not isinstance(region, (Region, PortRegion)):
         raise TypeError(f"a register is in a Region or a PortRegion, not in a {type(region).__name__}")
-    widest = 32 if isinstance(region, PortRegion) else 64
-    if bits not in (8, 16, 32, 64) or bits > widest:
-        raise ValueError(f"{region.name}: a register here has 8 to {widest} bits, not {bits}")
+    if bits not in (8, 16, 32, 64) or bits > region.width:
+        raise ValueError(f"{region.name}: a register here has 8 to {region.width} bits, not {bits}")
     width = bits // 8
     if not 0 <= offset <= region.size - width:
         raise ValueError(
@@ -288,6 +290,54 @@ class When(Operation):
         vars(self).update(name=name, mask=kept_bits, value=wanted, operations=operations)
 
 
+@dataclass(frozen=True, init=False)
+class While(Operation):
+    """Run operations again and again while the value kept under `name` has, in `mask`, the bits of `value`.
+
+    It empties a queue, as long as a status says that there is something in it::
+
+        Read("status", registers.status),
+        While("status", Status.ready, 1, [Append("data", registers.data), Read("status", registers.status)], most=16)
+
+    Args:
+        mask: as for `When`.
+        operations: one of them keeps `name` anew.
+        most: the largest number of rounds, 1 to 65536; then the program goes on.
+
+    Raises:
+        ValueError: a mask, value or `most` is out of range; nothing inside keeps `name`, so that it would never end.
+    """
+
+    name: str
+    mask: int
+    value: int
+    operations: Sequence[Operation]
+    most: int
+
+    def __init__(
+        self,
+        name: str,
+        mask: SupportsIndex | _AnyField,
+        value: SupportsIndex,
+        operations: Sequence[Operation],
+        *,
+        most: SupportsIndex,
+    ) -> None:
+        kept_bits, wanted = _condition(mask, value, 64)
+        rounds = operator.index(most)
+        if not 1 <= rounds <= _MOST_ROUNDS:
+            raise ValueError(f"a While runs 1 to {_MOST_ROUNDS} times at most, not {rounds}")
+        vars(self).update(name=name, mask=kept_bits, value=wanted, operations=operations, most=rounds)
+
+
+@dataclass(frozen=True, init=False)
+class Append(Read):
+    """Do what `Read` does, and also add the value to the list `name` in the event's ``lists``: for use in a `While`.
+
+    The event has room for the largest number of values, so large loops want a smaller ``capacity`` of the service.
+    """
+
+
 @dataclass(frozen=True)
 class Stamp(Operation):
     """Keep the time, CLOCK_MONOTONIC in ns, under `name`. The event always has the time at which the read returned."""
@@ -310,32 +360,56 @@ class Count(Operation):
 Kept = Read | Poll | Stamp
 
 
-def flatten(operations: Sequence[Operation]) -> Iterator[tuple[Operation, int]]:
-    """Yield the operations in the order in which they run, each with the number that a `When` contains, otherwise 0.
+class Step(NamedTuple):
+    """An operation in the order in which C runs them."""
+
+    operation: Operation
+    inside: int
+    """How many of the steps after it a `When` or `While` contains."""
+    times: int
+    """How often it runs in one event, at most."""
+
+
+def flatten(operations: Sequence[Operation]) -> list[Step]:
+    """Return the operations in the order in which they run.
 
     Raises:
         TypeError: something is not an operation.
-        ValueError: a value is used before an operation keeps it; operations contain themselves.
+        ValueError: a value is used before an operation keeps it; operations contain themselves; a loop does not read
+            what it tests, or the loops run for too long.
     """
+    steps = list(_flatten(operations, 1, 0))
     kept: set[str] = set()
-    try:
-        flat = list(_flatten(operations))
-    except RecursionError as error:
-        raise ValueError("operations contain each other without end, or too deeply") from error
-    for operation, inside in flat:
+    for operation, _, _ in steps:
         if isinstance(operation, Kept):
             kept.add(operation.name)
-        elif isinstance(operation, (WriteBack, When)) and operation.name not in kept:
+        elif isinstance(operation, (WriteBack, When, While)) and operation.name not in kept:
             raise ValueError(f"{type(operation).__name__} uses {operation.name!r}, which nothing before it has kept")
-        yield operation, inside
+    if (total := sum(step.times for step in steps)) > _MOST_STEPS:
+        raise ValueError(f"the program does up to {total} operations in one event, more than {_MOST_STEPS}")
+    loops = [(one.operation, one.times) for one in steps if one.times > 1]
+    waited = sum(times * operation.timeout for operation, times in loops if isinstance(operation, Poll))
+    if waited > _LONGEST_POLL:
+        raise ValueError(f"polls in loops may wait for {waited:g} s in one event, more than {_LONGEST_POLL:g}")
+    return steps
 
 
-def _flatten(operations: Sequence[Operation]) -> Iterator[tuple[Operation, int]]:
+def _flatten(operations: Sequence[Operation], times: int, depth: int) -> Iterator[Step]:
+    if depth > _DEEPEST:
+        raise ValueError(f"operations contain each other without end, or more than {_DEEPEST} deep")
     for operation in operations:
         if not isinstance(operation, Operation):
             raise TypeError(f"a program consists of operations, not of {type(operation).__name__}")
-        inside = list(_flatten(operation.operations)) if isinstance(operation, When) else []
-        yield operation, len(inside)
+        if not isinstance(operation, (When, While)):
+            yield Step(operation, 0, times)
+            continue
+        rounds = operation.most if isinstance(operation, While) else 1
+        inside = list(_flatten(operation.operations, times * rounds, depth + 1))
+        if isinstance(operation, While) and not any(
+            isinstance(step.operation, Kept) and step.operation.name == operation.name for step in inside
+        ):
+            raise ValueError(f"While tests {operation.name!r}, which nothing inside it reads again")
+        yield Step(operation, len(inside), times)
         yield from inside
 
 
@@ -349,6 +423,9 @@ class NativeProgram:
     Attributes:
         array, length: the operations in C.
         names: names of the values that they keep, by slot.
+        lists: for each list, its slot, which counts the values in the slots after it, and their largest number. The
+            slots of lists come after those of `names`.
+        slots: the number of all slots.
         counters: names of the counters, by slot.
 
     Raises:
@@ -359,21 +436,36 @@ class NativeProgram:
     """
 
     def __init__(self, operations: Sequence[Operation], stack: ExitStack) -> None:
-        flat = list(flatten(operations))
+        flat = flatten(operations)
         self._stack = stack
         self.names: list[str] = []
         self.counters: list[str] = []
+        for step in flat:
+            if isinstance(step.operation, Kept):
+                _slot(self.names, step.operation.name)
+        room: dict[str, int] = {}
+        for step in flat:
+            if isinstance(step.operation, Append):
+                room[step.operation.name] = room.get(step.operation.name, 0) + step.times
+        self.slots = len(self.names)
+        self.lists: dict[str, tuple[int, int]] = {}
+        for name, most in room.items():
+            self.lists[name] = self.slots, most
+            self.slots += 1 + most
         self.array = _ffi.new("pyuio_operation[]", len(flat) or 1)
         self.length = len(flat)
-        for native, (operation, inside) in zip(self.array, flat, strict=False):
-            self._fill(native, operation, inside)
+        for native, step in zip(self.array, flat, strict=False):
+            self._fill(native, step.operation, step.inside)
 
     def _fill(self, native: Any, operation: Operation, inside: int) -> None:
         if isinstance(operation, (Read, Poll, Write, WriteBack)):
             self._fill_place(native, operation)
-        if isinstance(operation, (Read, Poll, Stamp, WriteBack, When)):
+        if isinstance(operation, (Read, Poll, Stamp, WriteBack, When, While)):
             native.slot = _slot(self.names, operation.name)
-        if isinstance(operation, Read):
+        if isinstance(operation, Append):
+            native.kind = _lib.PYUIO_APPEND
+            native.value, native.limit = self.lists[operation.name]
+        elif isinstance(operation, Read):
             native.kind = _lib.PYUIO_READ
         elif isinstance(operation, Write):
             native.kind, native.value = _lib.PYUIO_WRITE, operation.value
@@ -382,6 +474,9 @@ class NativeProgram:
             native.mask = (1 << operation.bits) - 1 if operation.mask is None else operation.mask
         elif isinstance(operation, When):
             native.kind, native.skip = _lib.PYUIO_TEST, inside
+            native.mask, native.value = operation.mask, operation.value
+        elif isinstance(operation, While):
+            native.kind, native.skip, native.limit = _lib.PYUIO_WHILE, inside, operation.most
             native.mask, native.value = operation.mask, operation.value
         elif isinstance(operation, Poll):
             native.kind, native.limit = _lib.PYUIO_POLL, timeout_nanoseconds(operation.timeout)

@@ -18,17 +18,18 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pyuio._native._interrupt import ffi as _ffi
 from pyuio._native._interrupt import lib as _lib
-from pyuio.errors import ClosedError, DeviceTimeoutError, OverrunError, PermissionDeniedError
+from pyuio.errors import ClosedError, OverrunError, PermissionDeniedError
 from pyuio.interrupt.interrupt import Interrupt
 from pyuio.process.fork import Owned
 from pyuio.process.signals import poll_with_signals, postponed_signals
-from pyuio.process.timeouts import timeout_nanoseconds
+from pyuio.process.timeouts import timeout_error, timeout_nanoseconds
 from pyuio.program import NativeProgram, Operation
 
 HANDLER = """
@@ -57,12 +58,14 @@ class Event(NamedTuple):
         count: interrupts since the event before, 1 or more.
         late: whether a `Poll` did not see its value in time.
         values: the values that the program kept, by name; 0 for those that it did not reach.
+        lists: the values that the program appended, by name (`pyuio.program.Append`).
     """
 
     time: int
     count: int  # type: ignore[assignment]
     late: bool
     values: dict[str, int]
+    lists: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 def _pointer(given: Any) -> int:
@@ -166,7 +169,8 @@ class Service(Owned):
             operations = NativeProgram(program, stack)
             self._names = operations.names if handler is None else list(names)
             self._counters = operations.counters
-            self._values = struct.Struct(f"={len(self._names)}Q")
+            self._lists = operations.lists
+            self._values = struct.Struct(f"={operations.slots if handler is None else len(self._names)}Q")
             self._size = _EVENT.size + self._values.size
             self._buffer = _ffi.new("unsigned char[]", _AT_ONCE * self._size)
             self._native = self._made(operations, handler, context)
@@ -195,7 +199,7 @@ class Service(Owned):
             operations.length,
             _ffi.cast("pyuio_handler", _pointer(handler)),
             _ffi.cast("void *", _pointer(context)),
-            len(self._names),
+            self._values.size // 8,
             len(self._counters),
             self._capacity,
         )
@@ -218,7 +222,7 @@ class Service(Owned):
         Raises:
             OverrunError: events were lost between those of the last call and those of the next; ``lost`` is their
                 number. The service has served their interrupts all the same.
-            DeviceTimeoutError: none came in time.
+            DeviceTimeoutError: none came in time; if `timeout` is 0, its subclass `WouldBlockError`.
             ClosedError: the service or its device was closed, before or meanwhile.
             DeviceRemovedError: the device was removed or unbound; the events before that have been returned.
             PermissionDeniedError: this process may have no more timers, or has handlers for all real-time signals.
@@ -248,7 +252,7 @@ class Service(Owned):
                 self._interrupt.checked(ended, "serving its interrupt")
             left = None if deadline is None else max(0, deadline - time.monotonic_ns())
             if left == 0:
-                raise DeviceTimeoutError(errno.ETIMEDOUT, f"{self.name}: no event came within {timeout} s")
+                raise timeout_error(timeout, f"{self.name}: no event came within {timeout} s")
             poll_with_signals(poller, None if left is None else left / 1e9)
 
     def _fill(self, most: int | None) -> None:
@@ -262,7 +266,10 @@ class Service(Owned):
                 when, count, late, lost = _EVENT.unpack_from(view, at)
                 self._note_lost(lost)
                 values = self._values.unpack_from(view, at + _EVENT.size)
-                self._queue.append(Event(when, count, bool(late), dict(zip(self._names, values, strict=True))))
+                event = Event(when, count, bool(late), dict(zip(self._names, values, strict=False)))
+                if self._lists:
+                    event = event._replace(lists={name: _list(values, slot) for name, (slot, _) in self._lists.items()})
+                self._queue.append(event)
             if number < _AT_ONCE:
                 break
         if not self._queue:
@@ -351,6 +358,10 @@ class Service(Owned):
 
     def __repr__(self) -> str:
         return f"<pyuio.Service of {self.name}: {'closed' if self.closed else f'running, {self.lost} lost'}>"
+
+
+def _list(values: tuple[int, ...], slot: int) -> tuple[int, ...]:
+    return values[slot + 1 : slot + 1 + values[slot]]
 
 
 def _finish(thread: _ServiceThread, regions: ExitStack) -> None:

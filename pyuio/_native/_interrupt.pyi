@@ -19,6 +19,8 @@ class _Library:
     PYUIO_STAMP: int
     PYUIO_UNMASK: int
     PYUIO_COUNT: int
+    PYUIO_WHILE: int
+    PYUIO_APPEND: int
 
     def pyuio_command_new(self, config: int) -> Any: ...
     def pyuio_command_free(self, command: Any) -> None: ...

@@ -51,13 +51,18 @@ static int write_register(const pyuio_operation *operation, uint64_t value)
     return pwrite(operation->file, bytes, length, (off_t)operation->address) == (ssize_t)length ? 0 : -errno;
 }
 
+static int holds(const pyuio_operation *operation, const pyuio_event *event)
+{
+    return (event->values[operation->slot] & operation->mask) == operation->value;
+}
+
 static int poll_register(const pyuio_operation *operation, pyuio_event *event)
 {
     int64_t deadline = now() + operation->limit;
     for (;;) {
         int late = now() >= deadline; // asked before the read, so that one read comes after the deadline
         int result = read_register(operation, &event->values[operation->slot]);
-        if (result < 0 || (event->values[operation->slot] & operation->mask) == operation->value)
+        if (result < 0 || holds(operation, event))
             return result;
         if (late) {
             event->late = 1;
@@ -66,7 +71,20 @@ static int poll_register(const pyuio_operation *operation, pyuio_event *event)
     }
 }
 
-// Runs the operations for one event, and fills in its values. Returns 0 or the first error, which ends the program.
+// Python has reserved room in the list for every round.
+static int append_register(const pyuio_operation *operation, pyuio_event *event)
+{
+    uint64_t *list = &event->values[operation->value]; // the number of values, and then the values
+    if (*list >= (uint64_t)operation->limit)
+        return -EOVERFLOW;
+    int result = read_register(operation, &event->values[operation->slot]);
+    if (result == 0)
+        list[++*list] = event->values[operation->slot];
+    return result;
+}
+
+// Runs the operations for one event, and fills in its values. Returns 0 or the first error, which ends the program. Each
+// PYUIO_WHILE is a call within the call, as deep as Python let the program be.
 int pyuio_program_run(const pyuio_operation *operations, int operation_count, pyuio_interrupt *interrupt,
                       _Atomic uint64_t *counters, pyuio_event *event)
 {
@@ -80,12 +98,18 @@ int pyuio_program_run(const pyuio_operation *operations, int operation_count, py
             result = write_register(operation, event->values[operation->slot] & operation->mask);
             break;
         case PYUIO_TEST:
-            if ((event->values[operation->slot] & operation->mask) != operation->value)
+            if (!holds(operation, event))
                 i += operation->skip;
             break;
         case PYUIO_POLL: result = poll_register(operation, event); break;
         case PYUIO_STAMP: event->values[operation->slot] = (uint64_t)now(); break;
         case PYUIO_UNMASK: result = pyuio_interrupt_unmask(interrupt); break;
+        case PYUIO_APPEND: result = append_register(operation, event); break;
+        case PYUIO_WHILE:
+            for (int64_t round = 0; round < operation->limit && result >= 0 && holds(operation, event); round++)
+                result = pyuio_program_run(operation + 1, operation->skip, interrupt, counters, event);
+            i += operation->skip;
+            break;
         default: atomic_fetch_add(&counters[operation->slot], event->count); break; // PYUIO_COUNT
         }
         if (result < 0)

@@ -22,7 +22,9 @@ enum pyuio_operation_kind {
     PYUIO_POLL,        /* values[slot] = register, until (values[slot] & mask) == value or `limit` ns have passed */
     PYUIO_STAMP,       /* values[slot] = time */
     PYUIO_UNMASK,
-    PYUIO_COUNT        /* counters[slot] += count */
+    PYUIO_COUNT,       /* counters[slot] += count */
+    PYUIO_WHILE,       /* do the next `skip` operations up to `limit` times, as long as (values[slot] & mask) == value */
+    PYUIO_APPEND       /* as PYUIO_READ; and add it to the list of up to `limit` that values[value] counts and precedes */
 };
 
 typedef struct {

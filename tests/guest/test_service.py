@@ -20,7 +20,7 @@ import pytest
 from pyuio_drivers.edu import Edu, EduRegisters, Status
 
 import pyuio
-from pyuio.program import Count, Poll, Read, Stamp, Unmask, When, Write, WriteBack
+from pyuio.program import Append, Count, Poll, Read, Stamp, Unmask, When, While, Write, WriteBack
 from tests.guest import service_handler
 from tests.guest.support import PATIENCE, PCI_SERIAL, PCI_TESTDEV, PROGRAM_LIMIT, Cards, attribute, wait_until
 
@@ -405,3 +405,64 @@ def test_stopping_ends_a_read(card: Edu, later: Callable[[Callable[[], object]],
         service.stop()
         thread.join(PATIENCE)
         assert [type(error) for error in errors] == [pyuio.ClosedError]
+
+
+def test_loops(card: Edu) -> None:
+    """They end when the test fails, or after as many rounds as the program says; each event has lists of its own."""
+    registers = card.registers
+    program = [
+        Append("status", registers.interrupt_status),
+        # Each round acknowledges the lowest bit of two, so that the rounds depend on what was raised.
+        While(
+            "status",
+            0x1,
+            0x1,
+            [
+                Write(registers.acknowledge_interrupt, 0x1),
+                Append("status", registers.interrupt_status),
+            ],
+            most=4,
+        ),
+        Read("identity", registers.identification),
+        While("identity", 0xFF, 0x00, [Append("identity", registers.identification)], most=9),
+        Stamp("now"),
+        Write(registers.liveness, 0xFF),
+        Read("alive", registers.liveness),
+        While(
+            "alive",
+            0xFF,
+            0x00,
+            [
+                Append("alive", registers.liveness),
+                While("alive", 0xFF, 0x00, [Read("alive", registers.liveness), Count("inner")], most=3),
+            ],
+            most=2,
+        ),
+        Read("last", registers.interrupt_status),
+        WriteBack("last", registers.acknowledge_interrupt),
+    ]
+    with pyuio.Service(card.device.interrupt, program) as service:
+        raise_interrupt(card, 0x3)
+        raise_interrupt(card, 0x2)
+        events: list[pyuio.Event] = []
+        while len(events) < 2:
+            events += service.read(5)
+        assert service.counters == {"inner": 12}
+    one, two = events
+    assert one.lists["status"] == (3, 2)
+    assert two.lists["status"] == (2,)
+    assert (one.values["status"], one.values["last"]) == (2, 2)
+    for event in events:
+        assert event.lists["identity"] == ()
+        assert event.lists["alive"] == (0xFFFFFF00, 0xFFFFFF00)
+        assert event.values["alive"] == 0xFFFFFF00
+        assert set(event.values) == {"status", "identity", "now", "alive", "last"}
+
+
+def test_a_service_that_nothing_was_sent_to_in_time(card: Edu) -> None:
+    with pyuio.Service(card.device.interrupt) as service:
+        with pytest.raises(pyuio.WouldBlockError, match=f"{card.device.name}: no event came within 0 s"):
+            service.read(0)
+        with pytest.raises(pyuio.DeviceTimeoutError) as error:
+            service.read(0.01)
+        assert not isinstance(error.value, BlockingIOError)

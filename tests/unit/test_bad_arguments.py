@@ -32,7 +32,7 @@ from pyuio.pci import ConfigImage
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.pci.discovery import find
 from pyuio.process.timeouts import timeout_nanoseconds
-from pyuio.program import Count, Operation, Poll, Read, Stamp, When, Write, WriteBack, flatten
+from pyuio.program import Append, Count, Operation, Poll, Read, Stamp, When, While, Write, WriteBack, flatten
 from pyuio.region import PortRegion, Region
 from pyuio.region.common import Pace
 from pyuio.rt import memory_lock, pm_qos
@@ -181,6 +181,7 @@ def programs(directory: Path, stack: ExitStack) -> list[Call]:
     unnamed = {"region": bar, "offset": 8, "bits": 32}
     found: list[tuple[Callable[..., Operation], dict[str, Any]]] = [
         (Read, place),
+        (Append, place),
         (Write, {**unnamed, "value": 1}),
         (Poll, {**place, "mask": 1, "value": 1, "timeout": 0.1}),
         (Count, {"counter": "x"}),
@@ -190,6 +191,7 @@ def programs(directory: Path, stack: ExitStack) -> list[Call]:
         *((make.__name__, lambda make=make, **given: list(flatten([make(**given)])), good) for make, good in found),
         ("WriteBack", WriteBack, {**place, "mask": 1}),
         ("When", When, {"name": "x", "mask": 1, "value": 1, "operations": []}),
+        ("While", While, {"name": "x", "mask": 1, "value": 1, "operations": [], "most": 1}),
         ("flatten", lambda operations: list(flatten(operations)), {"operations": []}),
     ]
 

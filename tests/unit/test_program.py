@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pyuio import Array, Field, Register, RegisterAccessError, RegisterMap
 from pyuio.program import (
+    Append,
     Count,
     NativeProgram,
     Operation,
@@ -23,6 +24,7 @@ from pyuio.program import (
     Stamp,
     Unmask,
     When,
+    While,
     Write,
     WriteBack,
     flatten,
@@ -285,7 +287,7 @@ def test_nested_operations_are_skipped_as_a_whole(program: list[Operation]) -> N
 
     flat = list(flatten([Stamp("now"), *program]))[1:]
     assert len(flat) == size(program)
-    for index, (operation, inside) in enumerate(flat):
+    for index, (operation, inside, _) in enumerate(flat):
         assert inside == (size(operation.operations) if isinstance(operation, When) else 0)
         assert index + inside < len(flat)
 
@@ -295,3 +297,43 @@ def test_a_missing_value_is_said(tmp_path: Path) -> None:
     path.write_bytes(bytes(4096))
     with Region(path, 4096) as region, pytest.raises(TypeError, match="the value is missing"):
         Write(region, 1)  # type: ignore[call-overload]
+
+
+def test_a_loop_is_bounded_before_it_runs(bar: Region | PortRegion) -> None:
+    read, append = Read("x", bar, 0), Append("data", bar, 4)
+    for most in (0, -1, (1 << 16) + 1):
+        with pytest.raises(ValueError, match="runs 1 to 65536 times at most"):
+            While("x", 1, 1, [read], most=most)
+    with pytest.raises(ValueError, match="never be found under mask"):
+        While("x", 1, 2, [read], most=1)
+    with pytest.raises(ValueError, match="While tests 'x', which nothing inside it reads again"):
+        flatten([read, While("x", 1, 1, [append], most=2)])
+    with pytest.raises(ValueError, match="While uses 'x', which nothing before it has kept"):
+        flatten([While("x", 1, 1, [read], most=2)])
+    inner = While("x", 1, 1, [read, append], most=1 << 10)
+    assert [step.times for step in flatten([read, inner])] == [1, 1, 1 << 10, 1 << 10]
+    with pytest.raises(ValueError, match="up to 131138 operations in one event, more than 65536"):
+        flatten([read, While("x", 1, 1, [inner], most=1 << 6)])
+    poll = Poll("x", bar, 0, 1, 1, 0.125)
+    assert len(flatten([read, poll, While("x", 1, 1, [poll], most=8)])) == 4
+    with pytest.raises(ValueError, match=r"polls in loops may wait for 1\.125 s in one event, more than 1"):
+        flatten([read, While("x", 1, 1, [poll], most=9)])
+
+
+def test_a_list_has_room_for_every_round(bar: Region | PortRegion) -> None:
+    append, test = Append("data", bar, 4, bits=8), Read("x", bar, 0)
+    program = [test, append, While("x", 1, 1, [append, While("x", 1, 1, [append, test], most=3)], most=5), Stamp("now")]
+    with contextlib.ExitStack() as stack:
+        native = NativeProgram(program, stack)
+        assert native.names == ["x", "data", "now"]
+        assert native.lists == {"data": (3, 1 + 5 + 15)}
+        assert native.slots == 3 + 1 + 21
+        assert [one.limit for one in native.array] == [0, 21, 5, 21, 3, 21, 0, 0]
+        assert [one.skip for one in native.array] == [0, 0, 4, 0, 2, 0, 0, 0]
+
+
+def test_a_program_keeps_to_the_widest_access(path: Path) -> None:
+    with Region(path, SIZE, name=NAME, width=16) as narrow:
+        Read("x", narrow, 0, bits=16)
+        with pytest.raises(ValueError, match="8 to 16 bits, not 32"):
+            Append("x", narrow, 0)
