@@ -77,7 +77,7 @@ if _typing.TYPE_CHECKING:
     from pyuio.interrupt.wait import wait
     from pyuio.pci.discovery import FoundDevice, devices
     from pyuio.pci.hotplug import Hotplug, HotplugEvent
-    from pyuio.registers.register_map import Array, Field, Register, RegisterMap
+    from pyuio.registers.register_map import Array, Field, FieldArray, Register, RegisterMap
     from pyuio.rt.realtime import realtime
     from pyuio.rt.settings import RealTime
     from pyuio.service import Event, Service
@@ -107,6 +107,7 @@ __all__ = [
     "DriverNotFoundError",
     "Event",
     "Field",
+    "FieldArray",
     "FoundDevice",
     "Hotplug",
     "HotplugEvent",
@@ -149,6 +150,7 @@ _LATE = {
     "Driver": "pyuio.driver",
     "Event": "pyuio.service",
     "Field": "pyuio.registers.register_map",
+    "FieldArray": "pyuio.registers.register_map",
     "FoundDevice": "pyuio.pci.discovery",
     "Hotplug": "pyuio.pci.hotplug",
     "HotplugEvent": "pyuio.pci.hotplug",

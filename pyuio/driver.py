@@ -44,11 +44,17 @@ class Driver:
     dma_mask: ClassVar[int | None] = None
     """The highest bus address that its cards can use, 2^n - 1; None for 64 bits."""
     register_maps: ClassVar[Mapping[int, type[RegisterMap]]] = {}
-    """Register map of each BAR by its number, as in ``{0: Registers}``, for the command line and for tracing."""
+    """Register map of each BAR by its number, as in ``{0: Registers}``, for the command line and for tracing.
+
+    A map's widest access, ``class Registers(RegisterMap, width=32)``, becomes that of the BAR: `Device.bar`.
+    """
 
     def __init__(self, device: Device) -> None:
         self._require_served(device)
         self.device = device
+        widths = {bar: kind._widest for bar, kind in self.register_maps.items() if kind._widest < 64}
+        if widths:
+            device.limit_widths(widths)
         if self.dma_mask is not None:
             device.dma.mask = self.dma_mask
 

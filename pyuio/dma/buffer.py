@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from pyuio._native._access import Endian
+
     class Owner(Protocol):
         """The part of `Dma` that its buffers use."""
 
@@ -58,7 +60,7 @@ class DmaBuffer(Span):
         self._owner = owner
         self.page = page
         self.offset_in_page = at
-        self._registers: Window | None = None
+        self._windows: dict[Endian, Window] = {}
         self._parts: weakref.WeakSet[DmaBuffer] | None = None
         self.whole: DmaBuffer | None = None
 
@@ -79,11 +81,15 @@ class DmaBuffer(Span):
 
         It is for memory that the device reads while the program writes it: descriptors, indices, completion flags.
         """
+        return self.window("little")
+
+    def window(self, endian: Endian) -> Window:
+        """Return what `registers` is, in a byte order, "little" or "big". `pyuio.RegisterMap` calls this."""
         self._require_open()
-        if self._registers is None:
+        if endian not in self._windows:
             name = f"DMA buffer at {self.address:#x}"
-            self._registers = Window(self, offset=0, size=self.size, name=name, endian="little")
-        return self._registers
+            self._windows[endian] = Window(self, offset=0, size=self.size, name=name, endian=endian)
+        return self._windows[endian]
 
     def verify(self) -> None:
         """Look its physical addresses up again.
@@ -126,8 +132,8 @@ class DmaBuffer(Span):
         """Close it, its parts and its registers, but free no memory: for its owner, which does that."""
         for part in self._parts or ():
             part.close_views()
-        if self._registers is not None:
-            self._registers.close()
+        for window in self._windows.values():
+            window.close()
         super().close()
 
     def __enter__(self) -> Self:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The bits of a register: `Field`, one of its fields, `Access`, and `Layout`, the access of all its bits.
+"""The bits of a register: `Field`, `FieldArray`, `Access`, and `Layout`, the access of all its bits.
 
 Import them from `pyuio.registers`.
 """
@@ -8,11 +8,28 @@ from __future__ import annotations
 
 import enum
 import operator
-from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple, Protocol, SupportsIndex, TypeAlias, TypeVar, get_args, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    SupportsIndex,
+    TypeAlias,
+    TypeVar,
+    cast,
+    get_args,
+    overload,
+)
 
 from pyuio._native import _registers
 from pyuio.errors import RegisterAccessError, UnknownValueError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Access: TypeAlias = Literal["ro", "wo", "rw", "w1c", "w1s", "w1t", "rc", "special"]
 """What software may do with a register, or a field of one:
@@ -32,6 +49,7 @@ _LARGEST_TABLE = 8  # bits of the largest field whose enumeration is looked up b
 
 _Value = TypeVar("_Value")
 _Given = TypeVar("_Given")
+_Other = TypeVar("_Other")
 _Enum = TypeVar("_Enum", bound=enum.IntEnum)
 
 
@@ -41,6 +59,18 @@ def checked_access(access: str, what: str) -> Access:
         if access == known:
             return known
     raise ValueError(f"{what}: access is one of {', '.join(ACCESSES)}, not {access!r}")
+
+
+def similar(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message: similar names, or the first of all names if none is similar."""
+    import difflib
+
+    shown = list(names)
+    by_case = {one.casefold(): one for one in shown}
+    like = [by_case[one] for one in difflib.get_close_matches(name.casefold(), by_case)]
+    if like:
+        return f"; there is {', '.join(like)}"
+    return f"; there is {', '.join(shown[:8])}{' and more' * (len(shown) > 8)}" if shown else ", and none at all"
 
 
 class Bits:
@@ -73,6 +103,13 @@ class Bits:
     def extract(self, value: int) -> int:
         """Return the field's part of a register's value."""
         return (value & self.mask) >> self.low
+
+    def insert(self, value: int, given: SupportsIndex) -> int:
+        """Return a register's value with `given` in the field. ValueError: it does not fit the field."""
+        part = operator.index(given)
+        if not 0 <= part <= self.largest:
+            raise ValueError(f"{self.name}: {part:#x} does not fit bits {self.bits}, which take 0 to {self.largest:#x}")
+        return value & ~self.mask | part << self.low
 
     def text(self, value: int) -> str:
         """Return the field's part of a register's value as text for people; never raises."""
@@ -193,19 +230,168 @@ class Field(_registers.Field[_Value, _Given], Bits):
 
     def _set_slowly(self, register: HasFields, given: SupportsIndex) -> None:
         part, layout = operator.index(given), register._layout
-        if self.mask & ~layout.writable:
-            raise RegisterAccessError(f"{register._path}.{self.name} is read-only")
-        if not 0 <= part <= self.largest:
-            raise ValueError(
-                f"{register._path}.{self.name}: {part:#x} does not fit bits {self.bits}, which take 0 to "
-                f"{self.largest:#x}"
-            )
+        bits = self._checked(register, part)
         if not part and self.mask & layout.ones and register._held is None:
             access = self.access or register._access
             raise ValueError(
                 f"{register._path}.{self.name}: writing 0 does nothing here; write 1 to what is to change ({access})"
             )
-        register._set_field(self, part << self.low)
+        register._set_field(self, bits)
+
+    def _checked(self, register: HasFields, given: SupportsIndex) -> int:
+        """Return `given` in the field's place, or raise an error if it cannot be written there."""
+        if self.mask & ~register._layout.writable:
+            raise RegisterAccessError(f"{register._path}.{self.name} is read-only")
+        try:
+            return self.insert(0, given)
+        except ValueError as error:
+            raise ValueError(f"{register._path}.{error}") from None
+
+    def _moved(self, name: str, bits: int) -> Field[_Value, _Given]:
+        """Return the same field under another name, so many bits higher."""
+        make: Any = type(self)
+        low = None if self.is_bool else self.low + bits
+        made: Field[_Value, _Given] = make(self.high + bits, low, enum=self.enum, access=self.access, doc=self.doc)
+        made.name = name
+        return made
+
+
+class _Together(Bits):
+    """The bits of all fields of an array."""
+
+    __slots__ = ("mask", "name")
+
+
+class FieldArray(Generic[_Value, _Given]):
+    """Equal fields of one register: ``digit = FieldArray(Field(3, 0), 8)`` are eight of four bits, from bit 0 up.
+
+    ``register.digit[2]`` reads one, ``register.digit[2] = 7`` sets one, as a field of that place does. ``list(
+    register.digit)`` reads the register once, and ``register.digit = [1, 2, 3, 4, 5, 6, 7, 8]`` sets all at once. By
+    text their names are ``digit[0]``, ``digit[1]`` and so on.
+
+    Args:
+        field: the first, that with the lowest bits.
+        count: the number of fields, at least 1.
+        stride: bits from the lowest bit of one to the lowest bit of the next; None for the width of the field.
+
+    Raises:
+        TypeError: `field` is no `Field`.
+        ValueError: there is no field, they overlap, or the last one lies beyond bit 63.
+    """
+
+    __declares__: ClassVar[bool] = True
+
+    def __init__(self, field: Field[_Value, _Given], count: int, *, stride: int | None = None) -> None:
+        if not isinstance(field, Field):
+            raise TypeError(f"an array of fields repeats a Field, not a {type(field).__name__}")
+        width = field.high - field.low + 1
+        self._stride = width if stride is None else operator.index(stride)
+        self._count = operator.index(count)
+        if self._count < 1:
+            raise ValueError(f"an array of fields has at least 1, not {count}")
+        if self._stride < width:
+            raise ValueError(f"the stride of field {field.bits} is at least its {width} bits, not {stride}")
+        self._first = field
+        self._fields: tuple[Field[_Value, _Given], ...] = ()
+        self._together = _Together()
+        self.named("")
+
+    def named(self, name: str) -> dict[str, Field[_Value, _Given]]:
+        """Give the array its name, and return its fields by theirs."""
+        self._fields = tuple(
+            self._first._moved(f"{name}[{index}]", index * self._stride) for index in range(self._count)
+        )
+        self._together.name = name
+        self._together.mask = sum(field.mask for field in self._fields)
+        return {field.name: field for field in self._fields}
+
+    @property
+    def name(self) -> str:
+        """Its name in the register; "" before it has one."""
+        return self._together.name
+
+    @property
+    def mask(self) -> int:
+        """The bits of all its fields in the register."""
+        return self._together.mask
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __getitem__(self, index: int) -> Field[_Value, _Given]:
+        return self._fields[index]
+
+    def insert(self, value: int, given: Iterable[SupportsIndex]) -> int:
+        """Return a register's value with these in the fields. ValueError: not so many fields, or one does not fit."""
+        for field, one in zip(self._fields, self._all(given), strict=True):
+            value = field.insert(value, one)
+        return value
+
+    def _all(self, given: Iterable[_Other]) -> tuple[_Other, ...]:
+        values = tuple(given)
+        if len(values) != len(self._fields):
+            raise ValueError(f"{self.name} has {len(self._fields)} fields, and takes as many values, not {len(values)}")
+        return values
+
+    @overload
+    def __get__(self, register: None, owner: type, /) -> Self: ...
+    @overload
+    def __get__(
+        self, register: _registers.Register, owner: type | None = None, /
+    ) -> FieldsOfRegister[_Value, _Given]: ...
+    def __get__(self, register: _registers.Register | None, owner: type | None = None, /) -> object:
+        """Return the fields of a register; in the class, the array itself."""
+        return self if register is None else FieldsOfRegister(register, self._fields, self._together)
+
+    def __set__(self, register: _registers.Register, given: Iterable[_Given], /) -> None:
+        """Set all fields at once, with the accesses of a single field that has all their bits."""
+        of, pairs = cast("HasFields", register), zip(self._fields, self._all(given), strict=True)
+        of._set_field(self._together, sum(field._checked(of, cast("Any", one)) for field, one in pairs))
+
+    def __repr__(self) -> str:
+        return f"<FieldArray {self.name}[{self._count}] of {self._first.bits}, {self._stride} bits apart>"
+
+
+class FieldsOfRegister(Sequence[_Value], Generic[_Value, _Given]):
+    """The fields of a `FieldArray` in one register. An index accesses one; a loop or slice reads the register once."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, register: Any, fields: tuple[Field[_Value, _Given], ...], together: Bits) -> None:
+        self._register = register
+        self._fields = fields
+        self._together = together
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> _Value: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[_Value, ...]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> object:
+        """Read one field; or those of a slice, by one read. IndexError: there is no such field."""
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        return self._fields[index].__get__(self._register)
+
+    def __setitem__(self, index: SupportsIndex, value: _Given) -> None:
+        """Set one field, as an assignment to a field does. IndexError: there is no such field."""
+        self._fields[index].__set__(self._register, value)
+
+    def __iter__(self) -> Iterator[_Value]:
+        """Read the register once, and yield each field of the value read."""
+        value = self._register._value_for(self._together)
+        return iter([cast("_Value", one._convert_slowly(self._register, one.extract(value))) for one in self._fields])
+
+    def __eq__(self, other: object) -> bool:
+        """Read the register once, and compare its fields with a sequence of values."""
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return tuple(self) == tuple(other)
+
+    def __repr__(self) -> str:
+        return f"<{len(self._fields)} fields of {self._register!r}>"
 
 
 class Layout(NamedTuple):

@@ -3,21 +3,23 @@
 
 from __future__ import annotations
 
-import errno
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Number
 from types import MethodDescriptorType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Protocol, SupportsIndex
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, SupportsIndex
 
 from pyuio._native import _registers
 from pyuio._native._access import Window
-from pyuio.errors import DeviceTimeoutError, RegisterAccessError
+from pyuio.errors import RegisterAccessError
+from pyuio.process.timeouts import timeout_error
 from pyuio.region.common import Pace
-from pyuio.registers.fields import Access, Bits, Field, Layout, checked_access
+from pyuio.region.ports import PortRegion
+from pyuio.registers.fields import Access, Bits, Field, FieldArray, Layout, checked_access, similar
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Buffer, Self
 
 WIDTHS = (8, 16, 32, 64)
 
@@ -58,12 +60,20 @@ def checked_name(name: str, bases: tuple[type, ...], what: str) -> None:
     """Raise ValueError for a name that a declaration may not have."""
     if name.startswith("_"):
         raise ValueError(f"{what}: a name that starts with an underscore is not for a register or field: {name}")
-    if any(hasattr(base, name) for base in bases):
+    if is_taken(name, bases):
         raise ValueError(f"{what}: {name} is taken by {bases[0].__name__}; call it {name}_")
 
 
+def is_taken(name: str, bases: Iterable[type]) -> bool:
+    """Return whether a class or its instances have an attribute of this name; that of its metaclass does not count."""
+    return any(name in vars(kind) for base in bases for kind in base.__mro__)
+
+
+_BY_ITSELF = "a value by itself"
+
+
 class _Held:
-    """A copy of a register's value: read from the hardware, or to be written to it."""
+    """A copy of a register's value: read from the hardware, to be written to it, or by itself."""
 
     __slots__ = ("assigned", "ones", "over", "value")
 
@@ -78,6 +88,7 @@ class RegisterType(type):
     """The metaclass of `Register`, which collects the fields of a class."""
 
     _fields: Mapping[str, Bits]
+    _arrays: Mapping[str, FieldArray[Any, Any]]
     _kind_width: int
     _kind_access: Access
     _kind_layout: Layout
@@ -99,21 +110,74 @@ class RegisterType(type):
     ) -> RegisterType:
         """Make a class of registers. ValueError: its fields, width or access are invalid."""
         namespace.setdefault("__slots__", ())
-        own = {key: value for key, value in namespace.items() if isinstance(value, Field)}
-        for key, one in own.items():
+        own: dict[str, Any] = {}
+        arrays = {}
+        for key, one in namespace.items():
+            if not isinstance(one, (Field, FieldArray)):
+                continue
             checked_name(key, bases, name)
             if one.name:
                 raise ValueError(
                     f"{name}: {key} is field {one.name} by another name; declare each with its own Field()"
                 )
-            one.name = key
+            if isinstance(one, FieldArray):
+                arrays[key] = one
+                own.update(one.named(key))
+            else:
+                own[key] = one
+                one.name = key
         made = super().__new__(cls, name, bases, dict(namespace))
         made._fields = {**getattr(made, "_fields", {}), **own}
+        made._arrays = {**getattr(made, "_arrays", {}), **arrays}
         made._kind_width = getattr(made, "_kind_width", 32) if width is None else checked_width(width, name)
         made._kind_access = getattr(made, "_kind_access", "rw") if access is None else checked_access(access, name)
         made._kind_doc = (namespace.get("__doc__") or "") if bases != (_registers.Register,) else ""
         made._kind_layout = Layout.of(name, made._kind_width, made._kind_access, made._fields)
         return made
+
+    # These are methods of the metaclass, so that a field may have their names: Register.of serves there.
+
+    def value(cls, **fields: Any) -> int:
+        """Return the value of such a register with these fields: ``Format.value(length=3, extended=True)``. No access.
+
+        Args:
+            fields: values by the names of fields, a sequence of them for a `FieldArray`. The other bits are 0.
+
+        Raises:
+            TypeError: there is no such field, or a wrong type.
+            ValueError: a value does not fit its field.
+        """
+        return cls._composed(0, fields)
+
+    def mask(cls, *fields: str | Bits | FieldArray[Any, Any]) -> int:
+        """Return the bits of one or several fields: ``Format.mask("length", "extended")``.
+
+        Args:
+            fields: their names, ``digit[2]`` and ``digit`` of a `FieldArray`; or the fields, as in ``Format.length``.
+
+        Raises:
+            TypeError: there is no such field, or none is given.
+        """
+        if not fields:
+            raise TypeError(f"{cls.__name__}: name at least one field")
+        bits = 0
+        for one in fields:
+            bits |= (cls._field(one) if isinstance(one, str) else cls._field(one.name)).mask
+        return bits
+
+    def _field(cls, name: str) -> Bits | FieldArray[Any, Any]:
+        found = cls._arrays.get(name) or cls._fields.get(name)
+        if found is None:
+            raise TypeError(f"{cls.__name__} has no field {name}{similar(name, [*cls._fields, *cls._arrays])}")
+        return found
+
+    def _composed(cls, value: int, fields: Mapping[str, Any]) -> int:
+        for name, given in fields.items():
+            try:
+                value = cls._field(name).insert(value, given)
+            except ValueError as error:
+                raise ValueError(f"{cls.__name__}.{error}") from None
+        return value
 
 
 def checked_width(width: int, what: str) -> int:
@@ -121,6 +185,17 @@ def checked_width(width: int, what: str) -> int:
     if width not in WIDTHS:
         raise ValueError(f"{what}: the width is 8, 16, 32 or 64 bits, not {width!r}")
     return width
+
+
+def checked_run(data: Buffer, width: int, path: str) -> memoryview:
+    """Return the bytes of a run of elements of `width` bytes, or raise TypeError or ValueError."""
+    view = memoryview(data)
+    if view.itemsize not in (1, width):
+        raise TypeError(f"{path}: a run consists of bytes, or of elements of {width} bytes, not of {view.itemsize}")
+    octets = view.cast("B")
+    if len(octets) % width:
+        raise ValueError(f"{path}: {len(octets)} bytes are not a whole number of elements of {width}")
+    return octets
 
 
 class Register(_registers.Register, metaclass=RegisterType):
@@ -146,6 +221,7 @@ class Register(_registers.Register, metaclass=RegisterType):
     """
 
     _fields: ClassVar[Mapping[str, Bits]]
+    _arrays: ClassVar[Mapping[str, FieldArray[Any, Any]]]
     __slots__ = ("_access", "_doc", "_held", "_layout", "_offset", "_path", "_region")
     __declares__: ClassVar[bool] = True
 
@@ -186,8 +262,12 @@ class Register(_registers.Register, metaclass=RegisterType):
         """Return the register in a region, at this offset from its start."""
         made, layout = self._copy(region, offset, path), self._layout
         methods = [getattr(type(region), f"{verb}{layout.width}", None) for verb in ("read", "write", "update")]
-        # The compiled path would bypass methods that a subclass overrides.
-        if isinstance(region, Window) and all(isinstance(method, MethodDescriptorType) for method in methods):
+        # The compiled path would bypass methods that a subclass overrides, and the check of the region's width.
+        if (
+            isinstance(region, Window)
+            and layout.width <= region.width
+            and all(isinstance(method, MethodDescriptorType) for method in methods)
+        ):
             made._attach(
                 region,
                 offset,
@@ -214,15 +294,143 @@ class Register(_registers.Register, metaclass=RegisterType):
     # ---- Several fields at once ----
 
     @classmethod
-    def of(cls, value: int) -> Self:
-        """Return a register that holds `value` and belongs to no region, to read fields from the value. No access.
+    def of(cls, value: SupportsIndex = 0, /, **fields: Any) -> Self:
+        """Return a register that holds a value and belongs to no region. No access.
+
+        Its fields can be read. It stands for its value: it equals that int, can be ordered, formatted and written, and
+        ``int`` returns it. It never changes; `replace` makes another.
+
+        Args:
+            value: the whole value.
+            fields: values of fields that replace those in `value`: ``Format.of(0x12, extended=True)``.
 
         Raises:
-            ValueError: the value does not fit the width.
+            ValueError: a value does not fit.
+            TypeError: there is no such field, or a wrong type.
         """
         register = cls(0)
-        register._held = _Held(register._checked(value), over="a value by itself")
+        register._held = _Held(cls._composed(register._checked(value), fields), over=_BY_ITSELF)
         return register
+
+    def replace(self, **fields: Any) -> Self:
+        """Return the value held by this `snapshot`, or made by `of`, with other values in some fields. No access.
+
+        Raises:
+            RegisterAccessError: this is a register in a region.
+            ValueError: a value does not fit its field.
+            TypeError: there is no such field, or a wrong type.
+        """
+        if self._held is None:
+            raise RegisterAccessError(
+                f"{self._path} is a register: change it (with ...change() as it), or replace fields of its snapshot()"
+            )
+        held = _Held(type(self)._composed(self._held.value, fields), over=_BY_ITSELF)
+        return self._copy(None, self._offset, self._path, held)
+
+    # ---- As a number: a value that is held is one; a register in a region is not, as its value has to be read ----
+
+    def __index__(self) -> int:
+        """Return the value that is held. TypeError: the register is in a region, or a declaration."""
+        return self._number("not a value")
+
+    def _number(self, what: str) -> int:
+        if self._held is not None:
+            return self._held.value
+        self._require_region()
+        one = next(iter(type(self)._fields), None)
+        field = "" if one is None else f", or a field of it, ...{self._path}.{one}"
+        raise TypeError(f"{self._path} is a register, {what}: write ...{self._path}.read(){field}")
+
+    __int__ = __index__
+
+    def __bool__(self) -> bool:
+        """Return whether the value that is held is not 0. TypeError: as `int`; always true would be a trap."""
+        return self._number("neither true nor false") != 0
+
+    def _compared(self, other: object, compare: Callable[[Any, Any], bool]) -> bool:
+        if not isinstance(other, (Register, Number)):
+            return NotImplemented  # type: ignore[no-any-return]
+        return bool(compare(self.__index__(), other.__index__() if isinstance(other, Register) else other))
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the value that is held with a number. TypeError: as `int`."""
+        if isinstance(other, Register) and self._is_declaration and other._is_declaration:
+            return self is other
+        return self._compared(other, operator.eq)
+
+    def __lt__(self, other: object) -> bool:
+        return self._compared(other, operator.lt)
+
+    def __le__(self, other: object) -> bool:
+        return self._compared(other, operator.le)
+
+    def __gt__(self, other: object) -> bool:
+        return self._compared(other, operator.gt)
+
+    def __ge__(self, other: object) -> bool:
+        return self._compared(other, operator.ge)
+
+    @property
+    def _is_declaration(self) -> bool:
+        return self._region is None and self._held is None
+
+    def __hash__(self) -> int:
+        """Return the hash of the value that is held; TypeError: as `int`, or for a value that a block changes."""
+        if self._is_declaration:
+            return object.__hash__(self)
+        if self._held is not None and not self._held.over:
+            raise TypeError(f"{self._path} is being changed, and has no hash")
+        return hash(self.__index__())
+
+    def __format__(self, spec: str) -> str:
+        """Format the value that is held; without a format, return `str`. TypeError: as `int`."""
+        return format(self.__index__(), spec) if spec else str(self)
+
+    # ---- Runs ----
+
+    def read_run(self, count: SupportsIndex) -> bytes:
+        """Read the register `count` times, as the data register of a queue, and return the bytes in memory order.
+
+        Raises:
+            RegisterAccessError: the register is write-only, or this is a value.
+            ValueError: the count is negative; or as `read`.
+        """
+        number, width, region = operator.index(count), self._layout.width // 8, self._run_region()
+        if not self._layout.readable:
+            raise RegisterAccessError(f"{self._path} is write-only")
+        if number < 0:
+            raise ValueError(f"{self._path}: the number of reads is 0 or more, not {number}")
+        if isinstance(region, (Window, PortRegion)):
+            return region.read(self._offset, number * width, width, fixed=True)
+        order: Any = getattr(region, "endian", "little")
+        return b"".join([self.read().to_bytes(width, order) for _ in range(number)])
+
+    def write_run(self, data: Buffer) -> None:
+        """Write bytes to the register, one access for each element of its width, as to the data register of a queue.
+
+        Args:
+            data: bytes, in memory order; or an array of elements of the register's width.
+
+        Raises:
+            RegisterAccessError: the register is read-only, or this is a value.
+            ValueError: the length is not a whole number of elements; or as `write`.
+            TypeError: not bytes, nor an array of such elements.
+        """
+        width, region = self._layout.width // 8, self._run_region()
+        if not self._layout.writable:
+            raise RegisterAccessError(f"{self._path} is read-only")
+        view = checked_run(data, width, self._path)
+        if isinstance(region, (Window, PortRegion)):
+            region.write(self._offset, view, width, fixed=True)
+            return
+        order: Any = getattr(region, "endian", "little")
+        for start in range(0, len(view), width):
+            self.write(int.from_bytes(view[start : start + width], order))
+
+    def _run_region(self) -> Accesses:
+        if self._held is not None:
+            raise RegisterAccessError(f"{self._path} is {self._held.over or 'being changed'}; use the register itself")
+        return self._require_region()
 
     def snapshot(self) -> Self:
         """Read the register once, and return a copy that holds the value; reading its fields makes no further access.
@@ -280,7 +488,8 @@ class Register(_registers.Register, metaclass=RegisterType):
             The snapshot for which the condition held.
 
         Raises:
-            DeviceTimeoutError: the condition did not hold in time.
+            DeviceTimeoutError: the condition did not hold in time; for a timeout of 0 it is its subclass
+                `WouldBlockError`.
             DeviceRemovedError: the device was removed or unbound, before or meanwhile.
             RegisterAccessError: the register is write-only.
         """
@@ -290,8 +499,11 @@ class Register(_registers.Register, metaclass=RegisterType):
             if condition(last):
                 return last
             if not pace.goes_on():
-                raise DeviceTimeoutError(
-                    errno.ETIMEDOUT, f"the condition did not hold within {pace.elapsed:.6f} s; last read: {last!r}"
+                where = getattr(self._region, "name", "")
+                raise timeout_error(
+                    timeout,
+                    f"{where}{': ' * bool(where)}the condition did not hold within {pace.elapsed:.6f} s; "
+                    f"last read: {last!r}",
                 )
 
     # ---- Cases that the compiled part leaves to Python ----
@@ -316,8 +528,12 @@ class Register(_registers.Register, metaclass=RegisterType):
                 "with ...change(value) as register, or write(value)"
             )
 
+    @property
+    def _is_by_itself(self) -> bool:
+        return self._held is not None and self._held.over == _BY_ITSELF
+
     def _read_slowly(self) -> int:
-        if not self._layout.readable:
+        if not self._layout.readable and not self._is_by_itself:
             raise RegisterAccessError(f"{self._path} is write-only")
         if self._held is not None:
             return self._held.value
@@ -336,7 +552,7 @@ class Register(_registers.Register, metaclass=RegisterType):
 
     def _value_for(self, field: Bits) -> int:
         """Return the register's value, to extract a field."""
-        if field.mask & ~self._layout.readable:
+        if field.mask & ~self._layout.readable and not self._is_by_itself:
             raise RegisterAccessError(f"{self._path}.{field.name} is write-only")
         if self._held is None and self._layout.read_effect:
             raise RegisterAccessError(
@@ -375,20 +591,16 @@ class Register(_registers.Register, metaclass=RegisterType):
 
     # ---- For people ----
 
-    def __bool__(self) -> NoReturn:
-        """Raise TypeError: a register that is always true would be a trap."""
-        raise TypeError(f"{self._path} is a register, neither true nor false; read it, or a field of it")
-
     def __str__(self) -> str:
         """Read the register once and return name, value and fields; do not read if that has an effect or is refused."""
         if self._held is None and self._region is None:
             return repr(self)
-        if not self._layout.readable:
+        if not self._layout.readable and not self._is_by_itself:
             return f"{self._path} is write-only"
         if self._held is None and self._layout.read_effect:
             return f"{self._path} was not read, as that has an effect; print(...snapshot())"
         value, info = self.read(), self.info
-        shown = [one for one in info.fields.values() if one.mask & self._layout.readable]
+        shown = [one for one in info.fields.values() if one.mask & self._layout.readable or self._is_by_itself]
         names = [f"{one.name}{one.bits}" for one in shown]
         longest = max(map(len, names), default=0)
         lines = [f"{self._path} = {value:#0{self._layout.width // 4 + 2}x}"]
@@ -398,7 +610,7 @@ class Register(_registers.Register, metaclass=RegisterType):
     def __repr__(self) -> str:
         """Return name, place and fields, without an access."""
         kind, layout = type(self).__name__, self._layout
-        if self._held is not None and layout.readable:
+        if self._held is not None and (layout.readable or self._is_by_itself):
             value = self._held.value
             return f"<{kind} {self._path} = {value:#0{layout.width // 4 + 2}x} {self.info.text(value)}".rstrip() + ">"
         fields = "".join(f" {one.name}{one.bits}" for one in type(self)._fields.values())
@@ -417,6 +629,18 @@ class RegisterInfo(NamedTuple):
     """The declaration, or the register whose ``info`` this is."""
     field: Bits | None = None
     """The field, or None for the whole register."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RegisterInfo):
+            return NotImplemented
+        same = self.register is other.register and self.field is other.field
+        return same and self.path == other.path and self.offset == other.offset
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.offset))
 
     def __repr__(self) -> str:
         return f"RegisterInfo(path={self.path!r}, offset={self.offset!r}, field={self.field!r})"
@@ -494,7 +718,8 @@ class RegisterInfo(NamedTuple):
             raise RegisterAccessError(f"{self.path} is write-only")
         if self.field is None:
             return self.bind(region).read()
-        value: int = getattr(self.bind(region).snapshot(), self.field.name)
+        field: Any = self.field  # its name may be that of an element of a FieldArray, which is no attribute
+        value: int = field.__get__(self.bind(region).snapshot())
         return value
 
     def write(self, region: Accesses, value: int) -> None:
@@ -507,7 +732,8 @@ class RegisterInfo(NamedTuple):
         if self.field is None:
             self.bind(region).write(value)
         else:
-            setattr(self.bind(region), self.field.name, value)
+            field: Any = self.field
+            field.__set__(self.bind(region), value)
 
     def text(self, value: int, *, only_set: bool = False) -> str:
         """Return the fields in a value of the register as text for people: ``computing=1 mode=2 (FAST)``.

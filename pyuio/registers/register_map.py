@@ -24,16 +24,30 @@ import operator
 import re
 from collections.abc import Iterator, Mapping
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, SupportsIndex, TypeAlias, TypeVar, cast
 
-from pyuio.errors import RegisterNotFoundError
-from pyuio.registers.fields import Access, Field
-from pyuio.registers.register import Accesses, Names, Register, RegisterInfo, checked_name, is_declaration
+from pyuio._native._access import Window
+from pyuio.errors import RegisterAccessError, RegisterNotFoundError
+from pyuio.region.ports import PortRegion
+from pyuio.registers.fields import Access, Field, FieldArray, similar
+from pyuio.registers.register import (
+    WIDTHS,
+    Accesses,
+    Names,
+    Register,
+    RegisterInfo,
+    checked_name,
+    checked_run,
+    checked_width,
+    is_declaration,
+)
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Buffer, Self
 
-__all__ = ["Access", "Accesses", "Array", "Field", "Register", "RegisterInfo", "RegisterMap"]
+    from pyuio._native._access import Endian
+
+__all__ = ["Access", "Accesses", "Array", "Field", "FieldArray", "Register", "RegisterInfo", "RegisterMap"]
 
 _Element = TypeVar("_Element", bound="Declared")
 
@@ -46,14 +60,16 @@ class RegisterMapType(type):
         """Return the mapping for the names in the class's body."""
         return Names()
 
-    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> RegisterMapType:
+    def __new__(
+        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], *, width: int | None = None
+    ) -> RegisterMapType:
         """Make a class of maps. ValueError: registers overlap, are misaligned, or have names that are not allowed."""
         own = {}
         for key, value in namespace.items():
             if not is_declaration(value):
                 continue
             checked_name(key, bases, name)
-            if isinstance(value, Field):
+            if isinstance(value, (Field, FieldArray)):
                 raise ValueError(f"{name}: {key} is a field; declare it in a class that derives from Register")
             if value._region is not None:
                 raise ValueError(f"{name}: {key} is in a region already; declare it with at(offset)")
@@ -67,6 +83,12 @@ class RegisterMapType(type):
         _check_overlaps(name, placed)
         made._size = max((info.offset + info.width // 8 for info in placed), default=0)
         made._alignment = max((info.width // 8 for info in placed), default=1)
+        made._widest = getattr(made, "_widest", 64) if width is None else checked_width(width, name)
+        for info in placed:
+            if info.width > made._widest:
+                raise ValueError(
+                    f"{name}: {info.path} has {info.width} bits, and the widest access of the map has {made._widest}"
+                )
         kind: RegisterMapType = made
         return kind
 
@@ -90,14 +112,40 @@ def _check_overlaps(name: str, placed: list[RegisterInfo]) -> None:
         before.append(one)
 
 
+def _accesses(region: Any, endian: Endian | None, name: str) -> Accesses:
+    """Return a region as it is, and for a buffer what accesses its memory."""
+    if any(hasattr(region, f"read{width}") for width in WIDTHS):
+        if endian is not None:
+            raise TypeError(f"{name}: a region has its own byte order: device.bar(0, endian={endian!r})")
+        return cast("Accesses", region)
+    if hasattr(region, "window"):  # a DmaBuffer, which closes it
+        return cast("Accesses", region.window(endian or "little"))
+    try:
+        size = memoryview(region).nbytes
+        what = f"{type(region).__name__} of {size} bytes"
+        return Window(region, offset=0, size=size, name=what, endian=endian or "little")
+    except TypeError:
+        raise TypeError(
+            f"{name} is made on a region, such as device.bar(0), or on a buffer, not on a {type(region).__name__}"
+        ) from None
+    except BufferError:
+        raise TypeError(f"{name}: the buffer is read-only; copy it first: bytearray(data)") from None
+
+
 class RegisterMap(metaclass=RegisterMapType):
     """The registers of a region: a class with a `Register`, an `Array` or another map for each name.
 
+    ``class Registers(RegisterMap, width=32)`` says that the device takes accesses of up to 32 bits: a wider register is
+    refused, and a driver that has the map in `Driver.register_maps` gets its BAR without wider accesses.
+
     Args:
-        region: a `Region`, a `PortRegion`, or another object with their methods ``read8`` to ``write64``.
+        region: a `Region`, a `PortRegion`, or another object with their methods ``read8`` to ``write64``; or memory:
+            a `DmaBuffer`, a bytearray, or another writable buffer. The map keeps a buffer's memory.
         offset: where the map starts in the region, in bytes.
+        endian: byte order of the registers in a buffer, "little" if None; a region has its own.
 
     Raises:
+        TypeError: no region, and no writable buffer; a byte order for a region.
         ValueError: the offset is negative, or misaligned for one of the registers. Also raised when the class is made,
             if registers overlap, are misaligned, or have the same name. A read-only and a write-only register may
             overlap.
@@ -108,12 +156,13 @@ class RegisterMap(metaclass=RegisterMapType):
     _declared: ClassVar[Mapping[str, Declared]]
     _size: ClassVar[int]
     _alignment: ClassVar[int]
+    _widest: ClassVar[int]
     _region: Accesses | None
     _offset: int
     _path: str
 
-    def __init__(self, region: Accesses, *, offset: int = 0) -> None:
-        self._place(region, offset, "")
+    def __init__(self, region: Accesses | Buffer, *, offset: int = 0, endian: Endian | None = None) -> None:
+        self._place(_accesses(region, endian, type(self).__name__), offset, "")
 
     @classmethod
     def at(cls, offset: int) -> Self:
@@ -134,6 +183,7 @@ class RegisterMap(metaclass=RegisterMapType):
             RegisterNotFoundError: there is no such register or field; the message lists similar names.
         """
         at: Register | RegisterMap | Array[Any] | None = None
+        fields: FieldArray[Any, Any] | None = None
         offset, done = 0, ""
         words = re.findall(r"\[[^\]]*\]?|\.?[^.\[]+", path)
         if "".join(words) != path or path.startswith("."):
@@ -142,15 +192,23 @@ class RegisterMap(metaclass=RegisterMapType):
             )
         for word in (word.removeprefix(".") for word in words):
             if isinstance(at, Array):
-                index = at._index(word, f"{cls.__name__}: {path!r}", done)
+                index = _index(at._count, word, f"{cls.__name__}: {path!r}", done)
                 offset, done = offset + index * at._stride, f"{done}[{index}]"
                 at = at._element
+                continue
+            if isinstance(at, Register) and fields is not None:
+                index = _index(len(fields), word, f"{cls.__name__}: {path!r}", done)
+                if f"{done}[{index}]" == re.sub(r"\[[^\]]*\]$", f"[{index}]", path):
+                    return RegisterInfo(f"{done}[{index}]", offset, at, fields[index])
+                raise RegisterNotFoundError(f"{cls.__name__}: there is no {path!r}; {done}[{index}] is a field")
+            if isinstance(at, Register) and word in at._arrays:
+                fields, done = at._arrays[word], f"{done}.{word}"
                 continue
             names: Mapping[str, Any] = at._fields if isinstance(at, Register) else (at or cls)._declared
             if word not in names:
                 what = "field" if isinstance(at, Register) else "register"
                 raise RegisterNotFoundError(
-                    f"{cls.__name__}: {path!r}: {done or 'the map'} has no {what} {word}{_similar(word, names)}"
+                    f"{cls.__name__}: {path!r}: {done or 'the map'} has no {what} {word}{similar(word, names)}"
                 )
             done = f"{done}.{word}" if done else word
             if isinstance(at, Register):
@@ -159,6 +217,9 @@ class RegisterMap(metaclass=RegisterMapType):
                 return RegisterInfo(done, offset, at, names[word])
             at = names[word]
             offset += at._offset
+        if fields is not None:
+            last = len(fields) - 1
+            raise RegisterNotFoundError(f"{cls.__name__}: {path!r} is no field; there is {done}[0] to [{last}]")
         if not isinstance(at, Register):
             inside = f"[0] to [{at._count - 1}]" if isinstance(at, Array) else ", ".join((at or cls)._declared)
             raise RegisterNotFoundError(f"{cls.__name__}: {path!r} is no register; {done or 'the map'} has {inside}")
@@ -203,7 +264,7 @@ class RegisterMap(metaclass=RegisterMapType):
         """Raise AttributeError."""
         if name in type(self)._declared:
             raise AttributeError(f"{name} is a register; write to it with {name}.write(value), or set a field of it")
-        raise AttributeError(f"{type(self).__name__} has no register {name}{_similar(name, type(self)._declared)}")
+        raise AttributeError(f"{type(self).__name__} has no register {name}{similar(name, type(self)._declared)}")
 
     def __str__(self) -> str:
         """Return a line for each register; read each register once, unless reading is refused or has an effect."""
@@ -294,30 +355,76 @@ class Array(tuple[_Element, ...]):
         for index in range(self._count):
             yield from self._element._infos(offset + index * self._stride, f"{path}[{index}]")
 
-    def _index(self, word: str, wanted: str, done: str) -> int:
-        number = re.fullmatch(r"\[(?:0x([0-9a-fA-F]{1,16})|([0-9]{1,20}))\]", word)
-        index = self._count if number is None else int(number[1], 16) if number[1] else int(number[2])
-        if index >= self._count:
-            raise RegisterNotFoundError(
-                f"{wanted} does not exist; {done} is an array, of {done}[0] to {done}[{self._count - 1}]"
-            )
-        return index
+    def read(self, first: SupportsIndex = 0, count: SupportsIndex | None = None) -> bytes:
+        """Read registers of the array in a row, each by one access, and return their bytes in memory order.
+
+        Args:
+            first: index of the first register.
+            count: the number of registers; None for all from `first` on.
+
+        Raises:
+            RegisterAccessError: they are write-only.
+            ValueError: they are not inside the array; or as `Register.read`.
+            TypeError: the elements are no registers; the array is a declaration.
+        """
+        row, start = self._row(), operator.index(first)
+        one = row[0]
+        number = len(self) - start if count is None else operator.index(count)
+        self._check_inside(start, number)
+        if not one._layout.readable:
+            raise RegisterAccessError(f"{self._path} is write-only")
+        if self._stride == one._span and isinstance(one._region, (Window, PortRegion)):
+            return one._region.read(one._offset + start * self._stride, number * self._stride, self._stride)
+        return b"".join([each.read_run(1) for each in row[start : start + number]])
+
+    def write(self, data: Buffer, first: SupportsIndex = 0) -> None:
+        """Write bytes to registers of the array in a row, from register `first` on, each by one access.
+
+        Args:
+            data: bytes, in memory order; or an array of elements of a register's width.
+            first: index of the first register.
+
+        Raises:
+            RegisterAccessError: they are read-only.
+            ValueError: the data is not a whole number of registers, or not inside the array; or as `Register.write`.
+            TypeError: as for `read`, and for other data.
+        """
+        row, start = self._row(), operator.index(first)
+        one, width = row[0], row[0]._span
+        view = checked_run(data, width, self._path)
+        self._check_inside(start, len(view) // width)
+        if not one._layout.writable:
+            raise RegisterAccessError(f"{self._path} is read-only")
+        if self._stride == width and isinstance(one._region, (Window, PortRegion)):
+            one._region.write(one._offset + start * width, view, width)
+            return
+        for index in range(len(view) // width):
+            row[start + index].write_run(view[index * width : (index + 1) * width])
+
+    def _row(self) -> tuple[Register, ...]:
+        """Return the registers."""
+        if self._region is None:
+            raise TypeError(f"{self._path} is a declaration; make its map on a region: Registers(device.bar(0))")
+        if not isinstance(self[0], Register):
+            kind = type(self[0]).__name__
+            raise TypeError(f"{self._path} is an array of {kind}; read or write the registers in its elements")
+        return cast("tuple[Register, ...]", self)
+
+    def _check_inside(self, first: int, number: int) -> None:
+        if first < 0 or number < 0 or first + number > len(self):
+            raise ValueError(f"{self._path}: {number} registers from {first} on are not inside its {len(self)}")
 
     def __repr__(self) -> str:
         """Return name, element and stride, without an access."""
         return f"<Array {self._path}[{self._count}] of {self._element!r}, {self._stride:#x} bytes apart>"
 
 
+def _index(count: int, word: str, wanted: str, done: str) -> int:
+    number = re.fullmatch(r"\[(?:0x([0-9a-fA-F]{1,16})|([0-9]{1,20}))\]", word)
+    index = count if number is None else int(number[1], 16) if number[1] else int(number[2])
+    if index >= count:
+        raise RegisterNotFoundError(f"{wanted} does not exist; {done} is an array, of {done}[0] to {done}[{count - 1}]")
+    return index
+
+
 Declared: TypeAlias = "Register | RegisterMap | Array[Any]"
-
-
-def _similar(name: str, names: Mapping[str, object]) -> str:
-    """Return the end of a message: similar names, or the first of all names if none is similar."""
-    import difflib
-
-    by_case = {one.casefold(): one for one in names}
-    like = [by_case[one] for one in difflib.get_close_matches(name.casefold(), by_case)]
-    if like:
-        return f"; there is {', '.join(like)}"
-    shown = list(names)[:8]
-    return f"; there is {', '.join(shown)}{' and more' * (len(names) > 8)}" if names else ", and none at all"

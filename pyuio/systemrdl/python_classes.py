@@ -17,7 +17,7 @@ from systemrdl.rdltypes.builtin_enums import AccessType, OnWriteType
 
 from pyuio.errors import SystemRdlError
 from pyuio.registers.fields import Access
-from pyuio.registers.register import Register
+from pyuio.registers.register import Register, is_taken
 from pyuio.registers.register_map import RegisterMap
 
 _IMPORTED = ("Array", "DescribedMap", "Field", "Register", "RegisterMap", "enum")
@@ -139,7 +139,7 @@ class _Names:
         if not name.isidentifier():
             raise _unsupported(self._node, f"{name!r} is not a valid name in Python")
         of_enumerations = ("mro", "name", "value") if self._base is enum.IntEnum else ()
-        if keyword.iskeyword(name) or hasattr(self._base, name) or name in of_enumerations:
+        if keyword.iskeyword(name) or is_taken(name, [self._base]) or name in of_enumerations:
             name += "_"
         return _unused(name, self._taken, "_")
 

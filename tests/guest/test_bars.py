@@ -5,6 +5,7 @@ import mmap
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -49,6 +50,30 @@ def test_big_endian(device: pyuio.Device) -> None:
     assert big is not little
     assert big.read32(0) == int.from_bytes(little.read32(0).to_bytes(4, "little"), "big")
     assert big.read32(0) == little.read32(0, endian="big")
+
+
+def test_a_bar_and_a_driver_say_the_widest_access(device: pyuio.Device) -> None:
+    """The card answers a read of 64 bits below 0x80 with the lower half, or with 0: an error is better."""
+
+    class Narrow(pyuio.RegisterMap, width=32):
+        identification = pyuio.Register(0x00, access="ro")
+
+    class NarrowDriver(pyuio.Driver):
+        ids = (str(device.ids),)
+        register_maps: ClassVar = {0: Narrow}
+
+    wide, narrow = device.bar(0), device.bar(0, width=32)
+    assert (wide.width, narrow.width) == (64, 32)
+    assert narrow is device.bar(0, width=32)
+    assert narrow.read32(0) == wide.read32(0) == Narrow(narrow).identification.read()
+    for refused in (lambda: narrow.read64(0), lambda: narrow.read(0, 8, width=8), lambda: narrow.write64(0x80, 1)):
+        with pytest.raises(ValueError, match="at most 32 bits, as its width= says"):
+            refused()
+    driver = NarrowDriver(device)
+    assert driver.device.bar(0).width == 32
+    assert driver.device.bar(0, width=64).read64(0x80) == wide.read64(0x80)
+    with pytest.raises(ValueError, match="the widest access is of 8, 16, 32 or 64 bits"):
+        device.bar(0, width=33)
 
 
 def test_runs_of_accesses(device: pyuio.Device) -> None:

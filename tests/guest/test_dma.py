@@ -183,10 +183,17 @@ def test_memory_is_zeroed_each_time(device: pyuio.Device) -> None:
     assert bytes(again) == bytes(10000)
 
 
+class Header(pyuio.RegisterMap):
+    length = pyuio.Register(0x4, width=16)
+
+
 def test_use_after_close(device: pyuio.Device) -> None:
     buffer = device.dma.alloc(4096)
     part = buffer[16:32]
     window = part.registers
+    length = Header(buffer, endian="big").length
+    length.write(0x1234)
+    assert (buffer[4], Header(buffer).length.read()) == (0x12, 0x3412)
     buffer.close()
     for use in (
         lambda: buffer.address,
@@ -201,6 +208,8 @@ def test_use_after_close(device: pyuio.Device) -> None:
         lambda: part[0],
         lambda: bytes(part),
         lambda: window.read32(0),
+        lambda: length.read(),
+        lambda: Header(buffer),
     ):
         with pytest.raises(ValueError, match="closed"):
             use()
