@@ -77,7 +77,7 @@ if _typing.TYPE_CHECKING:
     from pyuio.interrupt.wait import wait
     from pyuio.pci.discovery import FoundDevice, devices
     from pyuio.pci.hotplug import Hotplug, HotplugEvent
-    from pyuio.registers.register_map import Array, Field, FieldArray, Register, RegisterMap
+    from pyuio.registers.register_map import Array, Field, FieldArray, Memory, Register, RegisterMap
     from pyuio.rt.realtime import realtime
     from pyuio.rt.settings import RealTime
     from pyuio.service import Event, Service
@@ -115,6 +115,7 @@ __all__ = [
     "KernelFileError",
     "KernelSupportError",
     "MappingError",
+    "Memory",
     "OverrunError",
     "PermissionDeniedError",
     "PyuioError",
@@ -154,6 +155,7 @@ _LATE = {
     "FoundDevice": "pyuio.pci.discovery",
     "Hotplug": "pyuio.pci.hotplug",
     "HotplugEvent": "pyuio.pci.hotplug",
+    "Memory": "pyuio.registers.register_map",
     "RealTime": "pyuio.rt.settings",
     "Register": "pyuio.registers.register_map",
     "RegisterMap": "pyuio.registers.register_map",

@@ -59,6 +59,8 @@ def _place(
         raise TypeError(f"{info.path} is not in a Region or a PortRegion; use a map made on one: Map(device.bar(0))")
     if not (info.writable if writes else info.readable):
         raise RegisterAccessError(f"{info.path} is {'read' if writes else 'write'}-only")
+    if info.width != info.layout.access_width:
+        raise ValueError(f"{info.path} takes several accesses; an operation makes one: give region, offset and width")
     return _checked_place(info.region, info.offset, info.width)
 
 
@@ -91,7 +93,7 @@ def _condition(mask: SupportsIndex | _AnyField | None, value: SupportsIndex | No
         part = _index("value", value)
         if not 0 <= part <= mask.largest:
             raise ValueError(f"a value of {mask.name}{mask.bits} is 0 to {mask.largest:#x}, not {part:#x}")
-        value, mask = part << mask.low, mask.mask
+        value, mask = mask.place(part), mask.mask
     mask, value = _value("mask", mask, bits), _value("value", value, bits)
     if value & ~mask:
         raise ValueError(f"a value of {value:#x} can never be found under mask {mask:#x}")
@@ -102,7 +104,7 @@ def _check_field(info: RegisterInfo, field: _AnyField) -> None:
     """Raise ValueError if the register has no such field, RegisterAccessError if the field cannot be read."""
     if field not in info.fields.values():
         raise ValueError(f"{info.path} has no field {field!r}")
-    if not field.mask & info.layout.readable:
+    if not info.layout.reads(field):
         raise RegisterAccessError(f"{info.path}.{field.name} is write-only")
 
 

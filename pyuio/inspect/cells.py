@@ -198,6 +198,6 @@ def _field_cell(
         lambda: field.extract(read()),
         write,
         parse,
-        meaning=lambda value: field.text(value << field.low),
+        meaning=lambda value: field.text(field.place(value)),
         is_field=True,
     )

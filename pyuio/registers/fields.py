@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The bits of a register: `Field`, `FieldArray`, `Access`, and `Layout`, the access of all its bits.
+"""The bits of a register: `Field`, `FieldArray`, and `Layout`, the access of all its bits.
 
 Import them from `pyuio.registers`.
 """
@@ -7,8 +7,9 @@ Import them from `pyuio.registers`.
 from __future__ import annotations
 
 import enum
+import functools
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -18,47 +19,25 @@ from typing import (
     NamedTuple,
     Protocol,
     SupportsIndex,
-    TypeAlias,
     TypeVar,
     cast,
-    get_args,
     overload,
 )
 
 from pyuio._native import _registers
 from pyuio.errors import RegisterAccessError, UnknownValueError
+from pyuio.registers.access import EFFECTS, Access, Effect, checked_access
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Access: TypeAlias = Literal["ro", "wo", "rw", "w1c", "w1s", "w1t", "rc", "special"]
-"""What software may do with a register, or a field of one:
-
-* ``ro``, ``wo``, ``rw``: read, write, both. pyuio assumes that writing 0 to a wo field beside others has no effect.
-* ``w1c``, ``w1s``, ``w1t``: reading has no effect; writing 1 to a bit clears, sets or toggles it, writing 0 does not.
-* ``rc``: read-only, and reading has an effect: it clears the bits, or takes an entry from a queue.
-* ``special``: read and write, with effects that none of the above describes.
-"""
-ACCESSES: tuple[Access, ...] = get_args(Access)
-
-_READABLE = frozenset({"ro", "rw", "w1c", "w1s", "w1t", "rc", "special"})
-_WRITABLE = frozenset({"wo", "rw", "w1c", "w1s", "w1t", "special"})
-_ONES = frozenset({"w1c", "w1s", "w1t"})
-_READ_EFFECT = frozenset({"rc", "special"})
+_HIGHEST_BIT = 0xFFFF
 _LARGEST_TABLE = 8  # bits of the largest field whose enumeration is looked up by position
 
 _Value = TypeVar("_Value")
 _Given = TypeVar("_Given")
 _Other = TypeVar("_Other")
 _Enum = TypeVar("_Enum", bound=enum.IntEnum)
-
-
-def checked_access(access: str, what: str) -> Access:
-    """Return `access`, or raise ValueError."""
-    for known in ACCESSES:
-        if access == known:
-            return known
-    raise ValueError(f"{what}: access is one of {', '.join(ACCESSES)}, not {access!r}")
 
 
 def similar(name: str, names: Iterable[str]) -> str:
@@ -89,6 +68,8 @@ class Bits:
     enum: type[enum.IntEnum] | None
     """Names of the values."""
     doc: str
+    msb0: bool
+    """Its lowest bit is the most significant of its value."""
 
     @property
     def bits(self) -> str:
@@ -102,14 +83,21 @@ class Bits:
 
     def extract(self, value: int) -> int:
         """Return the field's part of a register's value."""
-        return (value & self.mask) >> self.low
+        return self._turned((value & self.mask) >> self.low)
+
+    def place(self, part: int) -> int:
+        """Return the bits of a register's value for this value of the field, which fits it."""
+        return self._turned(part) << self.low
+
+    def _turned(self, part: int) -> int:
+        return int(f"{part:0{self.high - self.low + 1}b}"[::-1], 2) if self.msb0 else part
 
     def insert(self, value: int, given: SupportsIndex) -> int:
         """Return a register's value with `given` in the field. ValueError: it does not fit the field."""
         part = operator.index(given)
         if not 0 <= part <= self.largest:
             raise ValueError(f"{self.name}: {part:#x} does not fit bits {self.bits}, which take 0 to {self.largest:#x}")
-        return value & ~self.mask | part << self.low
+        return value & ~self.mask | self.place(part)
 
     def text(self, value: int) -> str:
         """Return the field's part of a register's value as text for people; never raises."""
@@ -148,20 +136,21 @@ class Field(_registers.Field[_Value, _Given], Bits):
         enum: names of the values.
         access: what software may do with the field; None for the register's access.
         doc: a sentence of the data sheet.
+        msb0: the lowest of these bits is the most significant of the value.
 
     Raises:
         ValueError: the bits do not exist, or the enumeration has values that do not fit them.
         TypeError: a wrong type.
     """
 
-    __slots__ = ("access", "doc", "enum", "high", "is_bool", "low", "mask", "name")
+    __slots__ = ("access", "doc", "enum", "high", "is_bool", "low", "mask", "msb0", "name")
     __declares__: ClassVar[bool] = True
 
     @overload
     def __init__(self: Field[bool, int], high: int, /, *, access: Access | None = ..., doc: str = ...) -> None: ...
     @overload
     def __init__(
-        self: Field[int, int], high: int, low: int, /, *, access: Access | None = ..., doc: str = ...
+        self: Field[int, int], high: int, low: int, /, *, access: Access | None = ..., doc: str = ..., msb0: bool = ...
     ) -> None: ...
     @overload
     def __init__(
@@ -173,6 +162,7 @@ class Field(_registers.Field[_Value, _Given], Bits):
         *,
         access: Access | None = ...,
         doc: str = ...,
+        msb0: bool = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -187,18 +177,22 @@ class Field(_registers.Field[_Value, _Given], Bits):
         *,
         access: Access | None = None,
         doc: str = "",
+        msb0: bool = False,
     ) -> None:
         self.name = ""
         self.high = operator.index(high)
         self.low = self.high if low is None else operator.index(low)
-        if not 0 <= self.low <= self.high < 64:
-            raise ValueError(f"a field is given by its highest and its lowest bit, 63 to 0, not by {high} and {low}")
+        if not 0 <= self.low <= self.high <= _HIGHEST_BIT:
+            raise ValueError(f"a field is given by its highest and its lowest bit, from 0, not by {high} and {low}")
         self.mask = (1 << self.high + 1) - (1 << self.low)
         self.access = None if access is None else checked_access(access, f"field {self.bits}")
         self.doc = doc
+        self.msb0 = msb0
         self.enum = enum
         self.is_bool = low is None and enum is None
-        self._place(self.low, self.mask, self.is_bool, self._table())
+        # A register of more than 64 bits never takes the compiled way.
+        place = (self.low, self.mask) if self.high < 64 else (0, (1 << 64) - 1)
+        self._place(*place, self.is_bool, self._table())
 
     def _table(self) -> tuple[object, ...] | None:
         """Return the enumeration's members by value: only those below 2^8, as others are looked up when needed."""
@@ -229,18 +223,20 @@ class Field(_registers.Field[_Value, _Given], Bits):
             ) from None
 
     def _set_slowly(self, register: HasFields, given: SupportsIndex) -> None:
-        part, layout = operator.index(given), register._layout
+        part = operator.index(given)
         bits = self._checked(register, part)
-        if not part and self.mask & layout.ones and register._held is None:
-            access = self.access or register._access
+        access = self.access or register._access
+        idle = {"ones": 0, "zeros": self.largest}.get(EFFECTS[access].write)
+        if part == idle and register._held is None:
             raise ValueError(
-                f"{register._path}.{self.name}: writing 0 does nothing here; write 1 to what is to change ({access})"
+                f"{register._path}.{self.name}: writing {hex(idle) if idle > 9 else idle} does nothing here; "
+                f"write {0 if idle else 1} to what is to change ({access})"
             )
         register._set_field(self, bits)
 
     def _checked(self, register: HasFields, given: SupportsIndex) -> int:
         """Return `given` in the field's place, or raise an error if it cannot be written there."""
-        if self.mask & ~register._layout.writable:
+        if not register._layout.writes(self):
             raise RegisterAccessError(f"{register._path}.{self.name} is read-only")
         try:
             return self.insert(0, given)
@@ -251,7 +247,9 @@ class Field(_registers.Field[_Value, _Given], Bits):
         """Return the same field under another name, so many bits higher."""
         make: Any = type(self)
         low = None if self.is_bool else self.low + bits
-        made: Field[_Value, _Given] = make(self.high + bits, low, enum=self.enum, access=self.access, doc=self.doc)
+        made: Field[_Value, _Given] = make(
+            self.high + bits, low, enum=self.enum, access=self.access, doc=self.doc, msb0=self.msb0
+        )
         made.name = name
         return made
 
@@ -259,7 +257,7 @@ class Field(_registers.Field[_Value, _Given], Bits):
 class _Together(Bits):
     """The bits of all fields of an array."""
 
-    __slots__ = ("mask", "name")
+    __slots__ = ("access", "mask", "name")
 
 
 class FieldArray(Generic[_Value, _Given]):
@@ -276,7 +274,7 @@ class FieldArray(Generic[_Value, _Given]):
 
     Raises:
         TypeError: `field` is no `Field`.
-        ValueError: there is no field, they overlap, or the last one lies beyond bit 63.
+        ValueError: there is no field, or they overlap.
     """
 
     __declares__: ClassVar[bool] = True
@@ -302,6 +300,7 @@ class FieldArray(Generic[_Value, _Given]):
             self._first._moved(f"{name}[{index}]", index * self._stride) for index in range(self._count)
         )
         self._together.name = name
+        self._together.access = self._first.access
         self._together.mask = sum(field.mask for field in self._fields)
         return {field.name: field for field in self._fields}
 
@@ -395,19 +394,36 @@ class FieldsOfRegister(Sequence[_Value], Generic[_Value, _Given]):
 
 
 class Layout(NamedTuple):
-    """What software may do with each bit of a register. All attributes but `width` are masks.
+    """What software may do with each bit of a register. Those that are not explained here are masks.
 
     Raises:
         ValueError: two fields overlap, or one is outside of the register.
     """
 
     width: int
+    access: Access
+    """The access of fields that declare none, and of the bits outside of fields."""
     readable: int
     writable: int
+    needed: int
+    """Bits that a change of another field must read, to write them back unchanged."""
     ones: int
     """Writing 1 has an effect, writing 0 has none."""
+    zeros: int
+    """Writing 0 has an effect, writing 1 has none."""
+    acts: int
+    """Any write has an effect. Bits outside of fields do not count here, nor among the next."""
+    blind: int
+    """They hold what is written, and cannot be read."""
     read_effect: int
-    special: int
+    shared: int
+    """Bits of two fields, of which one can only be read and the other can only be written."""
+    uncompiled: int
+    """Bits of fields that the compiled way does not take apart."""
+    access_width: int
+    """Bits that one access reads or writes; less than the width if it takes several."""
+    high_first: bool
+    """Of several accesses, the one of the most significant bits comes first."""
 
     @property
     def full(self) -> int:
@@ -416,50 +432,87 @@ class Layout(NamedTuple):
 
     @property
     def unkept(self) -> int:
-        """Bits that a change of another field writes as 0: they cannot be read, or writing back a 1 has an effect."""
-        return self.ones | (self.writable & ~self.readable)
+        """Bits that a change of another field writes as 0, or as 1 if they are `zeros`."""
+        return self.writable & ~self.needed
 
     @property
-    def needed(self) -> int:
-        """Bits that a change of another field must read, to write them back unchanged."""
-        return self.writable & self.readable & ~self.ones
-
-    def whole(self, declared: Access) -> Access:
-        """Return the access of the register: the declared one, unless its fields allow something else."""
-        readable, writable = bool(self.readable), bool(self.writable)
-        if (declared in _READABLE, declared in _WRITABLE) == (readable, writable):
-            return declared
-        return "rw" if readable and writable else "ro" if readable else "wo"
+    def apart(self) -> int:
+        """Bits in which what is written does not tell what is read."""
+        return self.ones | self.zeros | self.shared
 
     @property
     def updatable(self) -> bool:
         """Whether the register can be read and written back without a side effect."""
-        return bool(self.readable) and not self.read_effect and not self.special
+        return bool(self.readable) and not self.read_effect and not self.acts
+
+    def reads(self, field: Bits) -> bool:
+        """Return whether this field may be read."""
+        return EFFECTS[field.access or self.access].readable
+
+    def writes(self, field: Bits) -> bool:
+        """Return whether this field may be written."""
+        return EFFECTS[field.access or self.access].writable
+
+    @property
+    def whole(self) -> Access:
+        """The access of the register: the declared one, unless its fields allow something else."""
+        readable, writable, declared = bool(self.readable), bool(self.writable), EFFECTS[self.access]
+        if (declared.readable, declared.writable) == (readable, writable):
+            return self.access
+        return "rw" if readable and writable else "ro" if readable else "wo"
 
     @classmethod
-    def of(cls, name: str, width: int, access: Access, fields: Mapping[str, Bits]) -> Layout:
+    def of(
+        cls,
+        name: str,
+        width: int,
+        access: Access,
+        fields: Mapping[str, Bits],
+        *,
+        access_width: int | None = None,
+        first: Literal["low", "high"] = "low",
+    ) -> Layout:
         """Return the layout of a register with these fields; bits outside of them have the register's `access`."""
         full = (1 << width) - 1
         bits: dict[str, int] = {}
-        taken = 0
+        taken = shared = 0
         for field in fields.values():
+            effect = EFFECTS[field.access or access]
             if field.mask & ~full:
                 raise ValueError(f"{name}: field {field.name}{field.bits} is outside of its {width} bits")
-            if field.mask & taken:
-                other = next(other for other in fields.values() if other.mask & field.mask)
-                raise ValueError(f"{name}: fields {other.name}{other.bits} and {field.name}{field.bits} overlap")
+            for other in fields.values() if field.mask & taken else ():
+                if other is field:
+                    break
+                others = EFFECTS[other.access or access]
+                if not other.mask & field.mask:
+                    continue
+                if effect.readable & others.readable or effect.writable & others.writable:
+                    raise ValueError(
+                        f"{name}: fields {other.name}{other.bits} and {field.name}{field.bits} overlap; only one that "
+                        "is read-only and one that is write-only may"
+                    )
+                shared |= other.mask & field.mask
             taken |= field.mask
             bits[field.access or access] = bits.get(field.access or access, 0) | field.mask
-        bits[access] = bits.get(access, 0) | (full & ~taken)
+        named: dict[str, int] = bits if fields else {access: full}
+        bits = {**bits, access: bits.get(access, 0) | (full & ~taken)}
 
-        def union(kinds: frozenset[str]) -> int:
-            return sum(mask for kind, mask in bits.items() if kind in kinds)
+        def union(chosen: Callable[[Effect], bool], bits: Mapping[str, int] = bits) -> int:
+            return functools.reduce(operator.or_, (mask for kind, mask in bits.items() if chosen(EFFECTS[kind])), 0)
 
         return cls(
             width,
-            readable=union(_READABLE),
-            writable=union(_WRITABLE),
-            ones=union(_ONES),
-            read_effect=union(_READ_EFFECT),
-            special=union(frozenset({"special"})),
+            access,
+            readable=union(lambda effect: effect.readable),
+            writable=union(lambda effect: effect.writable),
+            needed=union(lambda effect: effect.readable and effect.write == "value"),
+            ones=union(lambda effect: effect.write == "ones"),
+            zeros=union(lambda effect: effect.write == "zeros"),
+            acts=union(lambda effect: effect.write == "any", named),
+            blind=union(lambda effect: effect.write == "value" and not effect.readable, named),
+            read_effect=union(lambda effect: effect.read_effect),
+            shared=shared,
+            uncompiled=functools.reduce(operator.or_, (one.mask for one in fields.values() if one.msb0), shared),
+            access_width=min(width, access_width or width),
+            high_first=first == "high",
         )

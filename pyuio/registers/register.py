@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Number
 from types import MethodDescriptorType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, SupportsIndex
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, SupportsIndex
 
 from pyuio._native import _registers
 from pyuio._native._access import Window
@@ -16,7 +16,8 @@ from pyuio.errors import RegisterAccessError
 from pyuio.process.timeouts import timeout_error
 from pyuio.region.common import Pace
 from pyuio.region.ports import PortRegion
-from pyuio.registers.fields import Access, Bits, Field, FieldArray, Layout, checked_access, similar
+from pyuio.registers.access import Access, checked_access
+from pyuio.registers.fields import Bits, Field, FieldArray, Layout, similar
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
@@ -58,7 +59,7 @@ class Names(dict[str, object]):
 
 def checked_name(name: str, bases: tuple[type, ...], what: str) -> None:
     """Raise ValueError for a name that a declaration may not have."""
-    if name.startswith("_"):
+    if name.startswith("_") and not name[1:2].isdigit():
         raise ValueError(f"{what}: a name that starts with an underscore is not for a register or field: {name}")
     if is_taken(name, bases):
         raise ValueError(f"{what}: {name} is taken by {bases[0].__name__}; call it {name}_")
@@ -75,11 +76,11 @@ _BY_ITSELF = "a value by itself"
 class _Held:
     """A copy of a register's value: read from the hardware, to be written to it, or by itself."""
 
-    __slots__ = ("assigned", "ones", "over", "value")
+    __slots__ = ("assigned", "over", "value", "written")
 
-    def __init__(self, value: int, ones: int = 0, over: str = "") -> None:
-        self.value = value
-        self.ones = ones  # what to write to the bits in which only a written 1 has an effect
+    def __init__(self, value: int, written: int = 0, over: str = "") -> None:
+        self.value = value  # what its fields read as
+        self.written = written
         self.over = over  # why no field of it may be set; "" if fields may be set
         self.assigned = False
 
@@ -92,6 +93,8 @@ class RegisterType(type):
     _kind_width: int
     _kind_access: Access
     _kind_layout: Layout
+    _kind_access_width: int | None
+    _kind_first: Literal["low", "high"]
     _kind_doc: str
 
     @classmethod
@@ -107,6 +110,8 @@ class RegisterType(type):
         *,
         width: int | None = None,
         access: Access | None = None,
+        access_width: int | None = None,
+        first: Literal["low", "high"] | None = None,
     ) -> RegisterType:
         """Make a class of registers. ValueError: its fields, width or access are invalid."""
         namespace.setdefault("__slots__", ())
@@ -129,10 +134,20 @@ class RegisterType(type):
         made = super().__new__(cls, name, bases, dict(namespace))
         made._fields = {**getattr(made, "_fields", {}), **own}
         made._arrays = {**getattr(made, "_arrays", {}), **arrays}
-        made._kind_width = getattr(made, "_kind_width", 32) if width is None else checked_width(width, name)
+        made._kind_access_width = getattr(made, "_kind_access_width", None) if access_width is None else access_width
+        made._kind_first = getattr(made, "_kind_first", "low") if first is None else checked_first(first, name)
+        width = getattr(made, "_kind_width", 32) if width is None else width
+        made._kind_width = checked_width(width, made._kind_access_width, name)
         made._kind_access = getattr(made, "_kind_access", "rw") if access is None else checked_access(access, name)
         made._kind_doc = (namespace.get("__doc__") or "") if bases != (_registers.Register,) else ""
-        made._kind_layout = Layout.of(name, made._kind_width, made._kind_access, made._fields)
+        made._kind_layout = Layout.of(
+            name,
+            made._kind_width,
+            made._kind_access,
+            made._fields,
+            access_width=made._kind_access_width,
+            first=made._kind_first,
+        )
         return made
 
     # These are methods of the metaclass, so that a field may have their names: Register.of serves there.
@@ -180,11 +195,25 @@ class RegisterType(type):
         return value
 
 
-def checked_width(width: int, what: str) -> int:
+def checked_width(width: int, access_width: int | None, what: str) -> int:
     """Return the width, or raise ValueError."""
-    if width not in WIDTHS:
-        raise ValueError(f"{what}: the width is 8, 16, 32 or 64 bits, not {width!r}")
+    if access_width is None:
+        if width not in WIDTHS:
+            raise ValueError(
+                f"{what}: the width is 8, 16, 32 or 64 bits, not {width!r}; give the access_width of a wider register"
+            )
+    elif access_width not in WIDTHS:
+        raise ValueError(f"{what}: one access has a width of 8, 16, 32 or 64 bits, not {access_width!r}")
+    elif width not in WIDTHS and (width < 8 or width % access_width):
+        raise ValueError(f"{what}: the width is a multiple of the access_width, {access_width}, not {width!r}")
     return width
+
+
+def checked_first(first: str, what: str) -> Literal["low", "high"]:
+    """Return which part is first, or raise ValueError."""
+    if first not in ("low", "high"):
+        raise ValueError(f'{what}: the first of several accesses is "low" or "high", not {first!r}')
+    return "low" if first == "low" else "high"
 
 
 def checked_run(data: Buffer, width: int, path: str) -> memoryview:
@@ -210,14 +239,19 @@ class Register(_registers.Register, metaclass=RegisterType):
     An access that is not allowed raises an error before it touches the hardware.
 
     Args:
-        offset: in bytes from the start of the map, a multiple of the width.
-        width: 8, 16, 32 (the default) or 64 bits.
+        offset: in bytes from the start of the map. The place in the region must be a multiple of the width.
+        width: 8, 16, 32 (the default) or 64 bits; with `access_width`, any multiple of it.
         access: what software may do with the register, with fields that do not have an access of their own, and with
             the bits outside of fields. See `pyuio.registers.Access`.
         doc: a sentence of the data sheet.
+        access_width: bits of the widest access that the card understands: 8, 16, 32 or 64. A wider register takes
+            several accesses for each read and write, one after the other. They are not one to the card: it may count on
+            between them, unless it latches the value at the first.
+        first: which of several accesses comes first: that of the least significant bits, "low" (the default), or
+            "high".
 
     Raises:
-        ValueError: there is no such width or access, the offset is misaligned, or a field is outside of the width.
+        ValueError: there is no such width or access, the offset is negative, or a field is outside of the width.
     """
 
     _fields: ClassVar[Mapping[str, Bits]]
@@ -226,21 +260,29 @@ class Register(_registers.Register, metaclass=RegisterType):
     __declares__: ClassVar[bool] = True
 
     def __init__(
-        self, offset: int, *, width: int | None = None, access: Access | None = None, doc: str | None = None
+        self,
+        offset: int,
+        *,
+        width: int | None = None,
+        access: Access | None = None,
+        doc: str | None = None,
+        access_width: int | None = None,
+        first: Literal["low", "high"] | None = None,
     ) -> None:
         kind = type(self)
         self._path = kind.__name__
         self._offset = operator.index(offset)
         self._access: Access = kind._kind_access if access is None else checked_access(access, self._path)
         self._layout = kind._kind_layout
-        if width is not None or access is not None:
-            width = kind._kind_width if width is None else checked_width(width, self._path)
-            self._layout = Layout.of(self._path, width, self._access, kind._fields)
-        if self._offset < 0 or self._offset % (self._layout.width // 8):
-            raise ValueError(
-                f"{self._path} at {self._offset:#x}: the offset of a register of {self._layout.width} bits is a "
-                f"multiple of {self._layout.width // 8} from 0"
+        if any(given is not None for given in (width, access, access_width, first)):
+            access_width = kind._kind_access_width if access_width is None else access_width
+            width = checked_width(kind._kind_width if width is None else width, access_width, self._path)
+            first = kind._kind_first if first is None else checked_first(first, self._path)
+            self._layout = Layout.of(
+                self._path, width, self._access, kind._fields, access_width=access_width, first=first
             )
+        if self._offset < 0:
+            raise ValueError(f"{self._path} at {self._offset:#x}: the offset of a register is from 0")
         self._doc = doc
         self._region: Accesses | None = None
         self._held: _Held | None = None
@@ -265,7 +307,7 @@ class Register(_registers.Register, metaclass=RegisterType):
         # The compiled path would bypass methods that a subclass overrides, and the check of the region's width.
         if (
             isinstance(region, Window)
-            and layout.width <= region.width
+            and layout.width == layout.access_width <= region.width
             and all(isinstance(method, MethodDescriptorType) for method in methods)
         ):
             made._attach(
@@ -274,8 +316,8 @@ class Register(_registers.Register, metaclass=RegisterType):
                 layout.width,
                 bool(layout.readable),
                 bool(layout.writable),
-                layout.readable if not layout.read_effect else 0,
-                layout.writable if layout.updatable else 0,
+                layout.readable & ~layout.uncompiled if not layout.read_effect else 0,
+                layout.writable & ~layout.uncompiled if layout.updatable and not layout.zeros else 0,
                 layout.unkept,
                 layout.needed,
                 layout.ones,
@@ -289,7 +331,11 @@ class Register(_registers.Register, metaclass=RegisterType):
     def _span(self) -> int:
         return self._layout.width // 8
 
-    _alignment = _span
+    _phase = 0
+
+    @property
+    def _alignment(self) -> int:
+        return self._layout.access_width // 8
 
     # ---- Several fields at once ----
 
@@ -400,7 +446,7 @@ class Register(_registers.Register, metaclass=RegisterType):
             raise RegisterAccessError(f"{self._path} is write-only")
         if number < 0:
             raise ValueError(f"{self._path}: the number of reads is 0 or more, not {number}")
-        if isinstance(region, (Window, PortRegion)):
+        if isinstance(region, (Window, PortRegion)) and self._alignment == width:
             return region.read(self._offset, number * width, width, fixed=True)
         order: Any = getattr(region, "endian", "little")
         return b"".join([self.read().to_bytes(width, order) for _ in range(number)])
@@ -420,7 +466,7 @@ class Register(_registers.Register, metaclass=RegisterType):
         if not self._layout.writable:
             raise RegisterAccessError(f"{self._path} is read-only")
         view = checked_run(data, width, self._path)
-        if isinstance(region, (Window, PortRegion)):
+        if isinstance(region, (Window, PortRegion)) and self._alignment == width:
             region.write(self._offset, view, width, fixed=True)
             return
         order: Any = getattr(region, "endian", "little")
@@ -464,16 +510,17 @@ class Register(_registers.Register, metaclass=RegisterType):
             raise RegisterAccessError(f"{self._path} is {self._held.over}; change the register itself")
         if value is None:
             self._require_updatable(self._path)
-            held = _Held(self.read() & (layout.readable | ~layout.writable))
+            read = self.read()
+            held = _Held(read, read & ~layout.unkept | layout.zeros)
         else:
             whole = self._checked(value)
-            held = _Held(whole, whole & layout.ones)
+            held = _Held(whole, whole)
         try:
             yield self._copy(None, self._offset, self._path, held)
         finally:
             held.over = "the value of a change that is over"
         if held.assigned or value is not None:
-            self.write(held.value & ~layout.ones | held.ones)
+            self.write(held.written)
 
     def poll(self, condition: Callable[[Self], object], timeout: float | None) -> Self:
         """Read the register until a condition holds: ``regs.status.poll(lambda status: not status.computing, 1.0)``.
@@ -537,7 +584,10 @@ class Register(_registers.Register, metaclass=RegisterType):
             raise RegisterAccessError(f"{self._path} is write-only")
         if self._held is not None:
             return self._held.value
-        value: int = getattr(self._require_region(), f"read{self._layout.width}")(self._offset)
+        region, width = self._require_region(), self._layout.access_width
+        value = 0
+        for offset, shift in self._parts(region):
+            value |= getattr(region, f"read{width}")(offset) << shift
         return value
 
     def _write_slowly(self, value: SupportsIndex) -> None:
@@ -548,11 +598,26 @@ class Register(_registers.Register, metaclass=RegisterType):
             raise RegisterAccessError(
                 f"{self._path} is {self._held.over or 'being changed'}; write the register itself"
             )
-        getattr(self._require_region(), f"write{self._layout.width}")(self._offset, number)
+        self._store(self._require_region(), number)
+
+    def _store(self, region: Accesses, value: int) -> None:
+        width = self._layout.access_width
+        for offset, shift in self._parts(region):
+            getattr(region, f"write{width}")(offset, value >> shift & (1 << width) - 1)
+
+    def _parts(self, region: Accesses) -> list[tuple[int, int]]:
+        """Return the offset of each access, and the lowest of the register's bits in it, in the order to make them."""
+        layout = self._layout
+        shifts = range(0, layout.width, layout.access_width)
+        offsets = [self._offset + shift // 8 for shift in shifts]
+        if getattr(region, "endian", "little") == "big":
+            offsets.reverse()
+        parts = list(zip(offsets, shifts, strict=True))
+        return parts[::-1] if layout.high_first else parts
 
     def _value_for(self, field: Bits) -> int:
         """Return the register's value, to extract a field."""
-        if field.mask & ~self._layout.readable and not self._is_by_itself:
+        if not self._layout.reads(field) and not self._is_by_itself:
             raise RegisterAccessError(f"{self._path}.{field.name} is write-only")
         if self._held is None and self._layout.read_effect:
             raise RegisterAccessError(
@@ -568,26 +633,24 @@ class Register(_registers.Register, metaclass=RegisterType):
             if held.over:
                 raise RegisterAccessError(f"{self._path}.{field.name}: this is {held.over}, and cannot be changed")
             held.assigned = True
-            if mask & layout.ones:
-                held.ones = held.ones & ~mask | bits
-            else:
-                held.value = held.value & ~mask | bits
+            held.written = held.written & ~mask | bits
+            seen = mask & ~layout.apart
+            held.value = held.value & ~seen | bits & seen
             return
         region, width = self._require_region(), layout.width
-        # In a register that cannot be read at all, the other bits have no value that is safe to write.
-        blind = layout.writable & ~mask if not layout.readable else 0
-        if blind or layout.special & ~mask or (layout.needed & ~mask and not layout.updatable):
+        kept = layout.needed & ~mask
+        blind = 0 if layout.readable else layout.blind & ~mask  # beside bits that can be read, writing 0 does nothing
+        if blind or layout.acts & ~mask or (kept and layout.read_effect):
             self._require_updatable(f"{self._path}.{field.name}")
-        if not layout.needed & ~mask:
-            getattr(region, f"write{width}")(self._offset, bits)
-            return
+        bits |= layout.zeros & ~mask
         mask |= layout.unkept
-        update = getattr(region, f"update{width}", None)
-        if update is not None:
+        update = getattr(region, f"update{width}", None) if layout.access_width == width else None
+        if not kept:
+            self._store(region, bits)
+        elif update is not None:
             update(self._offset, mask, bits)
         else:
-            old = getattr(region, f"read{width}")(self._offset)
-            getattr(region, f"write{width}")(self._offset, old & ~mask | bits)
+            self._store(region, self._read_slowly() & ~mask | bits)
 
     # ---- For people ----
 
@@ -600,7 +663,7 @@ class Register(_registers.Register, metaclass=RegisterType):
         if self._held is None and self._layout.read_effect:
             return f"{self._path} was not read, as that has an effect; print(...snapshot())"
         value, info = self.read(), self.info
-        shown = [one for one in info.fields.values() if one.mask & self._layout.readable or self._is_by_itself]
+        shown = [one for one in info.fields.values() if self._layout.reads(one) or self._is_by_itself]
         names = [f"{one.name}{one.bits}" for one in shown]
         longest = max(map(len, names), default=0)
         lines = [f"{self._path} = {value:#0{self._layout.width // 4 + 2}x}"]
@@ -657,7 +720,7 @@ class RegisterInfo(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Width of the register in bits: 8, 16, 32 or 64."""
+        """Width of the register in bits."""
         return self.layout.width
 
     @property
@@ -665,7 +728,7 @@ class RegisterInfo(NamedTuple):
         """The access of the field, or of the register; if its fields differ, it is ``rw`` if any can be written."""
         if self.field is not None and self.field.access is not None:
             return self.field.access
-        return self.layout.whole(self.register._access) if self.field is None else self.register._access
+        return self.layout.whole if self.field is None else self.layout.access
 
     @property
     def doc(self) -> str:
@@ -690,12 +753,12 @@ class RegisterInfo(NamedTuple):
     @property
     def readable(self) -> bool:
         """Whether it may be read."""
-        return bool(self.mask & self.layout.readable)
+        return bool(self.layout.readable) if self.field is None else self.layout.reads(self.field)
 
     @property
     def writable(self) -> bool:
         """Whether it may be written."""
-        return bool(self.mask & self.layout.writable)
+        return bool(self.layout.writable) if self.field is None else self.layout.writes(self.field)
 
     @property
     def read_effect(self) -> bool:
@@ -743,5 +806,5 @@ class RegisterInfo(NamedTuple):
             only_set: leave out the fields that are 0.
         """
         seen = value if only_set else -1
-        readable = [one for one in self.fields.values() if one.mask & self.layout.readable and one.mask & seen]
+        readable = [one for one in self.fields.values() if self.layout.reads(one) and one.mask & seen]
         return " ".join(f"{one.name}={one.text(value)}" for one in readable)

@@ -29,7 +29,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, SupportsIndex, TypeAl
 from pyuio._native._access import Window
 from pyuio.errors import RegisterAccessError, RegisterNotFoundError
 from pyuio.region.ports import PortRegion
-from pyuio.registers.fields import Access, Field, FieldArray, similar
+from pyuio.registers.access import Access
+from pyuio.registers.fields import Field, FieldArray, similar
+from pyuio.registers.memory import Memory
 from pyuio.registers.register import (
     WIDTHS,
     Accesses,
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 
     from pyuio._native._access import Endian
 
-__all__ = ["Access", "Accesses", "Array", "Field", "FieldArray", "Register", "RegisterInfo", "RegisterMap"]
+__all__ = ["Access", "Accesses", "Array", "Field", "FieldArray", "Memory", "Register", "RegisterInfo", "RegisterMap"]
 
 _Element = TypeVar("_Element", bound="Declared")
 
@@ -81,13 +83,14 @@ class RegisterMapType(type):
         made._declared = {**getattr(made, "_declared", {}), **own}
         placed = list(made.walk())
         _check_overlaps(name, placed)
-        made._size = max((info.offset + info.width // 8 for info in placed), default=0)
-        made._alignment = max((info.width // 8 for info in placed), default=1)
-        made._widest = getattr(made, "_widest", 64) if width is None else checked_width(width, name)
+        made._size = max((one._offset + one._span for one in made._declared.values()), default=0)
+        made._alignment, made._phase = _placing(name, made._declared)
+        made._widest = getattr(made, "_widest", 64) if width is None else checked_width(width, None, name)
         for info in placed:
-            if info.width > made._widest:
+            if info.layout.access_width > made._widest:
                 raise ValueError(
-                    f"{name}: {info.path} has {info.width} bits, and the widest access of the map has {made._widest}"
+                    f"{name}: {info.path} has {info.width} bits, and the widest access of the map has {made._widest}; "
+                    "give its access_width"
                 )
         kind: RegisterMapType = made
         return kind
@@ -112,6 +115,24 @@ def _check_overlaps(name: str, placed: list[RegisterInfo]) -> None:
         before.append(one)
 
 
+def _placing(name: str, declared: Mapping[str, Declared]) -> tuple[int, int]:
+    """Return the alignment of a map, and what is left when the place of the map is divided by it.
+
+    A register is aligned by its place in the region, not in the map.
+    """
+    alignment, phase, first = 1, 0, ""
+    for key, one in declared.items():
+        its = (one._phase - one._offset) % one._alignment
+        if (phase - its) % min(alignment, one._alignment):
+            raise ValueError(
+                f"{name}: {key} at {one._offset:#x} is misaligned wherever the map is, as a place that is right for "
+                f"{first} is not right for it; the offset of a register is a multiple of its width"
+            )
+        if one._alignment > alignment:
+            alignment, phase, first = one._alignment, its, key
+    return alignment, phase
+
+
 def _accesses(region: Any, endian: Endian | None, name: str) -> Accesses:
     """Return a region as it is, and for a buffer what accesses its memory."""
     if any(hasattr(region, f"read{width}") for width in WIDTHS):
@@ -133,7 +154,7 @@ def _accesses(region: Any, endian: Endian | None, name: str) -> Accesses:
 
 
 class RegisterMap(metaclass=RegisterMapType):
-    """The registers of a region: a class with a `Register`, an `Array` or another map for each name.
+    """The registers of a region: a class with a `Register`, an `Array`, a `Memory` or another map for each name.
 
     ``class Registers(RegisterMap, width=32)`` says that the device takes accesses of up to 32 bits: a wider register is
     refused, and a driver that has the map in `Driver.register_maps` gets its BAR without wider accesses.
@@ -147,8 +168,8 @@ class RegisterMap(metaclass=RegisterMapType):
     Raises:
         TypeError: no region, and no writable buffer; a byte order for a region.
         ValueError: the offset is negative, or misaligned for one of the registers. Also raised when the class is made,
-            if registers overlap, are misaligned, or have the same name. A read-only and a write-only register may
-            overlap.
+            if registers overlap, cannot all be aligned, or have the same name. A read-only and a write-only register
+            may overlap.
     """
 
     __slots__ = ("_offset", "_path", "_region")
@@ -156,6 +177,7 @@ class RegisterMap(metaclass=RegisterMapType):
     _declared: ClassVar[Mapping[str, Declared]]
     _size: ClassVar[int]
     _alignment: ClassVar[int]
+    _phase: ClassVar[int]
     _widest: ClassVar[int]
     _region: Accesses | None
     _offset: int
@@ -169,7 +191,7 @@ class RegisterMap(metaclass=RegisterMapType):
         """Declare this map as a part of another map, `offset` bytes from the start of the other.
 
         Raises:
-            ValueError: the offset is negative, or misaligned for one of the registers.
+            ValueError: the offset is negative.
         """
         made = cls.__new__(cls)
         made._place(None, offset, cls.__name__)
@@ -182,7 +204,7 @@ class RegisterMap(metaclass=RegisterMapType):
         Raises:
             RegisterNotFoundError: there is no such register or field; the message lists similar names.
         """
-        at: Register | RegisterMap | Array[Any] | None = None
+        at: Declared | None = None
         fields: FieldArray[Any, Any] | None = None
         offset, done = 0, ""
         words = re.findall(r"\[[^\]]*\]?|\.?[^.\[]+", path)
@@ -191,7 +213,7 @@ class RegisterMap(metaclass=RegisterMapType):
                 f"{cls.__name__}: {path!r} is not the name of a register, as in dma.channel[2].count"
             )
         for word in (word.removeprefix(".") for word in words):
-            if isinstance(at, Array):
+            if isinstance(at, (Array, Memory)):
                 index = _index(at._count, word, f"{cls.__name__}: {path!r}", done)
                 offset, done = offset + index * at._stride, f"{done}[{index}]"
                 at = at._element
@@ -221,7 +243,9 @@ class RegisterMap(metaclass=RegisterMapType):
             last = len(fields) - 1
             raise RegisterNotFoundError(f"{cls.__name__}: {path!r} is no field; there is {done}[0] to [{last}]")
         if not isinstance(at, Register):
-            inside = f"[0] to [{at._count - 1}]" if isinstance(at, Array) else ", ".join((at or cls)._declared)
+            inside = (
+                f"[0] to [{at._count - 1}]" if isinstance(at, (Array, Memory)) else ", ".join((at or cls)._declared)
+            )
             raise RegisterNotFoundError(f"{cls.__name__}: {path!r} is no register; {done or 'the map'} has {inside}")
         return RegisterInfo(done, offset, at)
 
@@ -234,8 +258,13 @@ class RegisterMap(metaclass=RegisterMapType):
 
     def _place(self, region: Accesses | None, offset: int, path: str) -> None:
         kind, offset = type(self), operator.index(offset)
-        if offset < 0 or offset % kind._alignment:
-            raise ValueError(f"{kind.__name__} at {offset:#x}: the offset is a multiple of {kind._alignment} from 0")
+        if offset < 0:
+            raise ValueError(f"{kind.__name__} at {offset:#x}: the offset is from 0")
+        if region is not None and offset % kind._alignment != kind._phase:
+            more = f", plus {kind._phase}" * bool(kind._phase)
+            raise ValueError(
+                f"{kind.__name__} at {offset:#x}: the offset is a multiple of {kind._alignment} from 0{more}"
+            )
         values: dict[str, object] = {"_region": region, "_offset": offset, "_path": path}
         prefix = f"{path}." if path else ""
         for name, one in kind._declared.items():
@@ -313,7 +342,7 @@ class Array(tuple[_Element, ...]):
 
     def __new__(cls, element: _Element, count: int, *, stride: int | None = None) -> Self:
         """Declare the array."""
-        if not isinstance(element, (Register, RegisterMap, Array)):
+        if not isinstance(element, (Register, RegisterMap, Array, Memory)):
             raise TypeError(f"an array has registers, maps or arrays as elements, not {type(element).__name__}")
         made = tuple.__new__(cls)
         made._region = None
@@ -341,6 +370,10 @@ class Array(tuple[_Element, ...]):
     @property
     def _alignment(self) -> int:
         return self._element._alignment
+
+    @property
+    def _phase(self) -> int:
+        return self._element._phase
 
     def _bound(self, region: Accesses | None, offset: int, path: str) -> Self:
         elements = (
@@ -373,7 +406,7 @@ class Array(tuple[_Element, ...]):
         self._check_inside(start, number)
         if not one._layout.readable:
             raise RegisterAccessError(f"{self._path} is write-only")
-        if self._stride == one._span and isinstance(one._region, (Window, PortRegion)):
+        if self._stride == one._span == one._alignment and isinstance(one._region, (Window, PortRegion)):
             return one._region.read(one._offset + start * self._stride, number * self._stride, self._stride)
         return b"".join([each.read_run(1) for each in row[start : start + number]])
 
@@ -395,7 +428,7 @@ class Array(tuple[_Element, ...]):
         self._check_inside(start, len(view) // width)
         if not one._layout.writable:
             raise RegisterAccessError(f"{self._path} is read-only")
-        if self._stride == width and isinstance(one._region, (Window, PortRegion)):
+        if self._stride == width == one._alignment and isinstance(one._region, (Window, PortRegion)):
             one._region.write(one._offset + start * width, view, width)
             return
         for index in range(len(view) // width):
@@ -427,4 +460,4 @@ def _index(count: int, word: str, wanted: str, done: str) -> int:
     return index
 
 
-Declared: TypeAlias = "Register | RegisterMap | Array[Any]"
+Declared: TypeAlias = "Register | RegisterMap | Array[Any] | Memory[Any]"

@@ -289,7 +289,7 @@ def test_fields_of_an_array_by_text() -> None:
     [
         (lambda: FieldArray(Field(3, 0), 0), "at least 1"),
         (lambda: FieldArray(Field(3, 0), 2, stride=3), "at least its 4 bits"),
-        (lambda: FieldArray(Field(3, 0), 17), "63 to 0"),
+        (lambda: FieldArray(Field(3, 0), 1 << 14 | 1), "from 0"),
     ],
 )
 def test_arrays_of_fields_that_are_none(make: Callable[[], object], message: str) -> None:
