@@ -8,21 +8,33 @@ from __future__ import annotations
 
 import enum
 import keyword
-import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 from systemrdl.node import AddressableNode, AddrmapNode, FieldNode, MemNode, Node, RegfileNode, RegNode
-from systemrdl.rdltypes.builtin_enums import AccessType, OnWriteType
+from systemrdl.rdltypes.builtin_enums import AccessType, OnReadType, OnWriteType
 
 from pyuio.errors import SystemRdlError
-from pyuio.registers.fields import Access
+from pyuio.registers.access import EFFECTS, Access, checked_access
 from pyuio.registers.register import Register, is_taken
 from pyuio.registers.register_map import RegisterMap
 
-_IMPORTED = ("Array", "DescribedMap", "Field", "Register", "RegisterMap", "enum")
-# Section 9.6, the effect of a software write. The other values of onwrite have effects that writing 0 does not prevent.
-_ONES: dict[OnWriteType, Access] = {OnWriteType.woclr: "w1c", OnWriteType.woset: "w1s", OnWriteType.wot: "w1t"}
+_IMPORTED = ("Array", "Field", "Memory", "Register", "RegisterMap")
+_WIDEST = 64  # bits of one access
+_COMMON = 32  # bits that each bus of a card can access at once
+# Section 9.6: what a read, and a write, by software does.
+_ON_READ = {None: "", OnReadType.rclr: "rc", OnReadType.rset: "rs", OnReadType.ruser: "ru"}
+_ON_WRITE = {
+    OnWriteType.woset: "w1s",
+    OnWriteType.woclr: "w1c",
+    OnWriteType.wot: "w1t",
+    OnWriteType.wzs: "w0s",
+    OnWriteType.wzc: "w0c",
+    OnWriteType.wzt: "w0t",
+    OnWriteType.wclr: "wc",
+    OnWriteType.wset: "ws",
+    OnWriteType.wuser: "wu",
+}
 
 
 class Source:
@@ -31,117 +43,186 @@ class Source:
     Args:
         node: the addrmap, elaborated.
         base: the name of the class that its class derives from.
+        bus_width: bits of the widest access that the card understands; None for the largest accesswidth, and 32 at
+            least.
+        first: which part of a wider register is accessed first, unless the register's property ``first_access`` says
+            that.
 
     Raises:
         SystemRdlError: it describes something that pyuio cannot access; the message names file and line.
     """
 
-    def __init__(self, node: AddrmapNode, base: str) -> None:
+    def __init__(
+        self, node: AddrmapNode, base: str, bus_width: int | None = None, first: Literal["low", "high"] = "low"
+    ) -> None:
+        widest = max((one.get_property("accesswidth") for one in _registers(node)), default=_COMMON)
+        self._bus_width = bus_width or min(max(widest, _COMMON), _WIDEST)
+        self._first = first
         self._classes: dict[tuple[str, str], str] = {}  # the name of each class by its base and body
-        self._names: set[str] = set(_IMPORTED)
-        self._parts: list[str] = []
+        self._names: set[str] = {*_IMPORTED, "DescribedMap", "enum"}
+        self._parts: list[tuple[str, str]] = []  # the name and the text of each class
+        self._used: set[str] = set()
+        self._hidden: set[str] = set()  # names that the body of a class uses although it declares them, too
         self.top = self._map(node, base)
         """The name of the addrmap's class."""
-        used = "".join(self._parts)
-        imports = [name for name in ("Array", "Field", "Register", "RegisterMap") if re.search(rf"\b{name}\b", used)]
-        head = [f'"""Registers of {node.inst_name}, made from SystemRDL by ``python -m pyuio.systemrdl``."""\n']
-        if "(enum.IntEnum)" in used:
-            head.append("import enum\n")
-        head.append(f"from pyuio import {', '.join(imports)}\n")
-        self.text = "\n".join(head) + "".join(f"\n\n{part}" for part in self._parts)
+        self.text = self._text(node)
         """The text of the module."""
+
+    def _text(self, node: AddrmapNode) -> str:
+        head = [f'"""Registers of {node.inst_name}, made from SystemRDL by ``python -m pyuio.systemrdl``."""\n']
+        if "enum" in self._used:
+            head.append("import enum\n")
+        imported = [name for name in _IMPORTED if name in self._used]
+        renamed = [f"{name} as _{name}" for name in _IMPORTED if name in self._hidden]
+        head.append(f"from pyuio import {', '.join([*imported, *renamed])}\n")
+        parts = [text + f"\n\n_{name} = {name}\n" * (name in self._hidden) for name, text in self._parts]
+        return "\n".join(head) + "".join(f"\n\n{part}" for part in parts)
 
     # ---- The kinds of class ----
 
-    def _map(self, node: AddrmapNode | RegfileNode, base: str = "RegisterMap") -> str:
-        """Return the name of the class for an addrmap or a regfile."""
-        lines = []
-        names = _Names(RegisterMap, node)
-        for child in node.children():
-            if isinstance(child, MemNode) or not isinstance(child, AddressableNode):
-                continue
-            offset = f"{child.raw_address_offset:#x}"
-            if isinstance(child, RegNode):
-                declared = f"{self._register(child)}({offset})"
-            elif isinstance(child, (AddrmapNode, RegfileNode)):
-                declared = f"{self._map(child)}.at({offset})"
-            else:
-                raise _unsupported(child, f"a {type(child).__name__}")
-            if child.is_array:
-                declared = _array(child, declared)
-            lines.append(f"{names.fit(child)} = {declared}")
-        return self._class(node, base, "", lines)
+    def _map(self, node: AddrmapNode | RegfileNode | MemNode, base: str = "RegisterMap") -> str:
+        """Return the name of the class for an addrmap, a regfile, or a mem in which registers are named."""
+        children = [one for one in node.children() if isinstance(one, AddressableNode) and _accessible(one)]
+        if isinstance(node, AddrmapNode) and node.get_property("bridge"):
+            _check_bridge(node)
+        given = [one.inst_name for one in children]
+        words = "entries"
+        while words in given:
+            words += "_"
+        body = _Body(self, RegisterMap, [*given, *[words] * isinstance(node, MemNode)])
+        for child in children:
+            body.lines.append(f"{body.names[child.inst_name]} = {self._instance(child, body)}")
+        if isinstance(node, MemNode):
+            body.lines.append(f"{body.names[words]} = {self._words(node, body, 0)}")
+        return self._class(node, base, "", body)
+
+    def _instance(self, node: AddressableNode, body: _Body) -> str:
+        """Return the declaration of a register, a map, a memory, or an array of them."""
+        offset = node.raw_address_offset
+        if isinstance(node, RegNode):
+            declared = f"{body.use(self._register(node))}({offset:#x})"
+            if node.is_array and isinstance(node.parent, MemNode) and node.array_stride == node.size:
+                return f"{body.use('Memory')}({declared}, {node.n_elements})"  # there may be very many
+        elif isinstance(node, MemNode) and not list(node.children()):
+            declared = self._words(node, body, offset)
+        elif isinstance(node, (AddrmapNode, RegfileNode, MemNode)):
+            declared = f"{body.use(self._map(node))}.at({offset:#x})"
+        else:
+            raise _unsupported(node, f"a {type(node).__name__}")
+        stride = node.array_stride
+        for count in reversed(node.array_dimensions or []):  # the innermost dimension comes first
+            declared = f"{body.use('Array')}({declared}, {count}, stride={stride:#x})"
+            stride = (stride or 0) * count
+        return declared
+
+    def _words(self, node: MemNode, body: _Body, offset: int) -> str:
+        """Return the declaration of the words of a mem. The compiler gives each a power of 2 as its size."""
+        count = node.get_property("mementries")
+        options = self._width(node.size // count * 8) + _option("access", _memory_access(node), "rw")
+        options += _option("doc", "" if list(node.children()) else _doc(node), "")
+        return f"{body.use('Memory')}({body.use('Register')}({offset:#x}{options}), {count})"
 
     def _register(self, node: RegNode) -> str:
         """Return the name of the class for a reg."""
-        width, access_width = node.get_property("regwidth"), node.get_property("accesswidth")
-        if width not in (8, 16, 32, 64) or access_width < width:
-            how = f"regwidth = {width}, accesswidth = {access_width}"
-            raise _unsupported(node, f"{how}: a register must have 8, 16, 32 or 64 bits, and be accessed as a whole")
         fields = node.fields()
-        accesses = {_access(field) for field in fields}
-        whole = _whole(accesses)
-        names = _Names(Register, node)
-        lines = [f"{names.fit(field)} = {self._field(field, whole)}" for field in fields]
-        options = f", width={width}" * (width != 32) + f', access="{whole}"' * (whole != "rw")
-        return self._class(node, "Register", options, lines)
+        whole = _whole(map(_access, fields))
+        body = _Body(self, Register, [one.inst_name for one in fields])
+        for field in fields:
+            body.lines.append(f"{body.names[field.inst_name]} = {self._field(field, whole, body)}")
+        options = self._width(node.get_property("regwidth"), node) + _option("access", whole, "rw")
+        return self._class(node, "Register", options, body)
 
-    def _field(self, node: FieldNode, whole: Access) -> str:
-        if node.msb < node.lsb:
-            raise _unsupported(node, "msb0: the order of its bits is reversed")
-        encode, access, doc = node.get_property("encode"), _access(node), _doc(node)
+    def _width(self, width: int, node: RegNode | None = None) -> str:
+        """Return the options that tell a register's width, and how it is accessed if that is beyond the bus."""
+        options = _option("width", width, 32)
+        if width > self._bus_width:
+            first = self._first if node is None else node.get_property("first_access", default=self._first)
+            if first not in ("low", "high"):
+                assert node is not None
+                raise _unsupported(node, f'first_access is "low" or "high", not {first!r}')
+            options += _option("access_width", self._bus_width, None) + _option("first", first, "low")
+        return options
+
+    def _field(self, node: FieldNode, whole: Access, body: _Body) -> str:
+        encode, doc = node.get_property("encode"), _doc(node)
         arguments = f"{node.high}" if node.high == node.low else f"{node.high}, {node.low}"
         if encode is not None:
-            arguments += f", enum={self._enum(node, encode)}"
-        if access != whole:
-            arguments += f', access="{access}"'
-        return f"Field({arguments}{f', doc={doc!r}' * bool(doc)})"
+            arguments += f", enum={body.use(self._enum(node, encode))}"
+        arguments += _option("access", _access(node), whole) + _option("doc", doc, "")
+        arguments += _option("msb0", node.msb < node.lsb, False)
+        return f"{body.use('Field')}({arguments})"
 
     def _enum(self, node: FieldNode, encode: Any) -> str:
-        names = _Names(enum.IntEnum, node)
-        lines = [f"{names.fit_name(member.name)} = {member.value:#x}" for member in encode]
-        return self._named(encode.type_name or node.inst_name, "enum.IntEnum", "", lines)
+        members = list(encode)
+        body = _Body(self, enum.IntEnum, [one.name for one in members])
+        body.lines += [f"{body.names[one.name]} = {one.value:#x}" for one in members]
+        self._used.add("enum")
+        return self._named(encode.type_name or node.inst_name, "enum.IntEnum", "", body.lines)
 
     # ---- Their text ----
 
-    def _class(self, node: Node, base: str, options: str, lines: list[str]) -> str:
+    def _class(self, node: Node, base: str, options: str, body: _Body) -> str:
+        self._used |= {base} & {*_IMPORTED}
         doc = _doc(node)
-        quoted = doc.replace("\\", "\\\\").replace('"', '\\"')
-        name = node.orig_type_name or node.inst_name
-        return self._named(name, base, options, [f'"""{quoted}"""\n'] * bool(doc) + lines)
+        shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in doc.replace("\\", "\\\\"))
+        lines = ['"""' + shown.replace('"', '\\"') + '"""\n'] * bool(doc) + body.lines
+        return self._named(node.orig_type_name or node.inst_name, base, options, lines)
 
     def _named(self, name: str, base: str, options: str, lines: list[str]) -> str:
-        body = "".join(f"    {line}\n" for line in lines) or "    pass\n"
-        key = (base + options, f"{name}\n{body}")
+        text = "".join(f"    {line}\n" for line in lines) or "    pass\n"
+        key = (base + options, f"{name}\n{text}")
         if key not in self._classes:
             word = "".join(part[:1].upper() + part[1:] for part in name.split("_")) or "Registers"
             word = word if word.isidentifier() and not keyword.iskeyword(word) else f"Registers{word}"
             self._classes[key] = unique = _unused(word, self._names)
-            self._parts.append(f"class {unique}({base}{options}):\n{body}")
+            self._parts.append((unique, f"class {unique}({base}{options}):\n{text}"))
         return self._classes[key]
 
+    def use(self, name: str, declared: Iterable[str]) -> str:
+        """Return the name by which the body of a class, which declares these names itself, uses one of the module."""
+        if name in declared:
+            self._hidden.add(name)
+            return f"_{name}"
+        self._used.add(name)
+        return name
 
-class _Names:
-    """The names in one class: each is valid in Python and used once."""
 
-    def __init__(self, base: type, node: Node) -> None:
-        self._base = base
-        self._node = node
-        self._taken: set[str] = set()
+class _Body:
+    """The body of one class.
 
-    def fit(self, node: Node) -> str:
-        """Return the name for an instance."""
-        return self.fit_name(node.inst_name)
+    Attributes:
+        names: the name in Python of each instance or member.
+        lines: the lines.
+    """
 
-    def fit_name(self, name: str) -> str:
-        """Return the name, with an underscore at its end if Python or pyuio uses it already."""
-        name = name.lstrip("_") + "_" * name.startswith("_")
-        if not name.isidentifier():
-            raise _unsupported(self._node, f"{name!r} is not a valid name in Python")
-        of_enumerations = ("mro", "name", "value") if self._base is enum.IntEnum else ()
-        if keyword.iskeyword(name) or is_taken(name, [self._base]) or name in of_enumerations:
-            name += "_"
-        return _unused(name, self._taken, "_")
+    def __init__(self, source: Source, base: type, given: Iterable[str]) -> None:
+        self._source = source
+        self.lines: list[str] = []
+        self.names: dict[str, str] = {}
+        wanted = {name: _fitting(name, base) for name in given}
+        taken = {name for name, fit in wanted.items() if name == fit}  # these keep theirs
+        for name, fit in wanted.items():
+            self.names[name] = name if name == fit else _unused(fit, taken, "_")
+
+    def use(self, name: str) -> str:
+        """Return the name by which this body uses a class of the module."""
+        return self._source.use(name, self.names.values())
+
+
+def _fitting(name: str, base: type) -> str:
+    """Return the name that an instance or a member gets in a class.
+
+    What begins with an underscore belongs to Python and pyuio: the underscore comes to the end. If a digit follows it,
+    it stays, as a name cannot begin with the digit.
+    """
+    bare = name.lstrip("_")
+    if not bare:
+        return "underscore"
+    if bare[0].isdigit():
+        return f"_{bare.rstrip('_')}"
+    fit = bare if bare == name else f"{bare}_"
+    of_enumerations = ("mro", "name", "value") if base is enum.IntEnum else ()
+    return f"{fit}_" if keyword.iskeyword(fit) or is_taken(fit, [base]) or fit in of_enumerations else fit
 
 
 def _unused(name: str, taken: set[str], more: str = "") -> str:
@@ -154,33 +235,64 @@ def _unused(name: str, taken: set[str], more: str = "") -> str:
     return one
 
 
+def _option(name: str, value: object, default: object) -> str:
+    """Return an argument, or nothing if it is the default."""
+    quoted = f'"{value}"' if name != "doc" and isinstance(value, str) else repr(value)
+    return "" if value == default else f", {name}={quoted}"
+
+
+def _check_bridge(node: AddrmapNode) -> None:
+    """Raise SystemRdlError if the maps of a bridge (section 13.4) overlap: no access reaches all of them."""
+    end, before = 0, ""
+    for child in sorted(node.children(), key=lambda one: getattr(one, "raw_address_offset", 0)):
+        if isinstance(child, AddressableNode):
+            if child.raw_address_offset < end:
+                which = f"in this bridge, {before} and {child.inst_name} overlap"
+                raise _unsupported(node, f"{which}; take the map that the card's bus reaches")
+            end, before = child.raw_address_offset + child.total_size, child.inst_name
+
+
+def _registers(node: Node) -> Iterator[RegNode]:
+    for child in node.children():
+        if isinstance(child, RegNode):
+            yield child
+        else:
+            yield from _registers(child)
+
+
+def _accessible(node: AddressableNode) -> bool:
+    """Return whether software may access it at all; a mem can have sw = na."""
+    return not isinstance(node, MemNode) or _memory_access(node) is not None
+
+
+def _memory_access(node: MemNode) -> Access | None:
+    readable, writable = node.is_sw_readable, node.is_sw_writable
+    return "rw" if readable and writable else "ro" if readable else "wo" if writable else None
+
+
 def _access(node: FieldNode) -> Access:
-    """Return what software may do with a field, by sections 9.5 (sw) and 9.6 (onread, onwrite)."""
-    software, onread, onwrite = (node.get_property(name) for name in ("sw", "onread", "onwrite"))
+    """Return what software may do with a field, by sections 9.5 (sw; not na) and 9.6 (onread, onwrite)."""
+    software, onwrite = node.get_property("sw"), node.get_property("onwrite")
+    reads = _ON_READ[node.get_property("onread")]
     if software is AccessType.r:
-        return "ro" if onread is None else "rc"
-    if software is AccessType.w:
-        return "wo"
-    if software is not AccessType.rw or onread is not None:  # rw1 and w1 can be written only once
-        return "special"
-    return "rw" if onwrite is None else _ONES.get(onwrite, "special")
+        return checked_access(reads or "ro", node.inst_name)
+    once = software in (AccessType.rw1, AccessType.w1)
+    writes = "rw1" if once else "rw" if onwrite is None else _ON_WRITE[onwrite]
+    if software in (AccessType.w, AccessType.w1):
+        return checked_access(f"wo{writes.lstrip('rw')}", node.inst_name)
+    return checked_access("w" + reads if reads and writes == "rw" else writes + reads, node.inst_name)
 
 
 def _whole(accesses: Iterable[Access]) -> Access:
     """Return the access of a register, and of its bits outside of the fields, which have no function."""
     kinds = set(accesses)
-    if len(kinds) == 1:
+    effects = [EFFECTS[kind] for kind in kinds]
+    reads = any(effect.readable for effect in effects)
+    changed = any(effect.read_effect for effect in effects)
+    # Bits without a function are neither kept by a read that has an effect, nor written as 1 because writing 0 has one.
+    if len(kinds) == 1 and (not effects[0].writable or not (changed or effects[0].write == "zeros")):
         return kinds.pop()
-    return "rw" if kinds & {"rw", "special"} else "ro"
-
-
-def _array(node: AddressableNode, declared: str) -> str:
-    """Return the declaration of an array; the innermost dimension comes first."""
-    stride = node.array_stride
-    for count in reversed(node.array_dimensions or []):
-        declared = f"Array({declared}, {count}, stride={stride:#x})"
-        stride = (stride or 0) * count
-    return declared
+    return "wo" if not reads else "rw" if "rw" in kinds and not changed else "ro"
 
 
 def _doc(node: Node) -> str:
@@ -191,6 +303,6 @@ def _doc(node: Node) -> str:
 
 
 def _unsupported(node: Node, why: str) -> SystemRdlError:
-    reference: Any = node.inst_src_ref
+    reference: Any = node.inst_src_ref or node.def_src_ref
     where = f"{reference.path}:{reference.line}: " if hasattr(reference, "line") else ""
     return SystemRdlError(f"{where}pyuio cannot access {node.get_path()}: {why}")
