@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,16 @@ def test_descriptors_are_its_own_and_closed_once(path: Path) -> None:
             presence.ask_config(wrong)
 
 
+@pytest.fixture(scope="module")
+def little_garbage() -> Iterator[None]:
+    """Leave what other tests imported out of the collections of garbage, which would take most of the time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("little_garbage")
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["open", "close", "forget", "twice"]), st.integers(0, 7)), max_size=40))
 def test_regions_come_and_go_in_any_order(steps: list[tuple[str, int]]) -> None:
