@@ -36,6 +36,7 @@ from pyuio.program import Append, Count, Operation, Poll, Read, Stamp, When, Whi
 from pyuio.region import PortRegion, Region
 from pyuio.region.common import Pace
 from pyuio.rt import memory_lock, pm_qos
+from tests.odd_arguments import EDGES, ODD, PROMISED, Index
 from tests.unit.support import NAME, SIZE, VERBS, widths
 from tests.unit.test_dma import Buffer
 
@@ -43,46 +44,8 @@ Call = tuple[str, Callable[..., object], dict[str, Any]]
 """What it is called, the function, and arguments that are right."""
 
 
-class Index:
-    """What is as good as an int."""
-
-    def __init__(self, value: int) -> None:
-        self.value = value
-
-    def __index__(self) -> int:
-        return self.value
-
-
 FIRST_INTERRUPT = min(int(entry.name) for entry in Path("/proc/irq").iterdir() if entry.name.isdecimal())
-EDGES = sorted(
-    {sign * (1 << bits) + more for sign in (-1, 1) for bits in (0, 4, 8, 16, 31, 32, 63, 64) for more in (-1, 0, 1)}
-)
 NUMBERS = st.sampled_from(EDGES) | st.integers() | st.integers(0, SIZE).map(Index)
-ODD = [
-    *EDGES,
-    *(10**400, -(10**400), Index(10**400), Index(8), Index(32), 0.5, 1e300, float("nan"), float("inf"), -float("inf")),
-    *(
-        1j,
-        None,
-        True,
-        False,
-        "",
-        "a",
-        "\0",
-        "٣",
-        b"",
-        b"1234",
-        (),
-        [],
-        [1],
-        {},
-        Decimal(3),
-        Fraction(1, 2),
-        ...,
-        int,
-        object(),
-    ),
-]
 ANYTHING: st.SearchStrategy[Any] = (
     NUMBERS
     | st.sampled_from(ODD)
@@ -283,7 +246,6 @@ TABLES: dict[str, Table] = {
     "configuration space": configuration_space,
     "finding": finding,
 }
-PROMISED = (TypeError, ValueError, pyuio.PyuioError)
 ALSO: dict[str, tuple[type[Exception], ...]] = {  # what Python raises for indexes, names, and read-only buffers
     "making regions": (BufferError,),
     "memory": (IndexError, KeyError, BufferError),

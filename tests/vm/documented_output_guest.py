@@ -17,9 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-# Modules that most commands import.
-import pyuio_drivers.edu  # noqa: F401
-import rich.table  # noqa: F401
+import pyuio_drivers.edu  # noqa: F401 - most commands import it
 
 LIMIT = 60  # seconds for one command
 

@@ -86,7 +86,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     words += ["--device", "nvme-ns,drive=five,bus=many,nsid=5,logical_block_size=4096,physical_block_size=4096"]
     words += ["--device", "nvme-ns,drive=zoned,bus=many,nsid=7,zoned=true,zoned.zone_size=1M"]
     program = Path(__file__).with_name("nvme_guest.py")
-    options = ["-v", "--noconftest", "-pno:cacheprovider", "-pno:hypothesispytest", "--timeout=0"]  # LIMIT is enough
+    options = ["-v", "--noconftest", "-pno:cacheprovider", "-ppytest_timeout", "--timeout=0"]  # LIMIT is enough
     vm = Vm()
     command = vm.command(*words, f"--timeout={LIMIT}", "--", sys.executable, "-m", "pytest", *options, str(program))
     result = subprocess.run(
@@ -94,7 +94,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         cwd=Path(__file__).parents[2],
-        env={**os.environ, "NVME_IN": str(directory)},
+        env={**os.environ, "NVME_IN": str(directory), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         check=False,
     )
     assert not vm.left()
