@@ -28,8 +28,11 @@ test: $(COMPILED)
 	@$(BIN)/python -m tests.run
 
 # Run one part only; T= gives files or options for pytest: make test-guest T='tests/guest/test_edu.py -k factorial'
-test-unit test-vm: $(COMPILED)
-	@$(BIN)/python -m tests.run $(@:test-%=%) -- $(T)
+test-unit: $(COMPILED)
+	@$(BIN)/python -m tests.run unit -- $(T)
+
+test-vm: $(COMPILED)
+	@$(BIN)/python -m tests.run vm $(if $(T),,cards) -- $(T)
 
 test-guest: $(COMPILED)
 	@$(BIN)/python -m tests.run guest $(if $(T),,commands) -- $(T)

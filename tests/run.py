@@ -6,7 +6,8 @@
 - lint: ruff, mypy, codespell, and import-linter: each folder of pyuio/ imports only from those below it
 - docs: the documentation builds without a warning
 - unit: tests/unit, on this machine
-- vm: tests/vm, which boot guests from this machine
+- vm: tests/vm, which boot guests from this machine; without those of `cards` unless there are options
+- cards: those of tests/vm whose guests are there for the cards in them
 - guest: tests/guest, inside a guest with the devices below; without the commands unless there are options
 - commands: tests/guest/commands, inside such a guest
 
@@ -43,10 +44,11 @@ from tests.guest import compiler, igb_uio, kernel_module, pciutils, rt_tests, se
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 BUILD = ROOT / "build"
-PARTS = ("lint", "docs", "unit", "vm", "guest", "commands", "pythons", "wheels", "sanitize", "fuzz")
-WHOLE = ("guest", "vm", "commands", "unit", "docs", "lint")  # longest first
+PARTS = ("lint", "docs", "unit", "vm", "cards", "guest", "commands", "pythons", "wheels", "sanitize", "fuzz")
+WHOLE = ("guest", "cards", "vm", "commands", "unit", "docs", "lint")  # longest first
 AT_ONCE = 3  # parts at any time: each keeps a processor busy for two thirds of its time
 COMMANDS = "tests/guest/commands"
+CARDS = tuple(f"tests/vm/test_{name}.py" for name in ("documented_output", "iommu", "nvme", "removal", "serial"))
 GUEST_LIMIT = 2400  # seconds, for the slowest kernel; pytest-timeout ends a test that hangs long before
 
 GUEST_DEVICES = (
@@ -136,12 +138,10 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
     results = output / "results.xml"
     results.unlink(missing_ok=True)
     named = [option for option in options if option.split("::")[0].endswith(".py") or Path(ROOT, option).is_dir()]
-    where = [] if named else [COMMANDS if part == "commands" else f"tests/{part}"]
-    if part == "guest" and not options:
-        where.append(f"--ignore={COMMANDS}")
+    where = [] if named else {"commands": [COMMANDS], "cards": list(CARDS)}.get(part, [f"tests/{part}"])
+    if not options:
+        where += [f"--ignore={path}" for path in {"guest": (COMMANDS,), "vm": CARDS}.get(part, ())]
     command = [str(BIN / "python"), "-m", "pytest", f"--junitxml={results}", "-p", "no:cacheprovider", *where, *options]
-    if part == "commands":
-        command += ["-p", "no:hypothesispytest"]  # these tests do not use it; in an emulated guest it costs 8 s
     if part != "unit":
         rewrite_assertions()
     if part in ("guest", "commands"):
@@ -149,6 +149,8 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
         with (BUILD / "prepare.lock").open("w") as lock:  # the other part may do the same at this moment
             fcntl.flock(lock, fcntl.LOCK_EX)
             prepare_guest(kernel)
+        # To look for plugins in each package that is installed, and to load hypothesis, takes 8 s under emulation.
+        command = ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *command, "-p", "pytest_timeout"]
         command = in_guest(command, kernel, output, bridge=part == "commands" or bool(options))
     return command, results
 
