@@ -29,6 +29,9 @@ from tests.guest.support import (
     Cards,
     Later,
     current_drivers,
+    keep_bound,
+    kept,
+    let_go,
     rebind,
     set_aside_what_the_card_reaches,
 )
@@ -86,9 +89,16 @@ def edu(cards: Cards) -> str:
     return cards(EDU)[0]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def in_the_end_nothing_is_bound() -> Iterator[None]:
+    yield
+    let_go()
+
+
 @pytest.fixture
 def device(edu: str) -> Iterator[pyuio.Device]:
     """An open edu card, closed afterwards."""
+    keep_bound(edu)
     with pyuio.open(edu, bind=True) as opened:
         yield opened
 
@@ -164,11 +174,16 @@ def several_nodes() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def drivers_stay() -> Iterator[None]:
+def drivers_stay(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a function with another kernel driver, and restore the driver for the next tests."""
+    if not {"device", "bound"} & set(request.fixturenames):
+        let_go()
     before = current_drivers()
     yield
     after = current_drivers()
+    for one in kept:
+        before.pop(one.address, None)
+        after.pop(one.address, None)
     for address in before.keys() & after.keys():
         if after[address] != before[address]:
             rebind(address, before[address])

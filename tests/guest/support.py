@@ -23,15 +23,15 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, ClassVar, NoReturn
 
-import typer
 from pyuio_drivers.edu import Direction, Edu
 
 import pyuio
-from pyuio import cli
-from pyuio.cli import app as command_line
+from pyuio import cli, installed_drivers
+from pyuio.claim import binding
 from pyuio.dma import Dma
+from pyuio.kernel.drivers import UIO_PCI_GENERIC, bound_driver
 from pyuio.kernel.hugepages import hugepages
-from pyuio.kernel.sysfs import PCI_DEVICES, link_name
+from pyuio.kernel.sysfs import PCI_DEVICES
 
 EDU = "1234:11e8"
 PCI_SERIAL = "1b36:0002"  # bound to the kernel's driver "serial" from the start
@@ -63,6 +63,11 @@ def signals_come(frame: FrameType) -> bool:
 @functools.cache
 def load_command() -> None:
     """Import once, before forking, what commands import when they run, and make the tree of commands."""
+    # Here, because other programs in a guest use this module, too, and these take seconds to import.
+    import typer
+
+    from pyuio.cli import app as command_line
+
     command: Any = typer.main.get_command(command_line.app)
     for name in command.list_commands(None):
         command.get_command(None, name)
@@ -71,12 +76,25 @@ def load_command() -> None:
             with contextlib.suppress(SystemExit, pyuio.PyuioError):
                 command(words)
     command_line.app = command
+    known_drivers()
+
+
+@functools.cache
+def known_drivers() -> list[installed_drivers.InstalledDriver]:
+    """Return the drivers of all installed packages: those do not change here, and to read them takes half a second."""
+    return installed_drivers.installed_drivers()
+
+
+def command_in_a_fork() -> None:
+    """Do what ``pyuio`` does."""
+    vars(installed_drivers)["installed_drivers"] = known_drivers
+    cli.main()
 
 
 def pyuio_command(*words: str) -> subprocess.CompletedProcess[str]:
     """Run the command ``pyuio`` with these words to its end, as `forked` does."""
     load_command()
-    return forked(cli.main, "pyuio", *words)
+    return forked(command_in_a_fork, "pyuio", *words)
 
 
 def forked(program: Callable[[], object], *command: str) -> subprocess.CompletedProcess[str]:
@@ -93,8 +111,34 @@ def forked(program: Callable[[], object], *command: str) -> subprocess.Completed
         return subprocess.CompletedProcess(command, status, output.read(), errors.read())
 
 
+kept: list[binding.Binding] = []
+"""The edu card that stays bound from one test that wants it so to the next: binding takes longer than most tests."""
+
+
+def keep_bound(address: str, driver: str = UIO_PCI_GENERIC) -> None:
+    """Bind the card to a driver until a test wants it otherwise."""
+    if [(one.address, one.driver) for one in kept] != [(address, driver)] or bound_driver(address) != driver:
+        let_go()
+        kept.append(binding.bind(address, driver))
+
+
+def let_go() -> None:
+    """Give the card that was kept back to the driver that it had."""
+    while kept:
+        one = kept.pop()
+        one.undo()
+        assert bound_driver(one.address) == one.previous
+
+
 def current_drivers() -> dict[str, str | None]:
-    return {entry.name: link_name(entry / "driver") for entry in PCI_DEVICES.iterdir()}
+    """Return the driver of every function. It is called twice for each test, and pathlib takes five times as long."""
+    found: dict[str, str | None] = {}
+    for address in os.listdir(PCI_DEVICES):  # noqa: PTH208
+        try:
+            found[address] = os.readlink(f"{PCI_DEVICES}/{address}/driver").rpartition("/")[2]  # noqa: PTH115
+        except FileNotFoundError:
+            found[address] = None
+    return found
 
 
 def rebind(address: str, driver: str | None) -> None:
@@ -296,4 +340,4 @@ def _become(program: Callable[[], object], *command: str) -> NoReturn:
 def pyuio_beside(*words: str) -> Beside:
     """Start the command ``pyuio`` with these words, which runs beside the test."""
     load_drive()
-    return Beside(cli.main, "pyuio", *words)
+    return Beside(command_in_a_fork, "pyuio", *words)

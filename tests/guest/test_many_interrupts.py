@@ -102,7 +102,7 @@ def brisk() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("brisk")
-@pytest.mark.parametrize("number", [5_000, pytest.param(100_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("number", [2_000, pytest.param(100_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("consume", [by_read, by_epoll, by_asyncio])
 def test_at_full_speed(consume: Callable[[pyuio.Device, Raiser], int], device: pyuio.Device, number: int) -> None:
     card = Edu(device)
@@ -118,20 +118,22 @@ def test_at_full_speed(consume: Callable[[pyuio.Device, Raiser], int], device: p
     assert card.interrupt_status() == 0
 
 
-@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
 def test_one_by_one(device: pyuio.Device, count: int) -> None:
     card = Edu(device)
+    before = device.uio.event_count
     for number in range(count):
         card.raise_interrupt(1 << number % BITS)
         assert device.interrupt.read(5) == 1
         assert card.interrupt_status() == 1 << number % BITS
         card.acknowledge()
-    assert device.interrupt.total == device.uio.event_count == count
+    assert device.interrupt.total == device.uio.event_count - before == count
 
 
 def test_reading_threads_share_them(device: pyuio.Device) -> None:
     """Each interrupt is counted in one read only, whichever thread has it."""
     card = Edu(device)
+    counted = device.uio.event_count
     counts: list[int] = []
 
     def consume() -> None:
@@ -145,16 +147,16 @@ def test_reading_threads_share_them(device: pyuio.Device) -> None:
     threads = [threading.Thread(target=consume) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for _ in range(500):
+    for _ in range(250):
         before = sum(counts)
         card.raise_interrupt()
         while sum(counts) == before:
             time.sleep(0)
     card.acknowledge()
     interrupt, uio = device.interrupt, device.uio
-    wait_until(lambda: sum(counts) == interrupt.total == uio.event_count)
+    wait_until(lambda: sum(counts) == interrupt.total == uio.event_count - counted)
     # One that is not acknowledged yet fires again for another thread that waits.
-    assert sum(counts) >= 500
+    assert sum(counts) >= 250
     device.close()
     for thread in threads:
         thread.join(PATIENCE)

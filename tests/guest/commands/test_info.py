@@ -17,7 +17,7 @@ from pyuio.cli.description import description
 from pyuio.kernel.drivers import generic_drivers
 from pyuio.kernel.sysfs import PCI_DEVICES
 from tests.guest import pciutils
-from tests.guest.support import EDU, PCI_SERIAL, PCI_TESTDEV, Cards, attribute, load_command, pyuio_command
+from tests.guest.support import EDU, PCI_SERIAL, PCI_TESTDEV, Cards, attribute, known_drivers, pyuio_command
 
 PCIUTILS = Path(__file__).resolve().parents[3] / "build/pciutils"
 E1000E = "8086:10d3"
@@ -73,10 +73,10 @@ def info(device: str) -> dict[str, Any]:
 def described() -> dict[str, dict[str, Any]]:
     """What the command shows of every function, by address.
 
-    It is made in this process, and modprobe is asked once for the drivers that could serve any function.
+    It is made in this process, and what is the same for all functions, and takes longest, is looked up once.
     """
-    load_command()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pyuio.installed_drivers.installed_drivers", known_drivers)
         patch.setattr("pyuio.cli.description.generic_drivers", functools.cache(generic_drivers))
         found = {device.address: description(device) for device in pyuio.devices()}
     return dict(json.loads(json.dumps(found)))

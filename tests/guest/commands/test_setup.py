@@ -25,7 +25,7 @@ import pyuio
 from pyuio.claim import binding
 from pyuio.claim.permission import LIMITS, RULES, Permission
 from pyuio.kernel.drivers import bound_driver
-from tests.guest.support import EDU, PCI_TESTDEV, Cards, attribute, command_register, pyuio_command
+from tests.guest.support import EDU, PCI_TESTDEV, Cards, attribute, command_register, let_go, pyuio_command
 
 MEMBER, STRANGER, GROUP = "pyuio-member", "nobody", "pyuio-test"
 PCI = Path("/sys/bus/pci/devices")
@@ -112,6 +112,7 @@ def owners(address: str) -> dict[str, tuple[int, str]]:
 @pytest.fixture(scope="module")
 def card(cards: Cards) -> Iterator[str]:
     """An edu card that the members of the group may drive; the group has one member."""
+    let_go()
     address = cards(EDU)[0]
     before = owners(address)
     said = setup(address, "--group", GROUP)

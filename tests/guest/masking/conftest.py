@@ -14,10 +14,9 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio.claim import binding
 from pyuio.interrupt import Interrupt
 from pyuio.kernel import preempt_rt
-from tests.guest.support import INTERRUPT_DISABLE, command_register
+from tests.guest.support import INTERRUPT_DISABLE, command_register, keep_bound, let_go
 
 KINDS = ("uio_pci_generic", "igb_uio-legacy", "igb_uio-msi")
 
@@ -41,16 +40,16 @@ def kind(request: pytest.FixtureRequest) -> Iterator[str]:
         module: Path = request.getfixturevalue("igb_uio")
         subprocess.run(["insmod", module, f"intr_mode={mode}"], check=True)
     yield str(request.param)
+    let_go()
     if mode:
         subprocess.run(["rmmod", driver], check=True)
 
 
 @pytest.fixture
-def bound(kind: str, edu: str) -> Iterator[str]:
+def bound(kind: str, edu: str) -> str:
     """An edu card bound to the kernel driver."""
-    done = binding.bind(edu, kind.partition("-")[0])
-    yield edu
-    done.undo()
+    keep_bound(edu, kind.partition("-")[0])
+    return edu
 
 
 @pytest.fixture
