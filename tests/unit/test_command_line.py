@@ -19,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyuio
+from pyuio import cli
 from pyuio.cli.completion import joined
+from tests.guest.support import forked, load_command
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES")
@@ -35,6 +37,18 @@ def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*PYUIO, *words], capture_output=True, text=True, check=False, env=environment(**more), timeout=60
     )
+
+
+def run_in_a_fork(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Do what `run` does for tests of what is said: all but the start of Python, which takes most of the time."""
+    load_command()
+
+    def program() -> None:
+        os.environ.clear()
+        os.environ.update(environment(**more))
+        cli.main()
+
+    return forked(program, "pyuio", *words)
 
 
 def on_a_terminal(*words: str, **more: str) -> str:
@@ -57,7 +71,7 @@ def on_a_terminal(*words: str, **more: str) -> str:
 
 
 def test_help_fits_a_screen() -> None:
-    lines = run("--help", COLUMNS="80").stdout.splitlines()
+    lines = run_in_a_fork("--help", COLUMNS="80").stdout.splitlines()
     assert len(lines) <= 31
     assert max(map(len, lines)) <= 80
     commands = re.findall(r"^│ ([a-z]+) ", "\n".join(lines), re.MULTILINE)
@@ -67,7 +81,7 @@ def test_help_fits_a_screen() -> None:
 @pytest.mark.parametrize("command", ["bind", "unbind", "setup", "write", "dump", "irq", "bench latency"])
 def test_a_paragraph_of_help_fills_the_screen(command: str) -> None:
     """The help is wrapped anew: no first word of a line would fit on the line before."""
-    text = run(*command.split(), "--help", COLUMNS="80").stdout.split("╭")[0]
+    text = run_in_a_fork(*command.split(), "--help", COLUMNS="80").stdout.split("╭")[0]
     followed = 0
     for line, following in itertools.pairwise(line.strip() for line in text.splitlines()):
         if line and following:
@@ -83,9 +97,9 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 @pytest.mark.parametrize("group", ["bench", "vm"])
 def test_a_group_that_is_loaded_late_has_its_commands(group: str) -> None:
-    shown = run(group, "--help").stdout
+    shown = run_in_a_fork(group, "--help").stdout
     assert {"bench": "latency", "vm": "fetch"}[group] in shown
-    assert run(group, "nonsense").returncode == 2
+    assert run_in_a_fork(group, "nonsense").returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -100,7 +114,7 @@ def test_a_group_that_is_loaded_late_has_its_commands(group: str) -> None:
     ],
 )
 def test_what_is_wrong_is_said_and_is_no_success(words: list[str], status: int, message: str) -> None:
-    done = run(*words)
+    done = run_in_a_fork(*words)
     assert (done.returncode, done.stdout) == (status, "")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -148,7 +162,7 @@ def test_every_command_has_its_section_in_the_documentation() -> None:
     page = (ROOT / "docs/command-line.md").read_text()
     for command in ("list", "info", "probe"):
         assert f"\n## pyuio {command}" in page
-        for option in re.findall(r"│ (?:\* )?\s*(--[a-z-]+)", run(command, "--help", COLUMNS="100").stdout):
+        for option in re.findall(r"│ (?:\* )?\s*(--[a-z-]+)", run_in_a_fork(command, "--help", COLUMNS="100").stdout):
             assert option == "--help" or f"`{option}`" in page or f" {option}" in page
 
 
@@ -269,6 +283,6 @@ def test_bash_completes_devices(bash: Path) -> None:
     ],
 )
 def test_setup_of_what_cannot_be(words: list[str], status: int, message: str) -> None:
-    done = run(*words)
+    done = run_in_a_fork(*words)
     assert (done.returncode, done.stdout) == (status, "")
     assert message in done.stderr
