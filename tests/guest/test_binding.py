@@ -93,6 +93,9 @@ def test_given_back_by_the_next_driver(serial: str) -> None:
         assert is_as_before(serial)
 
 
+ROUNDS = pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.long)])
+
+
 def at_once(*works: Callable[[], str]) -> list[str]:
     """Call each function in its own process, all at once; return their results, or the names of what they raise."""
     waiting, go = os.pipe()
@@ -123,8 +126,9 @@ def at_once(*works: Callable[[], str]) -> list[str]:
     return answers
 
 
-def test_one_of_several_binds_and_one_gives_back(serial: str) -> None:
-    for _ in range(2):
+@ROUNDS
+def test_one_of_several_binds_and_one_gives_back(serial: str, rounds: int) -> None:
+    for _ in range(rounds):
         assert sorted(at_once(*[lambda: str(binding.bind(serial).previous)] * 3)) == ["serial", UIO, UIO]
         record = binding_record.load(serial)
         assert record is not None
@@ -134,8 +138,9 @@ def test_one_of_several_binds_and_one_gives_back(serial: str) -> None:
         assert is_as_before(serial)
 
 
-def test_binding_against_giving_back(serial: str) -> None:
-    for _ in range(2):
+@ROUNDS
+def test_binding_against_giving_back(serial: str, rounds: int) -> None:
+    for _ in range(rounds):
         assert "" not in at_once(
             *[lambda: str(binding.bind(serial).previous), lambda: str(binding.unbind(serial).driver)] * 2
         )
@@ -147,7 +152,8 @@ def test_binding_against_giving_back(serial: str) -> None:
         assert is_as_before(serial)
 
 
-def test_one_of_several_opens(serial: str) -> None:
+@ROUNDS
+def test_one_of_several_opens(serial: str, rounds: int) -> None:
     """The process that opens the device keeps it until the others have tried."""
     done, undone = os.pipe()
 
@@ -161,7 +167,7 @@ def test_one_of_several_opens(serial: str) -> None:
         device.close()
         return "opened"
 
-    for _ in range(3):
+    for _ in range(rounds):
         assert sorted(at_once(*[open_it] * 3)) == ["DeviceBusyError", "DeviceBusyError", "opened"]
         assert is_as_before(serial)
     os.close(done)

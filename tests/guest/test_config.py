@@ -108,7 +108,7 @@ def test_command_bits_survive_masking_in_another_thread(device: pyuio.Device, la
                 device.interrupt.read(0)
 
     later(mask_and_unmask)
-    for _ in range(500):
+    for _ in range(250):
         device.config.change_command(set=Command.BUS_MASTER)
         assert Command.BUS_MASTER in device.config.command
         device.config.change_command(clear=Command.BUS_MASTER)

@@ -34,14 +34,14 @@ def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 def test_latency(edu: str, tmp_path: Path) -> None:
     run = result(
         bench(
-            "latency", edu, "--count", "20", "--loads", "idle,python", "--json", "--no-picture", "--out", str(tmp_path)
+            "latency", edu, "--count", "8", "--loads", "idle,python", "--json", "--no-picture", "--out", str(tmp_path)
         )
     )
     assert [(series["load"], series["way"]) for series in run["series"]] == [
         (load, way) for load in ("idle", "busy Python thread") for way in WAYS
     ]
     for series in run["series"]:
-        assert (series["count"], series["lost"], series["impossible"]) == (20, 0, 0)
+        assert (series["count"], series["lost"], series["impossible"]) == (8, 0, 0)
         figures = series["figures"]
         assert 0 < figures["min"] <= figures["p50"] <= figures["max"] < 60e9
     assert "interrupt_cpu" in run["tuning"]
@@ -49,7 +49,6 @@ def test_latency(edu: str, tmp_path: Path) -> None:
     assert bound_driver(edu) is None
     log = (tmp_path / "latency.hlog").read_text()
     assert log.count("Tag=") == 6
-    assert bench("compare", *[str(tmp_path / "latency.json")] * 2).returncode == 0
 
 
 def test_rate(edu: str) -> None:

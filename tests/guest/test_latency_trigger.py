@@ -28,7 +28,7 @@ from tests.guest.support import PATIENCE
 from tests.guest.test_latency import bench, result
 
 WAYS = ["Python read loop", "native service"]
-ORDINARY = Options(Plan(1_000_000, rounds=1, count=30), [Load], cpu=1, raising_cpu=0, priority=0)
+ORDINARY = Options(Plan(1_000_000, rounds=1, count=10), [Load], cpu=1, raising_cpu=0, priority=0)
 
 
 def measure(card: Driver, options: Options = ORDINARY) -> Run:
@@ -97,7 +97,7 @@ def test_edu_too(edu: str) -> None:
     with Edu.open(edu) as card:
         run = measure(card)
     assert run.void == []
-    assert [series.count for series in run.series] == [30, 30]
+    assert [series.count for series in run.series] == [10, 10]
 
 
 class Forgetful(Serial16550):

@@ -341,9 +341,9 @@ def trace_lines(at_line: Callable[[], None], address: str) -> None:
 
 # If `close` is interrupted before it does anything, the device is closed when Python collects it.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.parametrize("step", [20, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [40, pytest.param(1, marks=pytest.mark.long)])
 def test_ctrl_c_never_leaves_the_card_taken(cards: Cards, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Interrupted before any line (the short run: one in twenty), opening and closing give the former driver back."""
+    """Interrupted before any line (the short run: one in forty), opening and closing give the former driver back."""
     # The check of who uses the card takes longer than all the rest, and changes nothing.
     monkeypatch.setattr(in_use, "uses", lambda _address: [])
     (address,) = cards(PCI_SERIAL)

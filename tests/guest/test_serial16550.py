@@ -32,7 +32,7 @@ def port(serial: str) -> Iterator[Serial16550]:
 
 
 def test_all_that_is_written_is_read(port: Serial16550) -> None:
-    data = random.randbytes(4_000)
+    data = random.randbytes(2_000)
     assert port.write(data) == len(data)
     assert port.read(len(data)) == data
     port.timeout = 0
@@ -40,7 +40,7 @@ def test_all_that_is_written_is_read(port: Serial16550) -> None:
 
 
 def test_both_at_once_from_two_threads(port: Serial16550, later: Later) -> None:
-    data = random.randbytes(4_000)
+    data = random.randbytes(2_000)
     later(lambda: port.write(data))
     received = port.read(len(data))
     assert len(received) == len(data)

@@ -179,7 +179,7 @@ def rounds(address: str, seconds: float) -> Counter[str]:
 
 
 def test_everything_at_once(cards: Cards) -> None:
-    done = rounds(cards(EDU)[0], 6)
+    done = rounds(cards(EDU)[0], 3)
     assert done["allocate"] > 0
 
 
