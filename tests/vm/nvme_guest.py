@@ -172,7 +172,7 @@ def test_many(either_disk: Nvme, depth: int, batch: int | None, by_interrupt: bo
 
 
 def test_more_completions_than_the_ring_has(disk: Nvme) -> None:
-    for depth, batch, number in ((1, 1, 2500), (32, 16, 5000), (32, 32, 5000)):
+    for depth, batch, number in ((1, 1, 300), (32, 16, 1000), (32, 32, 1000)):
         blocks = [2048 + index % 1000 for index in range(number)]
         expected = (IN / "random").read_bytes()
         with disk.queue(depth, 1, batch=batch) as queue:
@@ -479,7 +479,7 @@ def test_a_driver_that_is_killed_while_it_writes() -> None:
     blocks = range(100000, 100000 + 8 * 200, 8)
     with Nvme.open(MAIN, writable=True) as disk, disk.queue(32) as queue:
         queue.write_many(((block, b"a" * 8 * BLOCK) for block in blocks), 8)
-    for delay in (0.0, 0.01, 0.05, 0.3):
+    for delay in (0.0, 0.05):
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:

@@ -294,10 +294,10 @@ FIRSTS = {
 }
 
 
-def losing_unnoticed(address: str, name: str, place: dict[str, str], end: str) -> dict[str, str]:
+def losing_unnoticed(address: str, name: str, place: dict[str, str], end: str, step: int) -> dict[str, str]:
     """Lose a card that nothing waits for, once for each first use; return its result, and the uses that then worked."""
     found = {}
-    for first in FIRSTS[end]:
+    for first in FIRSTS[end][::step]:
         with opened([address]) as (card,):
             node = card.device.uio.directory
             lose(address, name, end)
@@ -409,9 +409,10 @@ def main(parts: list[str]) -> dict[str, Any]:
                 found["root bus, device_del"] = "done"
             except RuntimeError as error:
                 found["root bus, device_del"] = str(error)
-        elif part == "unnoticed":
+        elif part in ("unnoticed", "some unnoticed"):
+            step = 1 if part == "unnoticed" else 3
             for end in ENDS:
-                found[f"unnoticed, {end}"] = losing_unnoticed(addresses[0], names[0], places[0], end)
+                found[f"unnoticed, {end}"] = losing_unnoticed(addresses[0], names[0], places[0], end, step)
         elif part == "pulled":  # must be the last part, because the card does not come back
             found["pulled"] = pulling(addresses[2], PORTS[2], names[2])
         elif part == "example":

@@ -21,7 +21,7 @@ from pyuio_drivers.serial_received import BREAK, LineError
 import pyuio
 
 SIZE = int(sys.argv[1])  # bytes to echo
-UNREAD = 32_768  # bytes that the driver holds, at the least, while Python does not read
+UNREAD = int(sys.argv[2])  # bytes that the driver holds while Python does not read
 FIRST_SLOT = 0x10  # the slot on the bus of the first case's port
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/serial_console.py"
 
@@ -68,7 +68,7 @@ def receive(address: str) -> dict[str, object]:
 
 def late(address: str) -> dict[str, object]:
     """The host reads nothing until the write has failed."""
-    data = bytes(range(256)) * 64  # the host's socket has no room for that many pieces of one byte
+    data = bytes(range(256)) * 16  # the host's socket has no room for that many pieces of one byte
     with opened(address) as port:
         port.write_timeout = 2
         try:

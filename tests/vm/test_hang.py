@@ -95,7 +95,7 @@ def test_a_pause_of_this_program_is_none_of_the_guest(vm: Vm) -> None:
 def test_a_guest_that_somebody_stopped_is_let_alone(vm: Vm, tmp_path: Path) -> None:
     path = tmp_path / "qmp"
     command = quick(
-        vm, f"--qemu=-qmp unix:{path},server=on,wait=off", "--", "sh", "-c", "echo started; sleep 3; exit 6"
+        vm, f"--qemu=-qmp unix:{path},server=on,wait=off", "--", "sh", "-c", "echo started; sleep 2; exit 6"
     )
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -104,6 +104,6 @@ def test_a_guest_that_somebody_stopped_is_let_alone(vm: Vm, tmp_path: Path) -> N
             connection.connect(str(path))
             monitor = Monitor(connection)
             monitor.ask("stop")
-            time.sleep(6)
+            time.sleep(5)
             monitor.ask("cont")
             assert process.wait(LIMIT) == 6
