@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ PARAMETERS = {name: _PARAMETERS + clock for name, clock in _CLOCK.items()}  # th
 # KVM runs host best. Under emulation, max has the instructions that make copying fast, but its five-level page tables
 # slow down every TLB miss and SMAP slows down every system call.
 _CPU = {"kvm": "host", "tcg": "max,la57=off,smap=off"}
+# QEMU's devices with a bus into which others are plugged while the guest runs.
+_PORT = re.compile("pcie-root-port|ioh3420|xio3130-downstream|pci-bridge|pcie-pci-bridge|pxb")
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,22 @@ def find_qemu() -> str:
     return path
 
 
+def accelerated(qemu: str, accelerator: str, options: Options) -> str:
+    """Return QEMU's -accel for a guest: one thread for all processors where several would lose interrupts.
+
+    When a device comes or goes, the memory map changes. In QEMU before 8.2, with a thread for each emulated processor,
+    another processor's write to its interrupt controller can be lost at that moment: the interrupt in service never
+    ends, and the guest stands still (docs/findings.md). Devices come and go where there are ports.
+    """
+    names = [device_name(text) for text in (*options.devices, *options.qemu)]
+    if accelerator != "tcg" or options.cpus == 1 or not any(_PORT.match(name) for name in names):
+        return accelerator
+    done = subprocess.run([qemu, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    found = re.search(r"version (\d+)\.(\d+)", done.stdout)
+    mended = found is not None and (int(found[1]), int(found[2])) >= (8, 2)
+    return accelerator if mended else f"{accelerator},thread=single"
+
+
 def base(
     qemu: str, accelerator: str, options: Options, sockets: Mapping[str, int], memory: str = "", root: str = "/"
 ) -> list[str]:
@@ -136,7 +155,7 @@ def base(
     """
     line = [qemu, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"]
     kind = f"{options.machine},memory-backend=pyuio-memory" if memory else options.machine
-    line += ["-machine", kind, "-accel", accelerator, "-cpu", _CPU[accelerator]]
+    line += ["-machine", kind, "-accel", accelerated(qemu, accelerator, options), "-cpu", _CPU[accelerator]]
     line += ["-m", memory_size(options), "-smp", str(options.cpus)]
     if memory:
         line += ["-object", memory]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pyuio.vm import machine
 from pyuio.vm.monitor import Monitor
 
 from .conftest import LIMIT, PYUIO, Vm
@@ -59,6 +60,16 @@ def test_processors_that_do_nothing_else(vm: Vm) -> None:
     assert done.stderr.count("CPU#1") == 2  # registers, twice
     assert "ISR" in done.stderr  # the local interrupt controllers
     assert "qemu-system-x86: R" in done.stderr  # a thread of QEMU
+
+
+def test_where_qemu_loses_interrupts_one_thread_does_all() -> None:
+    qemu = machine.find_qemu()
+    ports = machine.Options(devices=("pcie-root-port,id=slot,chassis=1", "edu,bus=slot"))
+    found = machine.accelerated(qemu, "tcg", ports)
+    version = subprocess.run([qemu, "--version"], capture_output=True, text=True, check=True).stdout
+    assert found == ("tcg,thread=single" if "version 7." in version or "version 8.1" in version else "tcg")
+    assert machine.accelerated(qemu, "tcg", machine.Options()) == "tcg"
+    assert machine.accelerated(qemu, "kvm", ports) == "kvm"
 
 
 def test_qemu_that_stands_still(vm: Vm) -> None:
