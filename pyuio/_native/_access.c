@@ -142,17 +142,19 @@ static PyObject *window_join(Window *self, PyObject *presence)
 }
 
 /* Returns how many bytes from the start of the buffer may be touched. */
-static Py_ssize_t reachable(PyObject *object, const Py_buffer *buffer)
+static Py_ssize_t reachable(const Py_buffer *buffer)
 {
     Py_ssize_t page = (Py_ssize_t)sysconf(_SC_PAGESIZE);
     PyObject *module = PyImport_ImportModule("mmap");
     PyObject *type = module ? PyObject_GetAttrString(module, "mmap") : NULL;
-    int is_mmap = type ? PyObject_IsInstance(object, type) : -1;
+    bool is_mmap;
 
-    Py_XDECREF(type);
     Py_XDECREF(module);
-    if (is_mmap < 0)
+    if (!type)
         return -1;
+    /* The type of what gave the memory: an object's __class__ may claim anything, and so may a __buffer__. */
+    is_mmap = buffer->obj && PyType_Check(type) && PyType_IsSubtype(Py_TYPE(buffer->obj), (PyTypeObject *)type);
+    Py_DECREF(type);
     /* The kernel maps whole pages, while Python's mmap is as long as was asked for. The file of a BAR smaller than a
      * page has the BAR's size, and its registers may start anywhere in their page. */
     return is_mmap ? (buffer->len + page - 1) / page * page : buffer->len;
@@ -180,7 +182,7 @@ static int window_init(Window *self, PyObject *args, PyObject *kwargs)
         return PyErr_Format(PyExc_ValueError, "%U: the widest access is of 8, 16, 32 or 64 bits, not %d", name, width), -1;
     if (PyObject_GetBuffer(object, &buffer, PyBUF_WRITABLE) < 0)
         return -1;
-    available = reachable(object, &buffer);
+    available = reachable(&buffer);
     if (available < 0 || offset < 0 || size < 1 || offset > available || size > available - offset || self->name) {
         if (!PyErr_Occurred())
             PyErr_Format(PyExc_ValueError, "%U: %zd bytes at offset %zd are not inside the mapping of %zd bytes", name,

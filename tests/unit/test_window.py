@@ -109,6 +109,27 @@ def test_window_construction() -> None:
     memory.append(0)
 
 
+class Claims(bytearray):
+    """Says that it is a mapping, of which whole pages could be reached."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return mmap.mmap
+
+
+def test_only_a_mapping_is_as_long_as_its_pages() -> None:
+    with pytest.raises(ValueError, match="not inside the mapping of 100 bytes"):
+        Window(Claims(100), offset=0, size=4096, name="bar", endian="little")
+    if sys.version_info >= (3, 12):  # PEP 688
+
+        class Lends(mmap.mmap):
+            def __buffer__(self, _flags: int) -> memoryview:
+                return memoryview(bytearray(100))
+
+        with Lends(-1, 4096) as lends, pytest.raises(ValueError, match="not inside the mapping of 100 bytes"):
+            Window(lends, offset=0, size=4096, name="bar", endian="little")
+
+
 def test_a_window_never_initialised_is_closed() -> None:
     window = Window.__new__(Window)
     assert (window.closed, window.size, window.name) == (True, 0, "the window")
