@@ -161,10 +161,13 @@ class Guest:
                 self._say(f"no saved state: {error}")
                 return None
             name = saved_state.not_pluggable(self.options, state)
-            if not name:
+            if name:
+                reason = f"{name} cannot be plugged into a running guest"
+            elif not state.writable:
+                reason = f"{state.directory} is read-only, and QEMU opens the memory in it for writing"
+            else:
                 self._show(f"starts from the state in {state.directory}")
                 return state
-            reason = f"{name} cannot be plugged into a running guest"
         self._show(f"boots: {reason}")
         return None
 

@@ -77,6 +77,11 @@ class SavedState:
             return set((self.directory / "pluggable").read_text().split())
         return set()
 
+    @property
+    def writable(self) -> bool:
+        """Whether this user can write to the memory's file, which QEMU demands, although it does not write."""
+        return os.access(self.directory / "memory", os.W_OK)
+
     def backend(self, size: str, *, private: bool = True) -> str:
         """Return the guest's memory of `size` with its unit, for QEMU's -object; writes are lost if `private`."""
         path = str(self.directory / "memory").replace(",", ",,")

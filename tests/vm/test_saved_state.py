@@ -6,7 +6,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +20,7 @@ import pytest
 from pyuio.vm import Options, cache, machine, saved_state, time_stamp_counter
 from pyuio.vm.saved_state import SavedState
 
-from .conftest import Vm
+from .conftest import LIMIT, Vm
 
 SMALL = ("--memory", "256M", "--cpus", "1")  # a state of its own, which no other test uses
 CARDS = ("--device", "edu", "--device", "edu,dma_mask=0xffffffffffffffff", "--device", "pci-testdev")
@@ -228,6 +230,19 @@ def test_bridges_and_what_is_not_on_the_pci_bus_boot(vm: Vm, cache_home: Path, t
     result = vm.run("--device", "pcie-root-port,id=p", "-v", "--", "true")
     assert result.returncode == 0, result.stderr
     assert b"boots: pcie-root-port cannot be plugged" in result.stderr
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_cache_that_is_read_only_costs_nothing_but_time(vm: Vm, cache_home: Path, three: object) -> None:
+    words = shlex.join(vm.command(*SMALL, "-v", "--", "echo", "here"))
+    mount = f"mount --bind {cache_home} {cache_home} && mount -o remount,bind,ro {cache_home}"
+    command = ["unshare", "--mount", "sh", "-c", f"{mount} && exec {words}"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache_home)}
+    result = subprocess.run(command, capture_output=True, timeout=LIMIT, check=False, env=environment)
+    assert (result.returncode, result.stdout) == (0, b"here\n"), result.stderr
+    assert b"is read-only, and QEMU opens the memory in it for writing" in result.stderr
+    assert b"did not start from its saved state" not in result.stderr
 
 
 def test_old_states_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
