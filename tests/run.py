@@ -261,6 +261,9 @@ def summed_up(counts: Sequence[tuple[int, int, int]]) -> bool:
 
 def main() -> int:
     """Run the parts named on the command line, and return the exit status."""
+    # Guests that sudo started would have the rights of the user who called it, who cannot write to root's results.
+    for name in ("SUDO_UID", "PKEXEC_UID"):
+        os.environ.pop(name, None)
     words = sys.argv[1:]
     options = words[words.index("--") + 1 :] if "--" in words else []
     parts = words[: words.index("--")] if "--" in words else words
