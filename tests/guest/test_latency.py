@@ -51,6 +51,7 @@ def test_latency(edu: str, tmp_path: Path) -> None:
     assert log.count("Tag=") == 6
 
 
+@pytest.mark.long
 def test_rate(edu: str) -> None:
     run = result(bench("rate", edu, "--count", "1", "--json"))
     assert [series["way"] for series in run["series"]] == WAYS
@@ -59,6 +60,7 @@ def test_rate(edu: str) -> None:
         assert series["rate"] == pytest.approx(series["count"] / series["seconds"])
 
 
+@pytest.mark.long
 def test_ctrl_c_keeps_what_was_measured(edu: str, tmp_path: Path) -> None:
     words = ["latency", edu, "--count", "1500", "--loads", "idle", "--no-picture", "--out", str(tmp_path)]
     with pyuio_beside("bench", *words) as running:
