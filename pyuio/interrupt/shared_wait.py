@@ -8,7 +8,8 @@ interrupt is served while nobody waits: it stays pending, masked.
 
 Threads and asyncio tasks wait for the same interrupt, and each of them may lead. A waiter that sleeps has a function
 that wakes it, from any thread. What wakes it stays set until it looks again, so a wake-up between its look and its
-sleep is not lost.
+sleep is not lost. For the same reason a waiter takes the lead before it looks: else the leader could serve what it
+waits for, and leave, between its look and its own first read, which would then wait for another interrupt.
 """
 
 from __future__ import annotations
@@ -112,10 +113,11 @@ class SharedWait:
         with self._among_the_waiters(waiter):
             while True:
                 awake.clear()
+                leads = self._leads(waiter)
                 if result := condition():
                     return result
                 left = waiter.left()
-                if self._leads(waiter):
+                if leads:
                     try:
                         count = interrupt.read(left)
                     except DeviceTimeoutError:
@@ -148,10 +150,11 @@ class SharedWait:
         with self._among_the_waiters(waiter):
             while True:
                 awake.clear()
+                leads = self._leads(waiter)
                 if result := condition():
                     return result
                 left = waiter.left()
-                if self._leads(waiter):
+                if leads:
                     try:
                         count = await interrupt.read_async(left)
                     except DeviceTimeoutError:

@@ -89,6 +89,25 @@ def test_the_next_one_leads_when_the_leader_leaves(ports: TwoPorts, later: Later
     assert ports.servers == [first.ident, second.ident]
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_the_leader_serves_before_it_leaves_is_seen(ports: TwoPorts, later: Later, *, asynchronous: bool) -> None:
+    """The leader serves for another, and leaves, while that one has looked and does not wait yet."""
+    leader = later(lambda: ports.wait(NEAR, 1))
+    wait_until(lambda: not ports.interrupt.masked)
+
+    def looks_too_early() -> int:
+        seen = ports.events[FAR]
+        if leader.is_alive():
+            ports.card.raise_interrupt(NEAR | FAR)
+            leader.join(PATIENCE)
+        return seen
+
+    if asynchronous:
+        assert asyncio.run(ports.interrupt.wait_until_async(looks_too_early, ports.serve, PATIENCE)) == 1
+    else:
+        assert ports.interrupt.wait_until(looks_too_early, ports.serve, PATIENCE) == 1
+
+
 def test_a_serve_that_fails_is_its_callers_and_the_others_go_on(ports: TwoPorts, later: Later) -> None:
     def fails(_count: int) -> None:
         raise LookupError("no such port")
