@@ -327,6 +327,8 @@ class FieldArray(Generic[_Value, _Given]):
         return value
 
     def _all(self, given: Iterable[_Other]) -> tuple[_Other, ...]:
+        if not isinstance(given, Iterable):
+            raise TypeError(f"{self.name} has {len(self._fields)} fields, and takes as many values, not {given!r}")
         values = tuple(given)
         if len(values) != len(self._fields):
             raise ValueError(f"{self.name} has {len(self._fields)} fields, and takes as many values, not {len(values)}")
@@ -375,7 +377,9 @@ class FieldsOfRegister(Sequence[_Value], Generic[_Value, _Given]):
         return self._fields[index].__get__(self._register)
 
     def __setitem__(self, index: SupportsIndex, value: _Given) -> None:
-        """Set one field, as an assignment to a field does. IndexError: there is no such field."""
+        """Set one field, as an assignment to a field does. IndexError: there is no such field. TypeError: a slice."""
+        if isinstance(index, slice):
+            raise TypeError("fields are set one by one, or all at once: register.digit[2] = 1, register.digit = values")
         self._fields[index].__set__(self._register, value)
 
     def __iter__(self) -> Iterator[_Value]:

@@ -171,13 +171,18 @@ class RegisterType(type):
             fields: their names, ``digit[2]`` and ``digit`` of a `FieldArray`; or the fields, as in ``Format.length``.
 
         Raises:
-            TypeError: there is no such field, or none is given.
+            TypeError: there is no such field, or none is given; another register has the field.
         """
         if not fields:
             raise TypeError(f"{cls.__name__}: name at least one field")
         bits = 0
         for one in fields:
-            bits |= (cls._field(one) if isinstance(one, str) else cls._field(one.name)).mask
+            if not isinstance(one, (str, Bits, FieldArray)):
+                raise TypeError(f"{cls.__name__}: a field or its name is needed, not {one!r}")
+            found = cls._field(one if isinstance(one, str) else one.name)
+            if not isinstance(one, str) and found is not one:
+                raise TypeError(f"{cls.__name__}: {one!r} is of another register, and not {found!r}")
+            bits |= found.mask
         return bits
 
     def _field(cls, name: str) -> Bits | FieldArray[Any, Any]:

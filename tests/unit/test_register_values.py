@@ -31,6 +31,10 @@ class Format(Register):
     flags = FieldArray(Field(24), 3, stride=2)
 
 
+class Other(Register):
+    extended = Field(2)
+
+
 class Counter(Register, width=16):
     """Fields with the names of methods."""
 
@@ -169,6 +173,11 @@ def test_a_number_is_taken_apart_and_changed() -> None:
         (lambda: Format.of(0, value=1), TypeError, "no field value"),
         (lambda: Format.mask(), TypeError, "at least one"),
         (lambda: Format.mask("digit[4]"), TypeError, "no field"),
+        (lambda: Format.mask(Field(7)), TypeError, "no field"),
+        (lambda: Format.mask(Other.extended), TypeError, "another register"),
+        (lambda: Format.mask(3), TypeError, "a field or its name"),  # type: ignore[arg-type]
+        (lambda: Format.value(digit=3), TypeError, "takes as many values, not 3"),
+        (lambda: Format.of(0).digit.__setitem__(slice(2), 1), TypeError, "one by one"),  # type: ignore[index]
         (
             lambda: Header(Plain(bytes(64))).format.replace(kind=1),
             RegisterAccessError,
