@@ -13,7 +13,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from pyuio.errors import (
 )
 from pyuio.interrupt.interrupt import Interrupt, open_uio_interrupt
 from pyuio.kernel.preempt_rt import refuse_what_freezes
+from pyuio.kernel.sysfs import translated
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.region.bar_mapping import find_bar, map_bar
@@ -117,11 +118,16 @@ class UioBackend:
         Opening that has no effect. Opening the node a second time would: when ``uio_pci_generic`` closes, it ends bus
         mastering, whoever needs it (``release`` in ``drivers/uio/uio_pci_generic.c``).
         """
-        for path in sorted(self.directory.glob("resource[0-5]")):
-            with suppress(OSError):
-                return self._keep(os.open(path, os.O_RDONLY | os.O_CLOEXEC), stack)
         assert self.config is not None
-        return self.config.fileno()
+        path = min(self.directory.glob("resource[0-5]"), default=None)
+        if path is None:
+            return self.config.fileno()
+        try:
+            return self._keep(os.open(path, os.O_RDONLY | os.O_CLOEXEC), stack)
+        except PermissionError:  # then nor may this user open the node, which says so
+            return self.config.fileno()
+        except OSError as error:
+            raise translated(error, f"opening {path}") from error
 
     def _lock(self, file: int, stack: ExitStack, *, shared: bool = False) -> None:
         """Keep a second opener out until `stack` closes; the kernel also ends the lock when the process ends.

@@ -156,7 +156,9 @@ class Permission:
         """
         _make_group(self.group)
         wanted = ((self.rule_path, self.rule()), (self.limits_path, self.limits()))
-        return [path for path, text in wanted if _write(path, text)]
+        written = [path for path, text in wanted if _write(path, text)]
+        finish(self.address)  # an undo that did not come to its end
+        return written
 
     def apply(self) -> None:
         """Let udev do now what it does when the card appears, and check that it did so.
@@ -201,8 +203,10 @@ def undo(address: str) -> list[Path]:
     Args:
         address: of the function, which need not be present any more.
 
+    `finish` ends it, once nobody has the card open any more; until then it can be repeated.
+
     Returns:
-        The files that were removed; [] if there was no permission.
+        The files that were removed; [] if there was no permission, or it was withdrawn already.
 
     Raises:
         PermissionDeniedError: this user may not.
@@ -215,7 +219,7 @@ def undo(address: str) -> list[Path]:
         return []
     removed = [path]
     try:
-        path.unlink()
+        path.replace(_withdrawn(address))
         others = {group_of(other.read_text()) for other in RULES.glob("70-pyuio-*.rules")}
         limits = LIMITS / f"pyuio-{group}.conf"
         if group not in others and limits.exists():
@@ -232,6 +236,21 @@ def undo(address: str) -> list[Path]:
             path.chmod(0o644 if path.name == "config" else 0o600)
     _log.info("%s: only root may drive it again", address)
     return removed
+
+
+def is_unfinished(address: str) -> bool:
+    """Return whether `undo` has withdrawn a permission, and `finish` was not called yet."""
+    return _withdrawn(address).exists()
+
+
+def finish(address: str) -> None:
+    """Forget a permission that `undo` has withdrawn. OSError: the kernel refused."""
+    _withdrawn(address).unlink(missing_ok=True)
+
+
+def _withdrawn(address: str) -> Path:
+    """Return what a withdrawn rule is called: udev reads only names that end in ``.rules``."""
+    return rule_path(address).with_suffix(".withdrawn")
 
 
 def _make_group(name: str) -> None:

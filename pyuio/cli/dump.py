@@ -119,7 +119,7 @@ def _dump_names(device: Inspection, where: Location, *, every: bool, only_set: b
     for info in infos:
         cell = named_cell(device.bar(where.bar), where.bar, info)
         start = f"{info.offset:#06x}  {info.path}"
-        if not info.readable or (info.read_effect and not every):
+        if not info.readable or not (every or cell.harmless):
             if not only_set:
                 data.append({"place": str(cell.place), "width": cell.width, "value": None, "offset": info.offset})
                 why = "not read, as that has an effect (--all)" if info.readable else "write-only"

@@ -108,25 +108,26 @@ def _undo(device: str, *, force: bool) -> None:
         address, there = str(pci_function(device).address), True
     except DeviceNotFoundError:
         found = parse_address(device)  # the card may have been taken out
-        if found is None or not permission.rule_path(found).exists():
+        if found is None or not (permission.rule_path(found).exists() or permission.is_unfinished(found)):
             raise
         address, there = found, False
     removed = permission.undo(address)  # first, so that nobody opens it any more
     for path in removed:
         print(f"removed {path}")
-    held = _held_by_others(address, force=force) if there else False
-    if not removed and not held:
+    if not permission.is_unfinished(address):
         print(f"{address} was not set up: nothing to undo")
         return
     if there:
+        _end_use_by_others(address, force=force)
         refuse_opened(address, force=force)  # by a process of root
         done = binding.unbind(address)
         binding.clear_override(address)
         print(f"{address} is root's alone again, and has {done.driver or 'no driver'}; the group stays")
+    permission.finish(address)
 
 
-def _held_by_others(address: str, *, force: bool) -> bool:
-    """Return whether processes of other users had the device open, which are killed now.
+def _end_use_by_others(address: str, *, force: bool) -> None:
+    """Kill the processes of other users that have the device open, if `force`.
 
     Raises:
         DeviceBusyError: there are such processes, and `force` is False; or some cannot be killed.
@@ -140,7 +141,9 @@ def _held_by_others(address: str, *, force: bool) -> bool:
     found = holders.holders(directory)
     left = holders.end(directory) if force else found
     if left:
-        what = "could not be killed" if force else f"kill them: pyuio setup {address} --undo --force"
+        again = f"pyuio setup {address} --undo"
+        ways = f"end them and repeat {again}, or have them killed: {again} --force"
+        what = f"they could not be killed; try again: {again} --force" if force else ways
         reason = (
             f"{address}: nobody can open it any more, but some have it open still, and can use it until they end:"
             f"{listed(map(str, left))}\n{what}"
@@ -148,4 +151,3 @@ def _held_by_others(address: str, *, force: bool) -> bool:
         raise DeviceBusyError(errno.EBUSY, reason)
     for one in found:
         say(f"killed {one}")
-    return bool(found)

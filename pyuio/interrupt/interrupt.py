@@ -301,7 +301,8 @@ class Interrupt(Owned):
         Raises:
             DeviceTimeoutError: a `TimeoutError`; the condition did not hold in time. If `timeout` is 0, it is its
                 subclass `WouldBlockError`.
-            DeviceBusyError: a native service has the interrupt; it reads for all.
+            DeviceBusyError: a native service has the interrupt; it reads for all. Or this thread waits already, and
+                `condition`, `serve` or a signal handler calls it again.
             TypeError: `condition` or `serve` is no function, or a coroutine function.
         Other errors are those of `read`, and what `condition` and `serve` raise.
         """

@@ -15,12 +15,13 @@ waits for, and leave, between its look and its own first read, which would then 
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
-from pyuio.errors import DeviceTimeoutError
+from pyuio.errors import DeviceBusyError, DeviceTimeoutError
 from pyuio.process.timeouts import timeout_error, timeout_nanoseconds
 
 Result = TypeVar("Result")
@@ -39,7 +40,7 @@ class _Interrupt(Protocol):
 
 
 class _Waiter:
-    """One that waits. `wake` ends its sleep, from any thread."""
+    """One that waits, made in its own thread. `wake` ends its sleep, from any thread."""
 
     def __init__(self, wake: Callable[[], object], timeout: float | None) -> None:
         self.wake = wake
@@ -47,6 +48,7 @@ class _Waiter:
         nanoseconds = timeout_nanoseconds(timeout)
         self._deadline = None if nanoseconds < 0 else time.monotonic() + nanoseconds / _NANOSECONDS
         self.served = 0
+        self.thread = threading.get_ident()
 
     def left(self) -> float | None:
         """Return the seconds until the deadline, 0 if it has passed; None for ever."""
@@ -57,7 +59,7 @@ class SharedWait:
     """Those that wait for one interrupt by `Interrupt.wait_until`, in threads and in tasks."""
 
     def __init__(self) -> None:
-        self._guard = threading.RLock()  # reentrant, for a signal handler that waits
+        self._guard = threading.RLock()  # reentrant, for a signal handler
         self._waiters: list[_Waiter] = []
         self._leader: _Waiter | None = None
 
@@ -75,10 +77,21 @@ class SharedWait:
             yield
         finally:
             with self._guard:
-                self._waiters.remove(waiter)
+                with contextlib.suppress(ValueError):  # a condition or serve forked, and `forget` emptied it there
+                    self._waiters.remove(waiter)
                 if self._leader is waiter:
                     self._leader = None
                     self._wake_others(waiter)
+
+    def _refuse_below_the_leader(self, interrupt: _Interrupt) -> None:
+        """Raise DeviceBusyError in the thread that leads: it would sleep until it leads on itself, for ever."""
+        leader = self._leader
+        if leader is not None and leader.thread == threading.get_ident():
+            reason = (
+                f"{interrupt.name}: this thread waits for its interrupt already; a condition, serve or a signal "
+                "handler cannot wait for it again: note what happened, and return"
+            )
+            raise DeviceBusyError(errno.EBUSY, reason)
 
     def _wake_others(self, waiter: _Waiter) -> None:
         with self._guard:
@@ -108,6 +121,7 @@ class SharedWait:
     ) -> Result:
         """Do what `Interrupt.wait_until` says."""
         _require_functions(condition, serve)
+        self._refuse_below_the_leader(interrupt)
         awake = threading.Event()
         waiter = _Waiter(awake.set, timeout)
         with self._among_the_waiters(waiter):
@@ -121,6 +135,8 @@ class SharedWait:
                     try:
                         count = interrupt.read(left)
                     except DeviceTimeoutError:
+                        if result := condition():
+                            return result
                         raise _too_late(interrupt, waiter, leads=True) from None
                     self._serve(waiter, serve, count)
                 elif not awake.wait(left):
@@ -158,6 +174,8 @@ class SharedWait:
                     try:
                         count = await interrupt.read_async(left)
                     except DeviceTimeoutError:
+                        if result := condition():
+                            return result
                         raise _too_late(interrupt, waiter, leads=True) from None
                     self._serve(waiter, serve, count)
                     continue

@@ -226,13 +226,18 @@ class Field(_registers.Field[_Value, _Given], Bits):
         part = operator.index(given)
         bits = self._checked(register, part)
         access = self.access or register._access
-        idle = {"ones": 0, "zeros": self.largest}.get(EFFECTS[access].write)
-        if part == idle and register._held is None:
+        if part == (idle := self._idle(register)):
             raise ValueError(
                 f"{register._path}.{self.name}: writing {hex(idle) if idle > 9 else idle} does nothing here; "
                 f"write {0 if idle else 1} to what is to change ({access})"
             )
         register._set_field(self, bits)
+
+    def _idle(self, register: HasFields) -> int | None:
+        """Return the value whose writing does nothing; None if every one has an effect, or is only held for later."""
+        if register._held is not None:
+            return None
+        return {"ones": 0, "zeros": self.largest}.get(EFFECTS[self.access or register._access].write)
 
     def _checked(self, register: HasFields, given: SupportsIndex) -> int:
         """Return `given` in the field's place, or raise an error if it cannot be written there."""
@@ -346,8 +351,11 @@ class FieldArray(Generic[_Value, _Given]):
 
     def __set__(self, register: _registers.Register, given: Iterable[_Given], /) -> None:
         """Set all fields at once, with the accesses of a single field that has all their bits."""
-        of, pairs = cast("HasFields", register), zip(self._fields, self._all(given), strict=True)
-        of._set_field(self._together, sum(field._checked(of, cast("Any", one)) for field, one in pairs))
+        of, values = cast("HasFields", register), self._all(cast("Iterable[Any]", given))
+        bits = sum(field._checked(of, one) for field, one in zip(self._fields, values, strict=True))
+        if all(operator.index(one) == self._first._idle(of) for one in values):
+            raise ValueError(f"{of._path}.{self.name}: writing {[*values]} does nothing here")
+        of._set_field(self._together, bits)
 
     def __repr__(self) -> str:
         return f"<FieldArray {self.name}[{self._count}] of {self._first.bits}, {self._stride} bits apart>"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, SupportsIndex, TypeVar, overload
 
 from pyuio.errors import RegisterAccessError
-from pyuio.registers.register import Accesses, Register, RegisterInfo
+from pyuio.registers.register import Accesses, Register, RegisterInfo, require_region
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -110,8 +110,7 @@ class Memory(Generic[_Element]):
             raise ValueError(
                 f"{self._path}: {length:#x} bytes at {offset:#x} are not inside the memory's {self._span:#x} bytes"
             )
-        if region is None:
-            raise TypeError(f"{self._path} is a declaration; make its map on a region: Registers(device.bar(0))")
+        require_region(region, self._path)
         if not hasattr(region, "read"):
             raise TypeError(f"{self._path}: {region!r} reads and writes no runs; use the words")
         runs: _Runs = region

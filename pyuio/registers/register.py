@@ -221,6 +221,13 @@ def checked_first(first: str, what: str) -> Literal["low", "high"]:
     return "low" if first == "low" else "high"
 
 
+def require_region(region: Accesses | None, path: str) -> Accesses:
+    """Return the region of what is called `path`. TypeError: there is none, as it is a declaration."""
+    if region is None:
+        raise TypeError(f"{path} is a declaration; make its map on a region: Registers(device.bar(0))")
+    return region
+
+
 def checked_run(data: Buffer, width: int, path: str) -> memoryview:
     """Return the bytes of a run of elements of `width` bytes, or raise TypeError or ValueError."""
     view = memoryview(data)
@@ -567,9 +574,7 @@ class Register(_registers.Register, metaclass=RegisterType):
         return number
 
     def _require_region(self) -> Accesses:
-        if self._region is None:
-            raise TypeError(f"{self._path} is a declaration; make its map on a region: Registers(device.bar(0))")
-        return self._region
+        return require_region(self._region, self._path)
 
     def _require_updatable(self, name: str) -> None:
         if not self._layout.updatable:

@@ -42,6 +42,7 @@ from pyuio.registers.register import (
     checked_run,
     checked_width,
     is_declaration,
+    require_region,
 )
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def _accesses(region: Any, endian: Endian | None, name: str) -> Accesses:
             f"{name} is made on a region, such as device.bar(0), or on a buffer, not on a {type(region).__name__}"
         ) from None
     except BufferError:
-        raise TypeError(f"{name}: the buffer is read-only; copy it first: bytearray(data)") from None
+        why = "read-only" if memoryview(region).readonly else "not in one piece"
+        raise TypeError(f"{name}: the buffer is {why}; copy it first: bytearray(data)") from None
 
 
 class RegisterMap(metaclass=RegisterMapType):
@@ -330,7 +332,8 @@ class Array(tuple[_Element, ...]):
 
     Raises:
         TypeError: a wrong type.
-        ValueError: there is no element, or the stride is less than an element or misaligned for it.
+        ValueError: there is no element, the stride is less than an element or misaligned for it, or the array ends
+            beyond 64 bits.
     """
 
     __declares__ = True
@@ -357,6 +360,8 @@ class Array(tuple[_Element, ...]):
                 f"the stride of {element!r} is a multiple of {element._alignment}, and at least {element._span}, not "
                 f"{made._stride}"
             )
+        if made._offset + made._span > 1 << 64:
+            raise ValueError(f"an array of {count} elements ends beyond the addresses of 64 bits")
         return made
 
     @property
@@ -436,8 +441,7 @@ class Array(tuple[_Element, ...]):
 
     def _row(self) -> tuple[Register, ...]:
         """Return the registers."""
-        if self._region is None:
-            raise TypeError(f"{self._path} is a declaration; make its map on a region: Registers(device.bar(0))")
+        require_region(self._region, self._path)
         if not isinstance(self[0], Register):
             kind = type(self[0]).__name__
             raise TypeError(f"{self._path} is an array of {kind}; read or write the registers in its elements")

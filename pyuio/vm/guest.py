@@ -185,15 +185,19 @@ class Guest:
             inherited = {name: end.fileno() for name, end in theirs.items()}
             descriptors = [*inherited.values()]
             if state is None:
+                one_thread = machine.needs_one_thread(start.qemu, start.accelerator, self.options)
                 memory, source = "", [stack.enter_context(memory_file(*start.initramfs))]
                 append = self.options.append
                 path = f"/proc/self/fd/{source[0]}"
                 descriptors += source
                 tail = machine.boot(start.kernel, path, start.accelerator, parameters=append, chatty=self.verbose)
             else:
+                one_thread = False  # a guest with ports boots
                 memory, tail = state.backend(machine.memory_size(self.options)), ["-incoming", "defer"]
             root = stack.enter_context(tempfile.TemporaryDirectory(prefix="pyuio-")) if os.geteuid() == 0 else "/"
-            line = machine.base(start.qemu, start.accelerator, self.options, inherited, memory, root)
+            line = machine.base(
+                start.qemu, start.accelerator, self.options, inherited, memory, root, one_thread=one_thread
+            )
             line += [*tail, *machine.devices(self.options)]
             if root != "/":
                 line = [sys.executable, "-I", "-S", host_files.__file__, root, *line]

@@ -12,7 +12,6 @@ DIRECTORY is empty; the arguments name it as the root that is exported. Where th
 QEMU exports / instead, and a message says so. This file imports nothing but the standard library.
 """
 
-import ctypes
 import os
 import sys
 
@@ -31,18 +30,10 @@ KERNELS = (
 )
 HIDDEN = ("dev", "proc", "run", "sys")  # directories of the root, of which the guest has its own
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 def exported(directory: str) -> str:
     """Return the part of QEMU's option -fsdev that names a directory."""
     return f"path={directory.replace(',', ',,')},"
-
-
-def _checked(result: int) -> None:
-    if result:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
 
 
 def mounts_below(directory: str) -> list[tuple[str, str]]:
@@ -60,14 +51,23 @@ def mounts_below(directory: str) -> list[tuple[str, str]]:
 
 def show_without_the_kernels(directory: str) -> None:
     """Have `directory` show the host's files, in a mount namespace of this process. OSError: the kernel refused."""
-    _checked(_libc.unshare(CLONE_NEWNS))
-    _checked(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
-    _checked(_libc.mount(b"/", os.fsencode(directory), None, MS_BIND | MS_REC, None))
+    import ctypes  # here, because pyuio itself imports this file
+
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def checked(result: int) -> None:
+        if result:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    checked(libc.unshare(CLONE_NEWNS))
+    checked(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
+    checked(libc.mount(b"/", os.fsencode(directory), None, MS_BIND | MS_REC, None))
     for place, kind in mounts_below(directory):
         if kind in KERNELS:
-            _checked(_libc.umount2(os.fsencode(place), MNT_DETACH))
+            checked(libc.umount2(os.fsencode(place), MNT_DETACH))
     for name in HIDDEN:
-        _checked(_libc.mount(b"none", os.fsencode(f"{directory}/{name}"), b"tmpfs", MS_RDONLY, b"size=4k"))
+        checked(libc.mount(b"none", os.fsencode(f"{directory}/{name}"), b"tmpfs", MS_RDONLY, b"size=4k"))
 
 
 def main() -> None:

@@ -124,8 +124,8 @@ def find_qemu() -> str:
     return path
 
 
-def accelerated(qemu: str, accelerator: str, options: Options) -> str:
-    """Return QEMU's -accel for a guest: one thread for all processors where several would lose interrupts.
+def needs_one_thread(qemu: str, accelerator: str, options: Options) -> bool:
+    """Return whether a guest's processors must be emulated in one thread, because several would lose interrupts.
 
     When a device comes or goes, the memory map changes. In QEMU before 8.2, with a thread for each emulated processor,
     another processor's write to its interrupt controller can be lost at that moment: the interrupt in service never
@@ -133,15 +133,21 @@ def accelerated(qemu: str, accelerator: str, options: Options) -> str:
     """
     names = [device_name(text) for text in (*options.devices, *options.qemu)]
     if accelerator != "tcg" or options.cpus == 1 or not any(_PORT.match(name) for name in names):
-        return accelerator
+        return False
     done = subprocess.run([qemu, "--version"], capture_output=True, text=True, timeout=60, check=False)
     found = re.search(r"version (\d+)\.(\d+)", done.stdout)
-    mended = found is not None and (int(found[1]), int(found[2])) >= (8, 2)
-    return accelerator if mended else f"{accelerator},thread=single"
+    return found is None or (int(found[1]), int(found[2])) < (8, 2)
 
 
 def base(
-    qemu: str, accelerator: str, options: Options, sockets: Mapping[str, int], memory: str = "", root: str = "/"
+    qemu: str,
+    accelerator: str,
+    options: Options,
+    sockets: Mapping[str, int],
+    memory: str = "",
+    root: str = "/",
+    *,
+    one_thread: bool = False,
 ) -> list[str]:
     """Return the beginning of QEMU's command line: the machine without a kernel and without the devices of this run.
 
@@ -152,10 +158,11 @@ def base(
         sockets: Connected sockets that QEMU inherits, by name: ``console``, and for a run ``monitor`` and `PORTS`.
         memory: What backs the guest's memory, as for -object, with the id pyuio-memory; by default anonymous memory.
         root: The directory that the guest sees as the host's root.
+        one_thread: Emulate all processors in one thread.
     """
     line = [qemu, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"]
     kind = f"{options.machine},memory-backend=pyuio-memory" if memory else options.machine
-    line += ["-machine", kind, "-accel", accelerated(qemu, accelerator, options), "-cpu", _CPU[accelerator]]
+    line += ["-machine", kind, "-accel", accelerator + ",thread=single" * one_thread, "-cpu", _CPU[accelerator]]
     line += ["-m", memory_size(options), "-smp", str(options.cpus)]
     if memory:
         line += ["-object", memory]

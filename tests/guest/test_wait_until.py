@@ -130,6 +130,19 @@ def test_a_serve_that_fails_is_its_callers_and_the_others_go_on(ports: TwoPorts,
     assert ports.events[FAR] == 1
 
 
+def test_who_leads_cannot_wait_again(ports: TwoPorts) -> None:
+    """A condition or serve that waits itself would wait for the end of its own caller."""
+
+    def serves(count: int) -> None:
+        ports.serve(count)
+        ports.wait(FAR, 1, PATIENCE)
+
+    ports.card.raise_interrupt(NEAR)
+    with pytest.raises(pyuio.DeviceBusyError, match="waits for its interrupt already"):
+        ports.interrupt.wait_until(ports.has(NEAR, 1), serves, PATIENCE)
+    assert ports.wait(NEAR, 1, 0) == 1
+
+
 def test_time_limits(ports: TwoPorts, later: Later) -> None:
     with pytest.raises(BlockingIOError, match="condition does not hold") as would_block:
         ports.wait(NEAR, 1, 0)

@@ -78,7 +78,19 @@ def test_twice_and_back(places: Path) -> None:
     assert permission.undo("0000:00:04.0") == [WANTED.rule_path], "the other card needs the limits"
     assert permission.undo("0000:00:04.0") == []
     assert permission.undo("0000:00:05.0") == [other.rule_path, other.limits_path]
+    for address in ("0000:00:04.0", "0000:00:05.0"):
+        assert permission.is_unfinished(address)
+        permission.finish(address)
+        assert not permission.is_unfinished(address)
     assert [path for path in places.rglob("*") if path.is_file()] == []
+
+
+def test_a_set_up_ends_an_undo_that_did_not_come_to_its_end(places: Path) -> None:
+    WANTED.write()
+    permission.undo("0000:00:04.0")
+    WANTED.write()
+    assert not permission.is_unfinished("0000:00:04.0")
+    assert permission.undo("0000:00:04.0") == [WANTED.rule_path, WANTED.limits_path]
 
 
 def test_a_directory_that_is_in_the_way(places: Path) -> None:

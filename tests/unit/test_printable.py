@@ -55,9 +55,9 @@ def test_what_a_guest_says() -> None:
 
 
 def test_an_error_of_a_command(tmp_path: Path) -> None:
-    result = tmp_path / "evil.json"
-    result.write_text('{"format": "\\u001b]0;owned\\u0007"}')
-    command = [sys.executable, "-m", "pyuio.cli", "bench", "compare", str(result), str(tmp_path / "\x1bmissing")]
+    missing = str(tmp_path / "\x1bmissing")
+    command = [sys.executable, "-m", "pyuio.cli", "bench", "compare", missing, missing]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode
+    assert r"/\x1bmissing: cannot be read" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr

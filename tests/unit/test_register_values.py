@@ -310,3 +310,24 @@ def test_arrays_of_fields_that_are_none(make: Callable[[], object], message: str
         kind(32, {"a": Field(4), "b": FieldArray(Field(0), 8)})
     with pytest.raises(ValueError, match="outside of its 8 bits"):
         kind(8, {"b": FieldArray(Field(0), 9)})
+
+
+def test_an_array_of_fields_in_which_nothing_would_change_is_not_written() -> None:
+    memory = bytearray(8)
+    events = type("Map", (RegisterMap,), {"events": Events(0)})(memory)
+    with pytest.raises(ValueError, match=r"events.port: writing \[0, 0, 0, 0\] does nothing here"):
+        events.events.port = [0, 0, 0, 0]
+    events.events.port = [0, 3, 0, 0]
+    assert memory[0] == 0b1100
+
+
+def test_memory_that_a_map_cannot_be_made_on() -> None:
+    with pytest.raises(TypeError, match="the buffer is read-only"):
+        Header(bytes(64))
+    with pytest.raises(TypeError, match="the buffer is not in one piece"):
+        Header(memoryview(bytearray(64))[::2])
+
+
+def test_an_array_beyond_all_addresses() -> None:
+    with pytest.raises(ValueError, match="ends beyond the addresses of 64 bits"):
+        Array(Register(0), 1 << 70)

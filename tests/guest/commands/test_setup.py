@@ -279,34 +279,49 @@ time.sleep(1000)
 """
 
 
-def test_undo_takes_it_from_those_who_have_it_open(card: str, cards: Cards) -> None:
-    """A member keeps a file open, another one a mapping: both are named, lose what they could open, and are killed."""
-    address = cards(EDU)[1]
-    before = owners(address)
-    setup(address, "--group", GROUP)
+@contextlib.contextmanager
+def held(address: str, *ways: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """Members that hold the card's files, each in one of the ways of `HOLDER`."""
     with contextlib.ExitStack() as stack:
         processes = []
-        for way in ("map", "open"):
+        for way in ways:
             command = [sys.executable, "-S", "-c", HOLDER, str(PCI / address), way, GROUP]
             process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             stack.callback(process.kill)
             assert process.stdout is not None
             assert process.stdout.readline() == "holds\n"
             processes.append(process)
+        yield processes
+
+
+def test_undo_takes_it_from_those_who_have_it_open(card: str, cards: Cards) -> None:
+    """A member keeps a file open, another one a mapping: both are named, and nobody else can open the card."""
+    address = cards(EDU)[1]
+    before = owners(address)
+    setup(address, "--group", GROUP)
+    with held(address, "map", "open") as (maps, opens):
         done = pyuio_command("setup", address, "--undo")
         assert done.returncode == 1
         assert "is root's alone" not in done.stdout
-        assert f"process {processes[0].pid} (systemd-udevd) has /sys/" in done.stderr
+        assert f"process {maps.pid} (systemd-udevd) has /sys/" in done.stderr
         assert "/resource0" in done.stderr
-        assert f"process {processes[1].pid} (systemd-udevd) has /sys/" in done.stderr
+        assert f"process {opens.pid} (systemd-udevd) has /sys/" in done.stderr
         assert f"pyuio setup {address} --undo --force" in done.stderr
         assert {name: of for name, of in owners(address).items() if name != "uio"} == before
         assert owners(address)["uio"] == (0, "crw-------")
-        said = setup(address, "--undo", "--force")
-        assert f"{address} is root's alone again" in said
-        assert [process.wait(10) for process in processes] == [-9, -9]
+    assert f"{address} is root's alone again" in setup(address, "--undo")
     assert bound_driver(address) is None
     assert attribute(address, "driver_override") == "(null)"
+    assert "nothing to undo" in setup(address, "--undo")
+
+
+def test_undo_with_force_kills_those_who_have_it_open(card: str, cards: Cards) -> None:
+    address = cards(EDU)[1]
+    setup(address, "--group", GROUP)
+    with held(address, "map", "open") as processes:
+        assert f"{address} is root's alone again" in setup(address, "--undo", "--force")
+        assert [process.wait(10) for process in processes] == [-9, -9]
+    assert bound_driver(address) is None
 
 
 def test_what_is_in_the_way(card: str, cards: Cards) -> None:
