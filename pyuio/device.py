@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import importlib
 import logging
+import operator
 import os
 import threading
 import warnings
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pyuio.backend.opening import open_backend
 from pyuio.dma.allocator import Dma
 from pyuio.errors import PyuioError
 from pyuio.interrupt.interrupt import Interrupt
@@ -29,6 +31,7 @@ from pyuio.region.ports import renew_locks
 if TYPE_CHECKING:
     from pyuio._native._access import Endian
     from pyuio.backend.backend import Backend
+    from pyuio.kernel.uio import UioNode
     from pyuio.registers.register_map import RegisterMap
 
 _log = logging.getLogger("pyuio.device")
@@ -41,6 +44,7 @@ _LATE_MODULES = (
     "socket",
     "subprocess",
     "pyuio.backend.uio",
+    "pyuio.backend.vfio",
     "pyuio.dma.ring",
     "pyuio.driver",
     "pyuio.interrupt.wait",
@@ -61,12 +65,10 @@ class Device(Owned):
         address: of a PCI function, ``0000:00:04.0``; None for any other device.
         ids: vendor and device id of a PCI function, ``1234:11e8``; None for any other device.
         class_code: of a PCI function, 24 bits, base class first; None for any other device.
-        uio: its UIO node.
+        driver: the kernel driver that hands it on: ``uio_pci_generic``, ``vfio-pci``, or another.
     """
 
-    def __init__(self, found: FoundDevice, *, bind: bool = False) -> None:
-        from pyuio.backend.uio import UioBackend
-
+    def __init__(self, found: FoundDevice, *, bind: bool | str = False) -> None:
         self._closed = True  # until everything is open
         self.name = found.name
         self.address = found.address
@@ -81,8 +83,8 @@ class Device(Owned):
         try:
             # Ctrl-C in the middle of the opening would leave the card with the wrong kernel driver.
             with postponed_signals():
-                self._backend: Backend = UioBackend(found, bind=bind, close_parts=self._close_parts)
-                self.uio = self._backend.node
+                self._backend: Backend = open_backend(found, bind=bind, close_parts=self._close_parts)
+                self.driver = self._backend.driver
                 self._closed = False
                 self.own()
         except BaseException:
@@ -93,6 +95,13 @@ class Device(Owned):
     def _require_open(self) -> None:
         if self._closed:
             raise self.closed_error(self.name)
+
+    @property
+    def uio(self) -> UioNode:
+        """The UIO node, also after `close`. AttributeError: the device has none, because VFIO hands it out."""
+        if self._backend.node is None:
+            raise AttributeError(f"{self.name} has no UIO node: {self.driver} hands it out")
+        return self._backend.node
 
     @property
     def config(self) -> ConfigSpace:
@@ -114,18 +123,66 @@ class Device(Owned):
 
     @property
     def interrupt(self) -> Interrupt:
-        """The interrupt, masked unless someone waits for it.
+        """The interrupt, masked unless someone waits for it: INTx, or the first message (`vectors`).
 
         Raises:
             ClosedError: the device is closed.
-            InterruptUnavailableError: the device has no interrupt that its UIO driver can deliver.
+            InterruptUnavailableError: the device has no interrupt that its kernel driver can deliver.
             PermissionDeniedError: this user may not write the configuration space, through which pyuio masks.
         """
-        self._require_open()
-        interrupt = self._backend.interrupt
-        if isinstance(interrupt, Interrupt):
+        with self._guard:
+            self._require_open()
+            interrupt = self._backend.interrupt
+            self._let_messages_out(interrupt)
             return interrupt
-        raise type(interrupt)(*interrupt.args)
+
+    def vectors(self, count: int) -> tuple[Interrupt, ...]:
+        """Enable MSI-X, or MSI, and return one interrupt for each of the first `count` vectors.
+
+        Call it once, and before `interrupt` is used: a device has either INTx or messages. Messages need bus mastering,
+        which is on from then on until the device is closed.
+
+        Args:
+            count: at least 1, and at most what the device has: ``pyuio info`` shows it.
+
+        Raises:
+            ClosedError: the device is closed.
+            DeviceRemovedError: the device is gone.
+            InterruptUnavailableError: the device has not so many, its interrupts are enabled already, or its kernel
+                driver delivers no messages, as ``uio_pci_generic``.
+            ValueError: `count` is below 1.
+        """
+        count = operator.index(count)
+        if count < 1:
+            raise ValueError(f"{self.name}: a device has at least one vector, not {count}")
+        with self._guard:
+            self._require_open()
+            self._backend.presence.require()
+            interrupts = self._backend.vectors(count)
+            self._let_messages_out(interrupts[0])
+            return interrupts
+
+    def _let_messages_out(self, interrupt: Interrupt) -> None:
+        # A message is a write to memory, which a device sends only with bus mastering (PCI 3.0, section 6.8).
+        if interrupt.kind not in (None, "INTx"):
+            self.dma.send_messages()
+
+    def reset(self) -> None:
+        """Reset the device, without its neighbours, as the kernel knows how: FLR, or by its power management.
+
+        All that a driver has set up in the device is lost; configuration space is restored. Stop the device before, and
+        set it up again afterwards.
+
+        Raises:
+            ClosedError: the device is closed.
+            DeviceRemovedError: the device is gone.
+            ResetUnavailableError: the kernel knows no way.
+            PermissionDeniedError: this user may not.
+        """
+        with self._guard:
+            self._require_open()
+            self._backend.presence.require()
+            self._backend.reset()
 
     @property
     def irq(self) -> int | None:
@@ -264,18 +321,20 @@ class Device(Owned):
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else self.uio.name
+        state = "closed" if self._closed else self._backend.node.name if self._backend.node else self.driver
         return f"<pyuio.Device {self.name} {self.ids or ''} {state}>"
 
 
-def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool = False) -> Device:
+def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool | str = False) -> Device:
     """Open a device exclusively: a second opener gets `DeviceBusyError` until this process closes the device or ends.
 
     Args:
         which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0`` or a
             link to it, or an entry of `devices`.
-        bind: bind ``uio_pci_generic`` if no UIO driver has the device. This takes the device from any other kernel
-            driver, unless the machine is using it (`pyuio.claim.in_use`). Closing gives it back.
+        bind: True keeps a driver that serves user space, and otherwise binds ``vfio-pci`` where an IOMMU translates for
+            the device or the kernel is locked down, and VFIO can have it; else ``uio_pci_generic``. The name of one of
+            them, or ``"igb_uio"``, binds that. This takes the device from any other kernel driver, unless the machine
+            is using it (`pyuio.claim.in_use`). Closing gives it back.
 
     Raises:
         DeviceNotFoundError: there is no such device.
@@ -284,7 +343,7 @@ def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool = False) -> 
             machine is using it.
         DriverNotBoundError: no kernel driver has the device and `bind` is False.
         BindingError: the kernel refused to bind.
-        KernelSupportError: this kernel has no ``uio_pci_generic``.
+        KernelSupportError: this kernel does not have the driver.
         PermissionDeniedError: this user may not open or bind the device.
         ValueError: `which` does not have the form of a device's name.
         TypeError: `which` is of a wrong type.

@@ -78,7 +78,7 @@ class MappingError(PyuioError, OSError):
 
 
 class InterruptUnavailableError(PyuioError, OSError):
-    """The device has no interrupt that UIO can deliver (errno ENXIO)."""
+    """The device has no interrupt of the kind that was asked for, or its kernel driver delivers none (errno ENXIO)."""
 
 
 class ShortBufferError(PyuioError, OSError):
@@ -94,6 +94,10 @@ class WouldBlockError(DeviceTimeoutError, BlockingIOError):
 
     It is a `DeviceTimeoutError`, too: a caller that counts down to a deadline may come to 0.
     """
+
+
+class ResetUnavailableError(PyuioError, OSError):
+    """The kernel knows no way to reset the device without its neighbours (errno EOPNOTSUPP)."""
 
 
 class DmaUnavailableError(PyuioError, OSError):

@@ -32,11 +32,19 @@ class Presence:
     """
 
     def __init__(self, name: str) -> None: ...
-    def ask_config(self, file: int) -> None:
-        """Ask by this descriptor of the ``config`` file from now on. OSError: it cannot be duplicated."""
+    def ask_config(self, file: int, start: int = 0, /) -> None:
+        """Ask by the configuration space from now on. OSError: the descriptor cannot be duplicated.
+
+        Args:
+            file: a descriptor of its file.
+            start: where in the file the configuration space starts, in bytes.
+        """
 
     def ask_node(self, file: int) -> None:
         """Ask by this descriptor of an attribute of the UIO node from now on. OSError: it cannot be duplicated."""
+
+    def ask_request(self, file: int) -> None:
+        """Ask by this eventfd, which VFIO makes readable when it wants the device back. OSError: as above."""
 
     @property
     def gone(self) -> bool:

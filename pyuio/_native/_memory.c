@@ -335,6 +335,34 @@ static PyObject *memory_fill_hole(PyObject *Py_UNUSED(module), PyObject *argumen
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
+static PyObject *map_over(PyObject *memory, int flags, int file, off_t offset)
+{
+    Py_buffer buffer;
+    void *found;
+
+    if (PyObject_GetBuffer(memory, &buffer, PyBUF_WRITABLE) < 0)
+        return NULL;
+    found = mmap(buffer.buf, (size_t)buffer.len, PROT_READ | PROT_WRITE, flags | MAP_FIXED, file, offset);
+    PyBuffer_Release(&buffer);
+    return found == MAP_FAILED ? PyErr_SetFromErrno(PyExc_OSError) : Py_NewRef(Py_None);
+}
+
+static PyObject *memory_map_file_over(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *memory;
+    int file;
+    long long offset;
+
+    if (!PyArg_ParseTuple(args, "OiL:map_file_over", &memory, &file, &offset))
+        return NULL;
+    return map_over(memory, MAP_SHARED, file, (off_t)offset);
+}
+
+static PyObject *memory_map_zeros_over(PyObject *Py_UNUSED(module), PyObject *memory)
+{
+    return map_over(memory, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
 static PyObject *memory_dma_wmb(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
     DMA_WMB();
@@ -355,6 +383,10 @@ static PyMethodDef memory_methods[] = {
      "set_dontfork(memory, dontfork, /)\n--\n\nSay whether forked children lack the mapping."},
     {"fill_hole", memory_fill_hole, METH_O,
      "fill_hole(memory, /)\n--\n\nIn a forked child: map zeros where set_dontfork left a hole."},
+    {"map_file_over", memory_map_file_over, METH_VARARGS,
+     "map_file_over(memory, file, offset, /)\n--\n\nMap a file in place of a mapping."},
+    {"map_zeros_over", memory_map_zeros_over, METH_O,
+     "map_zeros_over(memory, /)\n--\n\nMap zeros in place of a mapping."},
     {"dma_wmb", memory_dma_wmb, METH_NOARGS,
      "dma_wmb()\n--\n\nA device sees the stores before this call before the stores after it."},
     {"dma_rmb", memory_dma_rmb, METH_NOARGS,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Memory for DMA: the part of `pyuio.dma` that Python cannot do. The C is in ``_memory.c``."""
 
+import mmap
 from typing import SupportsIndex, overload
 
 from typing_extensions import Buffer, Self
@@ -67,6 +68,21 @@ def fill_hole(memory: Buffer, /) -> None:
     Raises:
         OSError: EEXIST when something else was mapped there meanwhile.
     """
+
+def map_file_over(memory: mmap.mmap, file: int, offset: int, /) -> None:
+    """Map a file, shared, in place of a mapping, whose object then has no descriptor of that file.
+
+    Args:
+        memory: the mapping; all that is in it is lost.
+        file: a descriptor.
+        offset: where in the file the new mapping starts, in bytes, a multiple of the page size.
+
+    Raises:
+        OSError: the kernel's answer.
+    """
+
+def map_zeros_over(memory: mmap.mmap, /) -> None:
+    """Map zeros in place of a mapping, whatever still uses its addresses. OSError: the kernel's answer."""
 
 def dma_wmb() -> None:
     """Order stores to memory that a device reads: it sees those before this call before those after it (dma_wmb)."""

@@ -21,7 +21,8 @@
 #define INTERRUPT_DISABLE 0x0400
 
 struct pyuio_command {
-    int config; // the configuration space's file, a descriptor of its own; -1 once closed
+    int config;    // the file of the configuration space, a descriptor of its own; -1 once closed
+    int64_t start; // where in the file the configuration space starts
     pthread_mutex_t lock;
     uint16_t enabled; // the register's value with the interrupt enabled
     // Interrupt Disable, as this process last wrote or read it. The lock guards it, with one exception: a reader sets
@@ -38,7 +39,7 @@ static uint16_t from_little_endian(const uint8_t *bytes)
 static int note_command(pyuio_command *self)
 {
     uint8_t bytes[2];
-    ssize_t done = pread(self->config, bytes, sizeof bytes, COMMAND_OFFSET);
+    ssize_t done = pread(self->config, bytes, sizeof bytes, self->start + COMMAND_OFFSET);
     if (done != (ssize_t)sizeof bytes)
         return done < 0 ? -errno : -ENODEV;
     self->enabled = from_little_endian(bytes) & (uint16_t)~INTERRUPT_DISABLE;
@@ -46,15 +47,17 @@ static int note_command(pyuio_command *self)
     return 0;
 }
 
-// Makes the command register of an open configuration space; duplicates `config`, which stays the caller's. Returns
-// NULL with errno set when no memory or no descriptor is left, or when the device is gone.
-pyuio_command *pyuio_command_new(int config)
+// Makes the command register of an open configuration space, which starts at `start` in its file; duplicates `config`,
+// which stays the caller's. Returns NULL with errno set when no memory or no descriptor is left, or when the device is
+// gone.
+pyuio_command *pyuio_command_new(int config, int64_t start)
 {
     pyuio_command *self = calloc(1, sizeof *self);
     if (self == NULL)
         return NULL;
     pthread_mutex_init(&self->lock, NULL);
     self->config = fcntl(config, F_DUPFD_CLOEXEC, 0);
+    self->start = start;
     int error = self->config < 0 ? -errno : note_command(self);
     if (error < 0) {
         pyuio_command_free(self);
@@ -97,7 +100,7 @@ static int write_config(pyuio_command *self, const uint8_t *data, size_t length,
 {
     if (self->config < 0)
         return -ENODEV;
-    return pwrite(self->config, data, length, offset) < 0 ? -errno : 0;
+    return pwrite(self->config, data, length, self->start + offset) < 0 ? -errno : 0;
 }
 
 // Writes `length` bytes at `offset` of the configuration space, which are, or may be, part of the register.
@@ -117,7 +120,7 @@ int pyuio_command_change(pyuio_command *self, int set, int clear)
 {
     uint8_t bytes[2];
     pthread_mutex_lock(&self->lock);
-    ssize_t done = self->config < 0 ? 0 : pread(self->config, bytes, sizeof bytes, COMMAND_OFFSET);
+    ssize_t done = self->config < 0 ? 0 : pread(self->config, bytes, sizeof bytes, self->start + COMMAND_OFFSET);
     int result = done == (ssize_t)sizeof bytes ? 0 : done < 0 ? -errno : -ENODEV;
     if (result == 0) {
         int command = (from_little_endian(bytes) & ~clear) | set;

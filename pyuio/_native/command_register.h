@@ -8,7 +8,7 @@
 /* cdef */
 typedef struct pyuio_command pyuio_command;
 
-pyuio_command *pyuio_command_new(int config);
+pyuio_command *pyuio_command_new(int config, int64_t start);
 void pyuio_command_free(pyuio_command *command);
 void pyuio_command_close(pyuio_command *command);
 void pyuio_command_forget(pyuio_command *command);

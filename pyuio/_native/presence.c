@@ -16,7 +16,7 @@ static PyObject *presence_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     if (!self)
         return NULL;
     self->name = Py_NewRef(name);
-    self->config = self->node = -1;
+    self->config = self->node = self->request = -1;
     return (PyObject *)self;
 }
 
@@ -36,16 +36,27 @@ static int duplicate_into(int *mine, PyObject *given)
     return 0;
 }
 
-static PyObject *presence_ask_config(Presence *self, PyObject *file)
+static PyObject *presence_ask_config(Presence *self, PyObject *args)
 {
-    if (duplicate_into(&self->config, file) < 0)
+    PyObject *file;
+    long long start = 0;
+
+    if (!PyArg_ParseTuple(args, "O|L:ask_config", &file, &start) || duplicate_into(&self->config, file) < 0)
         return NULL;
+    self->config_start = start;
     Py_RETURN_NONE;
 }
 
 static PyObject *presence_ask_node(Presence *self, PyObject *file)
 {
     if (duplicate_into(&self->node, file) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *presence_ask_request(Presence *self, PyObject *file)
+{
+    if (duplicate_into(&self->request, file) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -70,9 +81,9 @@ static PyObject *require(Presence *self, PyObject *Py_UNUSED(none))
 
 static PyObject *presence_close(Presence *self, PyObject *Py_UNUSED(none))
 {
-    int *files[] = {&self->config, &self->node};
+    int *files[] = {&self->config, &self->node, &self->request};
 
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < 3; i++) {
         if (*files[i] >= 0)
             close(*files[i]);
         *files[i] = -1;
@@ -93,10 +104,13 @@ static PyObject *get_gone(Presence *self, void *Py_UNUSED(closure))
 }
 
 static PyMethodDef presence_methods[] = {
-    {"ask_config", (PyCFunction)presence_ask_config, METH_O,
-     "ask_config($self, file, /)\n--\n\nAsk by this descriptor of the configuration space from now on. Duplicates it."},
+    {"ask_config", (PyCFunction)presence_ask_config, METH_VARARGS,
+     "ask_config($self, file, start=0, /)\n--\n\nAsk by the configuration space, which starts at `start` in the file of "
+     "this descriptor, from now on. Duplicates it."},
     {"ask_node", (PyCFunction)presence_ask_node, METH_O,
      "ask_node($self, file, /)\n--\n\nAsk by this descriptor of an attribute of the node from now on. Duplicates it."},
+    {"ask_request", (PyCFunction)presence_ask_request, METH_O,
+     "ask_request($self, file, /)\n--\n\nAsk by this eventfd, readable once the device is gone. Duplicates it."},
     {"note_gone", (PyCFunction)note_gone, METH_NOARGS,
      "note_gone($self, /)\n--\n\nTell that the device is gone: every later access to its registers raises."},
     {"is_gone", (PyCFunction)is_gone, METH_NOARGS,

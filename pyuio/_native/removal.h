@@ -8,12 +8,14 @@
  *
  * A mapping does not tell whether the device is there. A card that was pulled out reads as all ones, and one that QEMU
  * has taken away reads as 0. One that was unbound, or removed through sysfs, answers as before. So a register that
- * reads as all ones or as 0 is only a reason to ask. The Presence asks the kernel, by two files that were opened while
+ * reads as all ones or as 0 is only a reason to ask. The Presence asks the kernel, by files that were opened while
  * the device was there:
  *
  * - an attribute of the UIO node in sysfs. In each of these cases the node goes first, and reading the attribute then
  *   fails with ENODEV (fs/kernfs/file.c: kernfs_seq_start), whether or not the device has an interrupt;
- * - the configuration space, where a card that was pulled out reads as all ones before the kernel has noticed.
+ * - the configuration space, where a card that was pulled out reads as all ones before the kernel has noticed;
+ * - for a device that VFIO has, an eventfd, which is readable from the moment when the kernel wants the device back
+ *   (VFIO_PCI_REQ_IRQ_INDEX). It is never read, so it stays so.
  *
  * Ports and configuration space have no windows: region/ports.py and pci/config_space.py ask their Presence themselves.
  *
@@ -26,6 +28,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -40,7 +43,8 @@ typedef struct Window Window;
 typedef struct {
     PyObject_HEAD
     PyObject *name;
-    int config, node; /* descriptors of its own; -1: none */
+    int config, node, request; /* descriptors of its own; -1: none */
+    long long config_start;    /* where in its file the configuration space starts */
     bool gone;
     Window *windows; /* the open ones, as a list; a window leaves the list when it is closed */
 } Presence;
@@ -82,11 +86,11 @@ static COLD void presence_note_gone(Presence *self)
 /* Returns whether the configuration space reads as anything but all ones. It reads vendor and device id, at offset 0,
  * and revision and class, at offset 8 (PCI Local Bus Specification 3.0, section 6.2). A virtual function that is there
  * has all ones at offset 0 (SR-IOV 1.1, section 3.4.1.1), but nothing has them at offset 8. */
-static COLD bool config_answers(int config)
+static COLD bool config_answers(int config, off_t start)
 {
     for (off_t offset = 0; offset <= 8; offset += 8) {
         uint32_t word;
-        ssize_t done = pread(config, &word, sizeof word, offset);
+        ssize_t done = pread(config, &word, sizeof word, start + offset);
 
         if (done != (ssize_t)sizeof word)
             return done < 0 && errno != ENODEV && errno != ENXIO;
@@ -129,7 +133,8 @@ static COLD bool presence_is_gone(Presence *self)
     if (self->gone)
         return true;
     here = self->node < 0 || pread(self->node, text, sizeof text, 0) >= 0 || errno != ENODEV;
-    if (!here || (self->config >= 0 && !config_answers(self->config)))
+    here = here && (self->request < 0 || poll(&(struct pollfd){.fd = self->request, .events = POLLIN}, 1, 0) <= 0);
+    if (!here || (self->config >= 0 && !config_answers(self->config, self->config_start)))
         presence_note_gone(self);
     return self->gone;
 }

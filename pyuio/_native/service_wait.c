@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: MIT
 // How a service waits for the next interrupt. A service is the only reader of its interrupt, so it uses the patch's own
 // loop: the descriptor blocks, and each interrupt takes two system calls, the write that unmasks and the read. After
-// the thread wakes it makes no system call at all. To end the read, another thread fires the service's breaker
+// the thread wakes it makes no system call at all. Over VFIO it sleeps in a third, ppoll, which the removal ends, too. To end the read, another thread fires the service's breaker
 // (syscall_breaker.c).
 //
 // Functions that can fail return a negative errno, or PYUIO_CLOSED.
 
 #include <errno.h>
 #include <fcntl.h>
-#include <time.h>
-#include <unistd.h>
+#include <poll.h>
 
 #include "command_register.h"
 #include "interrupt_state.h"
@@ -17,9 +16,9 @@
 
 static int set_blocking(pyuio_interrupt *self, int blocking)
 {
-    int flags = fcntl(self->device, F_GETFL);
+    int flags = fcntl(self->source, F_GETFL);
     flags = blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK;
-    return fcntl(self->device, F_SETFL, flags) < 0 ? -errno : 0;
+    return fcntl(self->source, F_SETFL, flags) < 0 ? -errno : 0;
 }
 
 // Makes the caller's service the only reader of the interrupt until pyuio_service_wait_end. Returns 0, -EBUSY when
@@ -89,23 +88,24 @@ static int unmask(pyuio_interrupt *self)
     return result;
 }
 
+// Waits until an eventfd has interrupts. Reading it would not end when the device is to be given back. Returns 0 or a
+// negative errno.
+static int wait_for_eventfd(pyuio_interrupt *self)
+{
+    struct pollfd files[2] = {{.fd = self->source, .events = POLLIN}, {.fd = self->removal, .events = POLLIN}};
+    if (ppoll(files, 2, NULL, NULL) < 0)
+        return -errno;
+    return files[1].revents ? -EIO : 0;
+}
+
 // Waits for the next interrupts. Returns their count, PYUIO_SIGNAL, PYUIO_CLOSED when the interrupt was closed or the
 // service stopped, or an error. `time` gets CLOCK_MONOTONIC, in ns, as it is right after the kernel's read.
 int64_t pyuio_service_wait_next(pyuio_interrupt *self, int64_t *time)
 {
-    int result = unmask(self);
-    if (result < 0)
-        return result;
-    uint32_t total, before = self->total;
-    struct timespec returned;
-    ssize_t done = read(self->device, &total, sizeof total);
-    clock_gettime(CLOCK_MONOTONIC, &returned);
-    if (done != (ssize_t)sizeof total) {
-        result = done < 0 && errno != EINTR ? -errno : PYUIO_SIGNAL;
-        pyuio_interrupt_note_if_gone(self, result);
-        return result;
-    }
-    *time = returned.tv_sec * 1000000000LL + returned.tv_nsec;
-    pyuio_interrupt_note_total(self, total);
-    return pyuio_difference_modulo_2_32(total, before);
+    int64_t result = unmask(self);
+    if (result == 0 && self->removal >= 0)
+        result = wait_for_eventfd(self);
+    if (result == 0)
+        result = pyuio_interrupt_take_count(self, time);
+    return result == -EINTR ? PYUIO_SIGNAL : pyuio_interrupt_noted(self, result);
 }

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from pyuio._native._access import Endian, Presence
-    from pyuio.errors import PyuioError
     from pyuio.interrupt import Interrupt
     from pyuio.kernel.uio import UioNode
     from pyuio.pci.config_space import ConfigSpace
@@ -21,18 +20,28 @@ class Backend(Protocol):
     Attributes:
         name: the device's name in messages.
         directory: the device's directory in sysfs.
-        node: its UIO node.
+        node: its UIO node; None if it has none, because VFIO hands it out.
+        driver: the kernel driver that hands it on to user space; None if that is gone.
         config: its configuration space; None if it is not a PCI function.
         presence: tells whether the device is still there.
-        interrupt: its interrupt, masked; or the reason why it has no interrupt that can be used.
     """
 
     name: str
     directory: Path
-    node: UioNode
+    node: UioNode | None
+    driver: str | None
     config: ConfigSpace | None
     presence: Presence
-    interrupt: Interrupt | PyuioError
+
+    @property
+    def interrupt(self) -> Interrupt:
+        """Its interrupt, masked unless someone waits for it; see `Device.interrupt`."""
+
+    def vectors(self, count: int) -> tuple[Interrupt, ...]:
+        """Enable `count` message interrupts, and return them; see `Device.vectors`."""
+
+    def reset(self) -> None:
+        """Reset the device; see `Device.reset`."""
 
     def map_bar(
         self,

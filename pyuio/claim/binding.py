@@ -18,11 +18,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from pyuio.claim import binding_record
+from pyuio.claim import binding_record, group_users
 from pyuio.claim.binding_record import BindingRecord
 from pyuio.errors import BindingError, DeviceBusyError, DeviceRemovedError, KernelFileError
-from pyuio.kernel import trusted_file
-from pyuio.kernel.drivers import UIO_PCI_GENERIC, bound_driver, is_for_user_space, load_driver
+from pyuio.kernel import trusted_file, vfio
+from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI, bound_driver, is_for_user_space, load_driver
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, read_optional, read_text, translated, write_text
 from pyuio.kernel.trusted_file import boot_id
 from pyuio.pci.address import ids_of
@@ -30,6 +30,7 @@ from pyuio.pci.assigned_interrupt import message_interrupts
 from pyuio.process.signals import postponed_signals
 
 _LOCK_SECONDS = 10.0
+_VFIO_PATIENCE = 1.0  # seconds until a file that was closed a moment ago, while another thread used it, is released
 
 _log = logging.getLogger("pyuio.binding")
 
@@ -82,6 +83,46 @@ def _binding_lock(address: str) -> Iterator[None]:
         os.close(file)
 
 
+@contextmanager
+def _free_of_vfio(address: str, patience: float = 0) -> Iterator[None]:
+    """Keep everybody from opening a function through VFIO in a ``with`` block, which takes it from ``vfio-pci``.
+
+    Whoever takes a function from ``vfio-pci`` while a program has it open waits until that lets it go, and cannot be
+    killed meanwhile. So does whoever reads ``driver_override`` then (``drivers/vfio/vfio_main.c``,
+    vfio_unregister_group_dev; it holds the function's lock).
+
+    Args:
+        address: of the function. Nothing happens if ``vfio-pci`` does not have it.
+        patience: seconds to wait for a program that is about to let it go.
+
+    Raises:
+        DeviceBusyError: a program has it open.
+    """
+    number = vfio.group_of(PCI_DEVICES / address)
+    driver = bound_driver(address)
+    # While somebody is waiting, the function has no driver any more, and is still VFIO's.
+    waiting = driver is None and (PCI_DEVICES / address / "vfio-dev").exists()
+    if number is None or (driver != VFIO_PCI and not waiting):
+        yield
+        return
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            group = vfio.Group(number)
+            break
+        except DeviceRemovedError:
+            yield
+            return
+        except DeviceBusyError as error:
+            if time.monotonic() >= deadline:
+                raise group_users.busy(number, address) from error
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        group.close()
+
+
 class Binding(NamedTuple):
     """A driver that pyuio bound to a PCI function, and what it needs to undo that.
 
@@ -106,7 +147,8 @@ class Binding(NamedTuple):
 
         Raises:
             BindingError: the previous driver did not take the function back.
-            DeviceBusyError: another process is binding or unbinding the function, and did not finish in time.
+            DeviceBusyError: another process is binding or unbinding the function, and did not finish in time; or has it
+                open through VFIO.
         """
         if self.driver == self.previous:
             return
@@ -119,6 +161,11 @@ class Binding(NamedTuple):
 
     def undo_locked(self) -> None:
         """Do what `undo` does, for a caller that holds `_binding_lock`."""
+        with _free_of_vfio(self.address, _VFIO_PATIENCE):
+            self.undo_free()
+
+    def undo_free(self) -> None:
+        """Do what `undo_locked` does, for a caller that also keeps VFIO from opening the function."""
         self._undo()
         _remember(self.address, self.earlier)
 
@@ -183,14 +230,18 @@ def bind(address: str, driver: str = UIO_PCI_GENERIC) -> Binding:
 
     Raises:
         BindingError: the kernel refused; the previous driver has the function again.
-        DeviceBusyError: another process is binding or unbinding the function, and did not finish in time.
+        DeviceBusyError: another process is binding or unbinding the function, and did not finish in time; or has it
+            open through VFIO.
         DeviceRemovedError: there is no such function.
         KernelSupportError: this kernel does not have the driver.
         PermissionDeniedError: only root may bind.
     """
     load_driver(driver)
     with postponed_signals(), _binding_lock(address):
-        return _bind(address, driver)
+        if bound_driver(address) == driver:
+            return Binding(address, driver, driver, "")
+        with _free_of_vfio(address):
+            return _bind(address, driver)
 
 
 def _bind(address: str, driver: str) -> Binding:
@@ -203,8 +254,6 @@ def _bind(address: str, driver: str) -> Binding:
         ids, boot = ids_of(address), boot_id()
     except FileNotFoundError as error:
         raise DeviceRemovedError(errno.ENODEV, f"binding {driver}: there is no device {address}") from error
-    if now == driver:
-        return Binding(address, driver, now, override)
     if earlier is not None and now in (None, earlier.previous):
         # The process that bound it was killed half way. The state before that is the one to return to.
         previous, override, earlier = earlier.previous, earlier.previous_override, None
@@ -227,7 +276,7 @@ def _bind(address: str, driver: str) -> Binding:
         if bound_driver(address) != driver:
             raise BindingError(errno.EINVAL, f"{driver} did not take {address}; the kernel log (dmesg) says why")
     except BaseException:
-        binding.undo_locked()
+        binding.undo_free()
         raise
     _log.info("%s: bound to %s, taken from %s", address, driver, previous or "no driver")
     return binding
@@ -241,7 +290,7 @@ def clear_override(address: str) -> None:
         PermissionDeniedError: only root may.
     """
     override = PCI_DEVICES / address / "driver_override"
-    with postponed_signals(), _binding_lock(address):
+    with postponed_signals(), _binding_lock(address), _free_of_vfio(address):
         if read_optional(override) == UIO_PCI_GENERIC:
             _write(address, override, "\n")
 

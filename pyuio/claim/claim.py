@@ -5,9 +5,9 @@ A claim takes these steps in this order. All the checks come before the first ch
 
 1. Refuse a device that the machine uses: `pyuio.claim.in_use` finds the uses.
 2. Refuse a kernel driver that could freeze the machine: `pyuio.kernel.preempt_rt`.
-3. Load the kernel driver's module: `pyuio.kernel.drivers`.
+3. Choose the kernel driver (`pyuio.claim.choice`), and load its module: `pyuio.kernel.drivers`.
 4. Bind the driver, and record which driver the device had before: `pyuio.claim.binding`.
-5. Find the UIO nodes that the driver made.
+5. Find the UIO nodes that the driver made; ``vfio-pci`` makes none.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import errno
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pyuio.claim import in_use
+from pyuio.claim import choice, in_use
 from pyuio.claim.binding import Binding
 from pyuio.claim.binding import bind as bind_driver
 from pyuio.errors import AmbiguousDeviceError, BindingError, DeviceBusyError, DriverNotBoundError
-from pyuio.kernel.drivers import UIO_PCI_GENERIC, bound_driver, load_driver
+from pyuio.kernel.drivers import VFIO_PCI, bound_driver, load_driver
 from pyuio.kernel.preempt_rt import refuse_what_freezes
 from pyuio.kernel.sysfs import link_name
 from pyuio.kernel.uio import UioNode
@@ -58,15 +58,14 @@ def require_claimable(found: FoundDevice, bind: bool | str = True, when_used: Wh
     Returns:
         The kernel driver to bind; None if the device has it already.
     """
-    if not isinstance(bind, str) and UioNode.of_device(found.directory):
+    if not isinstance(bind, str) and choice.present_driver(found):
         return None
-    has = link_name(found.directory / "driver")
-    wanted = bind if isinstance(bind, str) else UIO_PCI_GENERIC
-    if wanted == has:
+    if isinstance(bind, str) and bind == link_name(found.directory / "driver"):
         return None
     if found.address is None:
         reason = f"{found.name} is not a PCI function; pyuio binds drivers to PCI functions only"
         raise BindingError(errno.EOPNOTSUPP, reason)
+    wanted = bind if isinstance(bind, str) else choice.choose(found).driver
     if uses := in_use.uses(found.address):
         when_used(found.address, uses)
     refuse_what_freezes(found.name, wanted)
@@ -79,8 +78,8 @@ def claim(found: FoundDevice, bind: bool | str = False, when_used: WhenUsed = re
 
     Args:
         found: the device.
-        bind: True keeps a UIO driver that has the device already, and binds ``uio_pci_generic`` otherwise. The name of
-            a kernel driver binds that driver in place of any other. False binds nothing.
+        bind: True keeps a driver that serves user space already, and binds the one of `choice.choose` otherwise. The
+            name of a kernel driver binds that driver in place of any other. False binds nothing.
         when_used: called if another kernel driver has the device and the machine uses it. If the function returns, the
             device is claimed.
 
@@ -98,8 +97,9 @@ def claim(found: FoundDevice, bind: bool | str = False, when_used: WhenUsed = re
     """
     nodes = UioNode.of_device(found.directory)
     if not isinstance(bind, str):
-        if nodes:
-            return Claim(link_name(found.directory / "driver"), nodes)
+        has = link_name(found.directory / "driver")
+        if nodes or has == VFIO_PCI:
+            return Claim(has, nodes)
         if not bind or found.address is None:
             raise _not_bound(found)
     driver = require_claimable(found, bind, when_used)

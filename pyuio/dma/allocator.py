@@ -312,6 +312,15 @@ class Dma(Owned):
         if self._is_master is not False and not self._sends_messages:
             self._switch_bus_mastering(on=False)
 
+    def send_messages(self) -> None:
+        """Keep bus mastering on until `close`, for interrupts that are messages. DeviceRemovedError: it is gone."""
+        with self.lock:
+            self._require_open()
+            _open.add(self)
+            self._sends_messages = True
+            if self._is_master is not True:
+                self._switch_bus_mastering(on=True)
+
     def _switch_bus_mastering(self, *, on: bool) -> None:
         self._is_master = None
         if self._config is not None:

@@ -62,7 +62,12 @@ _GONE = (errno.EIO, errno.ENODEV, errno.ENXIO)
 
 
 def open_uio_interrupt(
-    node: UioNode, device: int, config: ConfigSpace | None, name: str, presence: Presence | None = None
+    node: UioNode,
+    device: int,
+    config: ConfigSpace | None,
+    name: str,
+    presence: Presence | None = None,
+    kind: str | None = None,
 ) -> Interrupt:
     """Return the interrupt of a UIO device, masked, and with no interrupt pending.
 
@@ -72,6 +77,7 @@ def open_uio_interrupt(
         config: the device's configuration space; None if it is not a PCI function.
         name: the device's name, for error messages.
         presence: the device's presence; it learns when the device is found to be gone.
+        kind: what the interrupt is; see `Interrupt.kind`.
 
     Raises:
         InterruptUnavailableError: the device has no interrupt that its UIO driver could deliver.
@@ -98,7 +104,7 @@ def open_uio_interrupt(
         _lib.pyuio_interrupt_free(pointer)
 
     _log.debug("%s: its interrupt is masked %s", name, masking.description)
-    return Interrupt(_ffi.gc(native, free), device, masking, name, presence)
+    return Interrupt(_ffi.gc(native, free), masking, name, presence, kind)
 
 
 def _kernel_total(node: UioNode, device: int, name: str, otherwise: int | None = None) -> int:
@@ -124,19 +130,24 @@ class Interrupt(Owned):
 
     Args:
         native: the object in C, which this one owns from then on.
-        descriptor: becomes readable with an interrupt.
         masking: the way in which it is masked.
         name: the device's name, for error messages.
         presence: the device's presence; it learns when the device is found to be gone.
+        kind: see below.
+
+    Attributes:
+        name: the device's name.
+        kind: "INTx", "MSI" or "MSI-X"; None if the device is not a PCI function.
     """
 
     def __init__(
-        self, native: Any, descriptor: int, masking: Masking, name: str, presence: Presence | None = None
+        self, native: Any, masking: Masking, name: str, presence: Presence | None = None, kind: str | None = None
     ) -> None:
         self.name = name
+        self.kind = kind
         self._presence = presence
         self._native = native
-        self._descriptor = descriptor
+        self._descriptor = int(_lib.pyuio_interrupt_descriptor(native))
         self._masking = masking
         self._waiters = Waiters(self._duplicate)
         self._shared_wait = SharedWait()
@@ -369,10 +380,10 @@ class Interrupt(Owned):
         self.checked(_lib.pyuio_interrupt_unmask(self._native), "unmasking the interrupt")
 
     def fileno(self) -> int:
-        """Return the descriptor of ``/dev/uioN``, for select and the like. ClosedError: the interrupt is closed.
+        """Return a descriptor for select and the like; it is readable, too, once the device is gone.
 
         A `read` with a timeout of 0 that raises `BlockingIOError` has armed the interrupt: the descriptor becomes
-        readable with the next one.
+        readable with the next one. ClosedError: the interrupt is closed.
         """
         self._require_open()
         return self._descriptor
@@ -406,6 +417,10 @@ class Interrupt(Owned):
     async def __anext__(self) -> int:
         """Return what `read_async` returns."""
         return await self.read_async()
+
+    def let_go(self) -> None:
+        """End every wait for the interrupt of a device that is gone with `DeviceRemovedError`, now and later."""
+        _lib.pyuio_interrupt_note_gone(self._native)
 
     def close(self) -> None:
         """Mask the interrupt, end every wait for it with `ClosedError`, and free it. A second close does nothing."""

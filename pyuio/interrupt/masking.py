@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""How the interrupt of a UIO device is masked and unmasked; this is found out for each device.
+"""How an interrupt is masked and unmasked; for a UIO device this is found out.
 
 - A kernel driver with irqcontrol masks when a program writes 0 to ``/dev/uioN``, and unmasks when it writes 1
   (``drivers/uio/uio.c``, uio_write).
 - ``uio_pci_generic`` has no irqcontrol. Its handler masks by the Interrupt Disable bit of the command register. The
   thread that waits unmasks by clearing that bit: `CommandRegisterMasking`, which is ``pyuio_command_mask`` in C.
 - A kernel driver with neither is left alone.
+- VFIO masks an INTx interrupt in its handler, and unmasks it by an ioctl.
+- Nothing masks a message (MSI, MSI-X), which VFIO delivers.
 
 The masking itself happens in ``_native/interrupt.c`` and ``_native/command_register.c``, which these classes set up.
 """
@@ -62,21 +64,53 @@ class NoMasking:
         return False
 
 
-class IrqControlMasking:
-    """The kernel driver's irqcontrol masks, which writing 0 or 1 to ``/dev/uioN`` calls."""
+class _NotedMasking:
+    """A masking that the object in C notes, besides doing it."""
 
-    description = "by irqcontrol"
     advice = ""
-
-    def install(self, native: Any) -> None:
-        """Tell the object in C to write to ``/dev/uioN``."""
-        _lib.pyuio_interrupt_mask_by_write(native)
 
     def is_masked(self, native: Any) -> bool:
         """Return whether this process masked it, or an interrupt that was read or is pending did."""
         if _lib.pyuio_interrupt_is_masked(native):
             return True
         return bool(_lib.pyuio_interrupt_is_pending(native) == _lib.PYUIO_READY)
+
+
+class IrqControlMasking(_NotedMasking):
+    """The kernel driver's irqcontrol masks, which writing 0 or 1 to ``/dev/uioN`` calls."""
+
+    description = "by irqcontrol"
+
+    def install(self, native: Any) -> None:
+        """Tell the object in C to write to ``/dev/uioN``."""
+        _lib.pyuio_interrupt_mask_by_write(native)
+
+
+class VfioMasking(_NotedMasking):
+    """VFIO masks an INTx interrupt by an ioctl, and in its handler.
+
+    Args:
+        device: a descriptor of the function, which stays open until the interrupt is closed.
+    """
+
+    description = "by VFIO"
+
+    def __init__(self, device: int) -> None:
+        self._device = device
+
+    def install(self, native: Any) -> None:
+        """Tell the object in C to use this descriptor."""
+        _lib.pyuio_interrupt_mask_by_vfio(native, self._device)
+
+
+class NominalMasking(_NotedMasking):
+    """Nothing masks a message. What was masked by hand is noted, and interrupts are counted all the same."""
+
+    description = "in name only, as a message cannot be masked"
+
+    def install(self, native: Any) -> None:
+        """Tell the object in C only to note it."""
+        _lib.pyuio_interrupt_mask_nominally(native)
 
 
 class CommandRegisterMasking:

@@ -52,7 +52,7 @@ CONFIG_REGION = 7  # VFIO_PCI_CONFIG_REGION_INDEX; the BARs are 0 to 5
 INTX, MSI, MSIX, _ERROR, REQUEST = range(5)  # VFIO_PCI_*_IRQ_INDEX
 
 _DATA_NONE, _DATA_EVENTFD = 1 << 0, 1 << 2  # VFIO_IRQ_SET_DATA_*
-_MASK, _TRIGGER = 1 << 3, 1 << 5  # VFIO_IRQ_SET_ACTION_*
+_TRIGGER = 1 << 5  # VFIO_IRQ_SET_ACTION_TRIGGER
 
 _REGION = struct.Struct("=IIIIQQ")  # struct vfio_region_info
 _IRQ = struct.Struct("=IIII")  # struct vfio_irq_info
@@ -101,23 +101,6 @@ def members(number: int) -> list[Member]:
     with suppress(FileNotFoundError):
         return [Member(entry.name, link_name(entry / "driver")) for entry in sorted(directory.iterdir())]
     return []
-
-
-def _closed_descriptor() -> int:
-    """Return a new descriptor of a file that has nothing to do with any device."""
-    return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-
-
-def replace_descriptor(number: int) -> None:
-    """Close what a descriptor stands for, and keep its number occupied, so that no other file gets it.
-
-    Threads that use the number meanwhile finish, or find a file that answers nothing.
-    """
-    nothing = _closed_descriptor()
-    try:
-        os.dup2(nothing, number, inheritable=False)
-    finally:
-        os.close(nothing)
 
 
 class Container:
@@ -180,12 +163,16 @@ class Container:
         Raises:
             OSError: the kernel's answer. ENOMEM: more than the limit of locked memory. EEXIST: something is mapped at
                 the bus address. EINVAL: a value is misaligned, or the IOMMU cannot translate the address. ENOSPC: there
-                are too many mappings.
+                are too many mappings. ENODEV: the container is closed.
         """
+        if self._file < 0:
+            raise OSError(errno.ENODEV, "the container is closed")
         fcntl.ioctl(self._file, _IOMMU_MAP_DMA, _MAP.pack(_MAP.size, _READ_AND_WRITE, memory, address, size))
 
     def unmap(self, address: int, size: int) -> None:
-        """End what `map` did with the same bus address and size. OSError: the kernel's answer."""
+        """End what `map` did with the same bus address and size; closing has ended it. OSError: the kernel's answer."""
+        if self._file < 0:
+            return
         fcntl.ioctl(self._file, _IOMMU_UNMAP_DMA, _UNMAP.pack(_UNMAP.size, 0, address, size))
 
     def close(self) -> None:
@@ -327,8 +314,3 @@ def deliver_interrupts(device: int, index: int, eventfds: Sequence[int]) -> None
         data, flags = b"", _DATA_NONE | _TRIGGER
     request = _IRQ_SET.pack(_IRQ_SET.size + len(data), flags, index, 0, len(eventfds))
     fcntl.ioctl(device, _DEVICE_SET_IRQS, bytearray(request + data))  # bytes may have 1,024 bytes only
-
-
-def mask_intx(device: int) -> None:
-    """Mask the function's INTx interrupt. OSError: the kernel's answer."""
-    fcntl.ioctl(device, _DEVICE_SET_IRQS, _IRQ_SET.pack(_IRQ_SET.size, _DATA_NONE | _MASK, INTX, 0, 1))

@@ -24,7 +24,8 @@ class CommandRegister:
     """The command register of an open configuration space.
 
     Args:
-        config: a descriptor of the ``config`` file, which stays the caller's.
+        config: a descriptor of the file of the configuration space, which stays the caller's.
+        start: where in the file the configuration space starts, in bytes.
 
     Attributes:
         native: the object in C, for the interrupt, which masks by it.
@@ -33,8 +34,8 @@ class CommandRegister:
         OSError: the device is gone, or no descriptor is left.
     """
 
-    def __init__(self, config: int) -> None:
-        native = _lib.pyuio_command_new(config)
+    def __init__(self, config: int, start: int = 0) -> None:
+        native = _lib.pyuio_command_new(config, start)
         if native == _ffi.NULL:
             raise OSError(_ffi.errno, os.strerror(_ffi.errno))
         self.native: Any = _ffi.gc(native, _lib.pyuio_command_free)

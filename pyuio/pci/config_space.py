@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The configuration space of a function that is present, by its file in sysfs.
+"""The configuration space of a function that is present, by its file in sysfs, or by VFIO's file of the function.
 
 Sources: PCI Local Bus Specification 3.0, chapter 6; ``drivers/pci/pci-sysfs.c``.
 """
@@ -13,6 +13,7 @@ import os
 import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 from pyuio._native._access import Presence
 from pyuio.errors import DeviceRemovedError, PermissionDeniedError
@@ -21,6 +22,7 @@ from pyuio.pci.bars import Bar, parse_resources
 from pyuio.pci.command_register import CommandRegister
 from pyuio.pci.config_guard import ConfigGuard
 from pyuio.pci.config_image import HEADER_LENGTH, Command, ConfigImage
+from pyuio.process.descriptors import replace_descriptor
 from pyuio.process.fork import Owned
 
 _log = logging.getLogger("pyuio.config_space")
@@ -29,6 +31,20 @@ _log = logging.getLogger("pyuio.config_space")
 _in_use: dict[int, CommandRegister] = {}
 
 _NO_BITS = Command(0)
+
+
+class ConfigFile(NamedTuple):
+    """The place of a configuration space in a file that is not the one in sysfs.
+
+    Attributes:
+        descriptor: of the file.
+        start: where in the file it starts, in bytes.
+        size: in bytes.
+    """
+
+    descriptor: int
+    start: int
+    size: int
 
 
 class ConfigSpace(Owned, ConfigImage):
@@ -42,6 +58,7 @@ class ConfigSpace(Owned, ConfigImage):
         directory: the function's directory in sysfs.
         presence: the device's presence. It learns when the device is found to be gone, and tells whether it is. None
             for a configuration space that is read while any driver has the device.
+        file: where it is, if not in the file in sysfs; it stays the caller's.
 
     Attributes:
         command_register: the command register, for the interrupt, which masks by it. The owner of the device closes it
@@ -52,7 +69,7 @@ class ConfigSpace(Owned, ConfigImage):
         PermissionDeniedError: this user may not open its ``config`` file.
     """
 
-    def __init__(self, directory: Path, presence: Presence | None = None) -> None:
+    def __init__(self, directory: Path, presence: Presence | None = None, file: ConfigFile | None = None) -> None:
         self.directory = directory
         self._presence = presence
         self.name = f"configuration space of {directory.name}"
@@ -60,15 +77,21 @@ class ConfigSpace(Owned, ConfigImage):
         self._lock = threading.RLock()
         self._guard = ConfigGuard(self, directory.name)
         self._file = -1
+        self._start = 0 if file is None else file.start
         path = directory / "config"
         try:
-            self._writable = os.access(path, os.W_OK)
-            self._file = os.open(path, (os.O_RDWR if self._writable else os.O_RDONLY) | os.O_CLOEXEC)
-            # The file is as long as the device's configuration space; an unprivileged reader gets 64 bytes of it.
-            self.size = len(os.pread(self._file, 4096, 0))
+            if file is None:
+                self._writable = os.access(path, os.W_OK)
+                self._file = os.open(path, (os.O_RDWR if self._writable else os.O_RDONLY) | os.O_CLOEXEC)
+                # The file is as long as the device's configuration space; an unprivileged reader gets 64 bytes of it.
+                self.size = len(os.pread(self._file, 4096, 0))
+            else:
+                self._writable = True
+                self._file = os.dup(file.descriptor)
+                self.size = file.size
             if self.size < HEADER_LENGTH:
                 raise OSError(errno.ENODEV, f"{self.size} of {HEADER_LENGTH} bytes came")
-            self.command_register = CommandRegister(self._file)
+            self.command_register = CommandRegister(self._file, self._start)
         except OSError as error:
             self.close()
             if isinstance(error, FileNotFoundError):
@@ -97,15 +120,22 @@ class ConfigSpace(Owned, ConfigImage):
         """
         self.command_register.abandon(driven=link_name(self.directory / "driver") is not None)
 
+    def let_go(self) -> None:
+        """Close the file of a device that is gone, so that VFIO can give it back; uses raise `DeviceRemovedError`."""
+        self.command_register.close()
+        with self._lock:
+            if self._file >= 0:
+                replace_descriptor(self._file)
+
     def fileno(self) -> int:
-        """Return the descriptor of the ``config`` file. ClosedError: it is closed."""
+        """Return the descriptor of its file. ClosedError: it is closed."""
         return self._require_open()
 
     def _get(self, offset: int, length: int) -> bytes:
         with self._lock:
             file = self._require_open()
             try:
-                data = os.pread(file, length, offset)
+                data = os.pread(file, length, self._start + offset)
             except OSError as error:
                 raise self._failed(error, f"reading the {self.name} at {offset:#x}") from error
         if len(data) != length:
@@ -137,7 +167,7 @@ class ConfigSpace(Owned, ConfigImage):
                 if offset // 4 == 1:
                     self.command_register.write(offset, data)
                 else:
-                    os.pwrite(file, data, offset)
+                    os.pwrite(file, data, self._start + offset)
             except OSError as error:
                 raise self._failed(error, f"writing the {self.name} at {offset:#x}") from error
 

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 
 from periphery import MMIO
+
+from pyuio._native._memory import fill_hole, map_file_over, map_zeros_over, set_dontfork
 
 
 class Mapping(MMIO):
@@ -13,5 +16,59 @@ class Mapping(MMIO):
 
     mapping: mmap.mmap
 
+    def let_go(self) -> None:
+        """Unmap it even if something still uses it. Only a `RevocableMapping` can do that; this does nothing."""
+
+    def forget(self) -> None:
+        """In a forked child: do what the kind of mapping demands. This one is shared with the parent, and stays."""
+
     def __del__(self) -> None:
         """Do nothing: the mmap object unmaps when its last user is gone."""
+
+
+class RevocableMapping(Mapping):
+    """A mapping of a BAR by VFIO's file of the function, which can be taken away from whatever uses it.
+
+    The kernel gives a function back only when nothing maps its BARs. So `let_go` maps zeros in their place, at the same
+    addresses: neither a view of the memory nor a native program crashes. A forked child does not get the mapping, for
+    the same reason. The mmap object has no descriptor of the file: Python's own would keep one open.
+
+    Args:
+        file: a descriptor of the function's file.
+        offset: of the BAR in the file, in bytes.
+        size: of the BAR, in bytes.
+
+    Raises:
+        OSError: the kernel's answer.
+    """
+
+    def __init__(self, file: int, offset: int, size: int) -> None:
+        self._device = file
+        super().__init__(offset, size)
+
+    def _open(self, offset: int, size: int, _path: str) -> None:
+        self._physaddr = self._aligned_physaddr = offset
+        self._size = self._aligned_size = size
+        self.mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            map_file_over(self.mapping, self._device, offset)
+            set_dontfork(self.mapping, True)
+        except BaseException:
+            self.mapping.close()
+            raise
+
+    def let_go(self) -> None:
+        """Unmap the BAR and map zeros there. A second call, and one after `close`, does nothing."""
+        if self.mapping is not None:
+            map_zeros_over(self.mapping)
+
+    def forget(self) -> None:
+        """In a forked child: map zeros where the BAR is missing."""
+        if self.mapping is not None:
+            with contextlib.suppress(OSError):  # something else is mapped there already
+                fill_hole(self.mapping)
+
+    def close(self) -> None:
+        """Unmap the BAR; a view that the program has shows zeros from then on. A second close does nothing."""
+        self.let_go()
+        super().close()

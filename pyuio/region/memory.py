@@ -36,7 +36,8 @@ class Region(Common, Window):
     ``pyuio/_native/_access.pyi`` says what each does and raises. They keep the global interpreter lock, so `update32`
     and its like are whole as seen from other threads.
 
-    A region can be used on both sides of a fork; the memory is the same. It cannot be pickled.
+    A region of a UIO device can be used on both sides of a fork; the memory is the same. That of a device that VFIO has
+    is closed in a forked child. It cannot be pickled.
 
     Args:
         path: the BAR's file, ``/sys/bus/pci/devices/*/resourceN``; or ``resourceN_wc`` for write combining, where the
@@ -53,6 +54,7 @@ class Region(Common, Window):
             with 0 or drops, raise ValueError.
         presence: tells whether the device is still there, so that reads from a removed device are not believed; None
             for a region that cannot be removed.
+        mapping: the mapping to use; None to map `path`, which is for messages only otherwise.
 
     Raises:
         MappingError: there is no such BAR, it has I/O ports, it is smaller than `size`, or the kernel refused.
@@ -77,6 +79,7 @@ class Region(Common, Window):
         endian: Endian = "little",
         width: int = 64,
         presence: Presence | None = None,
+        mapping: Mapping | None = None,
     ) -> None:
         from pyuio.region.mapping import Mapping  # periphery takes 6 ms to import
 
@@ -85,7 +88,7 @@ class Region(Common, Window):
         size = checked_size(size, name)
         doing = f"mapping {name}, {size:#x} bytes of {path}"
         try:
-            mapping = Mapping(file_offset, size, path=path)
+            mapping = mapping or Mapping(file_offset, size, path=path)
         except OSError as error:
             raise refused(error, doing, path) from error
         except (ValueError, OverflowError) as error:  # mmap's own checks of the length
@@ -139,10 +142,20 @@ class Region(Common, Window):
         memory = stack.enter_context(memoryview(self._mmio.mapping))  # so that it is not unmapped meanwhile
         return -1, pointer(memory) + self._page_offset + offset
 
+    def let_go(self) -> None:
+        """Unmap the BAR of a device that is gone, for VFIO; accesses raise `DeviceRemovedError`."""
+        self._mmio.let_go()
+
+    def forget(self) -> None:
+        """In a forked child: close the region there if VFIO has its device."""
+        self._mmio.forget()
+        self.close()
+
     def close(self) -> None:
         """Unmap the BAR. Accesses raise ClosedError afterwards; a second close does nothing.
 
-        If the program has taken a view of the memory from `mmio`, the memory stays mapped until the view is gone.
+        If the program has taken a view of the memory from `mmio`, the memory of a UIO device stays mapped until the
+        view is gone; over VFIO, the view shows zeros.
         """
         super().close()
         with contextlib.suppress(BufferError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A BAR of I/O ports, read and written through its file. Import `PortRegion` from `pyuio.region`."""
+"""A BAR that is read and written through a file, as I/O ports are. Import `PortRegion` from `pyuio.region`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, SupportsIndex
 
 from pyuio.errors import ClosedError, DeviceRemovedError, MappingError
 from pyuio.kernel.sysfs import translated
+from pyuio.process.descriptors import replace_descriptor
 from pyuio.region.common import Common, checked_endian, checked_size, refused
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 class PortRegion(Common):
     """A BAR of I/O ports. It has the methods of `Region`; each access is one system call, of 8, 16 or 32 bits.
+
+    It also serves a BAR in memory that VFIO does not let a program map, because the BAR shares its page with others.
 
     The call releases the global interpreter lock. A lock of the region keeps the accesses of several threads apart, so
     that no other access comes between the read and the write of `update32` and the like.
@@ -38,6 +41,9 @@ class PortRegion(Common):
         width: bits of the widest access that the device takes: 8, 16 or 32. Wider ones raise ValueError.
         presence: tells whether the device is still there, so that reading from a removed device raises an error; None
             for a region that cannot go.
+        file: a descriptor of a file that has the BAR, which stays the caller's; None to open `path`, which is for
+            messages only otherwise.
+        start: where in the file the BAR starts, in bytes.
 
     Every access raises, before it touches the hardware: TypeError for a wrong type; ValueError for an offset that is
     negative, past the end or not a multiple of the width, for a value that does not fit, and for 64 bits, which I/O
@@ -50,7 +56,20 @@ class PortRegion(Common):
         ValueError: the size is below 1, or there is no such width.
     """
 
-    __slots__ = ("__weakref__", "_address", "_endian", "_fd", "_lock", "_name", "_path", "_presence", "_size", "_width")
+    __slots__ = (
+        "__weakref__",
+        "_address",
+        "_endian",
+        "_fd",
+        "_lock",
+        "_name",
+        "_path",
+        "_presence",
+        "_reached",
+        "_size",
+        "_start",
+        "_width",
+    )
 
     def __init__(
         self,
@@ -62,8 +81,12 @@ class PortRegion(Common):
         endian: Endian = "little",
         width: int = 32,
         presence: Presence | None = None,
+        file: int | None = None,
+        start: int = 0,
     ) -> None:
         self._fd: int | None = None
+        self._start = start
+        self._reached: set[int] = set()  # descriptors that native code uses
         _regions.add(self)
         # Reentrant, as a signal handler that closes the region may interrupt an access.
         self._lock = threading.RLock()
@@ -77,7 +100,7 @@ class PortRegion(Common):
         self._address = address
         self._presence = presence
         try:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC) if file is None else os.dup(file)
         except OSError as error:
             raise refused(error, f"opening {self._name}, {self._path}", self._path) from error
 
@@ -119,7 +142,7 @@ class PortRegion(Common):
     @property
     def mmio(self) -> NoReturn:
         """I/O ports have no mapping: raises MappingError."""
-        raise MappingError(errno.EOPNOTSUPP, f"{self._name} is one of I/O ports, which have no mapping")
+        raise MappingError(errno.EOPNOTSUPP, f"{self._name} is accessed by system calls, and has no mapping")
 
     def reach(self, offset: int, stack: ExitStack) -> tuple[int, int]:
         """Return a file descriptor and the offset in its file at which native code accesses a register.
@@ -136,8 +159,23 @@ class PortRegion(Common):
             if self._presence is not None:
                 self._presence.require()
             duplicate = os.dup(self._fd)
+            self._reached.add(duplicate)
         stack.callback(os.close, duplicate)
-        return duplicate, offset
+        stack.callback(self._reached.discard, duplicate)
+        return duplicate, self._start + offset
+
+    def let_go(self) -> None:
+        """Close the file of a device that is gone, for VFIO; accesses raise `DeviceRemovedError`."""
+        with self._lock:
+            for descriptor in (*self._reached, *(() if self._fd is None else (self._fd,))):
+                replace_descriptor(descriptor)
+
+    def forget(self) -> None:
+        """In a forked child: close the region there."""
+        self._lock = threading.RLock()
+        for descriptor in self._reached:
+            replace_descriptor(descriptor)
+        self.close()
 
     def close(self) -> None:
         """Close the file. Accesses raise ClosedError afterwards; a second close does nothing."""
@@ -318,7 +356,9 @@ class PortRegion(Common):
         if self.closed:
             raise ClosedError(f"{self._name} is closed")
         if bits == 64:
-            raise ValueError(f"{self._at(offset, bits, verb)}: I/O ports have no 64-bit access")
+            raise ValueError(
+                f"{self._at(offset, bits, verb)}: I/O ports have no 64-bit access, nor have BARs that VFIO does not map"
+            )
         if bits > self._width:
             reason = f"accesses of this region have at most {self._width} bits, as its width= says"
             raise ValueError(f"{self._at(offset, bits, verb)}: {reason}")
@@ -340,13 +380,13 @@ class PortRegion(Common):
                 self._presence.require()
             try:
                 if data is None:
-                    data = os.pread(self._fd, width, offset)
+                    data = os.pread(self._fd, width, self._start + offset)
                     count = len(data)
                     # A removed device may read as all ones before the kernel reports that it is gone.
                     if self._presence is not None and data == b"\xff" * width:
                         self._presence.require()
                 else:
-                    count = os.pwrite(self._fd, data, offset)
+                    count = os.pwrite(self._fd, data, self._start + offset)
             except DeviceRemovedError:
                 raise
             except OSError as error:

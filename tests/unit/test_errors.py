@@ -29,6 +29,7 @@ BUILT_IN = {
     "MappingError": OSError,
     "OverrunError": OSError,
     "InterruptUnavailableError": OSError,
+    "ResetUnavailableError": OSError,
     "WouldBlockError": BlockingIOError,
     "ShortBufferError": OSError,
     "DeviceTimeoutError": TimeoutError,

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""Opens a device by the way that its kernel driver offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pyuio.claim import choice
+from pyuio.kernel.drivers import VFIO_PCI
+from pyuio.process.late import late
+
+if TYPE_CHECKING:
+    from pyuio.backend.backend import Backend
+    from pyuio.pci.discovery import FoundDevice
+
+
+def open_backend(found: FoundDevice, *, bind: bool | str, close_parts: Callable[[], object]) -> Backend:
+    """Open a device exclusively.
+
+    Args:
+        found: the device.
+        bind: as for `pyuio.open`.
+        close_parts: closes what `pyuio.Device` made from the backend; the backend's `close` calls it first.
+
+    Raises:
+        PyuioError: as `pyuio.open`.
+    """
+    driver = bind if isinstance(bind, str) else choice.present_driver(found)
+    if driver is None and bind and found.address is not None:
+        driver = choice.choose(found).driver
+        bind = driver
+    if driver == VFIO_PCI:
+        backend: Backend = late("pyuio.backend.vfio").VfioBackend(found, bind=bool(bind), close_parts=close_parts)
+    else:
+        backend = late("pyuio.backend.uio").UioBackend(found, bind=bind, close_parts=close_parts)
+    return backend

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: MIT
+"""A PCI function through ``vfio-pci``: one file for BARs, configuration space and interrupts, and an IOMMU for memory.
+
+The kernel takes the function back only when everything of it is closed: each descriptor, and each mapping of a BAR, in
+forked children, too. What unbinds the function waits for that, in a call that cannot be killed. Three things follow.
+
+- Closing keeps an order: interrupts, regions, memory, files. Giving the function back to its former kernel driver comes
+  last, and is refused if something of the function is still open (`pyuio.claim.binding`).
+- When the kernel wants the function back (removal, unbinding, unplugging), it says so by an eventfd, and goes on
+  waiting. A thread (`pyuio.backend.removal_watch`) then lets the function go, whatever the program is doing: each wait
+  and access raises `DeviceRemovedError` from then on, mappings show zeros, and descriptors are those of ``/dev/null``.
+  The program closes its device when it comes to it. That eventfd is never read, so it tells everybody.
+- A forked child gets no mapping of a BAR, and closes its copies of the files at once.
+
+Sources: Documentation/driver-api/vfio.rst; ``drivers/vfio/pci/vfio_pci_core.c`` and ``vfio_pci_intrs.c``.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakMethod, WeakSet
+
+from pyuio._native._access import Presence
+from pyuio.backend import removal_watch, vfio_group
+from pyuio.backend.open_files import OpenFiles
+from pyuio.claim.claim import claim
+from pyuio.errors import (
+    DeviceBusyError,
+    InterruptUnavailableError,
+    KernelSupportError,
+    MappingError,
+    ResetUnavailableError,
+)
+from pyuio.interrupt.interrupt import Interrupt
+from pyuio.interrupt.vfio_interrupt import KINDS, open_vfio_interrupts
+from pyuio.kernel import vfio
+from pyuio.kernel.drivers import VFIO_PCI
+from pyuio.kernel.sysfs import translated
+from pyuio.pci.config_space import ConfigFile, ConfigSpace
+from pyuio.process.descriptors import replace_descriptor
+from pyuio.region.bar_mapping import find_bar
+
+if TYPE_CHECKING:
+    from pyuio._native._access import Endian
+    from pyuio.pci.discovery import FoundDevice
+    from pyuio.region import PortRegion, Region
+
+_log = logging.getLogger("pyuio.device")
+
+
+class VfioBackend:
+    """A function that ``vfio-pci`` has, open; see `pyuio.backend.backend.Backend`.
+
+    Args:
+        found: the function.
+        bind: bind ``vfio-pci`` if another driver, or none, has it.
+        close_parts: closes what `pyuio.Device` made from this backend; `close` calls it first.
+
+    Raises:
+        PyuioError: as `pyuio.open`.
+    """
+
+    node = None
+    driver = VFIO_PCI
+    config: ConfigSpace
+
+    def __init__(self, found: FoundDevice, *, bind: bool, close_parts: Callable[[], object]) -> None:
+        assert found.address is not None
+        self.name = found.name
+        self.address = found.address
+        self.directory: Path = found.directory
+        self.presence = Presence(found.name)
+        self._files = OpenFiles(found.name)
+        self._regions: WeakSet[Region | PortRegion] = WeakSet()
+        self._interrupts: tuple[Interrupt, ...] = ()
+        self._guard = threading.RLock()  # the watch lets the function go in a thread of its own
+        self._resources = ExitStack()
+        with ExitStack() as stack:
+            stack.callback(self.presence.close)
+            self._open(found, bind, stack)
+            stack.callback(close_parts)
+            stack.callback(_log.info, "%s: closing %s", self.name, vfio.group_path(self._group.number))
+            self._resources = stack.pop_all()
+        _log.info("%s: opened through IOMMU group %d", self.name, self._group.number)
+
+    def _open(self, found: FoundDevice, bind: bool, stack: ExitStack) -> None:
+        if bind:
+            self._files.lock_function(self.directory, stack, otherwise=None)
+        claimed = claim(found, VFIO_PCI if bind else False)
+        if claimed.binding is not None:
+            stack.callback(claimed.binding.undo)
+        number = vfio.group_of(self.directory)
+        if number is None:
+            reason = f"{self.name} has no IOMMU group: this machine's IOMMU is off; see pyuio doctor"
+            raise KernelSupportError(errno.ENOSYS, reason)
+        self._group = vfio_group.Membership(number, self.name)
+        stack.callback(self._group.leave)
+        try:
+            self._file = self._group.open_device(self.address)
+        except OSError as error:
+            raise translated(error, f"opening {self.name} in IOMMU group {number}", DeviceBusyError) from error
+        stack.callback(self._close_file)
+        try:
+            self._watch_for_request(stack)
+            place = vfio.file_region(self._file, vfio.CONFIG_REGION)
+        except OSError as error:
+            raise translated(error, f"opening {self.name}") from error
+        self.config = ConfigSpace(self.directory, self.presence, ConfigFile(self._file, place.offset, place.size))
+        stack.callback(self.config.command_register.close)
+        stack.callback(self.config.close)
+        stack.callback(self._close_presence)
+        self.presence.ask_config(self._file, place.offset)
+        stack.callback(self._close_interrupts)
+
+    def _watch_for_request(self, stack: ExitStack) -> None:
+        self._request = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        stack.callback(os.close, self._request)
+        vfio.deliver_interrupts(self._file, vfio.REQUEST, [self._request])
+        self.presence.ask_request(self._request)
+        removal_watch.begin(self._request, WeakMethod(self._let_go))
+        stack.callback(removal_watch.end, self._request)
+
+    def _close_presence(self) -> None:
+        self.presence.close()
+
+    def _close_file(self) -> None:
+        with self._guard:
+            os.close(self._file)
+            self._file = -1
+
+    # ---- Interrupts ----
+
+    @property
+    def interrupt(self) -> Interrupt:
+        """The INTx interrupt, or the first of `vectors`; see `Device.interrupt`."""
+        with self._guard:
+            if self._interrupts:
+                return self._interrupts[0]
+            if vfio.interrupt_count(self._file, vfio.INTX):
+                self._interrupts = open_vfio_interrupts(
+                    self._file, vfio.INTX, 1, self._request, self.name, self.presence
+                )
+                return self._interrupts[0]
+            return self.vectors(1)[0]
+
+    @property
+    def sends_messages(self) -> bool:
+        """Whether its interrupts are messages, which need bus mastering."""
+        return any(interrupt.kind != KINDS[vfio.INTX] for interrupt in self._interrupts)
+
+    def vectors(self, count: int) -> tuple[Interrupt, ...]:
+        """Enable MSI-X, or MSI, with `count` interrupts; see `Device.vectors`."""
+        with self._guard:
+            if self._interrupts:
+                has = f"{len(self._interrupts)} {self._interrupts[0].kind}"
+                reason = f"{self.name}: its interrupts are enabled already ({has}); ask for vectors once, before others"
+                raise InterruptUnavailableError(errno.EBUSY, reason)
+            offered = {kind: vfio.interrupt_count(self._file, kind) for kind in (vfio.MSIX, vfio.MSI)}
+            kind = next((kind for kind, most in offered.items() if most >= count), None)
+            if kind is None:
+                has = " and ".join(f"{most} {KINDS[kind]}" for kind, most in offered.items() if most)
+                reason = f"{self.name} has no {count} message interrupts; it has {has or 'none'}"
+                raise InterruptUnavailableError(errno.ENXIO, reason)
+            self._interrupts = open_vfio_interrupts(self._file, kind, count, self._request, self.name, self.presence)
+            return self._interrupts
+
+    def _close_interrupts(self) -> None:
+        with self._guard:
+            if not self._interrupts:
+                return
+            kind = next(number for number, name in KINDS.items() if name == self._interrupts[0].kind)
+            for interrupt in self._interrupts:
+                interrupt.close()
+            self._interrupts = ()
+            with suppress(OSError):  # the device may be gone
+                vfio.deliver_interrupts(self._file, kind, ())
+
+    # ---- Registers ----
+
+    def map_bar(
+        self,
+        index: int,
+        *,
+        write_combining: bool,
+        endian: Endian,
+        width: int | None,
+        region_classes: tuple[type[Region], type[PortRegion]],
+    ) -> Region | PortRegion:
+        """Return a new region for a BAR, by the function's file. VFIO knows no write combining: it is left out."""
+        from pyuio.region.mapping import RevocableMapping
+
+        bar = find_bar(self.config.bars(), index, self.name)
+        name = f"BAR {index} of {self.name}"
+        if write_combining:
+            if bar.kind != "memory" or not bar.prefetchable:
+                raise ValueError(f"{name} is not prefetchable memory: write combining would change what it sees")
+            _log.info("%s: VFIO maps it without write combining", name)
+        with self._guard:
+            self.presence.require()
+            path = f"{vfio.group_path(self._group.number)} (VFIO)"
+            try:
+                place = vfio.file_region(self._file, index)
+                if bar.kind == "memory" and place.mappable:
+                    mapping = RevocableMapping(self._file, place.offset, bar.size)
+                    region: Region | PortRegion = region_classes[0](
+                        path,
+                        bar.size,
+                        address=bar.address,
+                        name=name,
+                        endian=endian,
+                        width=64 if width is None else width,
+                        presence=self.presence,
+                        mapping=mapping,
+                    )
+                else:
+                    region = region_classes[1](
+                        path,
+                        bar.size,
+                        address=bar.address,
+                        name=name,
+                        endian=endian,
+                        width=32 if width is None else min(width, 32),
+                        presence=self.presence,
+                        file=self._file,
+                        start=place.offset,
+                    )
+            except OSError as error:
+                raise translated(error, f"mapping {name} through VFIO", MappingError) from error
+            self._regions.add(region)
+        return region
+
+    # ---- Reset, and the end ----
+
+    def reset(self) -> None:
+        """Reset the function; see `Device.reset`."""
+        with self._guard:
+            self.presence.require()
+            if not vfio.can_reset(self._file):
+                reason = f"{self.name} has no reset of its own: neither FLR nor a power-management reset"
+                raise ResetUnavailableError(errno.EOPNOTSUPP, reason)
+            try:
+                vfio.reset(self._file)
+            except OSError as error:
+                raise translated(error, f"resetting {self.name}") from error
+
+    def _let_go(self) -> None:
+        """Close everything of the function, which the kernel wants back; what uses it meanwhile does not crash."""
+        _log.warning("%s: the kernel wants it back; it is let go", self.name)
+        with self._guard:
+            if self._file < 0:
+                return
+            self.presence.note_gone()
+            self.presence.close()
+            for interrupt in self._interrupts:
+                interrupt.let_go()
+            for region in list(self._regions):
+                region.let_go()
+            self.config.let_go()
+            replace_descriptor(self._file)
+            self._group.leave()
+
+    def close(self) -> None:
+        """Close everything, and give the function back; after an exception, a new call continues."""
+        self._resources.close()
+
+    def forget(self) -> None:
+        """Close everything in a forked child, without touching the device, which belongs to the parent."""
+        self._resources.pop_all()  # drop the callbacks: the parent runs them
+        self._guard = threading.RLock()
+        for interrupt in self._interrupts:
+            interrupt.forget()
+        for region in list(self._regions):
+            region.forget()
+        self.presence.close()
+        self.config.forget()
+        for file in (self._request, self._file):
+            if file >= 0:
+                os.close(file)
+        self._file = -1
+        self._files.forget()
+        vfio_group.forget_all()

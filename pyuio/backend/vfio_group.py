@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""The IOMMU groups that this process has open. The functions of a group share it, because the kernel opens it once."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from contextlib import ExitStack
+
+from pyuio.claim import group_users
+from pyuio.errors import DeviceBusyError
+from pyuio.kernel import vfio
+from pyuio.kernel.sysfs import translated
+
+_lock = threading.RLock()
+_open: dict[int, OpenGroup] = {}
+
+
+class OpenGroup:
+    """An IOMMU group and its container, and how many functions use it.
+
+    Args:
+        number: of the group.
+        name: of the device for which it is opened, for error messages.
+
+    Raises:
+        DeviceBusyError: another process has the group, or an ordinary kernel driver has a function of it.
+        DeviceRemovedError: no VFIO driver has a function of the group.
+        KernelSupportError: this kernel has no VFIO for the IOMMU.
+        PermissionDeniedError: this user may not open it.
+    """
+
+    def __init__(self, number: int, name: str) -> None:
+        self.number = number
+        self.users = 0
+        with ExitStack() as undo:
+            try:
+                self._group = vfio.Group(number)
+            except DeviceBusyError as error:
+                raise group_users.busy(number, name) from error
+            undo.callback(self._group.close)
+            if not self._group.viable:
+                raise DeviceBusyError(errno.EBUSY, group_users.not_viable(number, name))
+            self.container = vfio.Container()
+            undo.callback(self.container.close)
+            try:
+                self._group.join(self.container)
+            except OSError as error:
+                raise translated(error, f"{name}: setting up the IOMMU for its group {number}") from error
+            self._files = undo.pop_all()
+
+    def open_device(self, address: str) -> int:
+        """Return a new descriptor of a function. OSError: the kernel's answer."""
+        return self._group.open_device(address)
+
+    def close(self) -> None:
+        """Close it; a second call does nothing."""
+        self._files.close()
+
+
+class Membership:
+    """One function's use of its group, which this process may have open already. Arguments and errors: `OpenGroup`."""
+
+    def __init__(self, number: int, name: str) -> None:
+        self.number = number
+        with _lock:
+            group = _open.get(number)
+            if group is None:
+                group = _open[number] = OpenGroup(number, name)
+            group.users += 1
+        self._group: OpenGroup | None = group
+        self.container = group.container
+
+    def open_device(self, address: str) -> int:
+        """Return a new descriptor of a function. OSError: the kernel's answer; EBUSY: this process has it open."""
+        assert self._group is not None
+        return self._group.open_device(address)
+
+    def leave(self) -> None:
+        """Leave the group; the last function that leaves closes it. A second call does nothing."""
+        with _lock:
+            group, self._group = self._group, None
+            if group is not None:
+                group.users -= 1
+                if group.users == 0:
+                    _open.pop(group.number, None)
+                    group.close()
+
+
+def forget_all() -> None:
+    """In a forked child: close the groups there."""
+    global _lock
+    _lock = threading.RLock()
+    for group in _open.values():
+        group.close()
+    _open.clear()

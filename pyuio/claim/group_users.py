@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""Who keeps an IOMMU group from being opened: processes that have it open, and kernel drivers of its other functions.
+
+Source: Documentation/driver-api/vfio.rst; proc(5).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from pyuio.errors import DeviceBusyError
+from pyuio.kernel import vfio
+from pyuio.kernel.drivers import VFIO_PCI
+from pyuio.process.printable import printable
+
+_PROC = Path("/proc")
+# What /proc shows for an open function, and for a mapping of its BARs, whichever group it is of.
+_FUNCTION = "anon_inode:[vfio-device]"
+
+
+def _has(process: Path, name: str) -> bool:
+    """Return whether a process has a file of this name open or mapped."""
+    with suppress(OSError):
+        for descriptor in (process / "fd").iterdir():
+            with suppress(OSError):
+                if os.readlink(descriptor) == name:  # noqa: PTH115  # Path would change the text
+                    return True
+        return any(line.rstrip().endswith(name) for line in (process / "maps").read_text(errors="replace").splitlines())
+    return False
+
+
+def processes(number: int) -> list[str]:
+    """Return a few words on each process that has a group open; of others' processes, only root sees which.
+
+    A process that has closed the group and kept a function open does not show which group that is of. Such processes
+    are returned if there is no other.
+    """
+    everyone = [entry for entry in _PROC.iterdir() if entry.name.isdecimal()]
+    for name in (str(vfio.group_path(number)), _FUNCTION):
+        found = sorted((process for process in everyone if _has(process, name)), key=lambda one: int(one.name))
+        if found:
+            return [f"process {process.name} ({_name(process)})" for process in found]
+    return []
+
+
+def _name(process: Path) -> str:
+    with suppress(OSError):
+        return printable((process / "comm").read_text(errors="replace").strip())
+    return "ended meanwhile"
+
+
+def busy(number: int, name: str) -> DeviceBusyError:
+    """Return the error for a device whose group somebody has open."""
+    path = vfio.group_path(number)
+    who = "; ".join(processes(number)) or f"another process (as root: fuser -v {path} shows which)"
+    reason = f"{name} is in use through VFIO: {who} has its IOMMU group, {path}, open"
+    return DeviceBusyError(errno.EBUSY, f"{reason}; end that, or close the device there, first")
+
+
+def not_viable(number: int, name: str) -> str:
+    """Return why VFIO does not hand out a device whose group has functions with ordinary kernel drivers."""
+    others = [one for one in vfio.members(number) if one.in_the_way]
+    listed = ", ".join(f"{one.address} ({one.driver})" for one in others) or "a function that has gone since"
+    reason = f"{name} shares IOMMU group {number} with functions that kernel drivers have: {listed}"
+    commands = " && ".join(f"pyuio bind --driver {VFIO_PCI} {one.address}" for one in others)
+    advice = f"VFIO hands out whole groups only: bind those, too ({commands})" if others else "try again"
+    return f"{reason}; {advice}, or move the card to a slot with a group of its own"
