@@ -203,7 +203,8 @@ class Device(Owned):
         with self._guard:
             self._require_open()
             if self._dma is None:
-                self._dma = Dma(self.name, self._backend.directory, self._backend.config, self._backend.presence)
+                backend = self._backend
+                self._dma = Dma(self.name, backend.directory, backend.config, backend.presence, backend.memory)
             return self._dma
 
     def bar(

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pyuio._native._access import Endian, Presence
+    from pyuio.dma.memory_source import MemorySource
     from pyuio.interrupt import Interrupt
     from pyuio.kernel.uio import UioNode
     from pyuio.pci.config_space import ConfigSpace
@@ -24,6 +25,7 @@ class Backend(Protocol):
         driver: the kernel driver that hands it on to user space; None if that is gone.
         config: its configuration space; None if it is not a PCI function.
         presence: tells whether the device is still there.
+        memory: the source of its memory for DMA.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Backend(Protocol):
     driver: str | None
     config: ConfigSpace | None
     presence: Presence
+    memory: MemorySource[Any]
 
     @property
     def interrupt(self) -> Interrupt:

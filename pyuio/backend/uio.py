@@ -14,11 +14,12 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyuio._native._access import Presence
 from pyuio.backend.open_files import OpenFiles
 from pyuio.claim.claim import chosen_node, claim
+from pyuio.dma.physical_memory import PhysicalMemory
 from pyuio.errors import InterruptUnavailableError, PermissionDeniedError, PyuioError, ResetUnavailableError
 from pyuio.interrupt.interrupt import Interrupt, open_uio_interrupt
 from pyuio.kernel.drivers import VFIO_PCI
@@ -31,6 +32,7 @@ from pyuio.region.bar_mapping import find_bar, map_bar
 
 if TYPE_CHECKING:
     from pyuio._native._access import Endian
+    from pyuio.dma.memory_source import MemorySource
     from pyuio.pci.discovery import FoundDevice
     from pyuio.region import PortRegion, Region
 
@@ -51,12 +53,14 @@ class UioBackend:
 
     node: UioNode
     config: ConfigSpace | None
+    memory: MemorySource[Any]
 
     def __init__(self, found: FoundDevice, *, bind: bool | str, close_parts: Callable[[], object]) -> None:
         self.name = found.name
         self.directory: Path = found.directory
         self.presence = Presence(found.name)
         self.config = None
+        self.memory = PhysicalMemory(found.name, found.directory)
         self._files = OpenFiles(found.name)
         self._resources = ExitStack()
         with ExitStack() as stack:

@@ -31,8 +31,10 @@ from pyuio._native._access import Presence
 from pyuio.backend import removal_watch, vfio_group
 from pyuio.backend.open_files import OpenFiles
 from pyuio.claim.claim import claim
+from pyuio.dma.physical_memory import PhysicalMemory
 from pyuio.errors import (
     DeviceBusyError,
+    DmaUnavailableError,
     InterruptUnavailableError,
     KernelSupportError,
     MappingError,
@@ -53,6 +55,13 @@ if TYPE_CHECKING:
     from pyuio.region import PortRegion, Region
 
 _log = logging.getLogger("pyuio.device")
+
+
+class _NoMemory(PhysicalMemory):
+    """Refuses: the physical address of a page is not its bus address here."""
+
+    def require_usable(self) -> None:
+        raise DmaUnavailableError(errno.EOPNOTSUPP, "pyuio has no memory for DMA over VFIO yet")
 
 
 class VfioBackend:
@@ -78,6 +87,7 @@ class VfioBackend:
         self.directory: Path = found.directory
         self.presence = Presence(found.name)
         self._files = OpenFiles(found.name)
+        self.memory = _NoMemory(found.name, found.directory)
         self._regions: WeakSet[Region | PortRegion] = WeakSet()
         self._interrupts: tuple[Interrupt, ...] = ()
         self._guard = threading.RLock()  # the watch lets the function go in a thread of its own

@@ -3,7 +3,7 @@
 
 ``docs/dma.md`` says what is guaranteed, and how. Source: Documentation/admin-guide/mm/pagemap.rst.
 
-A `Dma` has pages (`PageSource`), and each page knows its free ranges. Two rules shape the code:
+A `Dma` has pages from a `MemorySource`, and each page knows its free ranges. Two rules shape the code:
 
 - The device must never write to memory that is not its own any more. So bus mastering is on only while there are
   buffers, and ends before the last one is freed.
@@ -16,26 +16,23 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import functools
 import logging
 import operator
 import os
 import threading
 from pathlib import Path
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 from pyuio._native._access import Presence
 from pyuio._native._memory import dma_rmb, dma_wmb
 from pyuio.dma.buffer import CACHE_LINE, DmaBuffer
 from pyuio.dma.free_ranges import FreeRanges
-from pyuio.dma.page_source import PageSource
-from pyuio.dma.pinned_page import PinnedPage
+from pyuio.dma.memory_source import MemorySource, Page
+from pyuio.dma.physical_memory import PhysicalMemory
 from pyuio.dma.pool import DmaPool, allocate_pool
 from pyuio.dma.transaction import Transaction
-from pyuio.errors import ClosedError, DeviceRemovedError, DmaMemoryError, DmaUnavailableError
-from pyuio.kernel.hugepages import why_none
-from pyuio.kernel.sysfs import read_optional
+from pyuio.errors import ClosedError, DeviceRemovedError, DmaMemoryError
 from pyuio.pci.config_image import Command
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.process.fork import Owned
@@ -56,6 +53,7 @@ class Dma(Owned):
         directory: of the device in sysfs; None for memory without a device, as for a benchmark.
         config: its configuration space; None if it is not a PCI function, and has no bus mastering to switch.
         presence: of the device; None for memory without one.
+        source: where the memory comes from; None for memory by its physical address.
     """
 
     def __init__(
@@ -64,9 +62,9 @@ class Dma(Owned):
         directory: Path | None = None,
         config: ConfigSpace | None = None,
         presence: Presence | None = None,
+        source: MemorySource[Any] | None = None,
     ) -> None:
         self._name = name
-        self._directory = directory
         self._config = config
         self._presence = presence
         # A message is a write to memory (PCI 3.0, section 6.8), so the device sends none without bus mastering.
@@ -74,8 +72,8 @@ class Dma(Owned):
         self._mask = ALL_ADDRESSES
         self.lock = _lock
         self._closed = False
-        self._source = PageSource()
-        self._pages: list[PinnedPage] = []
+        self._source: MemorySource[Any] = PhysicalMemory(name, directory) if source is None else source
+        self._pages: list[Page] = []
         self._live: set[DmaBuffer] = set()
         self._leaving: set[DmaBuffer] = set()  # closed, but views of the memory still exist
         self._is_master: bool | None = (
@@ -131,7 +129,7 @@ class Dma(Owned):
                 self._presence.require()
             self._reap()
             if not self._live:
-                self._require_untranslated()
+                self._source.require_usable()
             _open.add(self)
             page, offset = self._find(-(-size // CACHE_LINE) * CACHE_LINE, max(align, CACHE_LINE), mask)
             buffer = DmaBuffer(page.memory, offset, size, self, page, offset)
@@ -175,16 +173,16 @@ class Dma(Owned):
         """Return whether a buffer is open and, like the whole that it may be a part of, came from here."""
         return not buffer.closed and (buffer.whole or buffer) in self._live
 
-    def _find(self, size: int, align: int, mask: int) -> tuple[PinnedPage, int]:
+    def _find(self, size: int, align: int, mask: int) -> tuple[Page, int]:
         """Take a range of a page, and return the page and the offset."""
         for page in self._pages:
             offset = page.free.take(size, align, mask)
             if offset is not None:
                 return page, offset
         # Pages above the mask are kept meanwhile, or the kernel would offer them again and again.
-        unsuitable: list[PinnedPage] = []
+        unsuitable: list[Page] = []
         try:
-            for page in self._source.pages(max(size, align)):
+            for page in self._source.pages(size, align, mask):
                 offset = page.free.take(size, align, mask)
                 if offset is not None:
                     self._pages.append(page)
@@ -194,17 +192,8 @@ class Dma(Owned):
         finally:
             for page in unsuitable:
                 self._source.release(page)
-        raise DmaMemoryError(self._why_not(size, align, mask, unsuitable))
-
-    def _why_not(self, size: int, align: int, mask: int, unsuitable: list[PinnedPage]) -> str:
         tried = f"{self._name}: no memory for DMA of {size} bytes aligned to {align} up to {mask:#x}"
-        if not unsuitable:
-            return f"{tried}: {why_none(max(size, align))}"
-        pages = sum(page.huge is None for page in unsuitable)
-        return (
-            f"{tried}: {len(unsuitable) - pages} hugepages and {pages} pages were looked at, and none is below; "
-            "close what has the low ones, or reserve some early (hugepages=N on the kernel's command line)"
-        )
+        raise DmaMemoryError(f"{tried}: {self._source.why_none(size, align, mask, unsuitable)}")
 
     def close_buffer(self, buffer: DmaBuffer) -> None:
         """Close a buffer, or a part of one: `DmaBuffer.close` calls this."""
@@ -294,19 +283,6 @@ class Dma(Owned):
     def _require_open(self) -> None:
         if self._closed:
             raise self.closed_error(f"memory for DMA of {self._name}")
-
-    def _require_untranslated(self) -> None:
-        """Refuse a device for which an IOMMU translates: there a physical address is not the bus address.
-
-        Source: Documentation/ABI/testing/sysfs-kernel-iommu_groups, ``type``.
-        """
-        kind = read_optional(self._directory / "iommu_group/type") if self._directory else None
-        if kind not in (None, "identity"):
-            raise DmaUnavailableError(
-                errno.EOPNOTSUPP,
-                f"memory for DMA of {self._name}: its IOMMU translates (iommu_group/type is {kind}), so the device "
-                "would not reach it; boot with iommu=pt on the kernel's command line, or use VFIO",
-            )
 
     def _end_bus_mastering(self) -> None:
         if self._is_master is not False and not self._sends_messages:

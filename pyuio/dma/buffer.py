@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pyuio._native._access import Window
 from pyuio._native._memory import Span
-from pyuio.dma.pinned_page import PinnedPage
+from pyuio.dma.memory_source import Page
 from pyuio.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ class DmaBuffer(Span):
         whole: for a part, the buffer that `Dma.alloc` returned; None for that buffer itself.
     """
 
-    def __init__(
-        self, memory: Span | mmap.mmap, offset: int, size: int, owner: Owner, page: PinnedPage, at: int
-    ) -> None:
+    def __init__(self, memory: Span | mmap.mmap, offset: int, size: int, owner: Owner, page: Page, at: int) -> None:
         super().__init__(memory, offset, size)
         self._owner = owner
         self.page = page

@@ -74,7 +74,7 @@ def test_bars(device: pyuio.Device) -> None:
 def test_memory(device: pyuio.Device, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A valid value gives memory, an invalid one is refused, and nothing is left over."""
     # What no mask reaches is looked for everywhere.
-    monkeypatch.setattr("pyuio.dma.page_source._BYTES_RESERVED", 4 << 20)
+    monkeypatch.setattr("pyuio.dma.physical_memory._BYTES_RESERVED", 4 << 20)
     for value in ODD[::6] if name == "mask" else ODD:
         found = outcome(device.dma.alloc, **{"size": 64, name: value})
         if isinstance(found, pyuio.DmaBuffer):

@@ -126,8 +126,8 @@ def test_a_card_that_reaches_all_memory(cards: Cards) -> None:
 
 def test_alignment_and_masks(device: pyuio.Device, monkeypatch: pytest.MonkeyPatch) -> None:
     # Or it looks everywhere for what there is not.
-    monkeypatch.setattr("pyuio.dma.page_source._BYTES_RESERVED", 8 << 20)
-    monkeypatch.setattr("pyuio.dma.page_source._PAGES_LOOKED_AT", 64)
+    monkeypatch.setattr("pyuio.dma.physical_memory._BYTES_RESERVED", 8 << 20)
+    monkeypatch.setattr("pyuio.dma.physical_memory._PAGES_LOOKED_AT", 64)
     for align in (1, 64, 4096, 65536, HUGE):
         assert device.dma.alloc(10, align=align).address % align == 0
     for align in (0, 3, -1):
@@ -340,7 +340,7 @@ def test_the_command_in_the_message_is_the_remedy(device: pyuio.Device, monkeypa
     command = str(caught.value).partition("as root: ")[2]
     try:
         assert os.system(command) == 0
-        assert device.dma.alloc(4097).page.huge is not None
+        assert device.dma.alloc(4097).page.size == HUGE
     finally:
         monkeypatch.undo()
         hugepages()[0].change(-1)

@@ -18,7 +18,7 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio.dma import allocator, buffer, free_ranges, page_source, pinned_page, transaction
+from pyuio.dma import allocator, buffer, free_ranges, physical_memory, pinned_page, transaction
 from pyuio.kernel import hugepages
 from pyuio.kernel.hugepages import hugepages as sizes
 from pyuio.pci import command_register as command_register_module
@@ -34,7 +34,7 @@ FILES = {
         buffer,
         hugepages,
         free_ranges,
-        page_source,
+        physical_memory,
         pinned_page,
         transaction,
     )

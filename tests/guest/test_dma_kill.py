@@ -47,7 +47,7 @@ def killed(address: str) -> int:
         with contextlib.suppress(BaseException):
             card = Edu.open(address)
             buffer = card.device.dma.alloc(4096)
-            assert buffer.page.huge is not None  # whose next owner is known
+            assert buffer.page.size == HUGE  # whose next owner is known
             start_dma(card, DMA_BUFFER, buffer.address, DMA_REACHABLE, to_memory=True)
             os.write(writing, buffer.address.to_bytes(8, "little"))
             signal.pause()
