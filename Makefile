@@ -18,7 +18,7 @@ NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
 PACKAGES := pyuio drivers benchmarks examples tests
 COMPILED := .venv/compiled
 
-.PHONY: demo test test-all test-unit test-vm test-guest test-long test-sanitize fuzz test-pythons wheels lint docs bench setup clean
+.PHONY: demo test test-all test-unit test-vm test-guest test-vfio test-long test-sanitize fuzz test-pythons wheels lint docs bench setup clean
 
 demo: $(COMPILED)
 	@$(BIN)/pyuio vm fetch "$(KERNEL)" >/dev/null
@@ -37,9 +37,14 @@ test-vm: $(COMPILED)
 test-guest: $(COMPILED)
 	@$(BIN)/python -m tests.run guest $(if $(T),,commands) -- $(T)
 
+# The same tests through VFIO, in a guest with an IOMMU.
+test-vfio: $(COMPILED)
+	@$(BIN)/python -m tests.run vfio -- $(T)
+
 # Tests that take minutes each and are not part of test.
 test-long: $(COMPILED) fuzz
 	@$(BIN)/python -m tests.run guest vm -- -m long
+	@$(BIN)/python -m tests.run vfio -- -m 'long or not long'
 	@$(BIN)/python -m tests.run unit -- --hypothesis-profile=thorough
 
 # All tests: those above, and the unit tests on every CPython. It takes most of an hour.

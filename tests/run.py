@@ -10,6 +10,7 @@
 - cards: those of tests/vm whose guests are there for the cards in them
 - guest: tests/guest, inside a guest with the devices below; without the commands unless there are options
 - commands: tests/guest/commands, inside such a guest
+- vfio: those of tests/guest that also run through VFIO, inside a guest with an IOMMU
 
 - pythons: the unit tests on every CPython that is here (tests/pythons.py)
 - wheels: a wheel for each of them, and the source distribution, in dist/ (tests/wheels.py)
@@ -44,11 +45,14 @@ from tests.guest import compiler, igb_uio, kernel_module, pciutils, rt_tests, se
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 BUILD = ROOT / "build"
-PARTS = ("lint", "docs", "unit", "vm", "cards", "guest", "commands", "pythons", "wheels", "sanitize", "fuzz")
-WHOLE = ("guest", "cards", "vm", "commands", "unit", "docs", "lint")  # longest first
+PARTS = ("lint", "docs", "unit", "vm", "cards", "guest", "commands", "vfio", "pythons", "wheels", "sanitize", "fuzz")
+WHOLE = ("guest", "cards", "vm", "commands", "vfio", "unit", "docs", "lint")  # longest first
 AT_ONCE = 3  # parts at any time: each keeps a processor busy for two thirds of its time
 COMMANDS = "tests/guest/commands"
 CARDS = tuple(f"tests/vm/test_{name}.py" for name in ("documented_output", "iommu", "nvme", "removal", "serial"))
+# What does not depend on the kernel driver. make test runs the first, make test-long all.
+VFIO = tuple(f"tests/guest/{name}" for name in ("masking", "test_edu.py", "test_vfio.py"))
+VFIO_LONG = tuple(f"tests/guest/test_{name}.py" for name in ("asyncio", "many_interrupts", "service", "threads"))
 GUEST_LIMIT = 2400  # seconds, for the slowest kernel; pytest-timeout ends a test that hangs long before
 
 GUEST_DEVICES = (
@@ -72,6 +76,13 @@ BEHIND_A_BRIDGE = (
     "nvme-subsys,id=subsystem",
     "nvme,bus=slot2,serial=physical,subsys=subsystem,sriov_max_vfs=1,sriov_vq_flexible=2,sriov_vi_flexible=1",
 )
+
+
+IN_AN_IOMMU = (
+    *("--append=intel_iommu=on", "--machine=q35,kernel-irqchip=split"),
+    "--qemu=-device intel-iommu,intremap=on,caching-mode=on",
+)
+VFIO_DEVICES = ("edu,addr=08", "edu,addr=0c,dma_mask=0xffffffffffffffff", "pci-serial", "e1000e", "nvme,serial=one")
 
 
 def run_lint() -> bool:
@@ -107,6 +118,13 @@ def in_guest(command: list[str], kernel: str, output: Path, *, bridge: bool = Tr
     return [str(BIN / "pyuio"), "vm", "run", *guest, *devices, "--", *command]
 
 
+def in_vfio_guest(command: list[str], kernel: str, output: Path) -> list[str]:
+    """Return the command that runs another one in a guest with an IOMMU, which can write to `output`."""
+    devices = [f"--device={card}" for card in VFIO_DEVICES]
+    guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}", "--memory=1G", *IN_AN_IOMMU]
+    return [str(BIN / "pyuio"), "vm", "run", *guest, *devices, "--", *command]
+
+
 def rewrite_assertions(tree: Path = ROOT) -> None:
     """Let pytest rewrite and cache the assertions of files that guests run: an emulated guest takes 40 s for it."""
     files = ["tests/guest", *map(str, sorted(tree.glob("tests/vm/*_guest.py")))]
@@ -138,20 +156,24 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
     results = output / "results.xml"
     results.unlink(missing_ok=True)
     named = [option for option in options if option.split("::")[0].endswith(".py") or Path(ROOT, option).is_dir()]
-    where = [] if named else {"commands": [COMMANDS], "cards": list(CARDS)}.get(part, [f"tests/{part}"])
+    places = {"commands": [COMMANDS], "cards": list(CARDS), "vfio": [*VFIO, *(VFIO_LONG if options else ())]}
+    where = [] if named else places.get(part, [f"tests/{part}"])
     if not options:
         where += [f"--ignore={path}" for path in {"guest": (COMMANDS,), "vm": CARDS}.get(part, ())]
     command = [str(BIN / "python"), "-m", "pytest", f"--junitxml={results}", "-p", "no:cacheprovider", *where, *options]
     if part != "unit":
         rewrite_assertions()
-    if part in ("guest", "commands"):
+    if part in ("guest", "commands", "vfio"):
         kernel = os.environ.get("KERNEL", "debian")
         with (BUILD / "prepare.lock").open("w") as lock:  # the other part may do the same at this moment
             fcntl.flock(lock, fcntl.LOCK_EX)
             prepare_guest(kernel)
         # To look for plugins in each package that is installed, and to load hypothesis, takes 8 s under emulation.
         command = ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *command, "-p", "pytest_timeout"]
-        command = in_guest(command, kernel, output, bridge=part == "commands" or bool(options))
+        if part == "vfio":
+            command = in_vfio_guest(command, kernel, output)
+        else:
+            command = in_guest(command, kernel, output, bridge=part == "commands" or bool(options))
     return command, results
 
 

@@ -90,6 +90,7 @@ class VfioBackend:
         self.memory = _NoMemory(found.name, found.directory)
         self._regions: WeakSet[Region | PortRegion] = WeakSet()
         self._interrupts: tuple[Interrupt, ...] = ()
+        self._closed = False  # the function's file
         self._guard = threading.RLock()  # the watch lets the function go in a thread of its own
         self._resources = ExitStack()
         with ExitStack() as stack:
@@ -110,13 +111,13 @@ class VfioBackend:
         if number is None:
             reason = f"{self.name} has no IOMMU group: this machine's IOMMU is off; see pyuio doctor"
             raise KernelSupportError(errno.ENOSYS, reason)
-        self._group = vfio_group.Membership(number, self.name)
+        self._group = vfio_group.Membership(number, self.address)
         stack.callback(self._group.leave)
         try:
-            self._file = self._group.open_device(self.address)
+            self._file = self._files.keep(self._group.open_device(), stack)
         except OSError as error:
             raise translated(error, f"opening {self.name} in IOMMU group {number}", DeviceBusyError) from error
-        stack.callback(self._close_file)
+        stack.callback(self._note_closed)
         try:
             self._watch_for_request(stack)
             place = vfio.file_region(self._file, vfio.CONFIG_REGION)
@@ -130,8 +131,7 @@ class VfioBackend:
         stack.callback(self._close_interrupts)
 
     def _watch_for_request(self, stack: ExitStack) -> None:
-        self._request = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        stack.callback(os.close, self._request)
+        self._request = self._files.keep(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), stack)
         vfio.deliver_interrupts(self._file, vfio.REQUEST, [self._request])
         self.presence.ask_request(self._request)
         removal_watch.begin(self._request, WeakMethod(self._let_go))
@@ -140,10 +140,9 @@ class VfioBackend:
     def _close_presence(self) -> None:
         self.presence.close()
 
-    def _close_file(self) -> None:
-        with self._guard:
-            os.close(self._file)
-            self._file = -1
+    def _note_closed(self) -> None:
+        with self._guard:  # the watch may be about to let it go
+            self._closed = True
 
     # ---- Interrupts ----
 
@@ -264,7 +263,7 @@ class VfioBackend:
         """Close everything of the function, which the kernel wants back; what uses it meanwhile does not crash."""
         _log.warning("%s: the kernel wants it back; it is let go", self.name)
         with self._guard:
-            if self._file < 0:
+            if self._closed:
                 return
             self.presence.note_gone()
             self.presence.close()
@@ -290,9 +289,5 @@ class VfioBackend:
             region.forget()
         self.presence.close()
         self.config.forget()
-        for file in (self._request, self._file):
-            if file >= 0:
-                os.close(file)
-        self._file = -1
         self._files.forget()
         vfio_group.forget_all()

@@ -17,7 +17,7 @@ _open: dict[int, OpenGroup] = {}
 
 
 class OpenGroup:
-    """An IOMMU group and its container, and how many functions use it.
+    """An IOMMU group and its container, and the functions of it that this process has open.
 
     Args:
         number: of the group.
@@ -32,7 +32,7 @@ class OpenGroup:
 
     def __init__(self, number: int, name: str) -> None:
         self.number = number
-        self.users = 0
+        self.users: set[str] = set()
         with ExitStack() as undo:
             try:
                 self._group = vfio.Group(number)
@@ -59,30 +59,40 @@ class OpenGroup:
 
 
 class Membership:
-    """One function's use of its group, which this process may have open already. Arguments and errors: `OpenGroup`."""
+    """One function's use of its group, which this process may have open already.
 
-    def __init__(self, number: int, name: str) -> None:
+    Args:
+        number: of the group.
+        address: of the function.
+
+    It raises the errors of `OpenGroup`, and DeviceBusyError if this process has the function open.
+    """
+
+    def __init__(self, number: int, address: str) -> None:
         self.number = number
+        self._address = address
         with _lock:
             group = _open.get(number)
             if group is None:
-                group = _open[number] = OpenGroup(number, name)
-            group.users += 1
+                group = _open[number] = OpenGroup(number, address)
+            elif address in group.users:  # the kernel would open it again
+                raise DeviceBusyError(errno.EBUSY, f"{address} is open already, in this process; close it first")
+            group.users.add(address)
         self._group: OpenGroup | None = group
         self.container = group.container
 
-    def open_device(self, address: str) -> int:
-        """Return a new descriptor of a function. OSError: the kernel's answer; EBUSY: this process has it open."""
+    def open_device(self) -> int:
+        """Return a new descriptor of the function. OSError: the kernel's answer."""
         assert self._group is not None
-        return self._group.open_device(address)
+        return self._group.open_device(self._address)
 
     def leave(self) -> None:
         """Leave the group; the last function that leaves closes it. A second call does nothing."""
         with _lock:
             group, self._group = self._group, None
             if group is not None:
-                group.users -= 1
-                if group.users == 0:
+                group.users.discard(self._address)
+                if not group.users:
                     _open.pop(group.number, None)
                     group.close()
 

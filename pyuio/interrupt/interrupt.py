@@ -182,6 +182,10 @@ class Interrupt(Owned):
         if self._presence is not None and self._presence.gone and not self.closed:
             self._presence.require()
 
+    def require_there(self) -> None:
+        """Ask the kernel, by the interrupt, whether the device is there. DeviceRemovedError: it is not."""
+        self._require_open()
+
     def _require_open(self) -> None:
         self.checked(_lib.pyuio_interrupt_is_pending(self._native), "looking for an interrupt")
 

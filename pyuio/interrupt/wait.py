@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import operator
 import select
 from collections.abc import Iterable
@@ -21,9 +20,6 @@ class HasFileno(Protocol):
 
     def fileno(self) -> int:
         """Return the descriptor."""
-
-
-_GONE = select.POLLERR | select.POLLHUP
 
 
 def wait(objects: Iterable[int | HasFileno], timeout: float | None = None) -> list[Any]:
@@ -68,8 +64,8 @@ def wait(objects: Iterable[int | HasFileno], timeout: float | None = None) -> li
         for descriptor, event in events.items():
             if descriptor in wakes:
                 raise ClosedError(f"{wakes[descriptor].name}: its interrupt is closed")
-            if descriptor in interrupts and event & _GONE:
-                interrupts[descriptor].checked(-errno.EIO, "waiting for an interrupt")  # raises
+            if descriptor in interrupts:
+                interrupts[descriptor].require_there()
             if event & select.POLLNVAL:
                 raise ValueError(f"descriptor {descriptor} is not open")
     return [item for item, descriptor in zip(objects, descriptors, strict=True) if descriptor in events]

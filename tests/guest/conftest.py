@@ -19,10 +19,12 @@ from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio.claim import binding
+from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.hugepages import hugepages
 from pyuio.pci.discovery import find
 from tests.guest import compiler, kernel_module
 from tests.guest.support import (
+    DRIVER,
     EDU,
     PATIENCE,
     PCI_SERIAL,
@@ -35,6 +37,9 @@ from tests.guest.support import (
     rebind,
     set_aside_what_the_card_reaches,
 )
+
+
+collect_ignore = [] if DRIVER == VFIO_PCI else ["test_vfio.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -29,7 +29,7 @@ import pyuio
 from pyuio import cli, installed_drivers
 from pyuio.claim import binding
 from pyuio.dma import Dma
-from pyuio.kernel.drivers import UIO_PCI_GENERIC, bound_driver
+from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI, bound_driver
 from pyuio.kernel.hugepages import hugepages
 from pyuio.kernel.sysfs import PCI_DEVICES
 
@@ -38,6 +38,9 @@ PCI_SERIAL = "1b36:0002"  # bound to the kernel's driver "serial" from the start
 PCI_TESTDEV = "1b36:0005"  # no INTx pin
 SDHCI = "1b36:0007"  # a BAR of 256 bytes
 XHCI = "1b36:000d"  # PCI Express, a 64-bit BAR
+
+# How the tests drive a card: where an IOMMU is on, through VFIO.
+DRIVER = VFIO_PCI if os.path.isdir("/sys/kernel/iommu_groups/0") else UIO_PCI_GENERIC  # noqa: PTH112
 
 BUS_MASTER, INTERRUPT_DISABLE = 1 << 2, 1 << 10  # in the command register
 
@@ -115,7 +118,7 @@ kept: list[binding.Binding] = []
 """The edu card that stays bound from one test that wants it so to the next: binding takes longer than most tests."""
 
 
-def keep_bound(address: str, driver: str = UIO_PCI_GENERIC) -> None:
+def keep_bound(address: str, driver: str = DRIVER) -> None:
     """Bind the card to a driver until a test wants it otherwise."""
     if [(one.address, one.driver) for one in kept] != [(address, driver)] or bound_driver(address) != driver:
         let_go()
@@ -164,11 +167,27 @@ def command_register(address: str) -> int:
 
 def interrupts_of_line(address: str) -> int:
     """Return how often the device's interrupt line fired, on all processors, according to /proc/interrupts."""
-    line = re.search(
-        rf"^ *{attribute(address, 'irq')}:((?: +\d+)+)", Path("/proc/interrupts").read_text(), re.MULTILINE
-    )
+    return _fired(attribute(address, "irq"))
+
+
+def _fired(irq: int | str | None) -> int:
+    line = re.search(rf"^ *{irq}:((?: +\d+)+)", Path("/proc/interrupts").read_text(), re.MULTILINE)
     assert line is not None
     return sum(map(int, line[1].split()))
+
+
+def kernel_count(device: pyuio.Device) -> int:
+    """Return how many interrupts of an open device the kernel has counted."""
+    return _fired(device.irq) if device.driver == VFIO_PCI else device.uio.event_count
+
+
+def kernel_agrees(device: pyuio.Device, before: int, total: int) -> bool:
+    """Return whether `total` interrupts came since `kernel_count` was `before`.
+
+    VFIO also reports an INTx interrupt that it finds asserted when it unmasks, and that does not fire for it.
+    """
+    fired = kernel_count(device) - before
+    return fired <= total if device.driver == VFIO_PCI and device.interrupt.kind == "INTx" else fired == total
 
 
 def interrupt_threads(number: str = r"\d+") -> dict[int, tuple[int, int]]:
@@ -181,6 +200,22 @@ def interrupt_threads(number: str = r"\d+") -> dict[int, tuple[int, int]]:
                     thread = int(entry.name)
                     found[thread] = os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority
     return found
+
+
+def write_in_a_fork(file: Path, text: str) -> None:
+    """Write to a file of the kernel in another process, and wait for that: VFIO makes the write wait for this one."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            file.write_text(text)
+            status = 0
+        finally:
+            os._exit(status)
+    deadline = time.monotonic() + PATIENCE
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        assert time.monotonic() < deadline, f"writing {text} to {file} goes on"
+        time.sleep(0.001)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -220,9 +255,9 @@ def wait_for_dma(card: Edu) -> None:
 
 def raise_and_wait(card: Edu, bits: int = 1) -> None:
     """Raise an interrupt and wait until the kernel has counted it."""
-    before = card.device.uio.event_count
+    before = kernel_count(card.device)
     card.raise_interrupt(bits)
-    wait_until(lambda: card.device.uio.event_count != before)
+    wait_until(lambda: kernel_count(card.device) != before)
 
 
 @functools.cache

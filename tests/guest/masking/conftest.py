@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Runs each test in this directory once for every kind of masking: two kernel drivers, one of them in two modes.
+"""Runs each test in this directory once for every kind of masking.
+
+The kinds are two UIO drivers, one of them in two modes; or, where an IOMMU is on, VFIO's two kinds of interrupt.
 
 make test runs those of test_conformance.py on every kind, and the others on `KINDS[0]`; make test-long the rest.
 """
@@ -16,9 +18,12 @@ from pyuio_drivers.edu import Edu
 import pyuio
 from pyuio.interrupt import Interrupt
 from pyuio.kernel import preempt_rt
-from tests.guest.support import INTERRUPT_DISABLE, command_register, keep_bound, let_go
+from pyuio.kernel.drivers import GENERIC_DRIVERS, IGB_UIO, VFIO_PCI
+from tests.guest.support import DRIVER, INTERRUPT_DISABLE, command_register, keep_bound, let_go
 
-KINDS = ("uio_pci_generic", "igb_uio-legacy", "igb_uio-msi")
+UIO_KINDS = ("uio_pci_generic", "igb_uio-legacy", "igb_uio-msi")
+VFIO_KINDS = ("vfio-pci-intx", "vfio-pci-msi")
+KINDS = VFIO_KINDS if DRIVER == VFIO_PCI else UIO_KINDS
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -32,7 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(params=KINDS, scope="module")
 def kind(request: pytest.FixtureRequest) -> Iterator[str]:
     """A loaded kernel driver, and the way in which it delivers interrupts."""
-    driver, _, mode = str(request.param).partition("-")
+    driver = driver_of(str(request.param))
+    mode = str(request.param).rpartition("-")[2] if driver == IGB_UIO else ""
     if driver == preempt_rt.FREEZES and preempt_rt.is_realtime():
         pytest.skip(preempt_rt.WHY)
     if mode:
@@ -45,16 +51,34 @@ def kind(request: pytest.FixtureRequest) -> Iterator[str]:
         subprocess.run(["rmmod", driver], check=True)
 
 
+def driver_of(kind: str) -> str:
+    """Return the kernel driver of a kind."""
+    return next(driver for driver in GENERIC_DRIVERS if kind.startswith(driver))
+
+
 @pytest.fixture
 def bound(kind: str, edu: str) -> str:
     """An edu card bound to the kernel driver."""
-    keep_bound(edu, kind.partition("-")[0])
+    keep_bound(edu, driver_of(kind))
     return edu
 
 
 @pytest.fixture
-def card(bound: str) -> Iterator[Edu]:
-    with pyuio.open(bound) as device:
+def opened(kind: str, edu: str) -> Callable[[], pyuio.Device]:
+    """Opens the card, which is bound, with interrupts of the kind."""
+
+    def open_it() -> pyuio.Device:
+        device = pyuio.open(edu)
+        if kind == "vfio-pci-msi":
+            device.vectors(1)
+        return device
+
+    return open_it
+
+
+@pytest.fixture
+def card(bound: str, opened: Callable[[], pyuio.Device]) -> Iterator[Edu]:
+    with opened() as device:
         yield Edu(device)
 
 
@@ -66,6 +90,6 @@ def interrupt(card: Edu) -> Interrupt:
 @pytest.fixture
 def is_masked(kind: str, bound: str) -> Callable[[], bool] | None:
     """Whether the line is masked, as seen from outside pyuio; None where the kernel driver cannot mask (edu's MSI)."""
-    if kind == "igb_uio-msi":
+    if kind.endswith("-msi"):
         return None
     return lambda: bool(command_register(bound) & INTERRUPT_DISABLE)

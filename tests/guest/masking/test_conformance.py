@@ -19,6 +19,7 @@ from pyuio_drivers.edu import Edu
 import pyuio
 from pyuio.interrupt import Interrupt
 from pyuio.kernel.hugepages import hugepages
+from tests.guest.masking.conftest import VFIO_KINDS
 from tests.guest.support import (
     BUS_MASTER,
     PATIENCE,
@@ -173,9 +174,11 @@ def raise_and_wait_unmasked(card: Edu, interrupt: Interrupt) -> None:
     raise_and_wait(card)
 
 
-def test_open_takes_the_interrupt_and_close_frees_it_masked(bound: str, is_masked: Callable[[], bool] | None) -> None:
+def test_open_takes_the_interrupt_and_close_frees_it_masked(
+    kind: str, bound: str, opened: Callable[[], pyuio.Device], is_masked: Callable[[], bool] | None
+) -> None:
     for _ in range(3):
-        with pyuio.open(bound) as device:
+        with opened() as device:
             with pytest.raises(pyuio.DeviceBusyError):
                 pyuio.open(bound)
             card = Edu(device)
@@ -184,7 +187,8 @@ def test_open_takes_the_interrupt_and_close_frees_it_masked(bound: str, is_maske
             card.acknowledge()
             device.interrupt.unmask()
             assert is_masked is None or not is_masked()
-        assert is_masked is None or is_masked()
+        # VFIO restores what was there before.
+        assert is_masked is None or is_masked() or kind in VFIO_KINDS
 
 
 def test_an_interrupt_pending_at_the_moment_of_unmasking_is_delivered(card: Edu, interrupt: Interrupt) -> None:
@@ -195,7 +199,7 @@ def test_an_interrupt_pending_at_the_moment_of_unmasking_is_delivered(card: Edu,
 
 
 def test_a_level_interrupt_not_acknowledged_fires_again_once_a_wait(kind: str, card: Edu, interrupt: Interrupt) -> None:
-    if kind == "igb_uio-msi":  # an MSI is a message and not a level, so it does not fire again
+    if kind.endswith("-msi"):  # an MSI is a message and not a level, so it does not fire again
         card.raise_interrupt()
         assert interrupt.read(5) == 1
         with pytest.raises(TimeoutError):
@@ -209,8 +213,8 @@ def test_a_level_interrupt_not_acknowledged_fires_again_once_a_wait(kind: str, c
         time.sleep(0.005)
     card.acknowledge()
     assert interrupt.total == 20
-    # Another device on the line could add its own; a storm would be thousands.
-    assert 20 <= interrupts_of_line(str(card.device.address)) - before < 40
+    # Another device on the line could add its own; a storm would be thousands. VFIO looks at the level when it unmasks.
+    assert (0 if kind in VFIO_KINDS else 20) <= interrupts_of_line(str(card.device.address)) - before < 40
 
 
 def test_bad_timeouts_change_nothing(interrupt: Interrupt) -> None:
@@ -224,10 +228,12 @@ def test_bad_timeouts_change_nothing(interrupt: Interrupt) -> None:
     assert interrupt.masked
 
 
-def test_it_still_comes_when_the_last_buffer_for_dma_is_closed(kind: str, bound: str) -> None:
+def test_it_still_comes_when_the_last_buffer_for_dma_is_closed(
+    kind: str, bound: str, opened: Callable[[], pyuio.Device]
+) -> None:
     """A message is a write to memory, which needs bus mastering; a line does not."""
     before = (hugepages()[0].total, hugepages()[0].free)
-    with pyuio.open(bound) as device:
+    with opened() as device:
         card = Edu(device)
         card.device.dma.alloc(4096).close()
         assert bool(command_register(bound) & BUS_MASTER) == kind.endswith("-msi")

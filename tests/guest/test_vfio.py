@@ -1,0 +1,388 @@
+# SPDX-License-Identifier: MIT
+"""What is VFIO's alone: messages, removal that waits for the program, forks, resets, and who else has the device."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyuio_drivers.edu import Edu
+
+import pyuio
+from pyuio.claim import binding
+from pyuio.interrupt import Interrupt
+from pyuio.kernel import vfio
+from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI, bound_driver
+from pyuio.kernel.sysfs import PCI_DRIVERS
+from pyuio.pci import Command
+from pyuio.program import Read
+from pyuio.region import PortRegion, Region
+from tests.guest.support import (
+    BUS_MASTER,
+    PATIENCE,
+    PCI_SERIAL,
+    Cards,
+    Later,
+    command_register,
+    keep_bound,
+    kernel_count,
+    let_go,
+    wait_until,
+    write_in_a_fork,
+)
+
+E1000E = "8086:10d3"
+NVME = "1b36:0010"
+
+
+# ---- Messages ----
+
+
+class Messages:
+    """The five MSI-X vectors of an Intel 82574, each with a cause of its own (data sheet, section 10.2.4).
+
+    QEMU sends at most one message in 128 us on a vector. After it has held one back, it sends each a second time, when
+    that time is over: it never forgets that it held one back (hw/net/e1000e_core.c, e1000e_postpone_interrupt; 7.2).
+    """
+
+    _ICR, _ICS, _IMS, _EIAC, _IVAR = 0xC0, 0xC8, 0xD0, 0xDC, 0xE4
+    _CAUSES = range(20, 25)  # receive queues 0 and 1, transmit queues 0 and 1, other
+
+    def __init__(self, device: pyuio.Device, count: int = 5) -> None:
+        self.bar = device.bar(0)
+        self.vectors = device.vectors(count)
+        all_causes = sum(1 << bit for bit in self._CAUSES)
+        self.bar.write32(self._EIAC, all_causes)  # each message clears its cause
+        self.bar.write32(self._IVAR, sum((8 | vector) << 4 * vector for vector in range(5)))
+        self._all = all_causes
+
+    def raise_message(self, vector: int) -> None:
+        self.bar.write32(self._IMS, self._all)
+        self.bar.write32(self._ICS, 1 << self._CAUSES[vector])
+
+    def drain(self) -> None:
+        """Wait until no vector holds a message back, and forget what came."""
+        time.sleep(0.0005)
+        for interrupt in self.vectors:
+            with contextlib.suppress(BlockingIOError):
+                interrupt.read(0)
+
+
+@pytest.fixture
+def messages(cards: Cards) -> Iterator[Messages]:
+    with pyuio.open(cards(E1000E)[0], bind=VFIO_PCI) as device:
+        yield Messages(device)
+
+
+def test_each_vector_counts_its_own(messages: Messages) -> None:
+    assert [interrupt.kind for interrupt in messages.vectors] == ["MSI-X"] * 5
+    for vector, interrupt in enumerate(messages.vectors):
+        for _ in range(vector + 1):
+            messages.raise_message(vector)
+            assert pyuio.wait(messages.vectors, 5) == [interrupt]
+            assert interrupt.read(0) >= 1
+        assert not any(one.pending for one in messages.vectors if one is not interrupt)
+        messages.drain()
+    assert all(interrupt.total >= vector for vector, interrupt in enumerate(messages.vectors, 1))
+
+
+def count_messages(messages: Messages, number: int) -> None:
+    """Raise one on each of four vectors, which have nothing pending, and read all."""
+    for _ in range(number // 4):
+        for vector in range(4):
+            messages.raise_message(vector)
+        assert all(interrupt.read(5) for interrupt in messages.vectors[:4])
+        messages.drain()
+    assert messages.vectors[4].total == 0
+
+
+def test_no_message_is_lost(messages: Messages) -> None:
+    count_messages(messages, 2_000)
+
+
+@pytest.mark.long
+def test_no_message_of_100_000_is_lost(messages: Messages) -> None:
+    count_messages(messages, 100_000)
+
+
+def test_a_service_for_a_vector(messages: Messages) -> None:
+    with pyuio.Service(messages.vectors[1]) as service:
+        messages.raise_message(1)
+        messages.raise_message(0)
+        assert messages.vectors[0].read(5) >= 1
+        assert service.read(5)[0].count >= 1
+        with pytest.raises(pyuio.DeviceBusyError):
+            messages.vectors[1].read(0)
+
+
+def test_messages_need_bus_mastering_and_get_it(edu: str) -> None:
+    keep_bound(edu)
+    with pyuio.open(edu) as device:
+        assert not command_register(edu) & BUS_MASTER
+        (interrupt,) = device.vectors(1)
+        assert interrupt is device.interrupt
+        assert interrupt.kind == "MSI"
+        assert command_register(edu) & BUS_MASTER
+        card = Edu(device)
+        before = kernel_count(device)
+        for _ in range(5):
+            card.raise_interrupt()
+            card.acknowledge()
+        wait_until(lambda: kernel_count(device) == before + 5)
+        assert interrupt.read(5) == 5
+    assert not command_register(edu) & BUS_MASTER
+
+
+def test_vectors_that_there_are_not(edu: str) -> None:
+    keep_bound(edu)
+    with pyuio.open(edu) as device:
+        with pytest.raises(pyuio.InterruptUnavailableError, match="has no 2 message interrupts; it has 1 MSI"):
+            device.vectors(2)
+        with pytest.raises(ValueError, match="at least one vector"):
+            device.vectors(0)
+        assert device.interrupt.kind == "INTx"
+        with pytest.raises(pyuio.InterruptUnavailableError, match=r"enabled already \(1 INTx\)"):
+            device.vectors(1)
+    with pytest.raises(pyuio.ClosedError):
+        device.vectors(1)
+
+
+def test_uio_has_no_vectors(edu: str) -> None:
+    with (
+        pyuio.open(edu, bind=UIO_PCI_GENERIC) as device,
+        pytest.raises(pyuio.InterruptUnavailableError, match="bind='vfio-pci'"),
+    ):
+        device.vectors(1)
+
+
+# ---- Registers ----
+
+
+def test_bars_of_every_kind(cards: Cards) -> None:
+    with pyuio.open(cards(E1000E)[0], bind=VFIO_PCI) as device:
+        kinds = [type(device.bar(bar.index)) for bar in device.config.bars() if bar.kind != "rom" and bar.index < 6]
+        assert kinds == [Region, Region, PortRegion, Region]  # the last has the MSI-X table
+        assert device.bar(2).read32(0) == device.bar(2).read32(0)
+        assert device.bar(3).read32(0) == 0
+    with pyuio.open(cards(PCI_SERIAL)[0], bind=VFIO_PCI) as device:
+        scratch = device.bar(0)
+        scratch.write8(7, 0x5A)
+        assert scratch.read8(7) == 0x5A
+
+
+def test_a_bar_that_vfio_does_not_map(edu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel maps no BAR that shares its page with another card's; here all have pages of their own."""
+    file_region = vfio.file_region
+    monkeypatch.setattr(vfio, "file_region", lambda *place: file_region(*place)._replace(mappable=False))
+    keep_bound(edu)
+    with pyuio.open(edu) as device:
+        bar = device.bar(0)
+        assert isinstance(bar, PortRegion)
+        assert bar.read32(0) == 0x010000ED
+        bar.write32(4, 0x1234)
+        assert bar.read32(4) == 0xFFFF_EDCB
+        with pytest.raises(ValueError, match="nor have BARs that VFIO does not map"):
+            bar.read64(0)
+        with pytest.raises(pyuio.MappingError):
+            _ = bar.mmio
+
+
+def test_configuration_space(edu: str) -> None:
+    keep_bound(edu)
+    with pyuio.open(edu) as device:
+        assert device.config.size == 256
+        assert (device.config.vendor_id, device.config.device_id) == (0x1234, 0x11E8)
+        device.config.change_command(set=Command.BUS_MASTER)
+        assert command_register(edu) & BUS_MASTER
+        device.config.change_command(clear=Command.BUS_MASTER)
+        assert not command_register(edu) & BUS_MASTER
+        with pytest.raises(pyuio.ConfigLockedError):
+            device.config.write32(0x10, 0)
+
+
+def test_reset(edu: str, cards: Cards) -> None:
+    keep_bound(edu)
+    with pyuio.open(edu) as device, pytest.raises(pyuio.ResetUnavailableError) as caught:
+        device.reset()
+    assert caught.value.errno == errno.EOPNOTSUPP
+    let_go()
+    with pyuio.open(cards(NVME)[0], bind=VFIO_PCI) as device:
+        bar = device.bar(0)
+        # NVM Express 1.4, sections 3.1 and 7.3.2: admin queues, of which none is used, enable, ready.
+        for offset, value in ((0x24, 0x001F_001F), (0x28, 0x1000), (0x30, 0x2000), (0x14, 0x0046_0001)):
+            bar.write32(offset, value)
+        bar.poll32(0x1C, 1, 1, PATIENCE)
+        device.reset()
+        assert bar.read32(0x1C) & 1 == 0
+
+
+# ---- The end ----
+
+
+def view_of(device: pyuio.Device) -> memoryview:
+    mapping: Any = device.bar(0).mmio
+    return memoryview(mapping.mapping)
+
+
+def test_it_is_let_go_while_the_program_computes(edu: str, cards: Cards) -> None:
+    """The one who unbinds waits for a program that neither waits nor accesses, and whose views are still there."""
+    done = binding.bind(edu, VFIO_PCI)
+    device = pyuio.open(edu)
+    card = Edu(device)
+    view = view_of(device)
+    assert int.from_bytes(view[:4], "little") == 0x010000ED
+    service = pyuio.Service(device.interrupt, card.acknowledge_program())
+    began = time.monotonic()
+    write_in_a_fork(PCI_DRIVERS / VFIO_PCI / "unbind", edu)
+    assert time.monotonic() - began < PATIENCE / 2
+    assert device.removed
+    assert bytes(view[:4]) == bytes(4)
+    uses: list[Callable[[], object]] = [
+        lambda: card.bar.read32(0),
+        lambda: card.bar.write32(4, 1),
+        lambda: device.config.read32(0),
+        lambda: device.bar(0),
+        lambda: device.interrupt.read(0),
+        lambda: device.vectors(1),
+        device.reset,
+        lambda: service.read(5),
+    ]
+    for use in uses:
+        with pytest.raises(pyuio.DeviceRemovedError):
+            use()
+    service.close()
+    device.close()
+    done.undo()
+
+
+@pytest.mark.parametrize("by", ["unbind", "remove"])
+def test_unbinding_a_device_that_this_process_has_open(edu: str, by: str) -> None:
+    """The thread that unbinds waits in the kernel, and another one lets the device go."""
+    done = binding.bind(edu, VFIO_PCI)
+    with pyuio.open(edu) as device:
+        assert device.bar(0).read32(0) == 0x010000ED
+        if by == "unbind":
+            (PCI_DRIVERS / VFIO_PCI / "unbind").write_text(edu)
+        else:
+            Path("/sys/bus/pci/devices", edu, "remove").write_text("1")
+        with pytest.raises(pyuio.DeviceRemovedError):
+            device.bar(0)
+    if by == "unbind":
+        done.undo()
+    else:
+        Path("/sys/bus/pci/rescan").write_text("1")
+
+
+def test_a_port_region_that_a_service_uses_is_let_go(cards: Cards, later: Later) -> None:
+    address = cards(PCI_SERIAL)[0]
+    done = binding.bind(address, VFIO_PCI)
+    device = pyuio.open(address)
+    with pyuio.Service(device.interrupt, [Read("status", device.bar(0), 5, 8)]):
+        write_in_a_fork(PCI_DRIVERS / VFIO_PCI / "unbind", address)
+        with pytest.raises(pyuio.DeviceRemovedError):
+            device.bar(0)
+    device.close()
+    done.undo()
+
+
+def test_closing_gives_it_back_though_views_remain(edu: str) -> None:
+    device = pyuio.open(edu, bind=VFIO_PCI)
+    view = view_of(device)
+    assert bytes(view[:4]) == b"\xed\x00\x00\x01"
+    device.close()
+    assert bytes(view[:4]) == bytes(4)
+    assert bound_driver(edu) is None
+
+
+def test_a_forked_child_keeps_nothing(edu: str) -> None:
+    device = pyuio.open(edu, bind=VFIO_PCI)
+    region = device.bar(0)
+    view = view_of(device)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        told = "nothing"
+        try:
+            assert view[0] == 0
+            with pytest.raises(pyuio.ClosedError):
+                region.read32(0)
+            with pytest.raises(pyuio.ClosedError):
+                device.interrupt.read(0)
+            told = "closed"
+        finally:
+            os.write(writing, told.encode())
+            signal.pause()
+    assert os.read(reading, 16) == b"closed"
+    assert region.read32(0) == 0x010000ED
+    device.close()
+    assert bound_driver(edu) is None
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_descriptor_elsewhere_is_named_and_nothing_hangs(edu: str) -> None:
+    """Somebody has a descriptor of the function: giving it back would wait for ever, so it is refused."""
+    device = pyuio.open(edu, bind=VFIO_PCI)
+    other = next(
+        os.dup(int(entry.name))
+        for entry in Path("/proc/self/fd").iterdir()
+        if entry.is_symlink() and os.readlink(entry) == "anon_inode:[vfio-device]"  # noqa: PTH115
+    )
+    with pytest.raises(pyuio.DeviceBusyError, match=f"process {os.getpid()}"):
+        device.close()
+    assert bound_driver(edu) == VFIO_PCI
+    os.close(other)
+    assert binding.unbind(edu).released == VFIO_PCI
+    assert bound_driver(edu) is None
+
+
+def test_another_process_has_it(edu: str) -> None:
+    keep_bound(edu)
+    program = "import pyuio, sys; device = pyuio.open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", program, edu]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        named = f"process {holder.pid}"
+        refused: list[Callable[[], object]] = [
+            lambda: pyuio.open(edu),
+            lambda: pyuio.open(edu, bind=True),
+            lambda: pyuio.open(edu, bind=UIO_PCI_GENERIC),
+            lambda: binding.bind(edu, UIO_PCI_GENERIC),
+            lambda: binding.unbind(edu),
+        ]
+        for use in refused:
+            with pytest.raises(pyuio.DeviceBusyError, match=named):
+                use()
+        assert bound_driver(edu) == VFIO_PCI
+    assert holder.returncode == 0
+
+
+def test_twice_in_this_process(edu: str) -> None:
+    keep_bound(edu)
+    with pyuio.open(edu), pytest.raises(pyuio.DeviceBusyError, match="open already, in this process"):
+        pyuio.open(edu)
+    pyuio.open(edu).close()
+
+
+def test_true_chooses_vfio_and_a_name_decides(edu: str) -> None:
+    with pyuio.open(edu, bind=True) as device:
+        assert device.driver == VFIO_PCI
+        with pytest.raises(AttributeError, match="no UIO node"):
+            _ = device.uio
+        assert isinstance(device.interrupt, Interrupt)
+    with pyuio.open(edu, bind=UIO_PCI_GENERIC) as device:
+        assert device.driver == UIO_PCI_GENERIC
+        assert device.uio.driver_name == UIO_PCI_GENERIC
+    assert bound_driver(edu) is None
