@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 
 from periphery import MMIO
 
@@ -24,6 +25,19 @@ class Mapping(MMIO):
 
     def __del__(self) -> None:
         """Do nothing: the mmap object unmaps when its last user is gone."""
+
+    def _open(self, offset: int, size: int, path: str) -> None:
+        """Map `size` bytes of a file; `offset` is a multiple of the page size.
+
+        periphery's own leaves the file open when the kernel refuses to map it, and with it a UIO node.
+        """
+        self._physaddr = self._aligned_physaddr = offset
+        self._size = self._aligned_size = size
+        file = os.open(path, os.O_RDWR | os.O_SYNC | os.O_CLOEXEC)
+        try:
+            self.mapping = mmap.mmap(file, size, offset=offset)
+        finally:
+            os.close(file)
 
 
 class RevocableMapping(Mapping):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A BAR in memory: `Region`.
+"""A BAR in memory, or a map of a UIO node: `Region`.
 
-Offsets are in bytes from the start of the BAR. Registers wider than a byte are
+Offsets are in bytes from the start of the BAR or map. Registers wider than a byte are
 little-endian, as PCI is, unless the region or a single call says ``endian="big"``.
 
 Source: Documentation/PCI/sysfs-pci.rst; ``drivers/pci/pci-sysfs.c`` (pci_mmap_resource, pci_resource_io).
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyuio._native._access import Window
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Region(Common, Window):
-    """A BAR in memory. Each access is exactly one load or store of its width, in program order.
+    """A BAR in memory, or a map of a UIO node. Each access is exactly one load or store of its width, in program order.
 
     ``read8/16/32/64(offset)``, ``write8/16/32/64(offset, value)``, ``update8/16/32/64(offset, mask, value)``,
     ``set8/16/32/64(offset, mask)``, ``clear8/16/32/64(offset, mask)``, ``read(offset, length, width=4, *,
@@ -43,8 +45,8 @@ class Region(Common, Window):
         path: the BAR's file, ``/sys/bus/pci/devices/*/resourceN``; or ``resourceN_wc`` for write combining, where the
             order of accesses is not kept; or ``/dev/uioN``.
         size: the size of the BAR in bytes, at least 1.
-        page_offset: where in its page the BAR starts, in bytes, if it is smaller than a page: its physical address
-            modulo the page size. The kernel maps the whole page.
+        page_offset: where in its page the BAR or map starts, in bytes: its physical address modulo the page size. The
+            kernel maps whole pages.
         file_offset: where in the file the mapping starts, in bytes, a multiple of the page size: N pages for map N of
             ``/dev/uioN``.
         address: the physical address that the property `address` returns; it has no other use.
@@ -60,7 +62,7 @@ class Region(Common, Window):
         MappingError: there is no such BAR, it has I/O ports, it is smaller than `size`, or the kernel refused.
         PermissionDeniedError: the file may not be opened, or the kernel is locked down.
         DeviceRemovedError: the device is gone.
-        ValueError: the size is below 1, the BAR does not end in its page, or there is no such width.
+        ValueError: the size is below 1, `page_offset` is not within the first page, or there is no such width.
     """
 
     __slots__ = ("__weakref__", "_address", "_mmio", "_page_offset")
@@ -86,9 +88,14 @@ class Region(Common, Window):
         path = os.fspath(path)
         name = path if name is None else name
         size = checked_size(size, name)
+        if not 0 <= page_offset < mmap.PAGESIZE:
+            raise ValueError(f"{name}: page_offset is 0 to {mmap.PAGESIZE - 1}, not {page_offset}")
         doing = f"mapping {name}, {size:#x} bytes of {path}"
+        # A mapping is no longer than a regular file, as that of a BAR, but the rest of its last page can be accessed.
+        within = page_offset + size <= mmap.PAGESIZE and Path(path).is_file()
+        length = size if within else page_offset + size
         try:
-            mapping = mapping or Mapping(file_offset, size, path=path)
+            mapping = mapping or Mapping(file_offset, length, path=path)
         except OSError as error:
             raise refused(error, doing, path) from error
         except (ValueError, OverflowError) as error:  # mmap's own checks of the length
@@ -111,6 +118,18 @@ class Region(Common, Window):
         return self._address
 
     @property
+    def mapping(self) -> mmap.mmap:
+        """The mapping, whose first byte is that of the first page. ClosedError: the region was closed."""
+        if self.closed:
+            raise ClosedError(f"{self.name} is closed")
+        return self._mmio.mapping
+
+    @property
+    def page_offset(self) -> int:
+        """Where in `mapping` the region starts, in bytes."""
+        return self._page_offset
+
+    @property
     def mmio(self) -> MMIO:
         """The periphery object, for code that was written for periphery. periphery's accesses are not exact.
 
@@ -124,7 +143,7 @@ class Region(Common, Window):
             raise MappingError(
                 errno.EOPNOTSUPP,
                 f"{self.name} starts {self._page_offset:#x} bytes into its page, where periphery cannot reach it: its "
-                "offset 0 is another BAR's register; use the region's own methods",
+                "offset 0 is another register; use the region's own methods",
             )
         return self._mmio
 

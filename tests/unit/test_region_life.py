@@ -107,7 +107,7 @@ def test_memory_and_files_are_given_back(path: Path, recwarn: pytest.WarningsRec
         bar = kind(path, SIZE)
         del bar  # dropped without close()
         assert (mappings(path), descriptors()) == (0, before)
-        for wrong in ({"endian": "middle"}, {"page_offset": 4090}):
+        for wrong in ({"endian": "middle"}, {"page_offset": 4096}):
             with pytest.raises((ValueError, TypeError)):
                 kind(path, SIZE, **wrong)
         gc.collect()
@@ -146,9 +146,21 @@ def test_a_bar_in_the_middle_of_its_page(path: Path) -> None:
     neighbour.close()
     with Region(path, 16, page_offset=mmap.PAGESIZE - 16) as bar:
         bar.read32(12)
-    for wrong in (mmap.PAGESIZE - 12, mmap.PAGESIZE, -16):
-        with pytest.raises(ValueError, match="not inside the mapping"):
+    with pytest.raises(errors.MappingError, match="greater than file size"):
+        Region(path, 16, page_offset=mmap.PAGESIZE - 12)
+    for wrong in (mmap.PAGESIZE, -16):
+        with pytest.raises(ValueError, match="page_offset is 0 to"):
             Region(path, 16, page_offset=wrong)
+
+
+def test_a_map_that_starts_in_one_page_and_ends_in_another(path: Path) -> None:
+    os.truncate(path, 3 * mmap.PAGESIZE)
+    with Region(path, mmap.PAGESIZE, page_offset=mmap.PAGESIZE - 16, file_offset=mmap.PAGESIZE) as region:
+        region.write32(16, 0x12345678)
+        region.write32(mmap.PAGESIZE - 4, 0x9ABCDEF0)
+    data = path.read_bytes()
+    assert data[2 * mmap.PAGESIZE :][:4] == bytes.fromhex("78563412")
+    assert data[3 * mmap.PAGESIZE - 20 :][:4] == bytes.fromhex("f0debc9a")
 
 
 def test_a_region_that_is_not_aligned_refuses_wide_accesses(path: Path) -> None:
