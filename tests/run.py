@@ -40,7 +40,7 @@ from pyuio.vm import kernels
 from pyuio.vm.errors import GuestError
 from tests import access_trap, pythons, sanitize, shared_library, wheels
 from tests.fuzz import campaign
-from tests.guest import compiler, igb_uio, kernel_module, pciutils, rt_tests, service_handler
+from tests.guest import compiler, igb_uio, kernel_module, linux_uio, pciutils, rt_tests, service_handler
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -53,6 +53,7 @@ CARDS = tuple(f"tests/vm/test_{name}.py" for name in ("documented_output", "iomm
 # What does not depend on the kernel driver. make test runs the first, make test-long all.
 VFIO = tuple(f"tests/guest/{name}" for name in ("masking", "test_edu.py", "test_vfio.py"))
 VFIO_LONG = tuple(f"tests/guest/test_{name}.py" for name in ("asyncio", "many_interrupts", "service", "threads"))
+OWN_MODULES = ("several_nodes", "edu_board")  # a file of C in tests/guest each
 GUEST_LIMIT = 2400  # seconds, for the slowest kernel; pytest-timeout ends a test that hangs long before
 
 GUEST_DEVICES = (
@@ -135,12 +136,19 @@ def rewrite_assertions(tree: Path = ROOT) -> None:
     subprocess.run(command, cwd=tree, env=variables, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def prepare_guest(kernel: str) -> None:
-    """Build and fetch into `BUILD` what the tests in a guest need, unless it is there already."""
+def prepare_guest(kernel: str, long: bool) -> None:
+    """Build and fetch into `BUILD` what the tests in a guest need, unless it is there already.
+
+    Args:
+        kernel: the guest's.
+        long: also what only tests marked long need.
+    """
     if kernel in kernels.DEBIAN:
         version = kernels.prepare(kernel, print).version
-        igb_uio.build(version, BUILD / "modules")
-        kernel_module.build(version, BUILD / "modules", "several_nodes", source=ROOT / "tests/guest/several_nodes.c")
+        own = (kernel_module.Module(name, ROOT / f"tests/guest/{name}.c") for name in OWN_MODULES)
+        kernel_module.build(version, BUILD / "modules", igb_uio.MODULE, *own)
+        if long:
+            linux_uio.build(version, BUILD / "modules")
         rt_tests.fetch(BUILD / "rt-tests")
         pciutils.fetch(BUILD / "pciutils")
     access_trap.build(shared_library.KEPT)
@@ -167,7 +175,7 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
         kernel = os.environ.get("KERNEL", "debian")
         with (BUILD / "prepare.lock").open("w") as lock:  # the other part may do the same at this moment
             fcntl.flock(lock, fcntl.LOCK_EX)
-            prepare_guest(kernel)
+            prepare_guest(kernel, "long" in " ".join(options).split())
         # To look for plugins in each package that is installed, and to load hypothesis, takes 8 s under emulation.
         command = ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *command, "-p", "pytest_timeout"]
         if part == "vfio":

@@ -7,6 +7,7 @@ test_any_card.py on that card and leaves the card as it was. If the card is an e
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import subprocess
@@ -176,6 +177,25 @@ def several_nodes() -> Iterator[None]:
     subprocess.run(["insmod", module], check=True)
     yield
     subprocess.run(["rmmod", "several_nodes"], check=True)
+
+
+@pytest.fixture
+def edu_board() -> Iterator[None]:
+    """Load edu_board.c, which makes platform devices of an edu card, with the driver in it, until the test ends."""
+    with board_loaded("own"):
+        yield
+
+
+@contextlib.contextmanager
+def board_loaded(kind: str) -> Iterator[None]:
+    """Load edu_board.c in a ``with`` block; `kind` says who drives the board."""
+    module = built_module("edu_board")
+    subprocess.run(["modprobe", "uio"], check=True)
+    subprocess.run(["insmod", module, f"kind={kind}"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["rmmod", "edu_board"], check=True)
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,7 @@ from pathlib import Path
 
 from tests.guest import kernel_module
 
-
-def build(version: str, directory: Path) -> Path:
-    """Return the module for a Debian kernel; see `kernel_module.build`."""
-    return kernel_module.build(version, directory, "igb_uio", package="dpdk-kmods-dkms")
-
+MODULE = kernel_module.Module("igb_uio", package="dpdk-kmods-dkms")
 
 if __name__ == "__main__":
-    print(build(sys.argv[1], Path(sys.argv[2])))
+    print(*kernel_module.build(sys.argv[1], Path(sys.argv[2]), MODULE))
