@@ -101,7 +101,10 @@ class ResetUnavailableError(PyuioError, OSError):
 
 
 class DmaUnavailableError(PyuioError, OSError):
-    """The device cannot reach this process's memory, because an IOMMU translates its addresses (errno EOPNOTSUPP)."""
+    """The device cannot reach this process's memory, or nobody knows whether it can (errno EOPNOTSUPP).
+
+    An IOMMU translates its addresses, or it is not a PCI function.
+    """
 
 
 class DmaMemoryError(PyuioError, MemoryError):

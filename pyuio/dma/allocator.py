@@ -16,27 +16,34 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import logging
 import operator
 import os
 import threading
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from pyuio._native._access import Presence
 from pyuio._native._memory import dma_rmb, dma_wmb
+from pyuio.dma.adopted import AdoptedMemory
 from pyuio.dma.buffer import CACHE_LINE, DmaBuffer
 from pyuio.dma.free_ranges import FreeRanges
 from pyuio.dma.memory_source import MemorySource, Page
 from pyuio.dma.physical_memory import PhysicalMemory
 from pyuio.dma.pool import DmaPool, allocate_pool
 from pyuio.dma.transaction import Transaction
-from pyuio.errors import ClosedError, DeviceRemovedError, DmaMemoryError
+from pyuio.errors import ClosedError, DeviceRemovedError, DmaMemoryError, DmaUnavailableError
 from pyuio.pci.config_image import Command
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.process.fork import Owned
 from pyuio.process.late import release_after_fork
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from pyuio.region import Region
 
 __all__ = ["Dma", "DmaBuffer", "DmaPool", "dma_rmb", "dma_wmb"]
 
@@ -70,6 +77,7 @@ class Dma(Owned):
         # A message is a write to memory (PCI 3.0, section 6.8), so the device sends none without bus mastering.
         self._sends_messages = directory is not None and any((directory / "msi_irqs").glob("*"))
         self._mask = ALL_ADDRESSES
+        self._is_coherent = directory is None or config is not None
         self.lock = _lock
         self._closed = False
         self._source: MemorySource[Any] = PhysicalMemory(name, directory) if source is None else source
@@ -90,6 +98,48 @@ class Dma(Owned):
     def mask(self, mask: int) -> None:
         self._mask = _checked_mask(mask)
 
+    def assume_coherent(self) -> None:
+        """Let `alloc` give memory to a device that is not a PCI function. Whoever calls this answers for the board.
+
+        Its bus addresses must be physical addresses, which ``dma-ranges`` in its device tree or an IOMMU make untrue.
+        Caches must follow its accesses (``dma-coherent``). And nothing ends its transfers when this process is killed:
+        they go on into memory that is somebody else's by then. On a PCI function it does nothing.
+        """
+        self._is_coherent = True
+
+    def adopt(self, memory: Region | Buffer, address: SupportsIndex) -> DmaBuffer:
+        """Return memory that a kernel driver allocated for the device as a buffer like those of `alloc`.
+
+        It is for what ``uio_dmem_genirq`` and u-dma-buf give. It needs no privilege. Closing the buffer leaves the
+        memory to its driver. As with `alloc`, a PCI function is bus master while there is a buffer.
+
+        Args:
+            memory: a region that `Device.map` returned, or a writable buffer in one piece, such as an `mmap.mmap` of
+                ``/dev/udmabuf0``.
+            address: the bus address of its first byte: the region's `Region.address`, or what the driver's file
+                ``phys_addr`` says.
+
+        Raises:
+            DmaMemoryError: a part of it is above `mask`; or a signal handler asks in the middle of another call.
+            DeviceRemovedError: the device is gone.
+            ClosedError: the device, or the region, is closed.
+            ValueError: the memory is empty, or not within 64 bits of address.
+            TypeError, BufferError: the memory is not a writable buffer in one piece.
+        """
+        adopted = AdoptedMemory(memory, address)
+        last = adopted.address + adopted.size - 1
+        if last > self._mask:
+            reason = f"it ends at {last:#x}, and the device reaches {self._mask:#x}"
+            raise DmaMemoryError(f"{self._name}: the memory at {adopted.address:#x} is not for DMA: {reason}")
+        with self.lock, self._transaction as inside_another:
+            self._require_start(inside_another)
+            self._reap()
+            _open.add(self)
+            buffer = DmaBuffer(adopted.memory, adopted.offset, adopted.size, self, adopted, 0)
+            self._hand_out(buffer)
+        _log.debug("%s: adopted for DMA: %d bytes at %#x", self._name, adopted.size, adopted.address)
+        return buffer
+
     def alloc(self, size: SupportsIndex, *, align: int = 4096, mask: int | None = None) -> DmaBuffer:
         """Return memory for the device: zeroed, physically contiguous, and pinned.
 
@@ -107,7 +157,8 @@ class Dma(Owned):
         Raises:
             DmaMemoryError: there is no such memory, or a signal handler asks in the middle of another call; the message
                 says what to do.
-            DmaUnavailableError: an IOMMU translates for the device.
+            DmaUnavailableError: an IOMMU translates for the device; or it is not a PCI function: see `adopt` and
+                `assume_coherent`.
             PermissionDeniedError: this user may not know physical addresses.
             DeviceRemovedError: the device is gone.
             ClosedError: the device is closed.
@@ -121,35 +172,45 @@ class Dma(Owned):
             raise ValueError(f"align must be a power of two, not {align}")
         mask = self._mask if mask is None else _checked_mask(mask)
         with self.lock, self._transaction as inside_another:
-            self._require_open()
-            if inside_another:
-                reason = "called by a signal handler in the middle of another alloc() or close()"
-                raise DmaMemoryError(f"{self._name}: no memory for DMA: {reason}; do it after the handler")
-            if self._presence is not None:
-                self._presence.require()
+            self._require_start(inside_another)
             self._reap()
-            if not self._live:
+            if not self._pages:
+                self._require_coherent()
                 self._source.require_usable()
             _open.add(self)
             page, offset = self._find(-(-size // CACHE_LINE) * CACHE_LINE, max(align, CACHE_LINE), mask)
             buffer = DmaBuffer(page.memory, offset, size, self, page, offset)
-            try:
-                buffer.zero()
-                self._live.add(buffer)
-                if self._is_master is not True:
-                    self._switch_bus_mastering(on=True)
-                self._require_open()  # a signal handler may have closed it meanwhile
-            except BaseException:
-                self._live.discard(buffer)
-                buffer.close_views()
-                if not self._live:
-                    with contextlib.suppress(ClosedError):
-                        self._end_bus_mastering()
-                self._rebuild_free_ranges()
-                self._release_unused_pages()
-                raise
+            self._hand_out(buffer, zeroed=True)
         _log.debug("%s: memory for DMA: %d bytes at %#x", self._name, size, buffer.address)
         return buffer
+
+    def _require_start(self, inside_another: bool) -> None:
+        """Raise an error unless a new buffer may be made now."""
+        self._require_open()
+        if inside_another:
+            reason = "called by a signal handler in the middle of another alloc() or close()"
+            raise DmaMemoryError(f"{self._name}: no memory for DMA: {reason}; do it after the handler")
+        if self._presence is not None:
+            self._presence.require()
+
+    def _hand_out(self, buffer: DmaBuffer, *, zeroed: bool = False) -> None:
+        """Make a new buffer one of those that the device may access, and zero it first if asked to."""
+        try:
+            if zeroed:
+                buffer.zero()
+            self._live.add(buffer)
+            if self._is_master is not True:
+                self._switch_bus_mastering(on=True)
+            self._require_open()  # a signal handler may have closed it meanwhile
+        except BaseException:
+            self._live.discard(buffer)
+            buffer.close_views()
+            if not self._live:
+                with contextlib.suppress(ClosedError):
+                    self._end_bus_mastering()
+            self._rebuild_free_ranges()
+            self._release_unused_pages()
+            raise
 
     def pool(self, count: int, size: int, *, align: int = 64, mask: int | None = None) -> DmaPool:
         """Return a pool of equal buffers, which a program takes and gives back without asking the kernel.
@@ -283,6 +344,16 @@ class Dma(Owned):
     def _require_open(self) -> None:
         if self._closed:
             raise self.closed_error(f"memory for DMA of {self._name}")
+
+    def _require_coherent(self) -> None:
+        """Refuse a device of which nobody knows whether a physical address is the bus address: one that is not PCI."""
+        if not self._is_coherent:
+            raise DmaUnavailableError(
+                errno.EOPNOTSUPP,
+                f"memory for DMA of {self._name}: it is not a PCI function, so nobody knows the bus address of memory, "
+                "nor whether caches follow the device; take memory from its kernel driver (dma.adopt), or call "
+                "dma.assume_coherent() if its bus addresses are physical ones and its bus is coherent",
+            )
 
     def _end_bus_mastering(self) -> None:
         if self._is_master is not False and not self._sends_messages:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import mmap
 import weakref
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Protocol
 
-    from typing_extensions import Self
+    from typing_extensions import Buffer, Self
 
     from pyuio._native._access import Endian
 
@@ -48,12 +47,12 @@ class DmaBuffer(Span):
     show zeros.
 
     Attributes:
-        page: the page that it lies in.
+        page: the page that it lies in, or the memory of a kernel driver's.
         offset_in_page: of its first byte, in bytes.
         whole: for a part, the buffer that `Dma.alloc` returned; None for that buffer itself.
     """
 
-    def __init__(self, memory: Span | mmap.mmap, offset: int, size: int, owner: Owner, page: Page, at: int) -> None:
+    def __init__(self, memory: Buffer, offset: int, size: int, owner: Owner, page: Page, at: int) -> None:
         super().__init__(memory, offset, size)
         self._owner = owner
         self.page = page
@@ -90,7 +89,7 @@ class DmaBuffer(Span):
         return self._windows[endian]
 
     def verify(self) -> None:
-        """Look its physical addresses up again.
+        """Look its physical addresses up again; for memory of a kernel driver's (`Dma.adopt`) there is nothing to do.
 
         Raises:
             DmaMovedError: they are not those of its allocation.
