@@ -76,6 +76,7 @@ if _typing.TYPE_CHECKING:
     from pyuio.dma.ring import DescriptorRing
     from pyuio.driver import Driver
     from pyuio.interrupt.wait import wait
+    from pyuio.kernel.uio import UioMap
     from pyuio.pci.discovery import FoundDevice, devices
     from pyuio.pci.hotplug import Hotplug, HotplugEvent
     from pyuio.registers.register_map import Array, Field, FieldArray, Memory, Register, RegisterMap
@@ -132,6 +133,7 @@ __all__ = [
     "ShortBufferError",
     "SystemRdlError",
     "SystemRdlUnavailableError",
+    "UioMap",
     "UnknownValueError",
     "UnsupportedByDriverError",
     "WouldBlockError",
@@ -162,6 +164,7 @@ _LATE = {
     "Register": "pyuio.registers.register_map",
     "RegisterMap": "pyuio.registers.register_map",
     "Service": "pyuio.service",
+    "UioMap": "pyuio.kernel.uio",
     "devices": "pyuio.pci.discovery",
     "dma_rmb": "pyuio.dma.allocator",
     "dma_wmb": "pyuio.dma.allocator",

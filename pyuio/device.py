@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An open device. It assembles what a backend gives: BARs, an interrupt, configuration space, memory for DMA."""
+"""An open device. It assembles what a backend gives: BARs, maps, an interrupt, configuration space, memory for DMA."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ import threading
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 from pyuio.backend.opening import open_backend
 from pyuio.dma.allocator import Dma
-from pyuio.errors import PyuioError
+from pyuio.errors import DeviceRemovedError, PyuioError
 from pyuio.interrupt.interrupt import Interrupt
-from pyuio.pci.assigned_interrupt import interrupt_number
+from pyuio.kernel.uio import UioMap
+from pyuio.pci.assigned_interrupt import interrupt_number, line_of_node
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.pci.discovery import FoundDevice, find
 from pyuio.process.fork import Owned, forget_all, owned
 from pyuio.process.signals import postponed_signals
 from pyuio.region import PortRegion, Region
 from pyuio.region.bar_mapping import checked_index
+from pyuio.region.map_mapping import find_map, of_map
 from pyuio.region.ports import renew_locks
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ _LATE_MODULES = (
     "pyuio.dma.ring",
     "pyuio.driver",
     "pyuio.interrupt.wait",
+    "pyuio.kernel.irq",
     "pyuio.pci.hotplug",
     "pyuio.region.mapping",
     "pyuio.rt.realtime",
@@ -59,7 +62,7 @@ class Device(Owned):
     """An open device; `pyuio.open` makes it.
 
     It is a context manager. `close` frees everything that came from it. In a forked child, it and everything that came
-    from it is closed, except BARs that were mapped before the fork.
+    from it is closed, except BARs and maps that were mapped before the fork.
 
     Attributes:
         address: of a PCI function, ``0000:00:04.0``; None for any other device.
@@ -75,8 +78,9 @@ class Device(Owned):
         self.ids = found.ids
         self.class_code = found.class_code
         self._regions: dict[tuple[int, bool, Endian, int | None], Region | PortRegion] = {}
-        self._widths: dict[int, int] = {}
-        self._traced: Mapping[int, type[RegisterMap]] | None = None
+        self._maps: dict[tuple[str, int, int | None, Endian, int | None], Region] = {}
+        self._widths: dict[int | str, int] = {}
+        self._traced: Mapping[int | str, type[RegisterMap]] | None = None
         self._dma: Dma | None = None
         # Recursive: a signal handler that closes the device may enter it again. Other threads wait.
         self._guard = threading.RLock()
@@ -185,17 +189,28 @@ class Device(Owned):
             self._backend.reset()
 
     @property
+    def uio_name(self) -> str | None:
+        """The name that the kernel driver gave the UIO node; None if there is no node, or if it is gone."""
+        try:
+            return self._backend.node.driver_name if self._backend.node else None
+        except DeviceRemovedError:
+            return None
+
+    @property
     def irq(self) -> int | None:
-        """The kernel's number of the interrupt, as in ``/proc/interrupts``; None if sysfs does not tell.
+        """The kernel's number of the interrupt, as in ``/proc/interrupts``; None if the kernel does not tell.
 
         If the device has message-signalled interrupts, it is the number of the first
-        (Documentation/ABI/testing/sysfs-bus-pci).
+        (Documentation/ABI/testing/sysfs-bus-pci). For a device that is not a PCI function, it is the one whose handler
+        has the UIO node's name; None if several nodes or several interrupts have it.
 
         Raises:
             ClosedError: the device is closed.
         """
         self._require_open()
-        return interrupt_number(self._backend.directory)
+        if self.address is not None:
+            return interrupt_number(self._backend.directory)
+        return line_of_node(self.uio)
 
     @property
     def dma(self) -> Dma:
@@ -252,40 +267,104 @@ class Device(Owned):
                 self._regions[key] = region
             return region
 
-    def limit_widths(self, widths: Mapping[int, int]) -> None:
-        """Say how many bits the widest access of each BAR has, for each `bar` from now on that is not told another.
-
-        Args:
-            widths: 8 to 64, by number of the BAR. `Driver` gives those of its `register_maps`.
-        """
-        self._widths.update(widths)
-
-    def trace_registers(self, names: Mapping[int, type[RegisterMap]] | None = None) -> None:
-        """Log each access to BARs that `bar` returns from now on, to the logger `pyuio.tracing` at debug level.
-
-        Args:
-            names: the register maps by number of the BAR, as in `Driver.register_maps`; None to log offsets only.
+    @property
+    def maps(self) -> tuple[UioMap, ...]:
+        """The memory regions that the UIO driver offers, by index; () if it offers none. They are not BARs.
 
         Raises:
-            ValueError: `bar` has returned a BAR already, and accesses through that object would not be logged.
+            ClosedError: the device is closed.
+            DeviceRemovedError: the device is gone.
+        """
+        with self._guard:
+            self._require_open()
+            self._backend.presence.require()
+            return self._backend.maps
+
+    def map(
+        self,
+        which: int | str,
+        *,
+        size: SupportsIndex | None = None,
+        endian: Endian = "little",
+        width: int | None = None,
+    ) -> Region:
+        """Return one of `maps`. The first call maps it; later calls with the same arguments return the same object.
+
+        Args:
+            which: its index, or its name. ``map0`` stands for index 0, if no map has that name.
+            size: its size in bytes, if it is less than the driver says: many drivers round up to whole pages. None for
+                all from its first byte on, the map's size less its offset.
+            endian: "little" or "big": the byte order of the device's registers.
+            width: bits of the widest access that the device takes, 8 to 64; wider ones raise ValueError. None for what
+                the driver's register map says (``class Registers(RegisterMap, width=32)``), or else for 64.
+
+        Raises:
+            ClosedError: the device is closed.
+            DeviceRemovedError: the device is gone.
+            MappingError: there is no such map; the message lists those that there are. Or the kernel or the UIO driver
+                refuses to map it; the message says why.
+            ValueError: `size` is below 1 or beyond the map, or there is no such width.
+            TypeError: `which` is neither an int nor a str.
+        """
+        with self._guard:
+            item = find_map(self.maps, which, self.name)
+            size = None if size is None else operator.index(size)
+            width = of_map(self._widths, item) if width is None else width
+            key = (item.label, item.index, size, endian, width)
+            region = self._maps.get(key)
+            if region is None or region.closed:
+                map_it = partial(self._backend.map_region, item, size=size, endian=endian, width=width)
+                if self._traced is None:
+                    region = map_it(region_class=Region)
+                else:
+                    from pyuio.region import tracing
+
+                    region = map_it(region_class=tracing.TracedRegion)
+                    tracing.begin(region, f"{self.name}: {item.label}", of_map(self._traced, item))
+                if self._closed:  # a signal handler has closed it meanwhile
+                    region.close()
+                    self._require_open()
+                self._maps[key] = region
+            return region
+
+    def limit_widths(self, widths: Mapping[int, int] | Mapping[int | str, int]) -> None:
+        """Say how many bits the widest access of each BAR or map has, for each `bar` and `map` from now on.
+
+        Args:
+            widths: 8 to 64, by number of the BAR or by name of the map. `Driver` gives those of its `register_maps`. A
+                call of `bar` or `map` may say another.
+        """
+        self._widths.update(widths.items())
+
+    def trace_registers(
+        self, names: Mapping[int, type[RegisterMap]] | Mapping[int | str, type[RegisterMap]] | None = None
+    ) -> None:
+        """Log each access to what `bar` and `map` return from now on, to the logger `pyuio.tracing` at debug level.
+
+        Args:
+            names: the register maps by number of the BAR or name of the map, as in `Driver.register_maps`; None to log
+                offsets only.
+
+        Raises:
+            ValueError: `bar` or `map` was called already, and accesses through that object would not be logged.
             ClosedError: the device is closed.
         """
         with self._guard:
             self._require_open()
-            if self._regions:
+            if self._regions or self._maps:
                 raise ValueError(f"{self.name}: its registers are traced from the start or not; call it before bar()")
-            self._traced = {} if names is None else names
+            self._traced = {} if names is None else dict(names.items())
 
     def _close_parts(self) -> None:
         try:
             if self._dma is not None:
                 self._dma.close()
         finally:  # even if the kernel refuses to end bus mastering
-            for region in self._regions.values():
+            for region in (*self._regions.values(), *self._maps.values()):
                 region.close()
 
     def close(self) -> None:
-        """Free DMA memory, unmap BARs, mask the interrupt, and give the device back if `pyuio.open` took it.
+        """Free DMA memory, unmap BARs and maps, mask the interrupt, and give the device back if `pyuio.open` took it.
 
         From then on, everything that came from the device raises `ClosedError`. A second call does nothing.
 
@@ -331,7 +410,7 @@ def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool | str = Fals
 
     Args:
         which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0`` or a
-            link to it, or an entry of `devices`.
+            link to it, the name of a node (``/sys/class/uio/uioN/name``), or an entry of `devices`.
         bind: True keeps a driver that serves user space, and otherwise binds ``vfio-pci`` where an IOMMU translates for
             the device or the kernel is locked down, and VFIO can have it; else ``uio_pci_generic``. The name of one of
             them, or ``"igb_uio"``, binds that. This takes the device from any other kernel driver, unless the machine

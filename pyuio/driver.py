@@ -23,9 +23,9 @@ _Driver = TypeVar("_Driver", bound="Driver")
 class Driver:
     """A driver for one kind of card, on an open device.
 
-    A driver names the ids or the class codes that it serves, sets its card up in ``__init__``, and leaves the card
-    quiet in `quiet`. It is a context manager, and closes the device at the end. By convention ``self.bar`` is a BAR,
-    and ``self.registers`` the map of its named registers.
+    A driver names the ids, the class codes or the UIO nodes that it serves, sets its card up in ``__init__``, and
+    leaves the card quiet in `quiet`. It is a context manager, and closes the device at the end. By convention
+    ``self.bar`` is a BAR, and ``self.registers`` the map of its named registers.
 
     If software can make the card raise its interrupt, `trigger`, `acknowledge`, `acknowledge_program` and, where
     possible, `trigger_program` let ``pyuio bench`` measure on the card. It calls them only on a card that is quiet.
@@ -41,12 +41,16 @@ class Driver:
     """Vendor and device ids of the cards that it serves, as in ``("1234:11e8",)``."""
     class_codes: ClassVar[tuple[int, ...]] = ()
     """Class codes of the cards that it serves, of any vendor: 24 bits, base class first; ``(0x010802,)`` is NVMe."""
+    uio_names: ClassVar[tuple[str, ...]] = ()
+    """Names of the UIO nodes that it serves, as ``/sys/class/uio/uioN/name`` says them, as in ``("fpga-regs",)``."""
     dma_mask: ClassVar[int | None] = None
     """The highest bus address that its cards can use, 2^n - 1; None for 64 bits."""
-    register_maps: ClassVar[Mapping[int, type[RegisterMap]]] = {}
+    register_maps: ClassVar[Mapping[int | str, type[RegisterMap]]] = {}
     """Register map of each BAR by its number, as in ``{0: Registers}``, for the command line and for tracing.
 
-    A map's widest access, ``class Registers(RegisterMap, width=32)``, becomes that of the BAR: `Device.bar`.
+    Of a UIO node's map it is by the map's name, as in ``{"regset": Registers}``, or ``map0`` and so on if it has none.
+    A register map's widest access, ``class Registers(RegisterMap, width=32)``, becomes that of the BAR or map:
+    `Device.bar`, `Device.map`.
     """
 
     def __init__(self, device: Device) -> None:
@@ -60,8 +64,10 @@ class Driver:
 
     @classmethod
     def serves(cls, device: Device | FoundDevice) -> bool:
-        """Return whether the driver serves a device, by its ids or its class code."""
-        return device.ids in cls.ids or device.class_code in cls.class_codes
+        """Return whether the driver serves a device, by its ids, its class code, or the name of its UIO node."""
+        if device.ids in cls.ids or device.class_code in cls.class_codes:
+            return True
+        return bool(cls.uio_names) and device.uio_name in cls.uio_names
 
     @classmethod
     def open(
@@ -101,13 +107,15 @@ class Driver:
 
     @classmethod
     def _kind(cls) -> str:
-        return ", ".join([*cls.ids, *(f"class {code:06x}" for code in cls.class_codes)])
+        codes = (f"class {code:06x}" for code in cls.class_codes)
+        return ", ".join([*cls.ids, *codes, *(f"the node {name}" for name in cls.uio_names)])
 
     @classmethod
     def _require_served(cls, device: Device | FoundDevice) -> None:
         if not cls.serves(device):
             code = "" if device.class_code is None or not cls.class_codes else f" of class {device.class_code:06x}"
-            raise ValueError(f"{cls.__name__} serves {cls._kind()}; {device.name} is {device.ids}{code}")
+            what = f"{device.ids}{code}" if device.address else f"the node {device.uio_name}"
+            raise ValueError(f"{cls.__name__} serves {cls._kind()}; {device.name} is {what}")
 
     @classmethod
     def _only_card(cls) -> FoundDevice:

@@ -53,6 +53,8 @@ class InstalledDriver:
             isinstance(loaded.ids, tuple) and all(isinstance(ids, str) and _IDS.fullmatch(ids) for ids in loaded.ids)
         ):
             raise DriverLoadError(f"{where}: its ids are {loaded.ids!r}, not as in ('1234:11e8',); {remedy}")
+        if not (isinstance(loaded.uio_names, tuple) and all(isinstance(name, str) for name in loaded.uio_names)):
+            raise DriverLoadError(f"{where}: its uio_names are {loaded.uio_names!r}, not as in ('regs',); {remedy}")
         return loaded
 
     @property
@@ -65,10 +67,20 @@ class InstalledDriver:
         """The class codes that it serves, 24 bits each. DriverLoadError: as `driver`."""
         return self.driver.class_codes
 
-    def serves(self, ids: str | None, class_code: int | None = None) -> bool:
-        """Return whether it serves these ids, or this class of cards. DriverLoadError: as `driver`."""
+    @property
+    def uio_names(self) -> tuple[str, ...]:
+        """The names of UIO nodes that it serves. DriverLoadError: as `driver`."""
+        return self.driver.uio_names
+
+    def serves(self, ids: str | None, class_code: int | None = None, uio_name: str | None = None) -> bool:
+        """Return whether it serves these ids, this class of cards, or a node of this name.
+
+        Raises:
+            DriverLoadError: as `driver`.
+        """
         by_class = class_code is not None and class_code in self.class_codes
-        return by_class or (ids is not None and ids.lower() in self.ids)
+        by_name = uio_name is not None and uio_name in self.uio_names
+        return by_class or by_name or (ids is not None and ids.lower() in self.ids)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution})" if self.distribution else self.name
@@ -85,47 +97,53 @@ def installed_drivers() -> list[InstalledDriver]:
     return sorted(found, key=lambda driver: (driver.name, driver.distribution))
 
 
-def drivers_for(ids: str | None, class_code: int | None = None) -> tuple[list[InstalledDriver], list[DriverLoadError]]:
-    """Return the drivers that serve these ids, or this class of cards, and the errors of those that do not load.
+def drivers_for(
+    ids: str | None, class_code: int | None = None, uio_name: str | None = None
+) -> tuple[list[InstalledDriver], list[DriverLoadError]]:
+    """Return the drivers that serve a device, by any of these, and the errors of those that do not load.
 
     Args:
         ids: as in ``1234:11e8``; None, which no driver serves, if the device is not a PCI function.
-        class_code: 24 bits, base class first; None to look at the ids alone.
+        class_code: 24 bits, base class first; None not to look at it.
+        uio_name: the name of the device's UIO node; None not to look at it.
     """
     serving, failures = [], []
     for installed in installed_drivers():
         try:
-            if installed.serves(ids, class_code):
+            if installed.serves(ids, class_code, uio_name):
                 serving.append(installed)
         except DriverLoadError as error:
             failures.append(error)
     return serving, failures
 
 
-def driver_for(ids: str | None, class_code: int | None = None) -> type[Driver]:
-    """Return the class of the driver that serves these ids, or this class of cards.
+def driver_for(ids: str | None, class_code: int | None = None, uio_name: str | None = None) -> type[Driver]:
+    """Return the class of the driver that serves a device.
 
-    A driver that names the ids has precedence over one that serves the class. Another package's driver has precedence
-    over pyuio's own samples.
+    A driver that names the node has precedence over one that names the ids, and that one over one that serves the
+    class. Another package's driver has precedence over pyuio's own samples.
 
     Args:
         ids: as in ``1234:11e8``; None, which no driver serves, if the device is not a PCI function.
-        class_code: 24 bits, base class first; None to look at the ids alone.
+        class_code: 24 bits, base class first; None not to look at it.
+        uio_name: the name of the device's UIO node; None not to look at it.
 
     Raises:
         DriverNotFoundError: no installed driver serves them; the message lists the installed drivers, and those that
             did not load.
         AmbiguousDriverError: several drivers serve them.
     """
-    serving, failures = drivers_for(ids, class_code)
-    serving = [installed for installed in serving if installed.serves(ids)] or serving
+    serving, failures = drivers_for(ids, class_code, uio_name)
+    by_name = [installed for installed in serving if installed.serves(None, None, uio_name)]
+    serving = by_name or [installed for installed in serving if installed.serves(ids)] or serving
     serving = [installed for installed in serving if installed.distribution != OWN] or serving
+    what = ids or (f"the node {uio_name}" if uio_name else "a device that is not a PCI function")
     if len({installed.driver for installed in serving}) > 1:
         listing = ", ".join(map(str, serving))
-        raise AmbiguousDriverError(f"{len(serving)} installed drivers serve {ids}: {listing}; uninstall all but one")
+        raise AmbiguousDriverError(f"{len(serving)} installed drivers serve {what}: {listing}; uninstall all but one")
     if serving:
         return serving[0].driver
     names = ", ".join(map(str, installed_drivers())) or "none"
     unloaded = "".join(f"\n  {error}" for error in failures)
-    reason = f"no installed driver serves {ids or 'a device that is not a PCI function'}; there are: {names}"
+    reason = f"no installed driver serves {what}; there are: {names}"
     raise DriverNotFoundError(f"{reason}; a package publishes one in the entry-point group {GROUP}{unloaded}")

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
 
 if TYPE_CHECKING:
     from pyuio._native._access import Endian, Presence
     from pyuio.dma.memory_source import MemorySource
     from pyuio.interrupt import Interrupt
-    from pyuio.kernel.uio import UioNode
+    from pyuio.kernel.uio import UioMap, UioNode
     from pyuio.pci.config_space import ConfigSpace
     from pyuio.region import PortRegion, Region
 
@@ -63,6 +63,23 @@ class Backend(Protocol):
             endian: "little" or "big".
             width: bits of the widest access that the device takes; None for what the kind of BAR allows.
             region_classes: the class to make for a BAR in memory, and the class for a BAR in I/O ports.
+        """
+
+    @property
+    def maps(self) -> tuple[UioMap, ...]:
+        """The maps of its node, by index; () if there are none."""
+
+    def map_region(
+        self, item: UioMap, *, size: SupportsIndex | None, endian: Endian, width: int | None, region_class: type[Region]
+    ) -> Region:
+        """Return a new region for one of `maps`; see `Device.map`.
+
+        Args:
+            item: the map.
+            size: bytes of it; None for all.
+            endian: "little" or "big".
+            width: bits of the widest access that the device takes; None for 64.
+            region_class: the class to make.
         """
 
     def close(self) -> None:

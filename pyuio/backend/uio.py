@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from pyuio._native._access import Presence
 from pyuio.backend.open_files import OpenFiles
@@ -25,10 +25,11 @@ from pyuio.interrupt.interrupt import Interrupt, open_uio_interrupt
 from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.preempt_rt import refuse_what_freezes
 from pyuio.kernel.sysfs import translated, write_text
-from pyuio.kernel.uio import UioNode
+from pyuio.kernel.uio import UioMap, UioNode
 from pyuio.pci.assigned_interrupt import assigned_interrupt
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.region.bar_mapping import find_bar, map_bar
+from pyuio.region.map_mapping import map_region
 
 if TYPE_CHECKING:
     from pyuio._native._access import Endian
@@ -86,7 +87,7 @@ class UioBackend:
         self.driver = claimed.driver
         refuse_what_freezes(self.name, claimed.driver)
         self.node = chosen_node(found, claimed.nodes)
-        device = self._files.keep(self.node.open(), stack)
+        self._device = device = self._files.keep(self.node.open(), stack)
         attribute = self.node.open_attribute()
         try:
             self.presence.ask_node(attribute)
@@ -158,6 +159,27 @@ class UioBackend:
             write_text(attribute, "1")
         except OSError as error:
             raise translated(error, f"resetting {self.name} by {attribute}") from error
+
+    @property
+    def maps(self) -> tuple[UioMap, ...]:
+        """The maps of its node, by index; () if its driver offers none."""
+        return self.node.maps
+
+    def map_region(
+        self, item: UioMap, *, size: SupportsIndex | None, endian: Endian, width: int | None, region_class: type[Region]
+    ) -> Region:
+        """Return a new region for one of `maps`, by ``/dev/uioN``."""
+        return map_region(
+            self.node,
+            item,
+            self.name,
+            size=size,
+            endian=endian,
+            width=width,
+            region_class=region_class,
+            presence=self.presence,
+            file=self._device,
+        )
 
     def _abandon_if_gone(self) -> None:
         # After unbinding, another kernel driver may have the device, and its command register must not be changed.

@@ -24,7 +24,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 from weakref import WeakMethod, WeakSet
 
 from pyuio._native._access import Presence
@@ -51,6 +51,7 @@ from pyuio.region.bar_mapping import find_bar
 
 if TYPE_CHECKING:
     from pyuio._native._access import Endian
+    from pyuio.kernel.uio import UioMap
     from pyuio.pci.discovery import FoundDevice
     from pyuio.region import PortRegion, Region
 
@@ -244,6 +245,17 @@ class VfioBackend:
                 raise translated(error, f"mapping {name} through VFIO", MappingError) from error
             self._regions.add(region)
         return region
+
+    @property
+    def maps(self) -> tuple[UioMap, ...]:
+        """(): VFIO has BARs only."""
+        return ()
+
+    def map_region(
+        self, item: UioMap, *, size: SupportsIndex | None, endian: Endian, width: int | None, region_class: type[Region]
+    ) -> Region:
+        """Raise MappingError: there are no maps."""
+        raise MappingError(errno.EOPNOTSUPP, f"{self.name} has no {item}: VFIO has BARs only")
 
     # ---- Reset, and the end ----
 

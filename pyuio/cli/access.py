@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from pyuio.inspect.cells import Cell
     from pyuio.inspect.inspection import Inspection
 
-PLACE_HELP = "bar0+0x24, config+4, or a name as in bar0.status, if an installed driver knows the device's registers."
+PLACE_HELP = (
+    "bar0+0x24, config+4, map0+4 or regs+4 in a UIO node's map; or a name as in bar0.status, if an installed driver "
+    "knows the device's registers."
+)
 PLACES_HELP = f"{PLACE_HELP} The name of a map or array stands for all its registers."
 Place = Annotated[str, typer.Argument(metavar="PLACE", help=PLACE_HELP)]
 Places = Annotated[str, typer.Argument(metavar="PLACE", help=PLACES_HELP)]
@@ -66,7 +69,7 @@ def doubt(device: Inspection, read: Sequence[tuple[Cell, int]]) -> None:
     """
     if read and all(value == cell.ones for cell, value in read) and (reason := device.doubt_of_ones()):
         _warn(f"every bit reads as 1: {reason}")
-    in_bar = read and read[0][0].place.bar is not None
+    in_bar = read and not read[0][0].place.is_config
     if in_bar and not any(value for _, value in read) and (reason := device.doubt_of_zeros()):
         _warn(f"every bit reads as 0: {reason}")
 
@@ -81,9 +84,8 @@ def _cells(device: Inspection, text: str, width: int | None, count: int) -> list
             return cells(device, place, 32 if width is None else width, count)
         if width is not None or count != 1:
             raise ValueError(f"{text!r} names registers with their own widths: it takes neither --width nor --count")
-        assert place.bar is not None  # only BARs have names
-        registers = register_map(device.name, device.ids, place.bar, device.class_code)
-        return [named_cell(device.bar(place.bar), place.bar, info) for info in registers_within(registers, place.name)]
+        registers = register_map(device.name, device.ids, device.where(place), device.class_code, device.uio_name)
+        return [named_cell(device.registers(place), place, info) for info in registers_within(registers, place.name)]
 
 
 def _harmless(found: list[Cell], text: str) -> list[Cell]:
@@ -119,7 +121,7 @@ def read(
         raise typer.BadParameter(f"{interval} is not a number of seconds from 0", param_hint="--interval")
     with inspect(device) as inspection:
         wanted = _harmless(_cells(inspection, place, width, count), place)
-        if wanted[0].place.bar is not None:
+        if not wanted[0].place.is_config:
             warn_of_others(inspection, "reads, which can have side effects")
         if watch:
             _watch(inspection, wanted, interval, json_wanted)
@@ -195,8 +197,8 @@ def write(
                 f"stop the machine; first take the device (pyuio bind {inspection.name}), or insist with --force"
             )
             raise DeviceBusyError(errno.EBUSY, reason)
-        if cell.place.bar is None and not force:
+        if cell.place.is_config and not force:
             _refuse_accident(inspection, cell)
         warn_of_others(inspection, "writes")
-        with inspection.config.unlocked() if force else nullcontext():
+        with inspection.config.unlocked() if force and cell.place.is_config else nullcontext():
             cell.write(number)

@@ -29,10 +29,15 @@ def complete_device(incomplete: str) -> list[tuple[str, str]]:
             if device.ids is not None and sum(other.ids == device.ids for other in functions) == 1:
                 found.append((device.ids, f"{device.address}, driver: {device.driver or 'none'}"))
         found += [(node, f"{device.device_name}, {kind}") for node in device.nodes]
+    # The names of nodes, without those that generic drivers give to every node of theirs.
+    named = [(device.uio_name, device) for device in present if device.uio_name not in (None, device.driver)]
+    for name, device in named:
+        if name is not None and sum(other == name for other, _ in named) == 1:
+            found.append((name, f"{device.uio}, {device.device_name}, driver: {device.driver or 'none'}"))
     return [(name, kind) for name, kind in found if name.startswith(incomplete)]
 
 
-FORMS = "A PCI address (0000:00:04.0), an id pair (1234:11e8) or a node (uio0, or a link to it)."
+FORMS = "A PCI address (0000:00:04.0), an id pair (1234:11e8), or a node: uio0, a link to it, or its name."
 
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help=FORMS, autocompletion=complete_device)]
 """The device of a command, in the form that `pyuio.open` and `pyuio.pci.discovery.find` take."""

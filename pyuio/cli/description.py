@@ -61,7 +61,7 @@ def description(found: FoundDevice) -> dict[str, Any]:
 
 def _description(found: FoundDevice) -> dict[str, Any]:
     config = None if found.address is None else configuration(found.directory)
-    serving, failures = drivers_for(found.ids, found.class_code)
+    serving, failures = drivers_for(found.ids, found.class_code, found.uio_name)
     node = int(_text(found.directory / "numa_node") or "-1")
     link = read_link(found.directory)
     is_pci = found.address is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``pyuio dump``: print a BAR or the configuration space, as numbers or by register name."""
+"""``pyuio dump``: print a BAR, a map or the configuration space, as numbers or by register name."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ app = typer.Typer()
 def dump(
     device: Device,
     space: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="[bar0|config]", help="What to print; a part of a BAR's names, as in 'bar0.channel[2]'."
+            metavar="[bar0|map0|config]",
+            help="What to print; a part of its names, as in 'bar0.channel[2]'. Default: config; without one, map0.",
         ),
-    ] = "config",
+    ] = None,
     width: Annotated[
         int | None, typer.Option(metavar="8|16|32|64", help="Bits of each access. Default: 32; for config: 8.")
     ] = None,
     offset: Annotated[str, typer.Option(metavar="OFFSET", help="Where to begin, in bytes.")] = "0",
     length: Annotated[
-        str | None, typer.Option(metavar="LENGTH", help="How many bytes. Default: all of config, up to 256 of a BAR.")
+        str | None, typer.Option(metavar="LENGTH", help="How many bytes. Default: all of config, else up to 256.")
     ] = None,
     names: Annotated[
         bool, typer.Option("--names", help="Print registers by name, as an installed driver knows them.")
@@ -46,42 +47,42 @@ def dump(
     ] = False,
     json_wanted: Json = False,
 ) -> None:
-    """Print a BAR or the configuration space.
+    """Print a BAR, a map of a UIO node, or the configuration space.
 
     Each access has exactly the width given or, by names, the register's own width. Reading a BAR can have side
     effects: it clears some registers. A * stands for lines that equal the one above.
     """
     from pyuio.inspect.cells import cells, checked_width
-    from pyuio.inspect.location import Location, parse_location, parse_number
+    from pyuio.inspect.location import parse_location, parse_number
 
     with inspect(device) as inspection:
         with usage():
-            place = parse_location(space)
+            place = parse_location(space or ("config" if inspection.has_config else "map0"))
             names = names or bool(place.name)
             if names and (width is not None or length is not None or offset != "0" or place.offset):
                 raise ValueError("names print registers by their own width: no offset, --width or --length")
-            if names and place.bar is None:
-                raise ValueError("--names goes with a BAR; pyuio info shows the configuration space decoded")
+            if names and place.is_config:
+                raise ValueError("--names goes with a BAR or map; pyuio info shows the configuration space decoded")
             if (every or only_set) and not names:
                 raise ValueError(f"{'--all' if every else '--set'} goes with --names")
         if names:
             _dump_names(inspection, place, every=every, only_set=only_set, json_wanted=json_wanted)
             return
         with usage():
-            bits = checked_width(width if width is not None else 8 if place.bar is None else 32)
+            bits = checked_width(width if width is not None else 8 if place.is_config else 32)
             start = place.offset + parse_number(offset, "the offset")
-            whole = inspection.config.size if place.bar is None else inspection.bar(place.bar).size
+            whole = inspection.space(place).size
             rest = max(0, whole - start)
             if length is None:
-                wanted = rest if place.bar is None else min(rest, 256)
+                wanted = rest if place.is_config else min(rest, 256)
             else:
                 wanted = parse_number(length, "the length")
             if wanted == 0 or wanted % (bits // 8):
                 raise ValueError(
                     f"{wanted} bytes from {start:#x} of {whole:#x}: not one or more accesses of {bits} bits"
                 )
-            found = cells(inspection, Location(place.bar, start), bits, wanted // (bits // 8))
-        if place.bar is not None:
+            found = cells(inspection, place.at(start), bits, wanted // (bits // 8))
+        if not place.is_config:
             warn_of_others(inspection, "reads, which can have side effects")
         values = [cell.read() for cell in found]
         doubt(inspection, list(zip(found, values, strict=True)))
@@ -96,20 +97,20 @@ def dump(
 
 
 def _dump_names(device: Inspection, where: Location, *, every: bool, only_set: bool, json_wanted: bool) -> None:
-    """Print registers of a BAR by name.
+    """Print registers of a BAR or map by name.
 
     Args:
         device: the device.
-        where: the BAR, and the name of a part of its map.
+        where: the BAR or map, and the name of a part of its register map.
         every: read those, too, that a read changes.
         only_set: print only what is not 0.
         json_wanted: print JSON.
     """
     from pyuio.inspect.cells import named_cell, register_map, registers_within
 
-    assert where.bar is not None
     with usage():
-        infos = registers_within(register_map(device.name, device.ids, where.bar, device.class_code), where.name)
+        registers = register_map(device.name, device.ids, device.where(where), device.class_code, device.uio_name)
+        infos = registers_within(registers, where.name)
         if infos[0].field is not None:
             raise ValueError(f"{where} is a field: pyuio read {device.name} '{where}'")
     warn_of_others(device, "reads, which can have side effects")
@@ -117,7 +118,7 @@ def _dump_names(device: Inspection, where: Location, *, every: bool, only_set: b
     data: list[dict[str, Any]] = []
     lines = []
     for info in infos:
-        cell = named_cell(device.bar(where.bar), where.bar, info)
+        cell = named_cell(device.registers(where), where, info)
         start = f"{info.offset:#06x}  {info.path}"
         if not info.readable or not (every or cell.harmless):
             if not only_set:

@@ -100,7 +100,7 @@ def _identity(described: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("could be", _could_be(could) if is_pci else None),
         ("pyuio driver", ", ".join(could["pyuio"]) or "none installed"),
         ("node", _node(described["nodes"], node)),
-        ("interrupt", described["interrupt"]["text"] if is_pci else None),
+        ("interrupt", described["interrupt"]["text"] if described["interrupt"] else None),
         ("IOMMU group", f"{group} ({kind})" if group and kind else group or "none"),
         ("NUMA node", None if described["numa_node"] is None else str(described["numa_node"])),
         ("power state", described["power_state"]),

@@ -40,7 +40,7 @@ def irq(
         typer.Option(metavar="SECONDS", help="Give up, with status 1, after SECONDS without an interrupt."),
     ] = None,
     acknowledge: Annotated[
-        str | None, typer.Option(metavar="PLACE=VALUE", help="Acknowledge by a 32-bit write: bar0+0x64=0xff.")
+        str | None, typer.Option(metavar="PLACE=VALUE", help="Acknowledge by a 32-bit write: bar0+0x64=0xff, regs+4=1.")
     ] = None,
     use_driver: Annotated[
         bool, typer.Option("--driver/--no-driver", help="Have an installed driver set the device up and acknowledge.")
@@ -65,6 +65,8 @@ def irq(
         opened.interrupt.pending  # noqa: B018 - raises at once if the device has no interrupt
         tell = _acknowledger(opened, acknowledge, use_driver)
         total, last, in_vain = 0, None, 0
+        if tell is None and opened.address is None:  # of a card, configuration space tells whether it still interrupts
+            say(f"{opened.name}: nothing acknowledges its interrupt; if it comes without end, give --acknowledge")
         if not json_wanted:
             print_line("   total   count  seconds since the last")
         while count is None or total < count:
@@ -112,15 +114,15 @@ def _acknowledger(device: OpenDevice, place_and_value: str | None, use_driver: b
             text, _equals, number = place_and_value.partition("=")
             place = parse_location(text)
             value = parse_number(number, "the value after =")
-            if place.bar is None or place.name:
-                raise ValueError(f"--acknowledge writes to a BAR, as in bar0+0x64=1; not {place_and_value!r}")
-            region = device.bar(place.bar)
+            if place.is_config or place.name:
+                raise ValueError(f"--acknowledge writes to a BAR or map, as in bar0+0x64=1; not {place_and_value!r}")
+            region = device.map(place.map) if place.bar is None else device.bar(place.bar)
             if value > 0xFFFFFFFF or place.offset % 4 or place.offset + 4 > region.size:
                 raise ValueError(f"--acknowledge {place_and_value}: not a 32-bit register of {region.name}, or value")
         return lambda: region.write32(place.offset, value)
     if use_driver:
         try:
-            driver = driver_for(device.ids, device.class_code)(device)
+            driver = driver_for(device.ids, device.class_code, device.uio_name)(device)
         except DriverNotFoundError:
             return None
         if driver.supplies("acknowledge"):

@@ -41,7 +41,7 @@ def part_of_the_machine(device: FoundDevice) -> str | None:
 def in_words(summary: dict[str, Any]) -> str:
     """Return class and names of a device in one line, as lspci does."""
     if summary["class_code"] is None:
-        return "platform device"
+        return f"platform device: {summary['uio_name']}" if summary["uio_name"] else "platform device"
     kind = f"{summary['class'] or 'class'} [{summary['class_code']:06x}]"
     called = " ".join(name for name in (summary["vendor"], summary["device"]) if name)
     return f"{kind}: {called}" if called else kind

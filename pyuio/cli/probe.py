@@ -47,8 +47,8 @@ def probe(
     else:
         _show(drivers)
     if device is not None and not served:
-        name, ids = present[0].name, present[0].ids
-        say(f"no installed driver serves {name}{f' ({ids})' if ids else ''}")
+        name, what = present[0].name, present[0].ids or present[0].uio_name
+        say(f"no installed driver serves {name}{f' ({what})' if what else ''}")
         raise typer.Exit(1)
 
 
@@ -58,10 +58,12 @@ def _matched(driver: InstalledDriver, present: list[FoundDevice]) -> dict[str, A
     error: str | None = None
     ids: tuple[str, ...] = ()
     class_codes: tuple[int, ...] = ()
+    uio_names: tuple[str, ...] = ()
     served: list[FoundDevice] = []
     try:
         ids, class_codes = driver.ids, driver.class_codes
-        served = [found for found in present if driver.serves(found.ids, found.class_code)]
+        uio_names = driver.uio_names
+        served = [found for found in present if driver.serves(found.ids, found.class_code, found.uio_name)]
     except DriverLoadError as failure:
         error = str(failure)
     return {
@@ -70,15 +72,24 @@ def _matched(driver: InstalledDriver, present: list[FoundDevice]) -> dict[str, A
         "class": driver.entry_point.value,
         "ids": list(ids),
         "class_codes": [f"{code:06x}" for code in class_codes],
+        "uio_names": list(uio_names),
         "error": error,
         "devices": [
-            {"name": found.name, "ids": found.ids, "driver": found.driver, "uio": found.uio} for found in served
+            {
+                "name": found.name,
+                "ids": found.ids,
+                "driver": found.driver,
+                "uio": found.uio,
+                "uio_name": found.uio_name,
+            }
+            for found in served
         ],
     }
 
 
 def _serves(driver: dict[str, Any]) -> str:
-    return " ".join([*driver["ids"], *(f"class {code}" for code in driver["class_codes"])])
+    codes = (f"class {code}" for code in driver["class_codes"])
+    return " ".join([*driver["ids"], *codes, *(f"node {name}" for name in driver["uio_names"])])
 
 
 def _show(drivers: list[dict[str, Any]]) -> None:
@@ -93,7 +104,8 @@ def _show(drivers: list[dict[str, Any]]) -> None:
         elif not driver["devices"]:
             table.add_row(*map(Text, who), Text("none here", style="dim"), Text(_serves(driver)))
         for found in driver["devices"]:
-            cells = (*who, found["name"], found["ids"], found["driver"] or "-", found["uio"] or "-")
+            what = found["ids"] or f"node {found['uio_name']}"
+            cells = (*who, found["name"], what, found["driver"] or "-", found["uio"] or "-")
             table.add_row(*map(Text, cells))
     output.print(table)
     for driver in drivers:

@@ -13,7 +13,8 @@ from typing import Any
 
 from pyuio.errors import DeviceRemovedError, PermissionDeniedError
 from pyuio.kernel.sysfs import link_name, translated
-from pyuio.pci.assigned_interrupt import assigned_interrupt
+from pyuio.kernel.uio import UioNode
+from pyuio.pci.assigned_interrupt import assigned_interrupt, line_of_node
 from pyuio.pci.discovery import FoundDevice
 from pyuio.pci.hardware_names import names
 
@@ -57,6 +58,8 @@ def summary(found: FoundDevice) -> dict[str, Any]:
             "text": str(assigned),
         }
         called = names(directory)
+    elif found.uio is not None and (line := line_of_node(UioNode(found.uio))) is not None:
+        interrupt = {"kind": "line", "pin": None, "numbers": [line], "text": str(line)}
     return {
         "name": found.device_name,
         "address": found.address,
@@ -67,6 +70,7 @@ def summary(found: FoundDevice) -> dict[str, Any]:
         "device": called.device if called else None,
         "driver": found.driver,
         "uio": found.uio,
+        "uio_name": found.uio_name,
         "nodes": list(found.nodes),
         "interrupt": interrupt,
         "iommu_group": link_name(directory / "iommu_group"),

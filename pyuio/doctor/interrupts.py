@@ -17,6 +17,8 @@ from pyuio.kernel.irq import effective_affinity
 from pyuio.kernel.irq import threads as interrupt_threads
 from pyuio.kernel.processors import format_list
 from pyuio.kernel.sysfs import read_optional, read_text
+from pyuio.kernel.uio import UioNode
+from pyuio.pci.assigned_interrupt import line_of_node
 from pyuio.pci.discovery import FoundDevice
 
 SUBJECT = "interrupts"
@@ -114,10 +116,13 @@ def device_irq(device: FoundDevice | None) -> int | None:
     """Return the kernel's number of a device's interrupt; None if it has none, or if no UIO driver has the device.
 
     Without a UIO driver the number in sysfs means something else: another driver may use MSI, and the number is then
-    that of an MSI; without any driver it is the firmware's guess.
+    that of an MSI; without any driver it is the firmware's guess. The line of a device that is not a PCI function is
+    found by the name of its UIO node.
     """
-    if device is None or device.address is None or not device.nodes:
+    if device is None or not device.nodes:
         return None
+    if device.address is None:
+        return line_of_node(UioNode(device.uio)) if device.uio else None
     return int(read_text(device.directory / "irq")) or None
 
 
@@ -145,7 +150,7 @@ def judge_line(irq: int, handlers: list[str], own: str, cpus: frozenset[int]) ->
 
 def look_at_line(device: FoundDevice | None) -> Answer | None:
     """Check which line the device's interrupt has, which CPUs it goes to, and which drivers share it."""
-    if device is None or device.address is None:
+    if device is None:
         return None
     if not device.nodes:
         if read_optional(device.directory / "irq") in (None, "0"):
@@ -157,7 +162,8 @@ def look_at_line(device: FoundDevice | None) -> Answer | None:
     handlers = parse_handlers(read_text(Path("/proc/interrupts")), irq)
     if not handlers:
         return unknown(f"interrupt {irq} has no handler in /proc/interrupts now; igb_uio has one while it is open")
-    return judge_line(irq, handlers, device.driver or "", effective_affinity(irq))
+    own = device.driver if device.address else device.uio_name
+    return judge_line(irq, handlers, own or "", effective_affinity(irq))
 
 
 def judge_thread(name: str, number: int, priority: int) -> Answer:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Registers of a BAR or of configuration space, found by place and width or by name, as tools read and write them."""
+"""Registers of a BAR, map or configuration space, found by place and width or by name, as tools read and write them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pyuio.errors import RegisterNotFoundError
 from pyuio.inspect.inspection import Inspection
 from pyuio.inspect.location import Location, parse_number
 from pyuio.installed_drivers import driver_for
+from pyuio.kernel.uio import UioMap
 from pyuio.region import PortRegion, Region
+from pyuio.region.map_mapping import of_map
 from pyuio.registers.fields import Bits
 from pyuio.registers.register_map import RegisterInfo, RegisterMap
 
@@ -92,11 +94,11 @@ def cells(inspection: Inspection, place: Location, width: int, count: int = 1) -
         count: at least 1.
 
     Raises:
-        ValueError: the registers are not inside the BAR or the configuration space, or do not admit this width.
-        MappingError, DeviceRemovedError, PermissionDeniedError: as `Inspection.bar`.
+        ValueError: the registers are not inside the BAR, map or configuration space, or do not admit this width.
+        MappingError, DeviceRemovedError, PermissionDeniedError: as `Inspection.space`.
     """
     step = checked_width(width) // 8
-    space = inspection.config if place.bar is None else inspection.bar(place.bar)
+    space = inspection.space(place)
     last = place.offset + count * step
     if count < 1:
         raise ValueError(f"the count is at least 1, not {count}")
@@ -107,38 +109,44 @@ def cells(inspection: Inspection, place: Location, width: int, count: int = 1) -
         raise ValueError(f"{place}: {count} of {width} bits end at {last:#x}, and {place.space} at {space.size:#x}")
     if width == 64 and not isinstance(space, Region):
         raise ValueError(
-            f"{place}: {'configuration space has' if place.bar is None else 'I/O ports have'} no 64-bit access"
+            f"{place}: {'configuration space has' if place.is_config else 'I/O ports have'} no 64-bit access"
         )
     read = cast("Callable[[int], int]", getattr(space, f"read{width}"))
     write = cast("Callable[[int, int], None]", getattr(space, f"write{width}"))
 
     def cell(offset: int) -> Cell:
-        return Cell(Location(place.bar, offset), width, lambda: read(offset), lambda value: write(offset, value))
+        return Cell(place.at(offset), width, lambda: read(offset), lambda value: write(offset, value))
 
     return [cell(place.offset + number * step) for number in range(count)]
 
 
-def register_map(name: str, ids: str | None, bar: int, class_code: int | None = None) -> type[RegisterMap]:
-    """Return the register map of a BAR, as an installed driver declares it.
+def register_map(
+    name: str, ids: str | None, where: int | UioMap, class_code: int | None = None, uio_name: str | None = None
+) -> type[RegisterMap]:
+    """Return the register map of a BAR or of a node's map, as an installed driver declares it.
 
     Args:
         name: the device's name, for messages.
-        ids: the device's id pair.
-        bar: 0 to 5.
-        class_code: the device's class code, for a driver that serves a class of cards; None to look at the ids alone.
+        ids: the device's id pair; None if it is not a PCI function.
+        where: the BAR, 0 to 5; or the map.
+        class_code: the device's class code, for a driver that serves a class of cards; None not to look at it.
+        uio_name: the name of the device's UIO node; None not to look at it.
 
     Raises:
         DriverNotFoundError: no installed driver serves the device.
         AmbiguousDriverError: several installed drivers serve the device.
-        RegisterNotFoundError: the device's driver names no registers of this BAR.
+        RegisterNotFoundError: the device's driver names no registers of this BAR or map.
     """
-    driver = driver_for(ids, class_code)
-    if bar not in driver.register_maps:
-        has = ", ".join(f"bar{index}" for index in driver.register_maps) or "none"
+    driver = driver_for(ids, class_code, uio_name)
+    maps = driver.register_maps
+    found = maps.get(where) if isinstance(where, int) else of_map(maps, where)
+    if found is None:
+        asked = f"bar{where}" if isinstance(where, int) else where.label
+        has = ", ".join(f"bar{key}" if isinstance(key, int) else key for key in maps) or "none"
         raise RegisterNotFoundError(
-            f"{driver.__name__}, the driver of {name}, has no names for bar{bar}; it has names for: {has}"
+            f"{driver.__name__}, the driver of {name}, has no names for {asked}; it has names for: {has}"
         )
-    return driver.register_maps[bar]
+    return found
 
 
 def registers_within(registers: type[RegisterMap], name: str) -> list[RegisterInfo]:
@@ -155,16 +163,16 @@ def registers_within(registers: type[RegisterMap], name: str) -> list[RegisterIn
     return [info for info in registers.walk() if within.match(info.path)] or [registers.find(name)]
 
 
-def named_cell(region: Region | PortRegion, bar: int, info: RegisterInfo) -> Cell:
+def named_cell(region: Region | PortRegion, where: Location, info: RegisterInfo) -> Cell:
     """Return a register, or a field of a register, by its declaration, without reading or writing it.
 
     Args:
-        region: the BAR.
-        bar: its index.
+        region: the BAR or map.
+        where: any place in it.
         info: the declaration.
     """
     register = info.bind(region)
-    place = Location(bar, info.offset, info.path)
+    place = where.at(info.offset, info.path)
     if info.field is not None:
         return _field_cell(place, info, info.field, register.read, lambda value: info.write(region, value))
     return Cell(

@@ -87,10 +87,10 @@ def open_uio_interrupt(
     # A duplicate is the same open file to the kernel: it has one listener, and is released once.
     device = os.dup(device)
     try:
-        pending = _kernel_total(node, device, name)
+        pending = _kernel_total(node, device, name, config is not None)
         masking = find_masking(node, device, config)
         # Interrupts that came before the opening are read and forgotten.
-        total = _kernel_total(node, device, name, pending)
+        total = _kernel_total(node, device, name, config is not None, pending)
         native = _lib.pyuio_interrupt_new(device, total)
         if native == _ffi.NULL:
             raise OSError(_ffi.errno, f"{name}: no memory or descriptor for its interrupt")
@@ -107,7 +107,7 @@ def open_uio_interrupt(
     return Interrupt(_ffi.gc(native, free), masking, name, presence, kind)
 
 
-def _kernel_total(node: UioNode, device: int, name: str, otherwise: int | None = None) -> int:
+def _kernel_total(node: UioNode, device: int, name: str, is_pci: bool, otherwise: int | None = None) -> int:
     try:
         return int.from_bytes(os.read(device, 4), sys.byteorder)
     except BlockingIOError:
@@ -115,9 +115,12 @@ def _kernel_total(node: UioNode, device: int, name: str, otherwise: int | None =
     except OSError as error:
         if error.errno != errno.EIO:
             raise translated(error, f"reading {node.path}") from error
+        why = "its kernel driver was given none (in a device tree: interrupts)"
+        if is_pci:
+            why = "it has no INTx pin, or the firmware routed that nowhere"
         reason = (
-            f"{name} has no interrupt that {node.driver_name} could deliver: it has no INTx pin, or the firmware "
-            f"routed that nowhere; poll a status register of the device instead"
+            f"{name} has no interrupt that {node.driver_name} could deliver: {why}; poll a status register of the "
+            f"device instead"
         )
         raise InterruptUnavailableError(errno.ENXIO, reason) from error
 

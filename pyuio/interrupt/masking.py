@@ -46,14 +46,16 @@ class NoMasking:
 
     Args:
         driver: the name of the kernel driver.
+        is_pci: whether the device is a PCI function.
     """
 
     description = "not at all"
 
-    def __init__(self, driver: str) -> None:
+    def __init__(self, driver: str, is_pci: bool) -> None:
+        remedy = "bind uio_pci_generic instead" if is_pci else "a driver with irqcontrol, as uio_pdrv_genirq, masks"
         self.advice = (
             f"; its kernel driver, {driver}, has no irqcontrol, so pyuio cannot mask the interrupt: if the kernel log "
-            f"says 'Disabling IRQ', the line flooded; bind uio_pci_generic instead"
+            f"says 'Disabling IRQ', the line flooded; {remedy}"
         )
 
     def install(self, native: Any) -> None:
@@ -158,4 +160,4 @@ def find_masking(node: UioNode, device: int, config: ConfigSpace | None) -> Mask
     if config is not None and node.driver_name == UIO_PCI_GENERIC:
         config.change_command(set=Command.INTERRUPT_DISABLE)
         return CommandRegisterMasking(config)
-    return NoMasking(node.driver_name)
+    return NoMasking(node.driver_name, config is not None)

@@ -44,7 +44,10 @@ def checked(interrupt: int | HasIrq) -> int:
         raise TypeError(f"interrupt is an open device or a number of /proc/irq, not {type(interrupt).__name__}")
     number = interrupt if isinstance(interrupt, int) else interrupt.irq
     if number is None:
-        reason = f"{interrupt!r}: the kernel does not tell its interrupt; give the number (/proc/interrupts)"
+        reason = (
+            f"{interrupt!r}: the kernel does not tell its interrupt, or no handler has its name alone; give the number "
+            f"(/proc/interrupts)"
+        )
         raise InterruptUnavailableError(errno.ENXIO, reason)
     if number < 0 or not (_PROC_IRQ / str(number)).is_dir():
         raise ValueError(f"there is no interrupt {number}: /proc/interrupts lists them")
@@ -88,6 +91,18 @@ def steer_remedy(error: OSError) -> str:
     if error.errno == errno.ENXIO:
         return "no driver handles this interrupt now: open the device first, and close it last"
     return "this interrupt cannot be steered: the kernel manages it, or its controller cannot do it; leave cpus out"
+
+
+def numbers_of(handler: str) -> list[int]:
+    """Return the numbers of the interrupts that a handler of this name serves, in ascending order.
+
+    The kernel makes a directory for each handler that has a name of its own, ``/proc/irq/N/NAME``, when it writes the
+    name into ``/proc/interrupts`` (kernel/irq/proc.c: register_handler_proc).
+    """
+    if "/" in handler or handler in ("", ".", ".."):
+        return []
+    found = (entry for entry in _PROC_IRQ.iterdir() if entry.name.isdecimal() and (entry / handler).is_dir())
+    return sorted(int(entry.name) for entry in found)
 
 
 def threads(number: int) -> list[Thread]:

@@ -32,6 +32,16 @@ class UioMap(NamedTuple):
     size: int
     offset: int
 
+    @property
+    def label(self) -> str:
+        """Its name, or ``map0`` and so on if it has none."""
+        return self.name or f"map{self.index}"
+
+    def __str__(self) -> str:
+        name = f" ({self.name})" if self.name else ""
+        start = f", from {self.offset:#x} on" if self.offset else ""
+        return f"map {self.index}{name} of {self.size:#x} bytes at {self.address:#x}{start}"
+
 
 class UioNode:
     """One ``/dev/uioN``.
@@ -66,6 +76,16 @@ class UioNode:
             return ()
         return tuple(cls(name) for name in sorted(names, key=lambda name: int(name[3:])))
 
+    @classmethod
+    def named(cls, name: str) -> tuple[UioNode, ...]:
+        """Return the nodes whose driver gave them this name, by number: what ``/sys/class/uio/uioN/name`` says."""
+        found = []
+        for entry in UIO_CLASS.glob("uio*"):
+            with suppress(OSError):  # it is going
+                if re.fullmatch(_NODE, entry.name) and read_text(entry / "name") == name:
+                    found.append(cls(entry.name))
+        return tuple(sorted(found, key=lambda node: int(node.name[3:])))
+
     @property
     def device_directory(self) -> Path:
         """The sysfs directory of the device behind the node."""
@@ -73,7 +93,11 @@ class UioNode:
 
     @property
     def driver_name(self) -> str:
-        """The name that the kernel driver gives itself, as "uio_pci_generic". DeviceRemovedError: the node is gone."""
+        """The name that the kernel driver gave the node, which may be its own, as "uio_pci_generic".
+
+        Raises:
+            DeviceRemovedError: the node is gone.
+        """
         return self._read("name")
 
     @property

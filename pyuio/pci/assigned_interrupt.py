@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The interrupts that the kernel has assigned to a PCI function: a line (INTx), or messages (MSI, MSI-X).
 
-Source: the attributes ``irq`` and ``msi_irqs/`` (Documentation/ABI/testing/sysfs-bus-pci).
+Source: the attributes ``irq`` and ``msi_irqs/`` (Documentation/ABI/testing/sysfs-bus-pci). For a device that is not a
+PCI function, the name of its UIO node tells its line.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from pyuio.errors import DeviceRemovedError
 from pyuio.kernel.sysfs import parse_number, read_optional, read_optional_number
+from pyuio.kernel.uio import UioNode
 
 
 class AssignedInterrupt(NamedTuple):
@@ -59,6 +62,25 @@ def interrupt_number(directory: Path) -> int | None:
     """
     messages = message_interrupts(directory)
     return messages[0] if messages else read_optional_number(directory / "irq") or None
+
+
+def line_of_node(node: UioNode) -> int | None:
+    """Return the kernel's number of the interrupt whose handler has a UIO node's name.
+
+    That is how UIO requests an interrupt (``drivers/uio/uio.c``: __uio_register_device), and the only thing that tells
+    it for a device that is not a PCI function.
+
+    Returns:
+        The number; None if there is no such handler, or if the name does not tell it from others.
+    """
+    from pyuio.kernel.irq import numbers_of
+
+    try:
+        name = node.driver_name
+    except DeviceRemovedError:
+        return None
+    numbers = numbers_of(name)
+    return numbers[0] if len(numbers) == 1 and len(UioNode.named(name)) == 1 else None
 
 
 def assigned_interrupt(directory: Path, pin: int) -> AssignedInterrupt:

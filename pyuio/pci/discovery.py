@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from pyuio.process.late import late
 if TYPE_CHECKING:
     import pyudev
 
+# What is taken for the name of a node that is not there, and not for a mistyped address or path.
+_LIKE_A_NAME = r"[A-Za-z_][\w .@-]*"
 _threads = threading.local()  # libudev's objects are for one thread
 
 
@@ -82,6 +85,16 @@ class FoundDevice(NamedTuple):
         return tuple(self._replace(uio=name) for name in self.nodes) or (self,)
 
     @property
+    def uio_name(self) -> str | None:
+        """The name that the kernel driver gave the UIO node `uio`; None if there is no such node now."""
+        if self.uio is None:
+            return None
+        try:
+            return UioNode(self.uio).driver_name
+        except DeviceRemovedError:
+            return None
+
+    @property
     def name(self) -> str:
         """Its name in messages: the address, or its name in sysfs; that of the node if it is one of several."""
         return self.uio if self.uio and len(self.nodes) > 1 else self.device_name
@@ -94,7 +107,8 @@ class FoundDevice(NamedTuple):
     def __str__(self) -> str:
         ids = f" {self.ids}" if self.ids else ""
         nodes = "".join(f", /dev/{name}" for name in ((self.uio,) if self.uio else self.nodes))
-        return f"{self.device_name}{ids} (driver: {self.driver or 'none'}{nodes})"
+        named = f" named {self.uio_name}" if self.uio_name not in (None, self.driver) else ""
+        return f"{self.device_name}{ids} (driver: {self.driver or 'none'}{nodes}{named})"
 
 
 def _context() -> pyudev.Context:
@@ -132,7 +146,8 @@ def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
 
     Args:
         which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0`` or a
-            link to it, or an entry of `devices`.
+            link to it, the name of a node (``/sys/class/uio/uioN/name``), or an entry of `devices`. A text that has one
+            of the first forms is not taken for a name.
 
     Returns:
         The device, with the UIO node that was named; with its only one if none was named.
@@ -140,7 +155,7 @@ def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
     Raises:
         DeviceNotFoundError: there is no such device or node; the message lists what there is.
         AmbiguousDeviceError: there is more than one; the message lists them.
-        ValueError: `which` has none of these forms.
+        ValueError: `which` has none of these forms, and no node has this name.
         TypeError: `which` is not a string, a path or an entry of `devices`.
     """
     context = _context()
@@ -161,8 +176,7 @@ def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
         elif is_id_pair(name):
             return _only_one(name, _functions(name))
         else:
-            forms = "a PCI address (0000:00:04.0), an id pair (1234:11e8) or a node (uio0)"
-            raise ValueError(f"{name!r} does not name a device; give {forms}")
+            return _node_named(name)
     try:
         found = FoundDevice.from_udev(pyudev.Devices.from_sys_path(context, str(directory)))
     except (pyudev.DeviceNotFoundError, DeviceRemovedError):
@@ -170,6 +184,17 @@ def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
     if named is None:
         return found
     return found._replace(uio=named) if named in found.nodes else _only_one(name, [])
+
+
+def _node_named(name: str) -> FoundDevice:
+    found = []
+    for node in UioNode.named(name):
+        with suppress(DeviceNotFoundError):  # it has just gone
+            found.append(find(node.name))
+    if not found and not re.fullmatch(_LIKE_A_NAME, name):
+        forms = "a PCI address (0000:00:04.0), an id pair (1234:11e8), a node (uio0) or a node's name (fpga-regs)"
+        raise ValueError(f"{name!r} does not name a device; give {forms}")
+    return _only_one(name, found)
 
 
 def _functions(ids: str) -> list[FoundDevice]:

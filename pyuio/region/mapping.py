@@ -40,6 +40,28 @@ class Mapping(MMIO):
             os.close(file)
 
 
+class OpenFileMapping(Mapping):
+    """A mapping of a file that is open already, and cannot be opened twice.
+
+    Args:
+        file: its descriptor, which stays the caller's.
+        offset: where in the file, in bytes, a multiple of the page size.
+        size: in bytes.
+
+    Raises:
+        OSError: the kernel's answer.
+    """
+
+    def __init__(self, file: int, offset: int, size: int) -> None:
+        self._file = file
+        super().__init__(offset, size)
+
+    def _open(self, offset: int, size: int, _path: str) -> None:
+        self._physaddr = self._aligned_physaddr = offset
+        self._size = self._aligned_size = size
+        self.mapping = mmap.mmap(self._file, size, offset=offset)
+
+
 class RevocableMapping(Mapping):
     """A mapping of a BAR by VFIO's file of the function, which can be taken away from whatever uses it.
 

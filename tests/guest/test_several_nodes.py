@@ -53,6 +53,12 @@ def test_each_is_opened_and_locked_by_itself(entries: list[pyuio.FoundDevice], l
                 with pytest.raises(pyuio.DeviceBusyError, match=f"^.*{names[which]} is open already"):
                     pyuio.open(way)
         assert len({device.name for device in opened}) == number
+        if entries[0].device_name == PLATFORM:  # the name of the third is nobody else's
+            assert pyuio.devices()[-1].uio_name == "unit-c"
+            with pytest.raises(pyuio.DeviceBusyError, match=f"{names[2]} is open already"):
+                pyuio.open("unit-c")
+        with pytest.raises(pyuio.AmbiguousDeviceError, match=f"unit-a names 2 (.|\n)*/dev/{names[0]} named unit-a"):
+            pyuio.open("unit-a")
         opened[1].close()
         with pyuio.open(link) as again:
             assert again.uio.name == names[1]

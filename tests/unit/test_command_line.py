@@ -106,10 +106,11 @@ def test_a_group_that_is_loaded_late_has_its_commands(group: str) -> None:
     ("words", "status", "message"),
     [
         (["info", "ffff:fffe"], 1, "pyuio: there is no device ffff:fffe; there is:"),
-        (["info", "nonsense"], 2, "pyuio: 'nonsense' does not name a device; give a PCI address"),
+        (["info", "nonsense"], 1, "pyuio: there is no device nonsense; there is:"),
+        (["info", "00:99"], 2, "pyuio: '00:99' does not name a device; give a PCI address"),
         (["info"], 2, "DEVICE"),
         (["probe", "ffff:fffe"], 1, "pyuio: there is no device ffff:fffe; there is:"),
-        (["probe", "nonsense"], 2, "pyuio: 'nonsense' does not name a device"),
+        (["probe", "/nonsense"], 2, "pyuio: '/nonsense' does not name a device"),
         (["list", "--nonsense"], 2, "--nonsense"),
     ],
 )
@@ -275,7 +276,8 @@ def test_bash_completes_devices(bash: Path) -> None:
     ("words", "status", "message"),
     [
         (["setup", "0000:00:1e.7", "--print"], 1, "there is no device 0000:00:1e.7"),
-        (["setup", "nonsense", "--print"], 2, "does not name a device"),
+        (["setup", "nonsense", "--print"], 1, "there is no device nonsense"),
+        (["setup", "/nonsense", "--print"], 2, "does not name a device"),
         (["setup", "0000:00:1e.7", "--group", "a b"], 2, "'a b' cannot be a group"),
         (["setup", "0000:00:1e.7", "--group", "root"], 2, "the group root needs no permission"),
         (["setup", "0000:00:1e.7", "--print", "--undo"], 2, "--print and --undo do not go together"),

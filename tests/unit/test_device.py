@@ -17,9 +17,15 @@ from pyuio.process.timeouts import timeout_nanoseconds
 from pyuio.region import Region
 
 
-@pytest.mark.parametrize("name", ["", "edu", "00:04", "1234", "1234:11e8:1", "/dev/null", "uio", "uio0x", "1234:11g8"])
+@pytest.mark.parametrize("name", ["", "00:04", "1234", "1234:11e8:1", "/dev/null", "1234:11g8", "edu\n"])
 def test_what_does_not_name_a_device(name: str) -> None:
     with pytest.raises(ValueError, match="does not name a device"):
+        pyuio.open(name)
+
+
+@pytest.mark.parametrize("name", ["edu", "uio", "uio0x", "fpga-regs", "board 2.1"])
+def test_a_name_that_no_node_has(name: str) -> None:
+    with pytest.raises(pyuio.DeviceNotFoundError, match=f"there is no device {name}; there is:"):
         pyuio.open(name)
 
 
@@ -93,6 +99,7 @@ def test_bars_are_unmapped_even_if_bus_mastering_does_not_end(tmp_path: Path) ->
     device = Device.__new__(Device)
     device._dma = Refused()  # type: ignore[assignment]
     device._regions = {(0, False, "little", None): region}
+    device._maps = {}
     with pytest.raises(pyuio.PermissionDeniedError):
         device._close_parts()
     assert region.closed

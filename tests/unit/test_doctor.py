@@ -449,7 +449,7 @@ def test_this_box() -> None:
         assert finding.found
         assert finding.remedy or finding.state in ("good", "unknown"), finding
     with pytest.raises(ValueError, match="does not name a device"):
-        examine("nonsense")
+        examine("/nonsense")
     with pytest.raises(LookupError):
         examine("ffff:1f:1f.7")
 

@@ -68,6 +68,7 @@ def test_nothing_is_loaded_before_it_is_asked_for(install: Install) -> None:
         ("import sys\nsys.exit('bye')", "SystemExit: bye"),
         ("import pyuio\nclass Card(pyuio.Driver):\n    ids = '1234:11e8'", "its ids are"),
         ("import pyuio\nclass Card(pyuio.Driver):\n    ids = ('1234:11E8',)", "its ids are"),
+        ("import pyuio\nclass Card(pyuio.Driver):\n    uio_names = 'regs'", "its uio_names are"),
         ("Card = 3", "not a class derived from pyuio.Driver"),
         ("", "AttributeError"),
     ],
@@ -99,6 +100,17 @@ def test_several_serve(install: Install) -> None:
     install("more", "import pyuio\nclass More(pyuio.Driver):\n    ids = ('1234:11e8',)\n", "more = more:More")
     with pytest.raises(AmbiguousDriverError, match=r"2 installed drivers serve .*: more \(more\), other \(acme\)"):
         driver_for("1234:11e8")
+
+
+def test_a_driver_for_a_node(install: Install) -> None:
+    source = "import pyuio\nclass Board(pyuio.Driver):\n    uio_names = ('fpga-regs', 'fpga-dma')\n"
+    install("acme", source, "board = acme:Board")
+    assert driver_for(None, None, "fpga-dma").__name__ == "Board"
+    assert [str(driver) for driver in drivers_for(None, uio_name="fpga-regs")[0]] == ["board (acme)"]
+    assert driver_for("1234:11e8", None, "fpga-regs").__name__ == "Board", "the name of a node says most"
+    assert driver_for("1234:11e8", None, "uio_pci_generic") is Edu
+    with pytest.raises(DriverNotFoundError, match="no installed driver serves the node fpga; there are"):
+        driver_for(None, None, "fpga")
 
 
 def test_the_ids_go_before_the_class(install: Install) -> None:

@@ -22,6 +22,12 @@ from pyuio.inspect.location import Location, parse_location, parse_number
         ("bar0.status.computing", Location(0, name="status.computing")),
         ("bar0.channel[2].count", Location(0, name="channel[2].count")),
         ("bar0.channel[2][3]", Location(0, name="channel[2][3]")),
+        ("map0", Location(None, map="map0")),
+        ("map0+0x20", Location(None, 0x20, map="map0")),
+        ("regset + 4", Location(None, 4, map="regset")),
+        ("axi-regs@0.status.computing", Location(None, name="status.computing", map="axi-regs@0")),
+        ("config-regs+8", Location(None, 8, map="config-regs")),
+        ("barrier.on", Location(None, name="on", map="barrier")),
     ],
 )
 def test_places(text: str, place: Location) -> None:
@@ -50,6 +56,9 @@ def test_places(text: str, place: Location) -> None:
         ("bar0.status[]", "after the dot comes a name"),
         ("config.command", "has no names here; pyuio info"),
         ("bar0.4", "after the dot comes a name"),
+        ("map0.4", "after the dot comes a name"),
+        ("regs+", "the offset is a number from 0"),
+        ("regs 4", "map0 and so on or a map's name"),
     ],
 )
 def test_what_is_no_place(text: str, why: str) -> None:
@@ -57,7 +66,7 @@ def test_what_is_no_place(text: str, why: str) -> None:
         parse_location(text)
 
 
-@given(st.text() | st.from_regex(r"(bar[0-9]*|config)[+.]?.*"))
+@given(st.text() | st.from_regex(r"(bar[0-9]*|config|map[0-9]|regs)[+.]?.*"))
 def test_any_text_is_a_place_or_an_error(text: str) -> None:
     try:
         place = parse_location(text)

@@ -12,6 +12,7 @@ import pytest
 
 from pyuio.errors import DriverNotFoundError, RegisterAccessError, RegisterNotFoundError
 from pyuio.inspect.cells import Cell, named_cell, register_map, registers_within
+from pyuio.inspect.location import Location
 from pyuio.region import Region
 from pyuio.registers import Array, Field, Register, RegisterMap
 
@@ -42,7 +43,7 @@ def region() -> Iterator[Region]:
 
 
 def cell(region: Region, name: str) -> Cell:
-    return named_cell(region, 0, Registers.find(name))
+    return named_cell(region, Location(0), Registers.find(name))
 
 
 def test_a_register(region: Region) -> None:

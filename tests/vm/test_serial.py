@@ -171,4 +171,4 @@ def test_the_console_without_a_port() -> None:
     command = [sys.executable, str(EXAMPLE), "none"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("serial_console: 'none' does not name a device")
+    assert done.stderr.startswith("serial_console: there is no device none; there is:")

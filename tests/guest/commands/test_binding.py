@@ -158,7 +158,8 @@ def test_a_driver_that_does_not_take_the_device(serial: str) -> None:
 def test_wrong_usage(edu: str) -> None:
     for command, words, status in (
         ("bind", [], 2),
-        ("bind", ["card"], 2),
+        ("bind", ["/card"], 2),
+        ("bind", ["card"], 1),
         ("unbind", ["dead:beef"], 1),
         ("bind", [edu, "--driver"], 2),
     ):
