@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Cards that appear and disappear: events of PCI functions to read, iterate over, await, or pass to a function.
+"""Cards that appear and disappear: events to read, iterate over, await, or pass to a function.
+
+A card is a PCI function, or a UIO node of a device that is not one.
 
 pyudev's Monitor receives the events from udev. Where udev does not run, as in some containers and small systems, it
 receives the kernel's own (``lib/kobject_uevent.c``).
@@ -20,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pyuio.errors import ClosedError, DeviceRemovedError, DeviceTimeoutError
-from pyuio.pci.address import is_id_pair
+from pyuio.kernel.sysfs import link_name
+from pyuio.pci.address import is_id_pair, parse_address
 from pyuio.pci.discovery import FoundDevice
 from pyuio.process.asyncio_waiters import Waiters
 from pyuio.process.fork import Owned
@@ -37,12 +40,13 @@ _LONGEST_SETUP = 2.0
 
 @dataclass(frozen=True)
 class HotplugEvent:
-    """A PCI function appeared or disappeared, or events were lost.
+    """A PCI function, or a UIO node of another device, appeared or disappeared; or events were lost.
 
     Attributes:
         action: "add" or "remove"; "lost" if the kernel dropped events at this place, because its queue was full. Then
-            `devices` tells which functions there are now.
-        device: the function; after "remove" it has neither driver nor node. None if events were lost.
+            `devices` tells which devices there are now.
+        device: the function; after "remove" it has neither driver nor node. Or the device with the node, which
+            `FoundDevice.uio` names, after "remove", too. None if events were lost.
     """
 
     action: Literal["add", "remove", "lost"]
@@ -51,20 +55,24 @@ class HotplugEvent:
     def __str__(self) -> str:
         if self.device is None:
             return "lost: events were dropped; pyuio.devices() tells what there is now"
+        if self.device.address is None:
+            named = f" {self.device.uio_name}" if self.device.uio_name else ""
+            return f"{self.action} {self.device.uio}{named} of {self.device.device_name}"
         return f"{self.action} {self.device.name} {self.device.ids}"
 
 
 class Hotplug(Owned):
-    """Reports the PCI functions that appear and disappear after this object was made.
+    """Reports the PCI functions, and the UIO nodes of other devices, that appear and disappear from now on.
 
-    It does not report functions that were present before: make it first, then call `devices`, to miss none. It is a
+    It does not report those that were present before: make it first, then call `devices`, to miss none. It is a
     context manager. Several threads and asyncio tasks may use it; each event goes to one of them. An "add" comes when
     the function is set up and can be opened; its usual kernel driver may have it by then. Events wait in a queue of
     the kernel, which has room for some hundreds. If it was full, one event "lost" comes after those that were in it,
     whatever the ids asked for, and later events come as before.
 
     Args:
-        ids: report only these id pairs: one, ``1234:11e8``, or several, as in `Driver.ids`; None for all.
+        ids: report only PCI functions with these id pairs: one, ``1234:11e8``, or several, as in `Driver.ids`; None
+            for all.
 
     Raises:
         ValueError: an id pair does not have that form.
@@ -88,6 +96,7 @@ class Hotplug(Owned):
         source = "udev" if Path("/run/udev/control").exists() else "kernel"
         self._monitor: pyudev.Monitor | None = pyudev.Monitor.from_netlink(pyudev.Context(), source)
         self._monitor.filter_by("pci")
+        self._monitor.filter_by("uio")
         self._monitor.start()
         self._socket = socket.socket(fileno=os.dup(self._monitor.fileno()))  # for what pyudev does not offer
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -155,8 +164,8 @@ class Hotplug(Owned):
             if device.action not in ("add", "remove"):
                 continue
             with suppress(DeviceRemovedError):  # only if the event tells nothing of the function
-                found = FoundDevice.from_udev(device)
-                if self._ids is None or found.ids in self._ids:
+                found = _node(device) if device.subsystem == "uio" else FoundDevice.from_udev(device)
+                if found is not None and (self._ids is None or found.ids in self._ids):
                     self._queue.append((HotplugEvent(device.action, found), time.monotonic() + _LONGEST_SETUP))
         if lost:  # the kernel drops until the queue has been empty (net/netlink/af_netlink.c: netlink_rcv_wake)
             self._queue.append((HotplugEvent("lost", None), 0.0))
@@ -291,6 +300,18 @@ def _deadline(timeout: float | None) -> float | None:
 
 def _nothing_came(timeout: float | None) -> Exception:
     return timeout_error(timeout, f"no device appeared or disappeared within {timeout} s")
+
+
+def _node(device: pyudev.Device) -> FoundDevice | None:
+    """Return the device behind a UIO node, with the node; None for a PCI function, which is reported by itself.
+
+    The node is below it, in its directory ``uio`` (``drivers/base/core.c``: get_device_parent), and may be gone.
+    """
+    directory = Path(device.sys_path).parent.parent
+    if parse_address(directory.name) is not None:
+        return None
+    name = device.sys_name
+    return FoundDevice(directory, None, None, None, link_name(directory / "driver"), name, (name,))
 
 
 def _is_set_up(device: FoundDevice) -> bool:
