@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyuio.claim.nodes_in_use import is_roots
+from pyuio.kernel.sysfs import UIO_CLASS
 from pyuio.kernel.uio import UioNode
 from pyuio.process.printable import printable
 
@@ -43,7 +44,13 @@ class Holder(NamedTuple):
 
 
 def files_of(function: Path) -> list[Path]:
-    """Return the files by which a function is driven, of those that exist: config, resourceN, and its UIO nodes."""
+    """Return the files by which a device is driven, of those that exist: config, resourceN, and its UIO nodes.
+
+    Args:
+        function: its directory in sysfs; or that of a UIO node, ``/sys/class/uio/uioN``, for the node alone.
+    """
+    if function.parent == UIO_CLASS:
+        return [path for path in [UioNode(function.name).path] if path.exists()]
     nodes = [node.path for node in UioNode.of_device(function)]
     return [path for path in (function / "config", *sorted(function.glob("resource[0-5]*")), *nodes) if path.exists()]
 
@@ -52,7 +59,7 @@ def holders(function: Path) -> list[Holder]:
     """Return the processes of others than root that have a function's files open or mapped; as root, all of them.
 
     Args:
-        function: its directory in sysfs.
+        function: as for `files_of`.
     """
     files = _by_inode(function)
     found = []
@@ -105,7 +112,7 @@ def end(function: Path) -> list[Holder]:
     """Kill the processes that `holders` finds, and return those that are left, or [].
 
     Args:
-        function: its directory in sysfs.
+        function: as for `files_of`.
     """
     for _ in range(_ROUNDS):
         found = holders(function)

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Permission for the members of a group to drive one PCI function without root: a udev rule, and real-time limits.
+"""Permission for the members of a group to drive one device without root: a udev rule, and real-time limits.
 
 To write or map the files of a function, a process needs no capability; the file mode alone decides
 (``drivers/pci/pci-sysfs.c``: pci_write_config, pci_mmap_resource; lockdown forbids both to everybody). So udev gives
 ``config``, ``resourceN`` and ``/dev/uioN`` to the group each time the function appears. Only root may bind, and here
 udev does it: a user who may write ``drivers_probe`` or a driver's ``bind`` reaches other functions, too.
+
+A device that is not a PCI function has nothing but its UIO node, whose name the rule goes by.
 
 Sources: udev(7), limits.conf(5), systemd.exec(5).
 """
@@ -28,7 +30,7 @@ from pyuio.kernel.drivers import UIO_PCI_GENERIC
 from pyuio.kernel.programs import SYSTEM_PATH, find_program
 from pyuio.kernel.sysfs import PCI_DEVICES, translated
 from pyuio.kernel.uio import UioNode
-from pyuio.pci.address import ids_of
+from pyuio.pci.address import ids_of, parse_address
 
 RULES = Path("/etc/udev/rules.d")
 LIMITS = Path("/etc/security/limits.d")
@@ -36,6 +38,8 @@ SETTLE_SECONDS = 30
 # The default priority of pyuio.realtime.
 _REALTIME_PRIORITY = 89
 _GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
+# A rule matches by a pattern, in which other characters have a meaning, and has the name in that of its file.
+_NODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .@:+-]{0,100}")
 
 _log = logging.getLogger("pyuio.permission")
 
@@ -55,8 +59,141 @@ def checked_group(name: str) -> str:
     return name
 
 
+class _Permission:
+    """What the permissions for the two kinds of devices share.
+
+    Attributes:
+        group: the group's name, checked.
+    """
+
+    group: str
+
+    @property
+    def key(self) -> str:
+        """What the device is called in the name of the rule's file, and in `undo`: its address, or its node's name."""
+        raise NotImplementedError
+
+    def rule(self) -> str:
+        """Return the udev rule."""
+        raise NotImplementedError
+
+    def directories(self) -> list[Path]:
+        """Return the directories in sysfs of what udev has to look at anew."""
+        raise NotImplementedError
+
+    @property
+    def rule_path(self) -> Path:
+        """The path of the udev rule."""
+        return rule_path(self.key)
+
+    @property
+    def limits_path(self) -> Path:
+        """The path of the group's limits: one file for all its cards."""
+        return LIMITS / f"pyuio-{self.group}.conf"
+
+    def limits(self) -> str:
+        """Return the text for limits.d, which permits SCHED_FIFO and locking memory."""
+        return (
+            f"# By pyuio setup: what pyuio.realtime() needs, from the next login on.\n"
+            f"@{self.group} - rtprio {_REALTIME_PRIORITY}\n"
+            f"@{self.group} - memlock unlimited\n"
+        )
+
+    def unit(self) -> str:
+        """Return the part of a systemd unit for a service that drives the card without root."""
+        return (
+            "[Service]\n"
+            f"User=somebody\n"
+            f"SupplementaryGroups={self.group}\n"
+            f"LimitRTPRIO={_REALTIME_PRIORITY}\n"
+            f"LimitMEMLOCK=infinity\n"
+            "NoNewPrivileges=yes\n"
+        )
+
+    def write(self) -> list[Path]:
+        """Write the rule and the limits, and make the group if it does not exist; return the files that changed.
+
+        Raises:
+            PermissionDeniedError: this user may not.
+            SetupError: the group could not be made, or a file could not be written.
+        """
+        _make_group(self.group)
+        wanted = ((self.rule_path, self.rule()), (self.limits_path, self.limits()))
+        written = [path for path, text in wanted if _write(path, text)]
+        finish(self.key)  # an undo that did not come to its end
+        return written
+
+    def apply(self) -> None:
+        """Let udev do now what it does when the card appears, and check that it did so.
+
+        Raises:
+            SetupError: the group does not have the files afterwards.
+        """
+        _reload_rules()
+        directories = self.directories()
+        _run("udevadm", "trigger", "--action=add", *map(str, directories))
+        _run("udevadm", "settle", f"--timeout={SETTLE_SECONDS}")
+        number = grp.getgrnam(self.group).gr_gid
+        for path in _files(self.key):
+            status = path.stat()
+            if status.st_gid != number or status.st_mode & 0o060 != 0o060:
+                reason = (
+                    f"the group {self.group} did not get {path}: udev did not apply {self.rule_path}; is it running? "
+                    f"(journalctl -u systemd-udevd, udevadm test {directories[0]})"
+                )
+                raise SetupError(errno.EPERM, reason)
+        _log.info("%s: members of %s may drive it", self.key, self.group)
+
+
 @dataclass(frozen=True)
-class Permission:
+class NodePermission(_Permission):
+    """A group's permission to drive what has a UIO node of a certain name, and is not a PCI function.
+
+    Attributes:
+        name: of the node, as ``/sys/class/uio/uioN/name`` has it.
+        group: the group's name, checked.
+    """
+
+    name: str
+    group: str
+
+    @classmethod
+    def of(cls, name: str, group: str) -> NodePermission:
+        """Return the permission for a node.
+
+        Raises:
+            ValueError: no group can have this name, or it is "root".
+            SetupError: a rule cannot go by this name of a node.
+        """
+        if not _NODE_NAME.fullmatch(name) or parse_address(name) is not None:
+            reason = f"a udev rule cannot go by the node's name {name!r}: letters, digits, spaces and _.@:+- only"
+            raise SetupError(errno.EINVAL, f"{reason}; write a rule that goes by something else of the device")
+        nodes = UioNode.named(name)
+        if len(nodes) > 1:
+            names = ", ".join(node.name for node in nodes)
+            raise SetupError(errno.EINVAL, f"{names} have the name {name!r}, and a rule by it would give away all")
+        return cls(name, checked_group(group))
+
+    @property
+    def key(self) -> str:
+        """The node's name."""
+        return self.name
+
+    def rule(self) -> str:
+        """Return the udev rule, which gives the node to the group."""
+        return (
+            f"# By pyuio setup: members of the group {self.group} may drive what has the UIO node named {self.name}.\n"
+            f"# To take it back: pyuio setup --undo '{self.name}'\n"
+            f'SUBSYSTEM=="uio", ATTR{{name}}=="{self.name}", GROUP="{self.group}", MODE="0660"\n'
+        )
+
+    def directories(self) -> list[Path]:
+        """Return the directories of the nodes in sysfs."""
+        return [node.directory for node in UioNode.named(self.name)]
+
+
+@dataclass(frozen=True)
+class Permission(_Permission):
     """A group's permission to drive one function.
 
     Attributes:
@@ -86,14 +223,14 @@ class Permission:
         return cls(address, vendor, device, checked_group(group))
 
     @property
-    def rule_path(self) -> Path:
-        """The path of the udev rule."""
-        return rule_path(self.address)
+    def key(self) -> str:
+        """The function's address."""
+        return self.address
 
-    @property
-    def limits_path(self) -> Path:
-        """The path of the group's limits: one file for all its cards."""
-        return LIMITS / f"pyuio-{self.group}.conf"
+    def directories(self) -> list[Path]:
+        """Return the directories of the function and of its nodes in sysfs."""
+        directory = PCI_DEVICES / self.address
+        return [directory, *(node.directory for node in UioNode.of_device(directory))]
 
     def rule(self) -> str:
         """Return the udev rule, which binds the function if no driver has it and gives its files to the group.
@@ -125,67 +262,29 @@ class Permission:
             ]
         )
 
-    def limits(self) -> str:
-        """Return the text for limits.d, which permits SCHED_FIFO and locking memory."""
-        return (
-            f"# By pyuio setup: what pyuio.realtime() needs, from the next login on.\n"
-            f"@{self.group} - rtprio {_REALTIME_PRIORITY}\n"
-            f"@{self.group} - memlock unlimited\n"
-        )
-
     def unit(self) -> str:
         """Return the part of a systemd unit for a service that drives the card without root."""
-        return (
-            "[Service]\n"
-            f"User=somebody\n"
-            f"SupplementaryGroups={self.group}\n"
-            f"LimitRTPRIO={_REALTIME_PRIORITY}\n"
-            f"LimitMEMLOCK=infinity\n"
-            "NoNewPrivileges=yes\n"
+        return super().unit() + (
             "# Only for DMA, which needs physical addresses; SCHED_FIFO needs no capability with the limits above.\n"
             "AmbientCapabilities=CAP_SYS_ADMIN\n"
             "CapabilityBoundingSet=CAP_SYS_ADMIN\n"
         )
 
-    def write(self) -> list[Path]:
-        """Write the rule and the limits, and make the group if it does not exist; return the files that changed.
 
-        Raises:
-            PermissionDeniedError: this user may not.
-            SetupError: the group could not be made, or a file could not be written.
-        """
-        _make_group(self.group)
-        wanted = ((self.rule_path, self.rule()), (self.limits_path, self.limits()))
-        written = [path for path, text in wanted if _write(path, text)]
-        finish(self.address)  # an undo that did not come to its end
-        return written
+def rule_path(key: str) -> Path:
+    """Return the path of a device's udev rule; its number runs it after udev's naming and before module loading.
 
-    def apply(self) -> None:
-        """Let udev do now what it does when the card appears, and check that it did so.
-
-        Raises:
-            SetupError: the group does not have the files afterwards.
-        """
-        _reload_rules()
-        directory = PCI_DEVICES / self.address
-        devices = [directory, *(node.directory for node in UioNode.of_device(directory))]
-        _run("udevadm", "trigger", "--action=add", *map(str, devices))
-        _run("udevadm", "settle", f"--timeout={SETTLE_SECONDS}")
-        number = grp.getgrnam(self.group).gr_gid
-        for path in files_of(directory):
-            status = path.stat()
-            if status.st_gid != number or status.st_mode & 0o060 != 0o060:
-                reason = (
-                    f"the group {self.group} did not get {path}: udev did not apply {self.rule_path}; is it running? "
-                    f"(journalctl -u systemd-udevd, udevadm test {directory})"
-                )
-                raise SetupError(errno.EPERM, reason)
-        _log.info("%s: members of %s may drive it", self.address, self.group)
+    Args:
+        key: the function's address, or the node's name.
+    """
+    return RULES / f"70-pyuio-{key}.rules"
 
 
-def rule_path(address: str) -> Path:
-    """Return the path of a function's udev rule; its number runs it after udev's naming and before module loading."""
-    return RULES / f"70-pyuio-{address}.rules"
+def _files(key: str) -> list[Path]:
+    """Return the files, of those that exist, that a permission gives to the group."""
+    if parse_address(key) is not None:
+        return files_of(PCI_DEVICES / key)
+    return [node.path for node in UioNode.named(key) if node.path.exists()]
 
 
 def group_of(rule: str) -> str | None:
@@ -194,14 +293,14 @@ def group_of(rule: str) -> str | None:
     return match[1] if match else None
 
 
-def undo(address: str) -> list[Path]:
+def undo(key: str) -> list[Path]:
     """Withdraw a permission: remove the rule, and the limits if no other card needs them.
 
-    The group stays, because pyuio does not decide who is in it. If the function is present, its files are root's again.
+    The group stays, because pyuio does not decide who is in it. If the device is present, its files are root's again.
     Its driver does not change.
 
     Args:
-        address: of the function, which need not be present any more.
+        key: the function's address, or the node's name; the device need not be present any more.
 
     `finish` ends it, once nobody has the card open any more; until then it can be repeated.
 
@@ -212,14 +311,14 @@ def undo(address: str) -> list[Path]:
         PermissionDeniedError: this user may not.
         SetupError: a file cannot be removed.
     """
-    path = rule_path(address)
+    path = rule_path(key)
     try:
         group = group_of(path.read_text())
     except FileNotFoundError:
         return []
     removed = [path]
     try:
-        path.replace(_withdrawn(address))
+        path.replace(_withdrawn(key))
         others = {group_of(other.read_text()) for other in RULES.glob("70-pyuio-*.rules")}
         limits = LIMITS / f"pyuio-{group}.conf"
         if group not in others and limits.exists():
@@ -230,27 +329,27 @@ def undo(address: str) -> list[Path]:
     with contextlib.suppress(SetupError):  # udev may not be there to reload them
         _reload_rules()
         _run("udevadm", "settle", f"--timeout={SETTLE_SECONDS}")  # an event in progress gives the files by the old rule
-    for path in files_of(PCI_DEVICES / address):
+    for path in _files(key):
         with contextlib.suppress(FileNotFoundError):
             os.chown(path, 0, 0)
             path.chmod(0o644 if path.name == "config" else 0o600)
-    _log.info("%s: only root may drive it again", address)
+    _log.info("%s: only root may drive it again", key)
     return removed
 
 
-def is_unfinished(address: str) -> bool:
+def is_unfinished(key: str) -> bool:
     """Return whether `undo` has withdrawn a permission, and `finish` was not called yet."""
-    return _withdrawn(address).exists()
+    return _withdrawn(key).exists()
 
 
-def finish(address: str) -> None:
+def finish(key: str) -> None:
     """Forget a permission that `undo` has withdrawn. OSError: the kernel refused."""
-    _withdrawn(address).unlink(missing_ok=True)
+    _withdrawn(key).unlink(missing_ok=True)
 
 
-def _withdrawn(address: str) -> Path:
+def _withdrawn(key: str) -> Path:
     """Return what a withdrawn rule is called: udev reads only names that end in ``.rules``."""
-    return rule_path(address).with_suffix(".withdrawn")
+    return rule_path(key).with_suffix(".withdrawn")
 
 
 def _make_group(name: str) -> None:

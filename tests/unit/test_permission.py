@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyuio.claim import SetupError, permission
-from pyuio.claim.permission import Permission, checked_group, group_of
+from pyuio.claim.permission import NodePermission, Permission, checked_group, group_of
 from pyuio.errors import PermissionDeniedError
 
 WANTED = Permission("0000:00:04.0", "1234", "11e8", "lab")
@@ -36,6 +36,23 @@ def test_it_is_for_one_card_and_one_group() -> None:
     assert group_of(rule) == "lab"
     assert WANTED.rule_path.name == "70-pyuio-0000:00:04.0.rules"
     assert "@lab - rtprio 89\n@lab - memlock unlimited\n" in WANTED.limits()
+
+
+def test_it_is_for_nodes_of_one_name() -> None:
+    wanted = NodePermission.of("fpga-regs 2", "lab")
+    (line,) = (line for line in wanted.rule().splitlines() if not line.startswith("#"))
+    assert line == 'SUBSYSTEM=="uio", ATTR{name}=="fpga-regs 2", GROUP="lab", MODE="0660"'
+    assert group_of(wanted.rule()) == "lab"
+    assert (wanted.key, wanted.rule_path.name) == ("fpga-regs 2", "70-pyuio-fpga-regs 2.rules")
+    assert "CAP_SYS_ADMIN" not in wanted.unit()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "CIF_???", 'a"b', "a*", "a/b", "../x", "a|b", "[a]", "a\nb", "0000:00:04.0", "x" * 200]
+)
+def test_a_name_that_no_rule_can_have(name: str) -> None:
+    with pytest.raises(SetupError, match="a udev rule cannot go by the node's name"):
+        NodePermission.of(name, "lab")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
