@@ -62,7 +62,7 @@ class Device(Owned):
     """An open device; `pyuio.open` makes it.
 
     It is a context manager. `close` frees everything that came from it. In a forked child, it and everything that came
-    from it is closed, except BARs and maps that were mapped before the fork.
+    from it is closed, except BARs and maps that were mapped before the fork (over VFIO: `let_children_access`).
 
     Attributes:
         address: of a PCI function, ``0000:00:04.0``; None for any other device.
@@ -326,6 +326,21 @@ class Device(Owned):
                     self._require_open()
                 self._maps[key] = region
             return region
+
+    def let_children_access(self) -> None:
+        """Let children that are forked from now on access the registers of BARs that are mapped by now.
+
+        Over UIO they can do that anyway. Over VFIO the kernel gives a device back only when nobody maps its BARs: close
+        the device, or let it be unbound, after those children have ended.
+
+        Raises:
+            ClosedError: the device is closed.
+        """
+        with self._guard:
+            self._require_open()
+            for region in self._regions.values():
+                if not region.closed:
+                    region.inherit()
 
     def limit_widths(self, widths: Mapping[int, int] | Mapping[int | str, int]) -> None:
         """Say how many bits the widest access of each BAR or map has, for each `bar` and `map` from now on.

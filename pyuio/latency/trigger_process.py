@@ -47,6 +47,7 @@ class TriggerProcess:
     """
 
     def __init__(self, card: Driver, done: Region, cpu: int, priority: int) -> None:
+        card.device.let_children_access()
         fork = multiprocessing.get_context("fork")
         self._connection, theirs = fork.Pipe()
         arguments = (card, done, cpu, priority, theirs, self._connection)

@@ -20,8 +20,14 @@ class Mapping(MMIO):
     def let_go(self) -> None:
         """Unmap it even if something still uses it. Only a `RevocableMapping` can do that; this does nothing."""
 
+    inherited = True
+    """Whether forked children get it."""
+
+    def inherit(self) -> None:
+        """Let children that are forked from now on get it, as they get this one anyway."""
+
     def forget(self) -> None:
-        """In a forked child: do what the kind of mapping demands. This one is shared with the parent, and stays."""
+        """In a forked child: fill the hole that a mapping leaves that is not inherited. This one is."""
 
     def __del__(self) -> None:
         """Do nothing: the mmap object unmaps when its last user is gone."""
@@ -67,7 +73,8 @@ class RevocableMapping(Mapping):
 
     The kernel gives a function back only when nothing maps its BARs. So `let_go` maps zeros in their place, at the same
     addresses: neither a view of the memory nor a native program crashes. A forked child does not get the mapping, for
-    the same reason. The mmap object has no descriptor of the file: Python's own would keep one open.
+    the same reason, unless it is told to. The mmap object has no descriptor of the file, which would be one more to
+    close.
 
     Args:
         file: a descriptor of the function's file.
@@ -80,6 +87,7 @@ class RevocableMapping(Mapping):
 
     def __init__(self, file: int, offset: int, size: int) -> None:
         self._device = file
+        self.inherited = False
         super().__init__(offset, size)
 
     def _open(self, offset: int, size: int, _path: str) -> None:
@@ -98,9 +106,14 @@ class RevocableMapping(Mapping):
         if self.mapping is not None:
             map_zeros_over(self.mapping)
 
+    def inherit(self) -> None:
+        """Let children that are forked from now on get it."""
+        set_dontfork(self.mapping, False)
+        self.inherited = True
+
     def forget(self) -> None:
         """In a forked child: map zeros where the BAR is missing."""
-        if self.mapping is not None:
+        if self.mapping is not None and not self.inherited:
             with contextlib.suppress(OSError):  # something else is mapped there already
                 fill_hole(self.mapping)
 

@@ -165,10 +165,15 @@ class Region(Common, Window):
         """Unmap the BAR of a device that is gone, for VFIO; accesses raise `DeviceRemovedError`."""
         self._mmio.let_go()
 
+    def inherit(self) -> None:
+        """Let children that are forked from now on use the region: `pyuio.Device.let_children_access`."""
+        self._mmio.inherit()
+
     def forget(self) -> None:
-        """In a forked child: close the region there if VFIO has its device."""
-        self._mmio.forget()
-        self.close()
+        """In a forked child of a process that has the device by VFIO: close the region, unless it was inherited."""
+        if not self._mmio.inherited:
+            self._mmio.forget()
+            self.close()
 
     def close(self) -> None:
         """Unmap the BAR. Accesses raise ClosedError afterwards; a second close does nothing.

@@ -61,6 +61,7 @@ class PortRegion(Common):
         "_address",
         "_endian",
         "_fd",
+        "_inherited",
         "_lock",
         "_name",
         "_path",
@@ -87,6 +88,7 @@ class PortRegion(Common):
         self._fd: int | None = None
         self._start = start
         self._reached: set[int] = set()  # descriptors that native code uses
+        self._inherited = file is None
         _regions.add(self)
         # Reentrant, as a signal handler that closes the region may interrupt an access.
         self._lock = threading.RLock()
@@ -170,12 +172,17 @@ class PortRegion(Common):
             for descriptor in (*self._reached, *(() if self._fd is None else (self._fd,))):
                 replace_descriptor(descriptor)
 
+    def inherit(self) -> None:
+        """Let children that are forked from now on use the region: `pyuio.Device.let_children_access`."""
+        self._inherited = True
+
     def forget(self) -> None:
-        """In a forked child: close the region there."""
+        """In a forked child of a process that has the device by VFIO: close the region, unless it was inherited."""
         self._lock = threading.RLock()
         for descriptor in self._reached:
             replace_descriptor(descriptor)
-        self.close()
+        if not self._inherited:
+            self.close()
 
     def close(self) -> None:
         """Close the file. Accesses raise ClosedError afterwards; a second close does nothing."""

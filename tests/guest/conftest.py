@@ -39,7 +39,6 @@ from tests.guest.support import (
     set_aside_what_the_card_reaches,
 )
 
-
 collect_ignore = [] if DRIVER == VFIO_PCI else ["test_vfio.py"]
 
 

@@ -331,6 +331,26 @@ def test_a_forked_child_keeps_nothing(edu: str) -> None:
     os.close(writing)
 
 
+def test_a_child_that_may_access(edu: str) -> None:
+    device = pyuio.open(edu, bind=VFIO_PCI)
+    region = device.bar(0)
+    device.let_children_access()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            region.write32(4, 0x1234)
+            status = int(region.read32(4) != 0xFFFF_EDCB)
+            with pytest.raises(pyuio.ClosedError):
+                device.interrupt.read(0)
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert region.read32(4) == 0xFFFF_EDCB
+    device.close()
+    assert bound_driver(edu) is None
+
+
 def test_a_descriptor_elsewhere_is_named_and_nothing_hangs(edu: str) -> None:
     """Somebody has a descriptor of the function: giving it back would wait for ever, so it is refused."""
     device = pyuio.open(edu, bind=VFIO_PCI)

@@ -192,5 +192,5 @@ def test_the_two_kinds_have_the_same_methods() -> None:
         }
 
     assert methods(Region) == methods(PortRegion)
-    others = ("read", "write", "poll32", "reach", "let_go", "forget", "close")
+    others = ("read", "write", "poll32", "reach", "let_go", "inherit", "forget", "close")
     assert len(methods(Region)) == len(VERBS) * len(WIDTHS) + len(others)

@@ -48,6 +48,7 @@ def test_every_interrupt_is_acknowledged_and_reported_once(
 def test_it_serves_while_python_holds_the_lock(card: Edu, interrupt: Interrupt) -> None:
     """During one call into C that keeps the GIL, another process sees its interrupts acknowledged."""
     reading, writing = os.pipe()
+    card.device.let_children_access()
     with pyuio.Service(interrupt, card.acknowledge_program()) as service:
         child = os.fork()
         if child == 0:
