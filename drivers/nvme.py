@@ -59,7 +59,8 @@ class Nvme(Driver):
         device: an open device of the class NVMe.
         namespace: the number of the namespace; None for the first active one.
         writable: whether writing is allowed.
-        by_interrupt: whether queues sleep until the controller's interrupt, instead of polling.
+        by_interrupt: whether queues sleep until the controller's interrupt, instead of polling. Through VFIO each queue
+            has a message of its own (MSI-X); elsewhere all share the interrupt line.
         timeout: seconds for each command, above 0. The driver aborts a command that takes longer.
 
     Attributes:
@@ -109,6 +110,7 @@ class Nvme(Driver):
         # A driver that was killed may have left transfers, so the controller is reset before there is memory for
         # transfers, which turns bus mastering on.
         self._disable()
+        self._vectors = device.vectors(min(device.most_vectors, QUEUE_PAIRS)) if self._has_messages else ()
         self._page = device.dma.alloc(self.capabilities.page_size, align=self.capabilities.page_size)
         self._admin = AdminQueue(self)
         self._enable()
@@ -116,6 +118,10 @@ class Nvme(Driver):
         self.namespace = self._identify_active_namespace(namespace)
         transfer = min(_READ_WRITE_TRANSFER, self.controller.largest_transfer or _READ_WRITE_TRANSFER)
         self._read_write_queue = self.queue(_READ_WRITE_DEPTH, max(1, transfer // self.namespace.block_size))
+
+    @property
+    def _has_messages(self) -> bool:
+        return self.by_interrupt and self.device.most_vectors > 1
 
     # -- reset and enable --
 
@@ -134,7 +140,8 @@ class Nvme(Driver):
 
     def _enable(self) -> None:
         """Initialize the controller (section 7.6.1)."""
-        self.registers.intms.write(ALL_ONES)
+        if not self._vectors:  # these registers are for the line and MSI only (section 3.1.3)
+            self.registers.intms.write(ALL_ONES)
         with self.registers.aqa.change(0) as aqa:
             aqa.asqs = len(self._admin.submission) - 1
             aqa.acqs = len(self._admin.completion) - 1
@@ -146,13 +153,15 @@ class Nvme(Driver):
             cc.iocqes = CQE_SIZE_EXPONENT
             cc.en = True
         self._wait_ready("enabling the controller")
-        if self.by_interrupt:
+        if self.by_interrupt and not self._vectors:
             self.registers.intmc.write(1)  # all queues share vector 0, the interrupt pin (section 7.5)
         wanted = _IO_QUEUES - 1  # of each kind, from 0
         allocated = self._admin.execute(
             spec.SET_FEATURES, cdw10=spec.FEATURE_NUMBER_OF_QUEUES, cdw11=wanted << 16 | wanted
         )
         self._queue_limit = min(_IO_QUEUES, (allocated & 0xFFFF) + 1, (allocated >> 16) + 1)
+        if self._vectors:  # vector 0 is the admin queue's
+            self._queue_limit = min(self._queue_limit, len(self._vectors) - 1)
 
     def reset(self) -> None:
         """Reset the controller and create the same queues again; outstanding commands are lost.
@@ -339,7 +348,9 @@ class Nvme(Driver):
         number = next((n for n in range(1, self._queue_limit + 1) if n not in self._queues), None)
         if number is None:
             raise NvmeError(f"{self.device.name}: all {self._queue_limit} queues of the controller are open; close one")
-        queue = NvmeQueue(self, number, depth, blocks, batch, by_interrupt=self.by_interrupt)
+        vector = number if self._vectors else 0
+        interrupt = self._vectors[vector] if self._vectors else self.device.interrupt if self.by_interrupt else None
+        queue = NvmeQueue(self, number, depth, blocks, batch, interrupt=interrupt, vector=vector)
         try:
             self._create_queue(queue)
         except BaseException:
@@ -350,7 +361,7 @@ class Nvme(Driver):
 
     def _create_queue(self, queue: NvmeQueue) -> None:
         """Have the controller create the completion queue (section 5.3), then the submission queue (section 5.4)."""
-        interrupts = spec.INTERRUPTS_ENABLED if queue.by_interrupt else 0
+        interrupts = queue.vector << 16 | spec.INTERRUPTS_ENABLED if queue.interrupt else 0
         self._admin.execute(
             spec.CREATE_IO_COMPLETION_QUEUE,
             prp1=queue.completion.buffer.address,

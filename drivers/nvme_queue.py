@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from pyuio_drivers.nvme import Nvme
     from typing_extensions import Buffer, Self
 
+    from pyuio.interrupt import Interrupt
+
 # A large CQ, so that the CQ head doorbell need seldom be rung: section 4.1.
 CQ_ENTRIES = 1024
 SPINS = 5000  # looks at a CQE without a pause, which take a few milliseconds
@@ -60,18 +62,30 @@ class NvmeQueue:
         number: the queue identifier of both queues.
         depth: how many commands are outstanding at most.
         blocks_per_command: the most blocks of one command.
-        by_interrupt: whether the queue sleeps until the controller's interrupt, instead of polling the CQ.
+        interrupt: what the queue sleeps for; None if it polls the CQ.
+        vector: the interrupt's number for the controller.
         submission, completion: the rings.
     """
 
     def __init__(
-        self, disk: Nvme, number: int, depth: int, blocks_per_command: int, batch: int, *, by_interrupt: bool
+        self,
+        disk: Nvme,
+        number: int,
+        depth: int,
+        blocks_per_command: int,
+        batch: int,
+        *,
+        interrupt: Interrupt | None = None,
+        vector: int = 0,
     ) -> None:
         self.disk = disk
         self.number = number
         self.depth = depth
         self.blocks_per_command = blocks_per_command
-        self.by_interrupt = by_interrupt
+        self.interrupt = interrupt
+        self.vector = vector
+        # A message, MSI or MSI-X, comes once, so the queue looks at the CQ before it sleeps.
+        self._by_message = interrupt is not None and interrupt.kind != "INTx"
         self._batch_size = batch
         self._most_batches = depth // batch  # outstanding at most
         # One batch more than may be outstanding, so that the controller works while the program looks at the data of
@@ -84,7 +98,7 @@ class NvmeQueue:
         self._cqe_dw3 = self.completion.column("dw3")
         self._write32 = disk.bar.write32
         self._sqtdbl, self._cqhdbl = doorbell_offsets(number, disk.capabilities.doorbell_stride)
-        self._cqhdbl_interval = 1 if by_interrupt else self._cq_entries // 4  # CQEs for each write of the doorbell
+        self._cqhdbl_interval = 1 if interrupt else self._cq_entries // 4  # CQEs for each write of the doorbell
         self._outstanding: deque[Batch] = deque()  # oldest first
         self._completed: set[int] = set()  # CIDs that were completed before the rest of their batch
         self._failures: dict[int, int] = {}  # the status of each CID that failed
@@ -135,7 +149,7 @@ class NvmeQueue:
 
     def _read_many(self, blocks: Iterator[int], count: int) -> Iterator[memoryview]:
         with self._in_use(READ, count) as generation:
-            if self.depth == 1 and not self.by_interrupt:
+            if self.depth == 1 and not self.interrupt:
                 yield from self._read_one_by_one(blocks, generation)
             while chunk := block_array(islice(blocks, self._batch_size)):
                 batch = self._commands.fill(self._sq_tail, chunk)
@@ -222,9 +236,9 @@ class NvmeQueue:
                     following = None
                 successes = batch.successes[self._phase_tag]
                 cqes = self._reap(end - self._cq_head)
-                if self.by_interrupt:
+                if self.interrupt:
                     # The next interrupt may come while the program is busy: `_wait_for_interrupt` then finds it.
-                    self.disk.device.interrupt.unmask()
+                    self.interrupt.unmask()
                 if not completed and set(cqes) == successes:
                     self._outstanding.popleft()
                     return batch.views, None
@@ -245,22 +259,23 @@ class NvmeQueue:
     def _wait_for_cqe(self, index: int) -> bool:
         """Poll a CQE for a few milliseconds, or sleep until an interrupt; return whether the CQE is there."""
         dw3, phase_tag = self._cqe_dw3, self._phase_tag
-        if self.by_interrupt:
-            self._wait_for_interrupt()
+        if self.interrupt:
+            if not (self._by_message and dw3[index] & DW3_PHASE_TAG == phase_tag):
+                self._wait_for_interrupt(self.interrupt)
             return dw3[index] & DW3_PHASE_TAG == phase_tag
         for _ in repeat(None, SPINS):
             if arrived := dw3[index] & DW3_PHASE_TAG == phase_tag:
                 break
         return arrived
 
-    def _wait_for_interrupt(self) -> None:
+    def _wait_for_interrupt(self, interrupt: Interrupt) -> None:
         """Sleep until the interrupt, for a second at most; the caller looks for CQEs in any case.
 
-        The controller keeps the interrupt line raised until the CQ head doorbell says that all CQEs were read, so that
-        none is missed (section 7.5.1).
+        The controller keeps an interrupt line raised until the CQ head doorbell says that all CQEs were read, so that
+        none is missed (section 7.5.1). It sends a message for CQEs that come after the look at the CQ.
         """
         try:  # noqa: SIM105 - suppress() takes longer, and the controller has no work meanwhile
-            self.disk.device.interrupt.read(min(1.0, self.disk.timeout))
+            interrupt.read(min(1.0, self.disk.timeout))
         except DeviceTimeoutError:
             pass
 
@@ -383,8 +398,8 @@ class NvmeQueue:
                 while self._outstanding:
                     self._complete_oldest()
                 self._broken = False
-                if self.by_interrupt:
-                    self.disk.device.interrupt.mask()
+                if self.interrupt:
+                    self.interrupt.mask()
             self._failures.clear()
 
     def _require_success(self, error: CommandError | None, generation: int) -> None:
@@ -407,7 +422,7 @@ class NvmeQueue:
             raise
         if time.monotonic() >= deadline:
             self._abort_outstanding(cid)
-        if not self.by_interrupt:
+        if not self.interrupt:
             time.sleep(PAUSE)
 
     def _abort_outstanding(self, cid: int) -> NoReturn:

@@ -140,6 +140,19 @@ class Device(Owned):
             self._let_messages_out(interrupt)
             return interrupt
 
+    @property
+    def most_vectors(self) -> int:
+        """How many interrupts `vectors` can enable; 0 if the device, or its kernel driver, delivers no messages.
+
+        Raises:
+            ClosedError: the device is closed.
+            DeviceRemovedError: the device is gone.
+        """
+        with self._guard:
+            self._require_open()
+            self._backend.presence.require()
+            return self._backend.most_vectors
+
     def vectors(self, count: int) -> tuple[Interrupt, ...]:
         """Enable MSI-X, or MSI, and return one interrupt for each of the first `count` vectors.
 
@@ -147,7 +160,7 @@ class Device(Owned):
         which is on from then on until the device is closed.
 
         Args:
-            count: at least 1, and at most what the device has: ``pyuio info`` shows it.
+            count: 1 to `most_vectors`.
 
         Raises:
             ClosedError: the device is closed.

@@ -33,8 +33,13 @@ class Driver:
     Args:
         device: an open device that the class serves.
 
+    Attributes:
+        device: the open device.
+        interrupts: the message interrupts, as many as `vectors` says.
+
     Raises:
         ValueError: the device is of another kind.
+        InterruptUnavailableError: the device, or its kernel driver, does not have so many message interrupts.
     """
 
     ids: ClassVar[tuple[str, ...]] = ()
@@ -45,6 +50,8 @@ class Driver:
     """Names of the UIO nodes that it serves, as ``/sys/class/uio/uioN/name`` says them, as in ``("fpga-regs",)``."""
     dma_mask: ClassVar[int | None] = None
     """The highest bus address that its cards can use, 2^n - 1; None for 64 bits."""
+    vectors: ClassVar[int] = 0
+    """How many message interrupts (MSI-X, or MSI) it needs, as `interrupts`; 0 for none, as with the interrupt line."""
     register_maps: ClassVar[Mapping[int | str, type[RegisterMap]]] = {}
     """Register map of each BAR by its number, as in ``{0: Registers}``, for the command line and for tracing.
 
@@ -61,6 +68,7 @@ class Driver:
             device.limit_widths(widths)
         if self.dma_mask is not None:
             device.dma.mask = self.dma_mask
+        self.interrupts = device.vectors(self.vectors) if self.vectors else ()
 
     @classmethod
     def serves(cls, device: Device | FoundDevice) -> bool:

@@ -40,6 +40,10 @@ class Backend(Protocol):
     def interrupt(self) -> Interrupt:
         """Its interrupt, masked unless someone waits for it; see `Device.interrupt`."""
 
+    @property
+    def most_vectors(self) -> int:
+        """How many message interrupts `vectors` can enable."""
+
     def vectors(self, count: int) -> tuple[Interrupt, ...]:
         """Enable `count` message interrupts, and return them; see `Device.vectors`."""
 

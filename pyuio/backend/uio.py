@@ -140,6 +140,11 @@ class UioBackend:
             return self._interrupt
         raise type(self._interrupt)(*self._interrupt.args)
 
+    @property
+    def most_vectors(self) -> int:
+        """1 if the interrupt is a message, else 0."""
+        return int(isinstance(self._interrupt, Interrupt) and self._interrupt.kind not in (None, "INTx"))
+
     def vectors(self, count: int) -> tuple[Interrupt, ...]:
         """Return the interrupt if it is a message, and the only one that was asked for; see `Device.vectors`."""
         interrupt = self.interrupt

@@ -160,10 +160,13 @@ class VfioBackend:
                 return self._interrupts[0]
             return self.vectors(1)[0]
 
+    def _offered(self) -> dict[int, int]:
+        return {kind: vfio.interrupt_count(self._file, kind) for kind in (vfio.MSIX, vfio.MSI)}
+
     @property
-    def sends_messages(self) -> bool:
-        """Whether its interrupts are messages, which need bus mastering."""
-        return any(interrupt.kind != KINDS[vfio.INTX] for interrupt in self._interrupts)
+    def most_vectors(self) -> int:
+        """How many messages the function has, of the kind of which it has more."""
+        return max(self._offered().values())
 
     def vectors(self, count: int) -> tuple[Interrupt, ...]:
         """Enable MSI-X, or MSI, with `count` interrupts; see `Device.vectors`."""
@@ -172,7 +175,7 @@ class VfioBackend:
                 has = f"{len(self._interrupts)} {self._interrupts[0].kind}"
                 reason = f"{self.name}: its interrupts are enabled already ({has}); ask for vectors once, before others"
                 raise InterruptUnavailableError(errno.EBUSY, reason)
-            offered = {kind: vfio.interrupt_count(self._file, kind) for kind in (vfio.MSIX, vfio.MSI)}
+            offered = self._offered()
             kind = next((kind for kind, most in offered.items() if most >= count), None)
             if kind is None:
                 has = " and ".join(f"{most} {KINDS[kind]}" for kind, most in offered.items() if most)

@@ -124,6 +124,21 @@ def test_a_service_for_a_vector(messages: Messages) -> None:
             messages.vectors[1].read(0)
 
 
+class NetworkCard(pyuio.Driver):
+    """What a driver of the network card says to get its vectors."""
+
+    ids = (E1000E,)
+    vectors = 3
+
+
+def test_a_driver_asks_for_vectors(cards: Cards) -> None:
+    with pyuio.open(cards(E1000E)[0], bind=VFIO_PCI) as device:
+        assert device.most_vectors == 5
+        driver = NetworkCard(device)
+        assert [interrupt.kind for interrupt in driver.interrupts] == ["MSI-X"] * 3
+        assert driver.interrupts[0] is device.interrupt
+
+
 def test_messages_need_bus_mastering_and_get_it(edu: str) -> None:
     keep_bound(edu)
     with pyuio.open(edu) as device:
