@@ -363,6 +363,18 @@ static PyObject *memory_map_zeros_over(PyObject *Py_UNUSED(module), PyObject *me
     return map_over(memory, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
 
+static PyObject *memory_punch_hole(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    long long offset, size;
+    int file;
+
+    if (!PyArg_ParseTuple(args, "iLL:punch_hole", &file, &offset, &size))
+        return NULL;
+    if (fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
 static PyObject *memory_dma_wmb(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
     DMA_WMB();
@@ -387,6 +399,8 @@ static PyMethodDef memory_methods[] = {
      "map_file_over(memory, file, offset, /)\n--\n\nMap a file in place of a mapping."},
     {"map_zeros_over", memory_map_zeros_over, METH_O,
      "map_zeros_over(memory, /)\n--\n\nMap zeros in place of a mapping."},
+    {"punch_hole", memory_punch_hole, METH_VARARGS,
+     "punch_hole(file, offset, size, /)\n--\n\nFree the pages of a part of a file."},
     {"dma_wmb", memory_dma_wmb, METH_NOARGS,
      "dma_wmb()\n--\n\nA device sees the stores before this call before the stores after it."},
     {"dma_rmb", memory_dma_rmb, METH_NOARGS,

@@ -69,11 +69,11 @@ def fill_hole(memory: Buffer, /) -> None:
         OSError: EEXIST when something else was mapped there meanwhile.
     """
 
-def map_file_over(memory: mmap.mmap, file: int, offset: int, /) -> None:
+def map_file_over(memory: Buffer, file: int, offset: int, /) -> None:
     """Map a file, shared, in place of a mapping, whose object then has no descriptor of that file.
 
     Args:
-        memory: the mapping; all that is in it is lost.
+        memory: the mapping, or whole pages of it; all that is in it is lost.
         file: a descriptor.
         offset: where in the file the new mapping starts, in bytes, a multiple of the page size.
 
@@ -83,6 +83,9 @@ def map_file_over(memory: mmap.mmap, file: int, offset: int, /) -> None:
 
 def map_zeros_over(memory: mmap.mmap, /) -> None:
     """Map zeros in place of a mapping, whatever still uses its addresses. OSError: the kernel's answer."""
+
+def punch_hole(file: int, offset: int, size: int, /) -> None:
+    """Free the pages of a part of a file in memory, fallocate(2). OSError: the kernel's answer."""
 
 def dma_wmb() -> None:
     """Order stores to memory that a device reads: it sees those before this call before those after it (dma_wmb)."""

@@ -24,17 +24,16 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 from weakref import WeakMethod, WeakSet
 
 from pyuio._native._access import Presence
 from pyuio.backend import removal_watch, vfio_group
 from pyuio.backend.open_files import OpenFiles
 from pyuio.claim.claim import claim
-from pyuio.dma.physical_memory import PhysicalMemory
+from pyuio.dma.iommu_memory import IommuMemory
 from pyuio.errors import (
     DeviceBusyError,
-    DmaUnavailableError,
     InterruptUnavailableError,
     KernelSupportError,
     MappingError,
@@ -51,18 +50,12 @@ from pyuio.region.bar_mapping import find_bar
 
 if TYPE_CHECKING:
     from pyuio._native._access import Endian
+    from pyuio.dma.memory_source import MemorySource
     from pyuio.kernel.uio import UioMap
     from pyuio.pci.discovery import FoundDevice
     from pyuio.region import PortRegion, Region
 
 _log = logging.getLogger("pyuio.device")
-
-
-class _NoMemory(PhysicalMemory):
-    """Refuses: the physical address of a page is not its bus address here."""
-
-    def require_usable(self) -> None:
-        raise DmaUnavailableError(errno.EOPNOTSUPP, "pyuio has no memory for DMA over VFIO yet")
 
 
 class VfioBackend:
@@ -80,6 +73,7 @@ class VfioBackend:
     node = None
     driver = VFIO_PCI
     config: ConfigSpace
+    memory: MemorySource[Any]
 
     def __init__(self, found: FoundDevice, *, bind: bool, close_parts: Callable[[], object]) -> None:
         assert found.address is not None
@@ -88,7 +82,6 @@ class VfioBackend:
         self.directory: Path = found.directory
         self.presence = Presence(found.name)
         self._files = OpenFiles(found.name)
-        self.memory = _NoMemory(found.name, found.directory)
         self._regions: WeakSet[Region | PortRegion] = WeakSet()
         self._interrupts: tuple[Interrupt, ...] = ()
         self._closed = False  # the function's file
@@ -114,6 +107,7 @@ class VfioBackend:
             raise KernelSupportError(errno.ENOSYS, reason)
         self._group = vfio_group.Membership(number, self.address)
         stack.callback(self._group.leave)
+        self.memory = IommuMemory(self.name, self._group.space)
         try:
             self._file = self._files.keep(self._group.open_device(), stack)
         except OSError as error:

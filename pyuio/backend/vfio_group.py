@@ -8,6 +8,7 @@ import threading
 from contextlib import ExitStack
 
 from pyuio.claim import group_users
+from pyuio.dma.address_space import AddressSpace
 from pyuio.errors import DeviceBusyError
 from pyuio.kernel import vfio
 from pyuio.kernel.sysfs import translated
@@ -41,12 +42,14 @@ class OpenGroup:
             undo.callback(self._group.close)
             if not self._group.viable:
                 raise DeviceBusyError(errno.EBUSY, group_users.not_viable(number, name))
-            self.container = vfio.Container()
-            undo.callback(self.container.close)
+            container = vfio.Container()
+            undo.callback(container.close)
             try:
-                self._group.join(self.container)
+                self._group.join(container)
             except OSError as error:
                 raise translated(error, f"{name}: setting up the IOMMU for its group {number}") from error
+            self.space = AddressSpace(container)
+            undo.callback(self.space.close)
             self._files = undo.pop_all()
 
     def open_device(self, address: str) -> int:
@@ -79,7 +82,8 @@ class Membership:
                 raise DeviceBusyError(errno.EBUSY, f"{address} is open already, in this process; close it first")
             group.users.add(address)
         self._group: OpenGroup | None = group
-        self.container = group.container
+        self.space = group.space
+        """The bus addresses that its functions share."""
 
     def open_device(self) -> int:
         """Return a new descriptor of the function. OSError: the kernel's answer."""

@@ -6,5 +6,16 @@ from pyuio.dma.allocator import ALL_ADDRESSES, Dma
 from pyuio.dma.buffer import DmaBuffer
 from pyuio.dma.pool import DmaPool
 from pyuio.dma.ring import DescriptorRing
+from pyuio.dma.scatter import ScatterBuffer, Segment
 
-__all__ = ["ALL_ADDRESSES", "DescriptorRing", "Dma", "DmaBuffer", "DmaPool", "dma_rmb", "dma_wmb"]
+__all__ = [
+    "ALL_ADDRESSES",
+    "DescriptorRing",
+    "Dma",
+    "DmaBuffer",
+    "DmaPool",
+    "ScatterBuffer",
+    "Segment",
+    "dma_rmb",
+    "dma_wmb",
+]

@@ -42,6 +42,8 @@ class AdoptedMemory:
     """
 
     memory: Any  # a buffer
+    shared = False
+    lasting = False
 
     def __init__(self, memory: Region | Buffer, address: SupportsIndex) -> None:
         self.address = operator.index(address)
@@ -61,11 +63,15 @@ class AdoptedMemory:
         occupied = -(-self.size // CACHE_LINE) * CACHE_LINE
         self.free = FreeRanges(self.address, occupied, [(0, occupied)])
 
+    def pieces(self, offset: int, size: int) -> list[tuple[int, int]]:
+        """Return the bus address and the size of a part, in a list."""
+        return [(self.address + offset, size)]
+
     def verify(self, offset: int, size: int) -> None:
         """Do nothing: only its kernel driver knows where it is, and does not move it."""
 
     def forget(self) -> None:
         """Do nothing: a forked child shares it."""
 
-    def unpin(self) -> None:
+    def let_go(self) -> None:
         """Do nothing: this process does not hold it in place."""

@@ -21,18 +21,20 @@ import functools
 import logging
 import operator
 import os
-import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 from pyuio._native._access import Presence
 from pyuio._native._memory import dma_rmb, dma_wmb
 from pyuio.dma.adopted import AdoptedMemory
 from pyuio.dma.buffer import CACHE_LINE, DmaBuffer
 from pyuio.dma.free_ranges import FreeRanges
+from pyuio.dma.lock import lock as _lock
 from pyuio.dma.memory_source import MemorySource, Page
 from pyuio.dma.physical_memory import PhysicalMemory
 from pyuio.dma.pool import DmaPool, allocate_pool
+from pyuio.dma.scatter import ScatterBuffer
 from pyuio.dma.transaction import Transaction
 from pyuio.errors import ClosedError, DeviceRemovedError, DmaMemoryError, DmaUnavailableError
 from pyuio.pci.config_image import Command
@@ -45,7 +47,9 @@ if TYPE_CHECKING:
 
     from pyuio.region import Region
 
-__all__ = ["Dma", "DmaBuffer", "DmaPool", "dma_rmb", "dma_wmb"]
+__all__ = ["Dma", "DmaBuffer", "DmaPool", "ScatterBuffer", "dma_rmb", "dma_wmb"]
+
+B = TypeVar("B", bound=DmaBuffer)
 
 _log = logging.getLogger("pyuio.dma")
 
@@ -141,17 +145,20 @@ class Dma(Owned):
         return buffer
 
     def alloc(self, size: SupportsIndex, *, align: int = 4096, mask: int | None = None) -> DmaBuffer:
-        """Return memory for the device: zeroed, physically contiguous, and pinned.
+        """Return memory for the device: zeroed, contiguous on the bus, and pinned.
 
-        It comes from a hugepage, which it may share with other buffers. Where there is no hugepage and a page suffices,
-        it comes from an ordinary page. When no hugepage is free, a root process makes the kernel set more aside, and
-        gives them back later. The first buffer of a device switches its bus mastering on; closing the last one switches
+        Where an IOMMU translates (VFIO), it is ordinary memory. Elsewhere it comes from a hugepage, which it may share
+        with other buffers, or from adjacent ones. Where there is no hugepage and a page suffices, it comes from an
+        ordinary page. When no hugepage is free, a root process makes the kernel set more aside, and gives them back
+        later.
+
+        The first buffer of a device switches its bus mastering on; closing the last one switches
         it off. But if the device's interrupt is MSI or MSI-X, which needs bus mastering, it stays on, and the device
         keeps the memory, until the device is closed.
 
         Args:
-            size: in bytes, at least 1, at most the largest hugepage that the kernel is set up for.
-            align: its bus address is a multiple of this, in bytes; a power of two up to the same limit.
+            size: in bytes, at least 1.
+            align: its bus address is a multiple of this, in bytes; a power of two.
             mask: no address in it is above this, 2^n - 1; None stands for the attribute `mask`.
 
         Raises:
@@ -164,13 +171,73 @@ class Dma(Owned):
             ClosedError: the device is closed.
             ValueError: `size`, `align` or `mask` is out of range.
         """
-        size = operator.index(size)
-        if size < 1:
-            raise ValueError(f"the size must be at least 1 byte, not {size}")
-        align = operator.index(align)
-        if align < 1 or align & (align - 1):
-            raise ValueError(f"align must be a power of two, not {align}")
+        size, align = _checked_size(size), _checked_align(align)
         mask = self._mask if mask is None else _checked_mask(mask)
+        rounded, align = -(-size // CACHE_LINE) * CACHE_LINE, max(align, CACHE_LINE)
+        return self._make(
+            DmaBuffer, size, lambda: self._find(rounded, align, mask, lambda: self._source.page(rounded, align, mask))
+        )
+
+    def scatter(self, size: SupportsIndex, *, mask: int | None = None) -> ScatterBuffer:
+        """Return memory for the device, zeroed and pinned, which may have several ranges of bus addresses.
+
+        It is contiguous for the program. Where no IOMMU translates, it takes hugepages from wherever they are, and so
+        can be as large as all of them.
+
+        Args:
+            size: in bytes, at least 1.
+            mask: no address in it is above this, 2^n - 1; None stands for the attribute `mask`.
+
+        The errors are those of `alloc`.
+        """
+        size = _checked_size(size)
+        mask = self._mask if mask is None else _checked_mask(mask)
+        rounded = -(-size // CACHE_LINE) * CACHE_LINE
+        return self._make(
+            ScatterBuffer,
+            size,
+            lambda: self._find(rounded, CACHE_LINE, mask, lambda: self._source.scattered(rounded, mask)),
+        )
+
+    def map(self, memory: Buffer, *, mask: int | None = None) -> DmaBuffer:
+        """Let the device read and write memory that the program has already, and return it as a buffer.
+
+        It needs an IOMMU that translates: VFIO. The memory stays exported (a bytearray keeps its size) until the buffer
+        is closed. The device can reach all of each page that the memory is a part of, so also what lies before its
+        first and behind its last byte there. The same memory may be mapped twice, for the same device or for several. A
+        forked child has a copy of it, which the device does not reach.
+
+        Args:
+            memory: a writable buffer without gaps, of at least one byte: a bytearray, a numpy array, an mmap of memory
+                or of a file, a `DmaBuffer` of another device.
+            mask: no address in it is above this, 2^n - 1; None stands for the attribute `mask`.
+
+        Raises:
+            DmaUnavailableError: no IOMMU translates for the device; copy the memory into a buffer of `alloc`.
+            DmaMemoryError: the limit of locked memory, the mask or the container leaves no room, or the kernel cannot
+                pin such memory.
+            BufferError: the memory is read-only, or has gaps.
+            ValueError: it has no bytes, or `mask` is out of range.
+            DeviceRemovedError: the device is gone.
+            ClosedError: the device is closed.
+        """
+        mask = self._mask if mask is None else _checked_mask(mask)
+
+        def find() -> tuple[Page, int]:
+            page = self._source.map(memory, mask)
+            self._pages.append(page)
+            return page, page.offset
+
+        return self._make(DmaBuffer, None, find)
+
+    def _make(self, kind: type[B], size: int | None, find: Callable[[], tuple[Page, int]]) -> B:
+        """Return a buffer on memory that a function finds: zeroed if it has a size, else all that was found, as it is.
+
+        Args:
+            kind: of buffer.
+            size: in bytes; None for memory of the program.
+            find: returns a page in which the buffer has its place by then, and the offset.
+        """
         with self.lock, self._transaction as inside_another:
             self._require_start(inside_another)
             self._reap()
@@ -178,10 +245,11 @@ class Dma(Owned):
                 self._require_coherent()
                 self._source.require_usable()
             _open.add(self)
-            page, offset = self._find(-(-size // CACHE_LINE) * CACHE_LINE, max(align, CACHE_LINE), mask)
-            buffer = DmaBuffer(page.memory, offset, size, self, page, offset)
-            self._hand_out(buffer, zeroed=True)
-        _log.debug("%s: memory for DMA: %d bytes at %#x", self._name, size, buffer.address)
+            page, offset = find()
+            start, room = (offset, size) if size is not None else (0, len(page.memory))
+            buffer = kind(page.memory, start, room, self, page, offset)
+            self._hand_out(buffer, zeroed=size is not None)
+        _log.debug("%s: memory for DMA: %r", self._name, buffer)
         return buffer
 
     def _require_start(self, inside_another: bool) -> None:
@@ -223,38 +291,26 @@ class Dma(Owned):
 
         The errors are those of `alloc`.
         """
-        count, size, align = operator.index(count), operator.index(size), operator.index(align)
+        count, size, align = operator.index(count), operator.index(size), _checked_align(align)
         if count < 1 or size < 1:
             raise ValueError(f"a pool has at least one buffer of at least one byte, not {count} of {size}")
-        if align < 1 or align & (align - 1):
-            raise ValueError(f"align must be a power of two, not {align}")
         return allocate_pool(lambda whole: self.alloc(whole, align=align, mask=mask), count, size, align)
 
     def owns(self, buffer: DmaBuffer) -> bool:
         """Return whether a buffer is open and, like the whole that it may be a part of, came from here."""
         return not buffer.closed and (buffer.whole or buffer) in self._live
 
-    def _find(self, size: int, align: int, mask: int) -> tuple[Page, int]:
-        """Take a range of a page, and return the page and the offset."""
+    def _find(self, size: int, align: int, mask: int, new: Callable[[], Page]) -> tuple[Page, int]:
+        """Take a range of a page, perhaps of a new one, and return the page and the offset."""
         for page in self._pages:
-            offset = page.free.take(size, align, mask)
+            offset = page.free.take(size, align, mask) if page.shared else None
             if offset is not None:
                 return page, offset
-        # Pages above the mask are kept meanwhile, or the kernel would offer them again and again.
-        unsuitable: list[Page] = []
-        try:
-            for page in self._source.pages(size, align, mask):
-                offset = page.free.take(size, align, mask)
-                if offset is not None:
-                    self._pages.append(page)
-                    return page, offset
-                page.unpin()
-                unsuitable.append(page)
-        finally:
-            for page in unsuitable:
-                self._source.release(page)
-        tried = f"{self._name}: no memory for DMA of {size} bytes aligned to {align} up to {mask:#x}"
-        raise DmaMemoryError(f"{tried}: {self._source.why_none(size, align, mask, unsuitable)}")
+        page = new()
+        self._pages.append(page)
+        offset = page.free.take(size, align, mask) if page.shared else 0
+        assert offset is not None
+        return page, offset
 
     def close_buffer(self, buffer: DmaBuffer) -> None:
         """Close a buffer, or a part of one: `DmaBuffer.close` calls this."""
@@ -287,16 +343,19 @@ class Dma(Owned):
         """Work the free ranges out again from the buffers that exist: an exception may have ended a change early."""
         for buffer in self._leaving - self._live:
             buffer.close_views()
+        self._source.keep_only(self._pages)
         for page in self._pages:
             taken = [buffer.range_in_page for buffer in self._live | self._leaving if buffer.page is page]
             page.free = FreeRanges(page.address, page.size, taken)
 
     def _release_unused_pages(self, keep: int = 0) -> None:
         """Give unused pages back to the kernel, except for a few, so that the next buffer of a lone one is quick."""
-        if self._sends_messages:  # bus mastering stays on, and the device might still write to them
-            return
         unused = [page for page in self._pages if page.free.untouched]
-        for page in unused[keep:]:
+        kept = [page for page in unused if page.lasting][:keep]
+        unused = [page for page in unused if page not in kept]
+        if unused and self._sends_messages and not self._source.guarded:
+            return  # bus mastering stays on, and the device might still write to them
+        for page in unused:
             self._pages.remove(page)
             self._source.release(page)
 
@@ -316,8 +375,9 @@ class Dma(Owned):
                     self._switch_bus_mastering(on=False)
                 except ClosedError:
                     # The program closed the configuration space first, so nothing here can stop the device any more.
-                    # _open keeps the memory until the process ends.
-                    return
+                    # _open keeps the memory until the process ends, unless an IOMMU guards it.
+                    if not self._source.guarded:
+                        return
             self._live.clear()
             self._leaving.clear()
             for page in self._pages:
@@ -338,7 +398,7 @@ class Dma(Owned):
     def unpin(self) -> None:
         """In a forked child, once the device's files are closed there: pin the memory no longer."""
         for page in self._pages:
-            page.unpin()
+            page.let_go()
         self._pages.clear()
 
     def _require_open(self) -> None:
@@ -380,15 +440,26 @@ class Dma(Owned):
         self._is_master = on
 
 
+def _checked_size(size: SupportsIndex) -> int:
+    size = operator.index(size)
+    if size < 1:
+        raise ValueError(f"the size must be at least 1 byte, not {size}")
+    return size
+
+
+def _checked_align(align: SupportsIndex) -> int:
+    align = operator.index(align)
+    if align < 1 or align & (align - 1):
+        raise ValueError(f"align must be a power of two, not {align}")
+    return align
+
+
 def _checked_mask(mask: SupportsIndex) -> int:
     mask = operator.index(mask)
     if not 1 <= mask <= ALL_ADDRESSES or mask & (mask + 1):
         raise ValueError(f"a mask is 2^n - 1, up to {ALL_ADDRESSES:#x}, not {mask:#x}")
     return mask
 
-
-# One lock for all. It is locked across a fork, so that the child finds nothing that another thread left half done.
-_lock = threading.RLock()
 
 # Those with memory. This keeps them, because a device that nobody closed must not write to memory that was unmapped.
 _open: set[Dma] = set()

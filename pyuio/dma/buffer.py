@@ -36,7 +36,7 @@ CACHE_LINE = 64
 
 
 class DmaBuffer(Span):
-    """Memory of a `Dma`: physically contiguous, pinned, with an address for the device.
+    """Memory of a `Dma`: contiguous on the bus, pinned, with an address for the device.
 
     It is a writable buffer of bytes (``memoryview(buffer)``, ``numpy.frombuffer(buffer, dtype)``, ``file.readinto``);
     ``buffer[i]`` is a byte, ``buffer[a:b] = data`` copies, and ``buffer[a:b]`` is a `DmaBuffer` on that part, with the
@@ -70,6 +70,8 @@ class DmaBuffer(Span):
     @property
     def range_in_page(self) -> tuple[int, int]:
         """The offset and the size of the range of its page that it occupies, for its owner."""
+        if not self.page.shared:
+            return 0, self.page.size
         return self.offset_in_page, -(-self.size // CACHE_LINE) * CACHE_LINE
 
     @property
@@ -84,12 +86,12 @@ class DmaBuffer(Span):
         """Return what `registers` is, in a byte order, "little" or "big". `pyuio.RegisterMap` calls this."""
         self._require_open()
         if endian not in self._windows:
-            name = f"DMA buffer at {self.address:#x}"
+            name = f"DMA buffer at {self.page.pieces(self.offset_in_page, 1)[0][0]:#x}"
             self._windows[endian] = Window(self, offset=0, size=self.size, name=name, endian=endian)
         return self._windows[endian]
 
     def verify(self) -> None:
-        """Look its physical addresses up again; for memory of a kernel driver's (`Dma.adopt`) there is nothing to do.
+        """Look its addresses up again; for memory of a kernel driver's (`Dma.adopt`) there is nothing to do.
 
         Raises:
             DmaMovedError: they are not those of its allocation.
@@ -105,7 +107,7 @@ class DmaBuffer(Span):
     def _slice(self, offset: int, size: int) -> DmaBuffer:
         if size == 0:
             raise ValueError("an empty slice of a DMA buffer would have no address")
-        part = DmaBuffer(self, offset, size, self._owner, self.page, self.offset_in_page + offset)
+        part = type(self)(self, offset, size, self._owner, self.page, self.offset_in_page + offset)
         whole = self if self.whole is None else self.whole
         part.whole = whole
         with self._owner.lock:

@@ -35,16 +35,17 @@ class FreeRanges:
         """Whether all of it is free."""
         return self._ranges == [(0, self._size)]
 
-    def take(self, size: int, align: int, mask: int) -> int | None:
+    def take(self, size: int, align: int, mask: int, least: int = 0) -> int | None:
         """Take the first range that fits and return its offset; None when no range fits.
 
         Args:
             size: in bytes, at least 1.
             align: its bus address is a multiple of this; a power of two.
             mask: no bus address in it is above this.
+            least: nor below this.
         """
         for index, (start, end) in enumerate(self._ranges):
-            first = -(-(self._address + start) // align) * align - self._address
+            first = -(-max(self._address + start, least) // align) * align - self._address
             last = first + size
             if last > end:
                 continue

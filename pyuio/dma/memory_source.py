@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: MIT
 """Where the memory of a `Dma` comes from: the interface of a source, and of the pages that it gives.
 
-Each way to a device has its own source: `pyuio.dma.physical_memory` where a bus address is a physical one.
+Each way to a device has its own source: `pyuio.dma.physical_memory`, where a bus address is a physical one, and
+`pyuio.dma.iommu_memory`, where an IOMMU translates.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from pyuio._native._memory import Span
     from pyuio.dma.free_ranges import FreeRanges
 
 
 class Page(Protocol):
-    """A piece of memory in one range of bus addresses, in place until it is released. Buffers are parts of it.
+    """A piece of memory that stays in place until it is released. Buffers are parts of it.
 
     Attributes:
         free: the parts that belong to no buffer.
@@ -25,7 +28,7 @@ class Page(Protocol):
     free: FreeRanges
 
     @property
-    def memory(self) -> Span | mmap.mmap:
+    def memory(self) -> Span | mmap.mmap | memoryview:
         """Its mapping."""
 
     @property
@@ -36,14 +39,25 @@ class Page(Protocol):
     def size(self) -> int:
         """In bytes."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether it has one range of bus addresses, with room for several buffers. Else it has one buffer only."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it may be kept for the next buffer when it has none."""
+
+    def pieces(self, offset: int, size: int) -> list[tuple[int, int]]:
+        """Return the bus address and the size of each piece of a part, in order."""
+
     def verify(self, offset: int, size: int) -> None:
         """Look the bus addresses of a part up again. DmaMovedError: they have changed."""
 
     def forget(self) -> None:
         """In a forked child: map zeros where the memory is missing, so that views of it do not crash."""
 
-    def unpin(self) -> None:
-        """Let the kernel move it: nobody gives its address to a device any more."""
+    def let_go(self) -> None:
+        """In a forked child, once the device's files are closed there: keep nothing of the memory."""
 
 
 P = TypeVar("P", bound=Page)
@@ -52,30 +66,39 @@ P = TypeVar("P", bound=Page)
 class MemorySource(Protocol[P]):
     """The source of the pages of one `Dma`, which calls it with its lock locked."""
 
+    @property
+    def guarded(self) -> bool:
+        """Whether the device cannot reach what was released, even as a bus master."""
+
     def require_usable(self) -> None:
         """Refuse a device that would not reach the memory. DmaUnavailableError: it would not."""
 
-    def pages(self, size: int, align: int, mask: int) -> Iterator[P]:
-        """Yield new pages that may have room for a buffer, as long as there are any; the caller releases each.
+    def page(self, size: int, align: int, mask: int) -> P:
+        """Return a new page in which a buffer has room; the caller releases it.
 
         Args:
             size: of the buffer, in bytes.
             align: its bus address is a multiple of this; a power of two.
             mask: no bus address in it is above this.
+
+        Raises:
+            DmaMemoryError: there is no such memory; the message says why, and what to do.
         """
 
-    def why_none(self, size: int, align: int, mask: int, unsuitable: list[P]) -> str:
-        """Return why there is no memory for a buffer, and what to do.
+    def scattered(self, size: int, mask: int) -> P:
+        """Return a new page in which a buffer has room, in pieces that have addresses of their own; else as `page`."""
 
-        Args:
-            size: as for `pages`.
-            align: as for `pages`.
-            mask: as for `pages`.
-            unsuitable: what `pages` yielded, in which the buffer has no room.
+    def map(self, memory: Buffer, mask: int) -> Any:
+        """Return the pages around memory that the program has; attribute ``offset`` is of its first byte in them.
+
+        The arguments and errors are those of `Dma.map`.
         """
 
     def release(self, page: P) -> None:
         """Give a page back. Memory that views still export stays until they are gone, as ordinary memory."""
+
+    def keep_only(self, pages: Iterable[Page]) -> None:
+        """Release all pages but these: an exception, such as Ctrl-C's, may have kept one from its caller."""
 
     def close(self) -> None:
         """Give back what else the source has."""

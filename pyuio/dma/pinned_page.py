@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import mmap
 import os
@@ -42,9 +43,16 @@ if TYPE_CHECKING:
 _MAP_HUGETLB = 0x40000
 _MAP_HUGE_SHIFT = 26
 
+# A pipe may have so many pages without a privilege (/proc/sys/fs/pipe-max-size).
+_PAGES_OF_A_PIPE = 256
 
-def pin(memory: mmap.mmap) -> socket.socket:
-    """Pin the page at the start of `memory` until the socket that this returns closes, or the process ends.
+
+def pin(memory: mmap.mmap, page: int) -> socket.socket:
+    """Pin the pages of `memory` until the socket that this returns closes, or the process ends.
+
+    Args:
+        memory: whole pages; the kernel brings each in.
+        page: the size of each, in bytes.
 
     Raises:
         KernelSupportError: this process may not do that.
@@ -53,14 +61,20 @@ def pin(memory: mmap.mmap) -> socket.socket:
     import socket
 
     keeper, sender = socket.socketpair()
-    with sender:
+    with sender, memoryview(memory) as view:
         try:
-            # File objects close their descriptors when nothing refers to them any more, wherever Ctrl-C comes. An end
-            # of the pipe that stayed open would pin the page until the process ends.
-            reading, writing = map(io.FileIO, os.pipe(), "rw")
-            with reading, writing:
-                pin_by_pipe(memory, writing.fileno())
-                socket.send_fds(sender, [b"\0"], [reading.fileno()])
+            for start in range(0, len(view), _PAGES_OF_A_PIPE * page):
+                # File objects close their descriptors when nothing refers to them any more, wherever Ctrl-C comes. An
+                # end of the pipe that stayed open would pin the page until the process ends.
+                reading, writing = map(io.FileIO, os.pipe(), "rw")
+                with reading, writing:
+                    offsets = range(start, min(len(view), start + _PAGES_OF_A_PIPE * page), page)
+                    if len(offsets) > 1:
+                        fcntl.fcntl(writing.fileno(), fcntl.F_SETPIPE_SZ, len(offsets) * mmap.PAGESIZE)
+                    for offset in offsets:
+                        with view[offset : offset + 1] as first:
+                            pin_by_pipe(first, writing.fileno())
+                    socket.send_fds(sender, [b"\0"], [reading.fileno()])
         except OSError as error:
             keeper.close()
             if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS):  # the answers of a sandbox
@@ -71,6 +85,27 @@ def pin(memory: mmap.mmap) -> socket.socket:
     return keeper
 
 
+def require_in_place(memory: mmap.mmap, start: int, offset: int, pieces: list[tuple[int, int]]) -> None:
+    """Look physical addresses up again. DmaMovedError: they have changed.
+
+    Args:
+        memory: the mapping.
+        start: its address in this process.
+        offset: of the part that is looked up.
+        pieces: the addresses at which it should be, and the size of each.
+    """
+    page = mmap.PAGESIZE
+    for address, size in pieces:
+        for at in range(offset // page * page, offset + size, page):
+            memory[at]  # the kernel may have dropped the page from the page table without moving it
+        first = address // page
+        for index, number in enumerate(frame_numbers(start + offset, size)):
+            if number != first + index:
+                now = "is not present" if number is None else f"is at {number * page:#x}"
+                raise DmaMovedError(errno.EFAULT, f"the page that was at {(first + index) * page:#x} {now}")
+        offset += size
+
+
 class PinnedPage:
     """One page, present and pinned. Forked children have neither a copy nor a mapping of it.
 
@@ -79,6 +114,7 @@ class PinnedPage:
         address: its bus address, which is the physical one.
         size: in bytes.
         free: the parts that belong to no buffer.
+        count: how many pages it is: one.
 
     Args:
         huge: the size of hugepage; None for an ordinary page.
@@ -87,6 +123,10 @@ class PinnedPage:
         OSError: no page is free (errno ENOMEM or EFAULT).
         PermissionDeniedError: this user may not know physical addresses.
     """
+
+    shared = True
+    lasting = True
+    count = 1
 
     def __init__(self, huge: HugepageSize | None) -> None:
         self.huge = huge
@@ -100,7 +140,7 @@ class PinnedPage:
         # vmsplice makes a missing page (a cgroup's limit, for example) an error here, and no SIGBUS later.
         try:
             set_dontfork(self.memory, True)
-            self._pin = pin(self.memory)
+            self._pin = pin(self.memory, self.size)
             self._start = pointer(self.memory)
             self.memory[0] = 0  # puts the page into the page table, which pagemap shows
             numbers = frame_numbers(self._start, self.size)
@@ -115,16 +155,13 @@ class PinnedPage:
         self.address = first * mmap.PAGESIZE
         self.free = FreeRanges(self.address, self.size)
 
+    def pieces(self, offset: int, size: int) -> list[tuple[int, int]]:
+        """Return the bus address and the size of a part, in a list."""
+        return [(self.address + offset, size)]
+
     def verify(self, offset: int, size: int) -> None:
         """Look the bus addresses of a part up again. DmaMovedError: they have changed."""
-        self.memory[offset]  # the kernel may have dropped the page from the page table without moving it
-        page = mmap.PAGESIZE
-        first = (self.address + offset) // page
-        numbers = frame_numbers(self._start + offset, size)
-        for index, number in enumerate(numbers):
-            if number != first + index:
-                now = "is not present" if number is None else f"is at {number * page:#x}"
-                raise DmaMovedError(errno.EFAULT, f"the page that was at {(first + index) * page:#x} {now}")
+        require_in_place(self.memory, self._start, offset, self.pieces(offset, size))
 
     def forget(self) -> None:
         """In a forked child: map zeros where the memory is missing, so that views of it do not crash.
@@ -139,6 +176,8 @@ class PinnedPage:
         """Pin it no longer. A page that is kept only so that the kernel does not offer it again need not be pinned."""
         if self._pin is not None:
             self._pin.close()
+
+    let_go = unpin
 
     def close(self) -> None:
         """Unpin and unmap it. Memory that views still export stays until they are gone, as ordinary shared memory."""

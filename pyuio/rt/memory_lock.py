@@ -13,12 +13,12 @@ import gc
 import mmap
 import os
 import re
-import resource
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pyuio._native._realtime import lib as _lib
 from pyuio.kernel import privilege
+from pyuio.kernel.memory_use import available, lock_limit, locked_size, mapped_size, room_to_lock
 from pyuio.process.signals import postponed_signals
 
 # CPython takes objects of up to 512 bytes from arenas of 1 MiB (Objects/obmalloc.c, from 3.10 on), and returns an empty
@@ -46,31 +46,11 @@ def checked_size(name: str, size: int) -> int:
     return size
 
 
-def _status(path: str, item: str) -> int:
-    """Return a size of ``/proc/self/status`` or ``/proc/meminfo`` in bytes."""
-    found = re.search(rf"^{item}:\s*(\d+) kB", Path(path).read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
-
-
-def locked_size() -> int:
-    """Return how many bytes of this process are locked in memory."""
-    return _status("/proc/self/status", "VmLck")
-
-
-def room_to_lock() -> int | None:
-    """Return how many more bytes may be locked, None for any number (RLIMIT_MEMLOCK, CAP_IPC_LOCK)."""
-    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    if limit == resource.RLIM_INFINITY or privilege.has(privilege.CAP_IPC_LOCK):
-        return None
-    return max(0, limit - locked_size())
-
-
 def lock_remedy() -> str:
     """Return the advice that lets this process lock its memory."""
-    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    size = _status("/proc/self/status", "VmSize")
     more = privilege.remedy(privilege.CAP_IPC_LOCK, "memlock", "unlimited")
-    return f"this process has {size // 1024} KiB of memory and may lock {limit // 1024} (ulimit -l): {more}"
+    size, limit = mapped_size() // 1024, lock_limit() // 1024
+    return f"this process has {size} KiB of memory and may lock {limit} (ulimit -l): {more}"
 
 
 def is_locked() -> bool:
@@ -140,7 +120,7 @@ def touch_heap(size: int) -> list[bytes]:
     Raises:
         OSError: so much memory is not free, or may not be locked.
     """
-    free = _status("/proc/meminfo", "MemAvailable")
+    free = available()
     if 2 * size > free:
         raise OSError(errno.ENOMEM, f"touching 2 * {size} bytes of heap: {free} are free")
     _require_room("heap", 2 * size)

@@ -15,6 +15,7 @@ from typing import Any
 
 from pyuio.errors import ClosedError, RealTimeDeniedError, RealTimeError
 from pyuio.kernel import irq, irq_record, processors, scheduling
+from pyuio.kernel.memory_use import locked_size, room_to_lock
 from pyuio.kernel.scheduling import Scheduling, Thread
 from pyuio.process.fork import Owned
 from pyuio.rt import memory_lock, pm_qos
@@ -138,9 +139,9 @@ class RealTime(Owned):
     def _lock_memory(self) -> str:
         read, write = memory_lock.locked, memory_lock.lock
         _stack.change(self, "lock", memory_lock.EVERYTHING, read=read, write=write)
-        room = memory_lock.room_to_lock()
+        room = room_to_lock()
         more = "and all that is added" if room is None else f"the limit leaves {room // 1024} KiB for more"
-        return f"{memory_lock.locked_size() // 1024} KiB, {more}"
+        return f"{locked_size() // 1024} KiB, {more}"
 
     def _request_latency(self, microseconds: int) -> str:
         request = LatencyRequest()

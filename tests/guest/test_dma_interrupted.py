@@ -19,6 +19,7 @@ from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio.dma import allocator, buffer, free_ranges, physical_memory, pinned_page, transaction
+from pyuio.dma.lock import lock
 from pyuio.kernel import hugepages
 from pyuio.kernel.hugepages import hugepages as sizes
 from pyuio.pci import command_register as command_register_module
@@ -94,9 +95,9 @@ def others_can_allocate() -> bool:
     taken = []
 
     def take() -> None:
-        if allocator._lock.acquire(timeout=5):
+        if lock.acquire(timeout=5):
             taken.append(True)
-            allocator._lock.release()
+            lock.release()
 
     other = threading.Thread(target=take)
     other.start()

@@ -13,6 +13,7 @@ from pyuio_drivers.edu import DMA_BUFFER, Edu
 
 import pyuio
 from pyuio.dma import Dma
+from pyuio.dma.pinned_page import PinnedPage
 from pyuio.kernel.hugepages import hugepages
 from tests.guest.support import Later, start_dma, wait_for_dma, wait_until
 
@@ -74,6 +75,7 @@ def test_pages_do_not_move(device: pyuio.Device, huge: bool, monkeypatch: pytest
         assert soft_offline(buffer.address)
         buffer.verify()
         assert bytes(buffer[:5]) == b"stays"
+        assert isinstance(buffer.page, PinnedPage)
         buffer.page.unpin()
         assert soft_offline(buffer.address) == 0
         with pytest.raises(pyuio.DmaMovedError):

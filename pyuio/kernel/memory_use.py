@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""How much memory this process has locked, may lock, and could still get.
+
+Sources: proc_pid_status(5), proc_meminfo(5), getrlimit(2).
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+from pathlib import Path
+
+from pyuio.kernel import privilege
+
+
+def _kilobytes(path: str, item: str) -> int:
+    found = re.search(rf"^{item}:\s*(\d+) kB", Path(path).read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def mapped_size() -> int:
+    """Return how many bytes this process has mapped, touched or not."""
+    return _kilobytes("/proc/self/status", "VmSize")
+
+
+def locked_size() -> int:
+    """Return how many bytes of this process are locked in memory: by mlock, and by VFIO for devices."""
+    return _kilobytes("/proc/self/status", "VmLck")
+
+
+def available() -> int:
+    """Return how many bytes the kernel expects to have for programs without swapping."""
+    return _kilobytes("/proc/meminfo", "MemAvailable")
+
+
+def lock_limit() -> int:
+    """Return how many bytes this process may lock without CAP_IPC_LOCK; RLIM_INFINITY for any number."""
+    return resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+
+
+def room_to_lock() -> int | None:
+    """Return how many more bytes may be locked, None for any number (RLIMIT_MEMLOCK, CAP_IPC_LOCK)."""
+    limit = lock_limit()
+    if limit == resource.RLIM_INFINITY or privilege.has(privilege.CAP_IPC_LOCK):
+        return None
+    return max(0, limit - locked_size())
