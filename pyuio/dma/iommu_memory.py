@@ -161,11 +161,11 @@ class IommuMemory:
         exact = -(-size // unit) * unit
         if exact < _SEGMENT:
             with contextlib.suppress(DmaMemoryError):
-                return self._segment(_SEGMENT, align, mask)
-        return self._segment(exact, align, mask)
+                return self._segment(_SEGMENT, size, align, mask)
+        return self._segment(exact, size, align, mask)
 
-    def _segment(self, size: int, align: int, mask: int) -> Segment:
-        tried = f"{self._name}: no memory for DMA of {size} bytes up to {mask:#x}"
+    def _segment(self, size: int, wanted: int, align: int, mask: int) -> Segment:
+        tried = f"{self._name}: no memory for DMA of {wanted} bytes up to {mask:#x}"
         free = available()
         if size > free:  # the kernel would end programs to make room
             raise DmaMemoryError(f"{tried}: the kernel has {free} bytes left")
@@ -219,8 +219,8 @@ class IommuMemory:
             )
         if number == errno.EFAULT:
             return DmaMemoryError(
-                f"{tried}: the kernel cannot pin it; a mapping of a device, or of a file on a disk on newer kernels, "
-                "cannot be pinned: copy it into a buffer of alloc()"
+                f"{tried}: the kernel cannot pin it, as it cannot what is not there, or on newer kernels a file on a "
+                "disk; copy it into a buffer of alloc()"
             )
         return DmaMemoryError(f"{tried}: {error}")
 

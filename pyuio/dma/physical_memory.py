@@ -142,7 +142,8 @@ class PhysicalMemory:
                 self._give_back(huge, total)
         early = f"reserve them early (hugepages={count + max(1, count // 4)} on the kernel's command line)"
         if most < count:
-            reason = f"{tried}, {count} of {huge}, and {most} were to be had; free memory, or {early}"
+            had = f"{most} were to be had" if most else "there is no memory for so many"
+            reason = f"{tried}, {count} of {huge}, and {had}; free some, or {early}"
             raise DmaMemoryError(reason if huge.may_change else f"{reason}; or, as root: {huge.command(count)}")
         if shared:
             raise DmaMemoryError(

@@ -6,12 +6,14 @@ from __future__ import annotations
 import gc
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pyuio_drivers.edu import DMA_BUFFER, DMA_REACHABLE, Edu
 
 import pyuio
+from pyuio.dma import DmaBuffer
 from pyuio.kernel.hugepages import hugepages
 from pyuio.kernel.sysfs import PCI_DEVICES
 from tests.guest.support import BUS_MASTER, EDU, Cards, command_register, forked, start_dma, wait_for_dma
@@ -141,11 +143,109 @@ def test_alignment_and_masks(device: pyuio.Device, monkeypatch: pytest.MonkeyPat
     for size in (0, -1):
         with pytest.raises(ValueError, match="at least 1 byte"):
             device.dma.alloc(size)
-    for size, align in ((1 << 40, 4096), (10, 1 << 40)):
-        with pytest.raises(pyuio.DmaMemoryError, match="the largest hugepage of this kernel"):
-            device.dma.alloc(size, align=align)
+    with pytest.raises(pyuio.DmaMemoryError, match="adjacent hugepages, 524288 of 2048 kB, and there is no memory"):
+        device.dma.alloc(1 << 40)
+    with pytest.raises(pyuio.DmaMemoryError, match="that were looked at have none"):
+        device.dma.alloc(10, align=1 << 40)
     with pytest.raises(pyuio.DmaMemoryError, match="looked at"):
         device.dma.alloc(10, mask=(1 << 12) - 1)  # the first page: the kernel gives it to nobody
+
+
+# -- more than a hugepage --
+
+
+@pytest.fixture
+def far(cards: Cards) -> Iterator[Edu]:
+    """The card that reaches all memory."""
+    if len(cards(EDU)) < 2:
+        pytest.skip("there is no second card, which is the one that reaches all memory")
+    with Edu.open(cards(EDU)[-1]) as card:
+        card.to_device(b"")
+        card.device.dma.mask = ALL_ADDRESSES
+        yield card
+
+
+def copied(card: Edu, source: int, destination: DmaBuffer, count: int) -> bytes:
+    """Have the card copy bytes from a bus address to a buffer, by its own memory, and return them."""
+    start_dma(card, source, DMA_BUFFER, count, to_memory=False)
+    wait_for_dma(card)
+    start_dma(card, DMA_BUFFER, destination.address, count, to_memory=True)
+    wait_for_dma(card)
+    return bytes(destination[:count])
+
+
+def test_32_mib_in_one_buffer(far: Edu) -> None:
+    before = free_hugepages()
+    with far.device.dma.alloc(64) as small, far.device.dma.alloc((32 << 20) + 1) as buffer:
+        assert not any(memoryview(buffer)[::4096])
+        buffer.verify()
+        data = random.randbytes(60)
+        for border in (HUGE, 7 * HUGE, 16 * HUGE):
+            buffer[border - 30 : border + 30] = data
+            assert copied(far, buffer[border - 30 :].address, small, 60) == data
+        # The rest of the last hugepage is there for others.
+        with far.device.dma.alloc(4096) as other:
+            assert other.page in (buffer.page, small.page)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if buffer.closed and not any(memoryview(buffer.page.memory)[::4096]) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        buffer.verify()
+    far.device.close()
+    assert free_hugepages() == before
+
+
+def test_scattered_memory(far: Edu) -> None:
+    before = free_hugepages()
+    size = (11 << 20) + 100
+    with far.device.dma.scatter(size) as buffer, far.device.dma.alloc(64) as small:
+        segments = buffer.segments
+        assert sum(one.size for one in segments) == buffer.size == size
+        places = [number for one in segments for number in range(one.address // HUGE, (one.address + one.size) // HUGE)]
+        assert len(places) == len(set(places)) == 5
+        buffer.verify()
+        start = 0
+        for segment in segments:  # each byte of the view is where its segment says
+            buffer[start : start + 30] = data = random.randbytes(30)
+            assert copied(far, segment.address, small, 30) == data
+            start += segment.size
+        part = buffer[HUGE - 10 : HUGE + 10]
+        assert sum(one.size for one in part.segments) == 20
+        part[:] = bytes(range(20))
+        assert bytes(buffer)[HUGE - 10 : HUGE + 10] == bytes(range(20))
+        assert buffer[5:10].address == segments[0].address + 5
+        if len(segments) > 1:
+            with pytest.raises(ValueError, match="segments, each with an address of its own"):
+                buffer.address  # noqa: B018
+        buffer.registers.write32(HUGE - 2 & ~3, 0x12345678)
+    with pytest.raises(pyuio.ClosedError):
+        buffer.segments  # noqa: B018
+    with far.device.dma.scatter(100) as little:
+        assert little.segments == ((little.address, 100),)
+    far.device.close()
+    assert free_hugepages() == before
+
+
+def test_no_adjacent_hugepages(device: pyuio.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyuio.dma.physical_memory._BYTES_RESERVED", 8 << 20)
+    before = free_hugepages()
+    with pytest.raises(pyuio.DmaMemoryError, match=r"looked at have none; scatter\(4194304\) takes ones from anywhere"):
+        device.dma.alloc(4 << 20, mask=(1 << 21) - 1)
+    with pytest.raises(pyuio.DmaMemoryError, match="fewer of [0-9]+ are below"):
+        device.dma.scatter(4 << 20, mask=(1 << 21) - 1)
+    assert free_hugepages() == before
+    monkeypatch.setattr("pyuio.kernel.hugepages.HugepageSize.change", lambda self, more: False)
+    monkeypatch.setattr("pyuio.kernel.hugepages.HugepageSize.may_change", False)
+    for make in (device.dma.alloc, device.dma.scatter):
+        with pytest.raises(pyuio.DmaMemoryError, match="20 of 2048 kB, and .* were to be had; .*as root: echo 2"):
+            make(20 * HUGE)
+    assert free_hugepages() == before
+
+
+def test_memory_that_is_there_is_not_mapped(device: pyuio.Device) -> None:
+    with pytest.raises(pyuio.DmaUnavailableError, match=r"copy it into a buffer of alloc\(\), or use VFIO"):
+        device.dma.map(bytearray(10))
+    assert not command_register(str(device.address)) & BUS_MASTER
 
 
 # -- life --

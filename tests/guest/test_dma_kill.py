@@ -15,7 +15,7 @@ import pytest
 from pyuio_drivers.edu import DMA_BUFFER, DMA_REACHABLE, Edu
 
 from pyuio.claim import binding
-from pyuio.dma import Dma
+from pyuio.dma import ALL_ADDRESSES, Dma
 from pyuio.kernel.hugepages import hugepages
 from tests.guest.support import BUS_MASTER, attribute, command_register, set_aside_what_the_card_reaches, start_dma
 
@@ -84,6 +84,40 @@ def test_killed_in_mid_transfer(bound: str) -> None:
     with Edu.open(bound) as card:
         card.to_device(b"and again")
         assert card.from_device(9) == b"and again"
+
+
+def test_killed_with_several_hugepages(bound: str) -> None:
+    """A transfer across the border of two hugepages; afterwards they belong to nobody, and nothing arrives in them."""
+    size = hugepages()[0]
+    size.change(3)
+    before = counts()
+    reading, writing = os.pipe()
+    try:
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                card = Edu.open(bound)
+                buffer = card.device.dma.alloc(2 * HUGE, mask=ALL_ADDRESSES)
+                start_dma(card, DMA_BUFFER, buffer[HUGE - 2000 :].address, DMA_REACHABLE, to_memory=True)
+                os.write(writing, b"y")
+                signal.pause()
+            os._exit(1)
+        os.close(writing)
+        assert os.read(reading, 1) == b"y"
+        assert counts() != before
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert not command_register(bound) & BUS_MASTER
+        assert counts() == before
+        with contextlib.closing(Dma("the next owner")) as other:
+            memory = [other.alloc(HUGE) for _ in range(before[1])]
+            for one in memory:
+                one[:] = b"\x11" * HUGE
+            time.sleep(1.5 * TRANSFER)
+            assert all(bytes(one).count(0x11) == HUGE for one in memory)
+    finally:
+        os.close(reading)
+        size.change(-3)
 
 
 def transfer_after_all(address: str) -> bool:

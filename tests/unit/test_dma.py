@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import mmap
 from array import array
 from typing import Any, cast
@@ -17,7 +18,10 @@ import pyuio
 from pyuio._native._access import Window
 from pyuio._native._memory import Span, fill_hole, pin_by_pipe, pointer, set_dontfork
 from pyuio.dma.buffer import DmaBuffer
+from pyuio.dma.bus_addresses import BusAddresses
 from pyuio.dma.free_ranges import FreeRanges
+from pyuio.dma.iommu_memory import ProgramMemory
+from pyuio.dma.pinned_hugepages import adjacent, below, joined
 from pyuio.dma.ring import DescriptorRing
 
 SIZE = 1 << 16
@@ -56,6 +60,115 @@ def test_free_ranges(address: int, room: int, steps: list[tuple[int, int, int, b
     for one in taken:
         ranges.give(*one)
     assert ranges.untouched
+
+
+RANGES = [(0, 0xFEDFFFFF), (0xFEF00000, (1 << 39) - 1)]
+
+
+@given(
+    st.integers(0, (1 << 64) - 1),
+    st.lists(
+        st.tuples(
+            st.sampled_from([4096, 3 * 4096, 2 << 20, 5 << 20, 300 << 20]),
+            st.sampled_from([64, 4096, 1 << 21, 1 << 30]),
+            st.sampled_from([(1 << 12) - 1, (1 << 16) - 1, (1 << 28) - 1, (1 << 32) - 1, (1 << 64) - 1]),
+            st.integers(0, 99),
+            st.booleans(),
+        ),
+        max_size=40,
+    ),
+)
+def test_bus_addresses(start: int, steps: list[tuple[int, int, int, int, bool]]) -> None:
+    """Ranges are aligned, apart, below the mask, in what the IOMMU translates, and not at 0; all comes back."""
+    addresses = BusAddresses(RANGES, 4096, start)
+    taken: list[tuple[int, int]] = []
+    for size, align, mask, which, give in steps:
+        if give and taken:
+            addresses.give(*taken.pop(which % len(taken)))
+            continue
+        address = addresses.take(size, align, mask)
+        if address is None:
+            assert mask < 1 << 28 or size + sum(size for _, size in taken) > 1 << 26
+            continue
+        assert address % align == address % 4096 == 0
+        assert address + size - 1 <= mask
+        assert any(first <= address and address + size - 1 <= last for first, last in RANGES)
+        assert address >= 4096
+        assert all(address + size <= other or other + length <= address for other, length in taken)
+        taken.append((address, size))
+    again = BusAddresses(RANGES, 4096, start, taken)
+    for one in taken:
+        again.give(*one)
+    fresh = BusAddresses(RANGES, 4096, start)
+    for mask in ((1 << 28) - 1, (1 << 64) - 1):
+        assert again.take(4096, 1, mask) == fresh.take(4096, 1, mask)
+
+
+def test_bus_addresses_start_anywhere_in_the_lowest_quarter() -> None:
+    for mask in ((1 << 28) - 1, (1 << 32) - 1, (1 << 39) - 1):
+        firsts = {BusAddresses(RANGES, 4096, start << 12 | start, ()).take(4096, 1, mask) for start in range(5000)}
+        assert len(firsts) > 4000
+        assert all(first is not None and first <= (mask + 1) // 4 for first in firsts)
+    # However unlucky the start is, a large buffer has room after a small one.
+    for start in range(0, 1 << 20, 997):
+        addresses = BusAddresses(RANGES, 4096, start)
+        assert addresses.take(2 << 20, 4096, (1 << 28) - 1) is not None
+        assert addresses.take(180 << 20, 4096, (1 << 28) - 1) is not None
+    # Where there is room, large pages are aligned.
+    large = BusAddresses(RANGES, 4096, 12345).take(4 << 20, 4096, (1 << 64) - 1)
+    assert large is not None
+    assert large % (2 << 20) == 0
+
+
+HUGE = 2 << 20
+
+
+@given(
+    st.sets(st.integers(0, 40), max_size=30).flatmap(lambda places: st.permutations(sorted(places))),
+    st.integers(1, 6),
+    st.sampled_from([1, 2, 4, 8]),
+    st.integers(0, 41),
+)
+def test_adjacent_hugepages(places: list[int], count: int, align: int, limit: int) -> None:
+    addresses = [place * HUGE for place in places]
+    found = adjacent(addresses, HUGE, count, align * HUGE, limit * HUGE - 1)
+    starts = [
+        place
+        for place in places
+        if place % align == 0 and place + count <= limit and set(range(place, place + count)) <= set(places)
+    ]
+    if found is None:
+        assert not starts
+    else:
+        assert [places[index] for index in found] == list(range(min(starts), min(starts) + count))
+    chosen = below(addresses, HUGE, count, limit * HUGE - 1)
+    low = sorted(place for place in places if place < limit)
+    assert (chosen is None) == (len(low) < count)
+    if chosen is not None:
+        assert [places[index] for index in chosen] == low[:count]
+        runs = list(joined([addresses[index] for index in chosen], HUGE))
+        assert [at for start, size in runs for at in range(start, start + size, HUGE)] == [
+            addresses[index] for index in chosen
+        ]
+        assert all(end[0] + end[1] < start[0] for end, start in itertools.pairwise(runs))
+
+
+def test_memory_of_the_program() -> None:
+    memory = bytearray(10000)
+    page = ProgramMemory(memory)
+    assert page.offset == pointer(memory) % 4096
+    assert page.size % 4096 == 0
+    assert page.size >= page.offset + 10000
+    assert not page.free.untouched
+    with pytest.raises(BufferError):
+        memory.append(1)
+    page.close()
+    memory.append(1)
+    for wrong, error in ((b"x", BufferError), (np.zeros((4, 4))[:, 1], BufferError), (bytearray(), ValueError)):
+        with pytest.raises(error):
+            ProgramMemory(cast(Any, wrong))
+    with pytest.raises(TypeError):
+        ProgramMemory(cast(Any, 5))
 
 
 def test_span() -> None:

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: MIT
+"""DMA through VFIO, on a real IOMMU driver and QEMU's edu card; skipped where the card has no IOMMU."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyuio_drivers.edu import DMA_BUFFER, DMA_REACHABLE, Edu
+
+import pyuio
+from pyuio.kernel import vfio
+from pyuio.kernel.drivers import VFIO_PCI
+from pyuio.kernel.memory_use import locked_size
+from pyuio.kernel.sysfs import PCI_DEVICES
+from tests.guest.support import (
+    BUS_MASTER,
+    EDU,
+    Cards,
+    command_register,
+    keep_bound,
+    start_dma,
+    wait_for_dma,
+    wait_until,
+)
+
+TRANSFER = 0.1  # seconds, in which QEMU's card does nothing; then it moves everything at once
+
+
+@pytest.fixture
+def bound(edu: str) -> str:
+    """An edu card that stays bound to vfio-pci."""
+    if vfio.group_of(PCI_DEVICES / edu) is None:
+        pytest.skip("this machine has no IOMMU, or it is off")
+    keep_bound(edu, VFIO_PCI)
+    return edu
+
+
+@pytest.fixture
+def card(bound: str) -> Iterator[Edu]:
+    with Edu.open(bound) as opened:
+        assert opened.device.driver == VFIO_PCI
+        yield opened
+
+
+def copy(card: Edu, source: int, destination: int, count: int) -> None:
+    """Have the card copy bytes from one bus address to another, by its own memory."""
+    start_dma(card, source, DMA_BUFFER, count, to_memory=False)
+    wait_for_dma(card)
+    start_dma(card, DMA_BUFFER, destination, count, to_memory=True)
+    wait_for_dma(card)
+
+
+def test_64_mib_in_one_buffer(card: Edu) -> None:
+    before = locked_size()
+    with card.device.dma.alloc(64 << 20) as buffer, card.device.dma.alloc(4096) as small:
+        assert not any(memoryview(buffer)[:: 1 << 12])
+        assert buffer.address + buffer.size - 1 <= card.device.dma.mask
+        data = random.randbytes(200)
+        # Across a border of pages, of large pages, in the middle, and at the end.
+        for at in (4000, (2 << 20) - 100, (32 << 20) - 77, (64 << 20) - 200):
+            buffer[at : at + 200] = data
+            copy(card, buffer[at:].address, small.address, 200)
+            assert bytes(small)[:200] == data, at
+            small.zero()
+        copy(card, buffer.address + (2 << 20) - 100, buffer[(50 << 20) - 100 :].address, 200)
+        assert bytes(buffer[(50 << 20) - 100 : (50 << 20) + 100]) == data
+        buffer.verify()
+        assert locked_size() - before >= 64 << 20
+    card.device.close()
+    assert locked_size() == before
+
+
+def test_memory_that_is_there(card: Edu, tmp_path: Path) -> None:
+    """At any place in its page: an array, a bytearray, a file; and twice at once."""
+    source = card.device.dma.alloc(1000)
+    data = source[:] = random.randbytes(1000)
+    array: Any = np.full(20001, 7, dtype=np.uint8)
+    with card.device.dma.map(array[1:]) as mapped:
+        assert mapped.size == 20000
+        with card.device.dma.map(array[1:]) as again:
+            copy(card, source.address, again[9000:].address, 1000)
+        assert array[9001:10001].tobytes() == data
+        assert set(array[:9001]) | set(array[10001:]) == {7}
+        array[1:1001] = 9
+        copy(card, mapped.address, source.address, 1000)
+        assert set(bytes(source)) == {9}
+
+    text = bytearray(b"short")
+    mapped = card.device.dma.map(text)
+    with pytest.raises(BufferError):
+        text.append(0)
+    mapped.close()
+    text.append(0)
+
+    path = tmp_path / "file"
+    path.write_bytes(bytes(10000))
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        with card.device.dma.map(memory) as mapped:
+            copy(card, source.address, mapped[5000:].address, 1000)
+        memory.flush()
+        assert path.read_bytes()[5000:6000] == b"\x09" * 1000
+
+
+@pytest.mark.parametrize(
+    ("memory", "error", "message"),
+    [
+        (b"constant", BufferError, "read-only"),
+        (np.zeros(100)[::2], BufferError, "gaps"),
+        (bytearray(), ValueError, "no bytes"),
+        (7, TypeError, "bytes-like"),
+    ],
+    ids=str,
+)
+def test_memory_that_cannot_be_mapped(card: Edu, memory: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        card.device.dma.map(memory)  # type: ignore[arg-type]
+
+
+def test_memory_that_the_kernel_cannot_pin(card: Edu, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(10000))
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        file.truncate(0)
+        with pytest.raises(pyuio.DmaMemoryError, match="the kernel cannot pin it"):
+            card.device.dma.map(memory)
+
+
+def test_two_cards_on_one_memory(card: Edu, cards: Cards) -> None:
+    if len(cards(EDU)) < 2:
+        pytest.skip("there is no second card")
+    with pyuio.open(cards(EDU)[1], bind=VFIO_PCI) as device:
+        other = Edu(device)
+        with card.device.dma.alloc(100) as buffer, device.dma.map(buffer) as theirs:
+            card.to_device(b"from one to the other")
+            start_dma(card, DMA_BUFFER, buffer.address, 21, to_memory=True)
+            wait_for_dma(card)
+            other.to_device(theirs)
+            assert other.from_device(21) == b"from one to the other"
+
+
+def test_pools_rings_and_parts(card: Edu) -> None:
+    dma = card.device.dma
+    with dma.pool(1500, 2048) as pool:
+        taken = [pool.take() for _ in range(1500)]
+        assert len({one.address // 2048 for one in taken}) == 1500
+        taken[7][:5] = b"seven"
+        card.to_device(taken[7][:5])
+        assert card.from_device(5) == b"seven"
+    ring = pyuio.DescriptorRing(dma.alloc(256), entry_size=16, fields={"a": (0, 64), "own": (8, 32)}, owner="own")
+    ring.publish(3, a=5, own=1)
+    start_dma(card, ring.address(3), DMA_BUFFER, 16, to_memory=False)
+    wait_for_dma(card)
+    assert card.from_device(16) == (5).to_bytes(8, "little") + (1).to_bytes(8, "little")
+    scattered = dma.scatter(5 << 20)
+    assert [size for _, size in scattered.segments] == [5 << 20]
+    assert dma.alloc(10, align=1 << 20).address % (1 << 20) == 0
+
+
+def test_no_room(card: Edu) -> None:
+    dma = card.device.dma
+    with pytest.raises(pyuio.DmaMemoryError, match="no free range of so many bus addresses: the IOMMU translates 0x"):
+        dma.alloc(64, mask=4095)  # the page at 0 is given to nobody
+    with pytest.raises(pyuio.DmaMemoryError, match=r"the kernel has \d+ bytes left"):
+        dma.alloc(1 << 40)
+    with pytest.raises(pyuio.DmaMemoryError, match="no free range"):
+        dma.map(bytearray(10), mask=4095)
+    assert not command_register(str(card.device.address)) & BUS_MASTER
+    with dma.alloc(4096, mask=0xFFFF) as low:
+        assert 4096 <= low.address < 0x10000
+
+
+def in_a_child(what: Callable[[], object]) -> None:
+    """Run a function in a fork, and fail with its exception."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        message = "it ended early"
+        try:
+            what()
+            message = ""
+        except BaseException as error:
+            message = f"{type(error).__name__}: {error}"
+        finally:
+            os.write(writing, message.encode() or b"ok")
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        assert stream.read() == "ok"
+    os.waitpid(child, 0)
+
+
+def test_the_limit_of_locked_memory(bound: str) -> None:
+    def limited(limit: int, *sizes: int) -> None:
+        card = Edu.open(bound)
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+        os.setuid(65534)  # CAP_IPC_LOCK lifts the limit
+        kept = [card.device.dma.alloc(size) for size in sizes]
+        assert all(card.device.dma.owns(one) for one in kept)
+        message = ""
+        try:
+            card.device.dma.alloc(9 << 20)
+        except pyuio.DmaMemoryError as error:
+            message = str(error)
+        assert f"the limit of locked memory (ulimit -l) is {limit} bytes, of which" in message, message
+        assert "memlock unlimited" in message, message
+        if sizes:
+            card.to_device(b"a small limit")
+            assert card.from_device(13) == b"a small limit"
+
+    in_a_child(lambda: limited(8 << 20, 100, 4 << 20))
+    in_a_child(lambda: limited(64 << 10, 4096))  # less than small buffers share
+    in_a_child(lambda: limited(0))
+
+
+def test_a_stray_access_does_no_harm(card: Edu) -> None:
+    kept, closed = card.device.dma.alloc(4096), card.device.dma.alloc(4 << 20)
+    array: Any = np.zeros(4096, np.uint8)
+    mapped = card.device.dma.map(array)
+    addresses = (closed.address, mapped.address, kept.address + (8 << 20), 0, 0x1000)
+    mapped.close()
+    closed.close()
+    card.to_device(b"\xee" * 64)
+    for address in addresses:
+        start_dma(card, DMA_BUFFER, address, 64, to_memory=True)
+        wait_for_dma(card)
+    assert not array.any()
+    assert not any(bytes(kept))
+    card.to_device(b"and it goes on")
+    assert card.from_device(14) == b"and it goes on"
+
+
+def test_each_open_begins_at_another_address(bound: str) -> None:
+    first = set()
+    for _ in range(4):
+        with pyuio.open(bound) as device:
+            first.add(device.dma.alloc(4096, mask=Edu.dma_mask).address)
+    assert len(first) > 1  # of 16,384 places
+
+
+def test_fork_during_a_transfer(card: Edu) -> None:
+    """The child has neither the buffers nor their views, and what it does to a copy reaches no transfer."""
+    data = random.randbytes(64)
+    card.to_device(data)
+    buffer = card.device.dma.alloc(64)
+    array: Any = np.zeros(64, np.uint8)
+    mapped = card.device.dma.map(array)
+    view = memoryview(buffer)
+
+    def child() -> None:
+        view[:] = b"\xff" * 64
+        array[:] = 255
+        uses: tuple[Callable[[], object], ...] = (
+            lambda: buffer[0],
+            lambda: mapped.address,
+            lambda: card.device.dma.map(bytearray(1)),
+        )
+        for use in uses:
+            with pytest.raises(pyuio.ClosedError):
+                use()
+
+    for target, memory in ((buffer, view), (mapped, array)):
+        start_dma(card, DMA_BUFFER, target.address, 64, to_memory=True)
+        in_a_child(child)
+        wait_for_dma(card)
+        assert bytes(memory) == data
+    view.release()
+    mapped.close()
+
+
+def test_a_device_that_was_let_go_closes(card: Edu) -> None:
+    address = str(card.device.address)
+    buffer, mapped = card.device.dma.alloc(4096), card.device.dma.map(bytearray(100))
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            (PCI_DEVICES / address / "driver/unbind").write_text(address)
+        os._exit(0)
+    wait_until(lambda: card.device.removed)
+    assert os.waitpid(child, 0)[1] == 0
+    with pytest.raises(pyuio.DeviceRemovedError):
+        card.device.dma.alloc(10)
+    with pytest.raises(pyuio.DeviceRemovedError):
+        card.device.dma.map(bytearray(1))
+    buffer[:4] = b"mine"
+    buffer.close()
+    mapped.close()
+    card.device.close()
+    assert locked_size() == 0
+    Path("/sys/bus/pci/drivers", VFIO_PCI, "bind").write_text(address)
+
+
+# -- killed --
+
+
+def killed(address: str) -> int:
+    """Have a driver in a process of its own start a transfer to memory, and kill it. Return the address on the bus."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            card = Edu.open(address)
+            card.to_device(b"\xee" * DMA_REACHABLE)
+            buffer = card.device.dma.alloc(4 << 20)
+            start_dma(card, DMA_BUFFER, buffer.address, DMA_REACHABLE, to_memory=True)
+            os.write(writing, buffer.address.to_bytes(8, "little"))
+            signal.pause()
+        os._exit(1)
+    os.close(writing)
+    bus_address = os.read(reading, 8)
+    os.close(reading)
+    os.kill(child, signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    return int.from_bytes(bus_address, "little")
+
+
+def kill_and_look(address: str) -> None:
+    """Kill a driver in mid-transfer; nobody's memory has a byte of the transfer, not even the next driver's."""
+    at = killed(address)
+    assert not command_register(address) & BUS_MASTER
+    anyone = bytearray(b"\x11" * (16 << 20))  # some of it is what was the driver's
+    with pyuio.open(address) as device:
+        buffer = device.dma.alloc(4096, mask=Edu.dma_mask)  # bus mastering is on from here on
+        if at == buffer.address:  # once in 16,384 times
+            return
+        buffer[:] = b"\x11" * 4096
+        time.sleep(1.5 * TRANSFER)
+        assert bytes(buffer).count(0x11) == 4096
+    assert anyone.count(0x11) == len(anyone)
+
+
+def test_killed_in_mid_transfer(bound: str) -> None:
+    for _ in range(3):
+        kill_and_look(bound)
+    with Edu.open(bound) as card:
+        card.to_device(b"and again")
+        assert card.from_device(9) == b"and again"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_thousand_kills(bound: str) -> None:
+    """As many as fit two minutes."""
+    end = time.monotonic() + 120
+    done = 0
+    while done < 1000 and time.monotonic() < end:
+        kill_and_look(bound)
+        done += 1
+    print(done, "drivers killed")
