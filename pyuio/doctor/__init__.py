@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pyuio.doctor import device as device_checks
-from pyuio.doctor import driver, interrupts, memory, processors, scheduling
+from pyuio.doctor import driver, interrupts, iommu_faults, memory, processors, scheduling
 from pyuio.doctor.finding import Finding, State
 from pyuio.pci.discovery import FoundDevice, find
 
@@ -18,6 +18,7 @@ __all__ = ["CHECKS", "Finding", "State", "examine", "something_blocks"]
 CHECKS = (
     *driver.CHECKS,
     *device_checks.CHECKS,
+    *iommu_faults.CHECKS,
     *memory.CHECKS,
     *scheduling.CHECKS,
     *processors.CHECKS,

@@ -19,10 +19,12 @@ import pytest
 from pyuio_drivers.edu import DMA_BUFFER, DMA_REACHABLE, Edu
 
 import pyuio
+from pyuio.doctor.iommu_faults import look_at_faults
 from pyuio.kernel import vfio
 from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.memory_use import locked_size
 from pyuio.kernel.sysfs import PCI_DEVICES
+from pyuio.pci.discovery import find
 from tests.guest.support import (
     BUS_MASTER,
     EDU,
@@ -234,8 +236,15 @@ def test_a_stray_access_does_no_harm(card: Edu) -> None:
     for address in addresses:
         start_dma(card, DMA_BUFFER, address, 64, to_memory=True)
         wait_for_dma(card)
+    start_dma(card, 0x2000, DMA_BUFFER, 64, to_memory=False)
+    wait_for_dma(card)
     assert not array.any()
     assert not any(bytes(kept))
+    answer = look_at_faults(find(str(card.device.address)))
+    assert answer is not None
+    assert answer.state == "advice"
+    assert "to reach memory that is not its own" in answer.found
+    assert answer.found.endswith("s ago, to read 0x2000")
     card.to_device(b"and it goes on")
     assert card.from_device(14) == b"and it goes on"
 

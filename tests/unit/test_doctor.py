@@ -13,10 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyuio.doctor import CHECKS, device, driver, examine, interrupts, memory, processors, scheduling, something_blocks
+from pyuio.doctor import (
+    CHECKS,
+    device,
+    driver,
+    examine,
+    interrupts,
+    iommu_faults,
+    memory,
+    processors,
+    scheduling,
+    something_blocks,
+)
 from pyuio.doctor.finding import Answer, Check, Finding, box, counted
 from pyuio.errors import DeviceRemovedError, PermissionDeniedError
 from pyuio.kernel.hugepages import HugepageSize
+from pyuio.kernel.log import Message, parse_record
 from pyuio.pci.bars import Bar
 
 HUGE = HugepageSize(2 << 20)
@@ -141,6 +153,38 @@ def test_power_saving_on_a_link() -> None:
     assert state(answer) == "advice"
     assert answer.found.endswith("l1")
     assert state(device.judge_aspm("", {})) == "good"
+
+
+def test_faults_of_an_iommu() -> None:
+    # The first two were recorded in a guest; the others are as the kernel's sources print them.
+    intel = "DMAR: [DMA Write NO_PASID] Request device [00:01.0] fault addr 0x5000 [fault reason 0x05] PTE Write access"
+    read = "DMAR: [DMA Read NO_PASID] Request device [00:01.0] fault addr 0x6000 [fault reason 0x06] PTE Read access"
+    old = "DMAR: [DMA Write] Request device [00:01.0] PASID ffffffff fault addr 7000 [fault reason 05] PTE Write access"
+    amd = "vfio-pci 0000:00:01.0: AMD-Vi: Event logged [IO_PAGE_FAULT domain=0x000a address=0x8000 flags=0x0020]"
+    early = "AMD-Vi: Event logged [IO_PAGE_FAULT device=0000:00:01.0 domain=0x000a address=0x9000 flags=0x0000]"
+    others = ["DMAR: DRHD: handling fault status reg 2", intel.replace("00:01.0", "00:11.0"), "", "DMAR: ["]
+    log = [Message(float(n), text) for n, text in enumerate([*others, intel, read, old, amd, early])]
+    found = iommu_faults.faults_of("0000:00:01.0", log)
+    assert [(one.write, one.address) for one in found] == [
+        (True, 0x5000),
+        (False, 0x6000),
+        (True, 0x7000),
+        (True, 0x8000),
+        (False, 0x9000),
+    ]
+    assert state(iommu_faults.judge_faults("d", [], 10)) == "good"
+    answer = iommu_faults.judge_faults("d", found[:2], 15)
+    assert state(answer) == "advice"
+    assert "2 times" in answer.found
+    assert answer.found.endswith("the last time 10 s ago, to read 0x6000")
+    assert "once" in iommu_faults.judge_faults("d", found[:1], 15).found
+
+
+@given(st.text(), st.text())
+def test_any_text_in_the_log(device: str, text: str) -> None:
+    message = parse_record(text)
+    iommu_faults.faults_of(device, [Message(0, text), *([message] if message else [])])
+    assert parse_record("6,1234,1559209,-;pci: text, more\n SUBSYSTEM=pci") == Message(1.559209, "pci: text, more")
 
 
 # -- memory --

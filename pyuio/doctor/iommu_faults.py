@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""The check of what an IOMMU has kept a device from: accesses to addresses at which nothing is mapped for it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pyuio.doctor.finding import Answer, Check, advice, good
+from pyuio.kernel.log import Message, messages
+from pyuio.kernel.vfio import group_of
+from pyuio.pci.discovery import FoundDevice
+
+# drivers/iommu/intel/dmar.c, dmar_fault_do_one; older kernels have "PASID ffffffff", and the address without 0x.
+_INTEL = re.compile(
+    r"DMAR: \[DMA (?P<kind>Read|Write)[^\]]*\] Request device \[(?P<device>[0-9a-f:.]+)\] (?:PASID \w+ )?"
+    r"fault addr (?:0x)?(?P<address>[0-9a-f]+) \[fault reason [^\]]*\] (?P<reason>.*)"
+)
+# drivers/iommu/amd/iommu.c, amd_iommu_report_page_fault; bit 5 of the flags is set for a write.
+_AMD = re.compile(
+    r"(?:(?P<device>[0-9a-f:.]+): )?AMD-Vi: Event logged \[IO_PAGE_FAULT (?:device=(?P<other>[0-9a-f:.]+) )?"
+    r"domain=\w+ address=0x(?P<address>[0-9a-f]+) flags=0x(?P<flags>[0-9a-f]+)\]"
+)
+_AMD_WRITE = 1 << 5
+
+
+class Fault(NamedTuple):
+    """An access that the IOMMU refused.
+
+    Attributes:
+        time: seconds since the start of the machine.
+        write: whether it was a write.
+        address: the bus address.
+    """
+
+    time: float
+    write: bool
+    address: int
+
+
+def faults_of(device: str, log: Iterable[Message]) -> list[Fault]:
+    """Return the faults of a device that Intel's and AMD's drivers logged, oldest first.
+
+    Args:
+        device: its address, ``0000:00:04.0``; Intel's driver leaves the domain out.
+        log: the kernel's.
+    """
+    found = []
+    for message in log:
+        if (match := _INTEL.search(message.text)) is not None:
+            write, named = match["kind"] == "Write", match["device"]
+        elif (match := _AMD.search(message.text)) is not None:
+            write, named = bool(int(match["flags"], 16) & _AMD_WRITE), match["other"] or match["device"] or ""
+        else:
+            continue
+        if named in (device, device.partition(":")[2]):
+            found.append(Fault(message.time, write, int(match["address"], 16)))
+    return found
+
+
+def judge_faults(name: str, faults: list[Fault], now: float) -> Answer:
+    """Judge the faults of a device.
+
+    Args:
+        name: of the device.
+        faults: oldest first.
+        now: seconds since the start of the machine.
+    """
+    if not faults:
+        return good(f"{name}: the kernel's log has no access outside its memory")
+    last = faults[-1]
+    times = f"{len(faults)} times" if len(faults) > 1 else "once"
+    what = "write to" if last.write else "read"
+    return advice(
+        f"{name} tried {times} to reach memory that is not its own, and the IOMMU prevented it; the last time "
+        f"{max(0, now - last.time):.0f} s ago, to {what} {last.address:#x}",
+        "compare the address with those of the driver's buffers: a buffer was closed while the device still used it, "
+        "the device was told a wrong address or length, or a killed driver left a transfer behind",
+    )
+
+
+def look_at_faults(device: FoundDevice | None) -> Answer | None:
+    """Look for the device's faults in the kernel's log; None if it has no IOMMU."""
+    if device is None or device.address is None or group_of(device.directory) is None:
+        return None
+    return judge_faults(device.name, faults_of(device.address, messages()), time.clock_gettime(time.CLOCK_MONOTONIC))
+
+
+CHECKS = (
+    Check(
+        "iommu_faults",
+        "device",
+        "A device that reaches for memory that is not mapped for it has a wrong address: its data is lost, and without "
+        "an IOMMU it would be in somebody else's memory.",
+        look_at_faults,
+    ),
+)
