@@ -18,6 +18,7 @@ from pyuio.errors import DmaMemoryError, DmaUnavailableError
 from pyuio.kernel.hugepages import HugepageSize, hugepages, why_none
 from pyuio.kernel.memory_use import available
 from pyuio.kernel.sysfs import read_optional
+from pyuio.process.signals import postponed_signals
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -164,23 +165,19 @@ class PhysicalMemory:
 
     def _reserve(self, huge: HugepageSize, more: int = 1) -> bool:
         """Make the kernel set more hugepages aside; return whether it set as many aside."""
-        before = huge.set_aside
-        # First, because an exception may come after the change.
-        self._reserved[huge] = self._reserved.get(huge, 0) + more
-        try:
-            return huge.change(more)
-        finally:
-            self._reserved[huge] -= more - min(more, max(0, huge.set_aside - before))
+        with postponed_signals():  # or an exception between the change and the count would make the count wrong
+            before = huge.set_aside
+            done = huge.change(more)
+            self._reserved[huge] = self._reserved.get(huge, 0) + min(more, max(0, huge.set_aside - before))
+        return done
 
     def _give_back(self, huge: HugepageSize, number: int) -> None:
         """Give hugepages back to the kernel, as far as they were set aside for this source."""
         number = min(number, self._reserved.get(huge, 0))
         if number > 0:
-            before = huge.set_aside
-            try:
+            with postponed_signals():
                 huge.change(-number)
-            finally:  # where an exception came before the change, close() makes it
-                self._reserved[huge] -= min(number, max(0, before - huge.set_aside))
+                self._reserved[huge] -= number
 
     def map(self, memory: Buffer, mask: int) -> NoReturn:
         """Refuse: a buffer needs physical addresses that follow one another and stay."""

@@ -126,7 +126,7 @@ class PinnedHugepages:
                 self._start = pointer(self.memory)
                 self._pieces = list(joined([addresses[index] for index in chosen], huge.size))
                 self.address = self._pieces[0][0]
-                require_in_place(self.memory, self._start, 0, self._pieces)
+                require_in_place(self.memory, self._start, 0, self._pieces, huge.size)
                 for index in set(range(total)).difference(chosen):
                     punch_hole(file.fileno(), index * huge.size, huge.size)
             except BaseException:
@@ -148,7 +148,7 @@ class PinnedHugepages:
 
     def verify(self, offset: int, size: int) -> None:
         """Look the bus addresses of a part up again. DmaMovedError: they have changed."""
-        require_in_place(self.memory, self._start, offset, self.pieces(offset, size))
+        require_in_place(self.memory, self._start, offset, self.pieces(offset, size), self.huge.size)
 
     def forget(self) -> None:
         """In a forked child: map zeros where the memory is missing; see `PinnedPage.forget`."""

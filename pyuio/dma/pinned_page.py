@@ -85,7 +85,7 @@ def pin(memory: mmap.mmap, page: int) -> socket.socket:
     return keeper
 
 
-def require_in_place(memory: mmap.mmap, start: int, offset: int, pieces: list[tuple[int, int]]) -> None:
+def require_in_place(memory: mmap.mmap, start: int, offset: int, pieces: list[tuple[int, int]], page_size: int) -> None:
     """Look physical addresses up again. DmaMovedError: they have changed.
 
     Args:
@@ -93,16 +93,19 @@ def require_in_place(memory: mmap.mmap, start: int, offset: int, pieces: list[tu
         start: its address in this process.
         offset: of the part that is looked up.
         pieces: the addresses at which it should be, and the size of each.
+        page_size: of the pages of the mapping, in bytes.
     """
     page = mmap.PAGESIZE
     for address, size in pieces:
-        for at in range(offset // page * page, offset + size, page):
+        for at in range(offset // page_size * page_size, offset + size, page_size):
             memory[at]  # the kernel may have dropped the page from the page table without moving it
         first = address // page
-        for index, number in enumerate(frame_numbers(start + offset, size)):
-            if number != first + index:
-                now = "is not present" if number is None else f"is at {number * page:#x}"
-                raise DmaMovedError(errno.EFAULT, f"the page that was at {(first + index) * page:#x} {now}")
+        numbers = frame_numbers(start + offset, size)
+        expected = range(first, first + len(numbers))
+        if numbers != list(expected):
+            number, right = next(pair for pair in zip(numbers, expected, strict=True) if pair[0] != pair[1])
+            now = "is not present" if number is None else f"is at {number * page:#x}"
+            raise DmaMovedError(errno.EFAULT, f"the page that was at {right * page:#x} {now}")
         offset += size
 
 
@@ -161,7 +164,7 @@ class PinnedPage:
 
     def verify(self, offset: int, size: int) -> None:
         """Look the bus addresses of a part up again. DmaMovedError: they have changed."""
-        require_in_place(self.memory, self._start, offset, self.pieces(offset, size))
+        require_in_place(self.memory, self._start, offset, self.pieces(offset, size), self.size)
 
     def forget(self) -> None:
         """In a forked child: map zeros where the memory is missing, so that views of it do not crash.

@@ -71,11 +71,12 @@ def judge_faults(name: str, faults: list[Fault], now: float) -> Answer:
     if not faults:
         return good(f"{name}: the kernel's log has no access outside its memory")
     last = faults[-1]
-    times = f"{len(faults)} times" if len(faults) > 1 else "once"
+    times = "times" if len(faults) > 1 else "time"
     what = "write to" if last.write else "read"
     return advice(
-        f"{name} tried {times} to reach memory that is not its own, and the IOMMU prevented it; the last time "
-        f"{max(0, now - last.time):.0f} s ago, to {what} {last.address:#x}",
+        f"{name} tried to reach memory that is not its own, and the IOMMU prevented it; the kernel logged that "
+        f"{len(faults)} {times}, and may have left others out; the last was {max(0, now - last.time):.0f} s ago, "
+        f"to {what} {last.address:#x}",
         "compare the address with those of the driver's buffers: a buffer was closed while the device still used it, "
         "the device was told a wrong address or length, or a killed driver left a transfer behind",
     )

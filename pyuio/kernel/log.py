@@ -34,7 +34,7 @@ def parse_record(record: str) -> Message | None:
 
 def messages() -> list[Message]:
     """Return what the log still has, oldest first. OSError: this user may not read it, or there is no such file."""
-    found = []
+    found: list[Message] = []
     file = os.open(_KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         while True:

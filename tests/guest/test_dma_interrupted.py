@@ -6,8 +6,10 @@ Ctrl-C, or one whose handler itself allocates and closes.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import linecache
+import os
 import signal
 import sys
 import threading
@@ -18,7 +20,18 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio.dma import allocator, buffer, free_ranges, physical_memory, pinned_page, transaction
+from pyuio.dma import (
+    address_space,
+    allocator,
+    buffer,
+    bus_addresses,
+    free_ranges,
+    iommu_memory,
+    physical_memory,
+    pinned_hugepages,
+    pinned_page,
+    transaction,
+)
 from pyuio.dma.lock import lock
 from pyuio.kernel import hugepages
 from pyuio.kernel.hugepages import hugepages as sizes
@@ -31,11 +44,15 @@ FILES = {
     for module in (
         config_space,
         command_register_module,
+        address_space,
         allocator,
         buffer,
+        bus_addresses,
         hugepages,
         free_ranges,
+        iommu_memory,
         physical_memory,
+        pinned_hugepages,
         pinned_page,
         transaction,
     )
@@ -204,6 +221,32 @@ def test_a_handler_that_closes_the_other_of_the_last_two(device: pyuio.Device, c
         second.close()
         assert not command_register(str(device.address)) & BUS_MASTER, at
     assert at > 10
+
+
+@pytest.mark.parametrize("step", [101, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+def test_several_hugepages(device: pyuio.Device, ctrl_c: Interrupter, step: int) -> None:
+    before = sizes()[0].total, sizes()[0].free, len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    at, came = -step + 1, True
+    while came:
+        at += step
+
+        def steps() -> None:
+            device.dma.alloc(3 << 20).close()
+            device.dma.scatter(3 << 20).close()
+
+        came = ctrl_c.run(at, steps)
+        for live in list(device.dma._live):
+            live.close()
+        with device.dma.alloc(5 << 20) as whole:
+            whole.verify()
+        assert others_can_allocate(), at
+        assert not device.dma._pages, at
+    device.close()
+    gc.collect()
+    # The device's own files are closed, too.
+    assert (sizes()[0].total, sizes()[0].free) == before[:2]
+    assert len(os.listdir("/proc/self/fd")) <= before[2]  # noqa: PTH208
+    assert at > 50
 
 
 @pytest.mark.long

@@ -175,9 +175,9 @@ def test_faults_of_an_iommu() -> None:
     assert state(iommu_faults.judge_faults("d", [], 10)) == "good"
     answer = iommu_faults.judge_faults("d", found[:2], 15)
     assert state(answer) == "advice"
-    assert "2 times" in answer.found
-    assert answer.found.endswith("the last time 10 s ago, to read 0x6000")
-    assert "once" in iommu_faults.judge_faults("d", found[:1], 15).found
+    assert "logged that 2 times" in answer.found
+    assert answer.found.endswith("the last was 10 s ago, to read 0x6000")
+    assert "logged that 1 time," in iommu_faults.judge_faults("d", found[:1], 15).found
 
 
 @given(st.text(), st.text())
