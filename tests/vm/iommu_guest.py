@@ -13,18 +13,19 @@ address = next(device.address for device in pyuio.devices() if device.ids == "12
 assert address is not None
 kind = attribute(address, "iommu_group/type")
 assert kind in ("DMA", "DMA-FQ"), kind
-with Edu.open(address) as card:
+with pyuio.open(address, bind="uio_pci_generic") as device:
     refusal = None
     try:
-        card.device.dma.alloc(64)
+        device.dma.alloc(64)
     except pyuio.DmaUnavailableError as error:
         refusal = error
     assert isinstance(refusal, OSError), "memory was handed out under an IOMMU that translates"
     print(f"refused: {refusal}")
-    assert not card.device.config.command & Command.BUS_MASTER
+    assert not device.config.command & Command.BUS_MASTER
 
 # This does for this group alone what iommu=pt does at boot. No driver may be bound.
 Path("/sys/bus/pci/devices", address, "iommu_group/type").write_text("identity")
-with Edu.open(address) as card:
+with pyuio.open(address, bind="uio_pci_generic") as device:
+    card = Edu(device)
     card.to_device(b"through the IOMMU")
     print("identity:", card.from_device(17).decode())
