@@ -72,7 +72,7 @@ from pyuio.process.late import late as _late
 
 if _typing.TYPE_CHECKING:
     from pyuio.device import Device, open
-    from pyuio.dma.allocator import DmaBuffer, dma_rmb, dma_wmb
+    from pyuio.dma.allocator import DmaBuffer, ScatterBuffer, dma_rmb, dma_wmb
     from pyuio.dma.ring import DescriptorRing
     from pyuio.driver import Driver
     from pyuio.interrupt.wait import wait
@@ -129,6 +129,7 @@ __all__ = [
     "RegisterMap",
     "RegisterNotFoundError",
     "ResetUnavailableError",
+    "ScatterBuffer",
     "Service",
     "ShortBufferError",
     "SystemRdlError",
@@ -163,6 +164,7 @@ _LATE = {
     "RealTime": "pyuio.rt.settings",
     "Register": "pyuio.registers.register_map",
     "RegisterMap": "pyuio.registers.register_map",
+    "ScatterBuffer": "pyuio.dma.allocator",
     "Service": "pyuio.service",
     "UioMap": "pyuio.kernel.uio",
     "devices": "pyuio.pci.discovery",
