@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import gc
+import io
 import itertools
 import mmap
+import os
 from array import array
 from typing import Any, cast
 
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 import pyuio
 from pyuio._native._access import Window
-from pyuio._native._memory import Span, fill_hole, pin_by_pipe, pointer, set_dontfork
+from pyuio._native._memory import Span, fill_hole, pin_by_pipe, pointer, punch_hole, set_dontfork
 from pyuio.dma.buffer import DmaBuffer
 from pyuio.dma.bus_addresses import BusAddresses
 from pyuio.dma.free_ranges import FreeRanges
@@ -251,6 +253,18 @@ def test_pinning_and_dontfork() -> None:
         fill_hole(memory)
     with pytest.raises(OSError, match="Bad file descriptor"):
         pin_by_pipe(memory, -1)
+
+
+def test_a_hole_in_a_file() -> None:
+    with io.FileIO(os.memfd_create("test"), "r+") as file:
+        file.write(b"x" * 8192)
+        punch_hole(file.fileno(), 4096, 4096)
+        assert os.pread(file.fileno(), 8192, 0) == b"x" * 4096 + bytes(4096)
+        assert os.fstat(file.fileno()).st_blocks == 8
+        with pytest.raises(OSError, match="Invalid argument"):
+            punch_hole(file.fileno(), -1, 4096)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        punch_hole(-1, 0, 4096)
 
 
 FIELDS = {"address": (0, 64), "length": (8, 16), "flags": (12, 32)}
