@@ -10,6 +10,7 @@ import socket
 import subprocess
 from collections import deque
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 
 from pyuio.process.printable import printable
@@ -83,6 +84,11 @@ class Process:
         finally:
             messages.close()
         self.pid = self._child.pid
+        # The kernel shares the processors among sessions first, and by nice values only within each: autogroup in
+        # sched(7). So this program's value becomes that of QEMU's session.
+        if nice := os.nice(0):
+            with contextlib.suppress(OSError):  # a kernel without autogroup needs none, and has no such file
+                Path(f"/proc/{self.pid}/autogroup").write_text(str(nice))
 
     def __enter__(self) -> Process:
         return self
