@@ -105,7 +105,8 @@ class Forgetful(Serial16550):
 
     def trigger(self) -> None:
         self.calls += 1
-        if self.calls != 3:
+        # The first one, because on a busy machine all may come due before there is a third call.
+        if self.calls != 1:
             super().trigger()
 
 

@@ -34,12 +34,17 @@ same = {
 
 
 def next_second() -> tuple[int, float]:
-    """Return the RTC when it has just changed, and the monotonic time."""
+    """Return the RTC when it has just changed, and the monotonic time, right within 50 ms though the host be busy."""
     rtc = Path("/sys/class/rtc/rtc0/since_epoch")
-    before = now = int(rtc.read_text())
-    while now == before:
-        now = int(rtc.read_text())
-    return now, time.monotonic()
+    asked = time.monotonic()
+    before = int(rtc.read_text())
+    while True:
+        time.sleep(0.005)
+        asked_again = time.monotonic()
+        now, told = int(rtc.read_text()), time.monotonic()
+        if now != before and told - asked < 0.05:
+            return now, told
+        asked, before = asked_again, now
 
 
 first_second, first_time = next_second()
