@@ -376,7 +376,7 @@ def fork_among_threads(cards: Cards, seconds: float) -> int:
 
 
 def test_fork_among_threads(cards: Cards) -> None:
-    assert fork_among_threads(cards, 1.5) > 0
+    assert fork_among_threads(cards, 0.7) > 0
 
 
 @pytest.mark.long
