@@ -31,14 +31,14 @@ def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return found
 
 
-def test_latency(edu: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loads", ["python", pytest.param("idle,python", marks=pytest.mark.long)])
+def test_latency(edu: str, tmp_path: Path, loads: str) -> None:
     run = result(
-        bench(
-            "latency", edu, "--count", "8", "--loads", "idle,python", "--json", "--no-picture", "--out", str(tmp_path)
-        )
+        bench("latency", edu, "--count", "8", "--loads", loads, "--json", "--no-picture", "--out", str(tmp_path))
     )
+    names = {"python": ["busy Python thread"], "idle,python": ["idle", "busy Python thread"]}[loads]
     assert [(series["load"], series["way"]) for series in run["series"]] == [
-        (load, way) for load in ("idle", "busy Python thread") for way in WAYS
+        (name, way) for name in names for way in WAYS
     ]
     for series in run["series"]:
         assert (series["count"], series["lost"], series["impossible"]) == (8, 0, 0)
@@ -48,7 +48,7 @@ def test_latency(edu: str, tmp_path: Path) -> None:
     assert Run.load(tmp_path / "latency.json").as_dict() == run
     assert bound_driver(edu) is None
     log = (tmp_path / "latency.hlog").read_text()
-    assert log.count("Tag=") == 6
+    assert log.count("Tag=") == len(names) * len(WAYS)
 
 
 @pytest.mark.long

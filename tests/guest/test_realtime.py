@@ -83,6 +83,12 @@ def state() -> dict[str, object]:
     }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left_from_before() -> None:
+    """Collect what other modules' tests left, or it may be collected amid a test: a service's ring is locked memory."""
+    gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def all_is_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
     """Set up last, so that what a test opens is open before, and closed after."""

@@ -351,7 +351,7 @@ def test_the_signal_that_ends_it_and_the_end_of_the_interpreter(edu: str) -> Non
 
         signal.signal(signal.SIGRTMAX, lambda *_: sys.exit("somebody else's signal"))
         card = Edu.open(sys.argv[1])
-        for _ in range(20):
+        for _ in range(5):
             pyuio.Service(card.device.interrupt).close()
         signal.raise_signal(signal.SIGRTMAX - 1)
         service = pyuio.Service(card.device.interrupt, card.acknowledge_program())
