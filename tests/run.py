@@ -272,8 +272,9 @@ def run_beside_each_other(parts: Sequence[str]) -> bool:
     printing = threading.Lock()
 
     def run(part: str) -> tuple[int, int, int]:
-        # The first part takes the longest, and so all of them do: the others leave it the processor.
-        command = [*(["nice", "-n", "5"] if part != parts[0] else []), sys.executable, "-m", "tests.run", part]
+        # The first part takes the longest, and so all of them do: the others leave it a processor. With nice 3 they
+        # have half its weight, which is enough for that, and leaves them enough beside other work on the machine.
+        command = [*(["nice", "-n", "3"] if part != parts[0] else []), sys.executable, "-m", "tests.run", part]
         log = BUILD / f"{part}.log"
         log.parent.mkdir(exist_ok=True)
         with log.open("wb") as file:
