@@ -77,7 +77,7 @@ class RevocableMapping(Mapping):
     close.
 
     Args:
-        file: a descriptor of the function's file.
+        file: a descriptor of the function's file, which the caller keeps open until `let_go` or `close`.
         offset: of the BAR in the file, in bytes.
         size: of the BAR, in bytes.
 
@@ -108,8 +108,10 @@ class RevocableMapping(Mapping):
 
     def inherit(self) -> None:
         """Let children that are forked from now on get it."""
-        set_dontfork(self.mapping, False)
-        self.inherited = True
+        if not self.inherited:
+            # Map it anew: the kernel refuses to take back that children lack device memory (mm/madvise.c, MADV_DOFORK).
+            map_file_over(self.mapping, self._device, self._aligned_physaddr)
+            self.inherited = True
 
     def forget(self) -> None:
         """In a forked child: map zeros where the BAR is missing."""
