@@ -70,20 +70,20 @@ class PhysicalMemory:
             for page in unsuitable:
                 self.release(page)
         tried = f"{self._name}: no memory for DMA of {size} bytes aligned to {align} up to {mask:#x}"
-        if unsuitable:
-            pages = sum(page.huge is None for page in unsuitable)
-            raise DmaMemoryError(
-                f"{tried}: {len(unsuitable) - pages} hugepages and {pages} pages were looked at, and none is below; "
-                "close what has the low ones, or reserve some early (hugepages=N on the kernel's command line)"
-            )
         sizes = hugepages()
-        if not sizes or sizes[0].size >= max(size, align):
+        if sizes and sizes[0].size < max(size, align):
+
+            def choice(huge: HugepageSize, count: int, addresses: list[int]) -> list[int] | None:
+                return adjacent(addresses, huge.size, count, max(align, huge.size), mask)
+
+            return self._several(size, choice, f"{tried}: it takes adjacent hugepages", shared=True)
+        if not unsuitable:
             raise DmaMemoryError(f"{tried}: {why_none(max(size, align))}")
-
-        def choice(huge: HugepageSize, count: int, addresses: list[int]) -> list[int] | None:
-            return adjacent(addresses, huge.size, count, max(align, huge.size), mask)
-
-        return self._several(size, choice, f"{tried}: it takes adjacent hugepages", shared=True)
+        pages = sum(page.huge is None for page in unsuitable)
+        raise DmaMemoryError(
+            f"{tried}: {len(unsuitable) - pages} hugepages and {pages} pages were looked at, and none is below; "
+            "close what has the low ones, or reserve some early (hugepages=N on the kernel's command line)"
+        )
 
     def scattered(self, size: int, mask: int) -> PinnedPage | PinnedHugepages:
         """Return a new page if one suffices, or else hugepages from anywhere."""

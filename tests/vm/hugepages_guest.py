@@ -42,7 +42,7 @@ with Edu.open(address) as card:
         whole.verify()
         whole[-1:] = b"e"
         try:
-            dma.alloc((1 << 30) + 1)
+            dma.alloc(8 << 30)
         except pyuio.DmaMemoryError as error:
             print(error)
     with dma.pool(300, 3 << 20) as pool:
