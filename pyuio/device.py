@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, SupportsIndex
 
 from pyuio.backend.opening import open_backend
 from pyuio.dma.allocator import Dma
-from pyuio.errors import DeviceRemovedError, PyuioError
+from pyuio.errors import DeviceRemovedError, InterruptUnavailableError, PyuioError
 from pyuio.interrupt.interrupt import Interrupt
 from pyuio.kernel.uio import UioMap
 from pyuio.pci.assigned_interrupt import interrupt_number, line_of_node
@@ -215,13 +215,18 @@ class Device(Owned):
 
         If the device has message-signalled interrupts, it is the number of the first
         (Documentation/ABI/testing/sysfs-bus-pci). For a device that is not a PCI function, it is the one whose handler
-        has the UIO node's name; None if several nodes or several interrupts have it.
+        has the UIO node's name; None if several nodes or several interrupts have it. Over VFIO the kernel has a number
+        once the interrupt is enabled: this does so, as `interrupt` does.
 
         Raises:
             ClosedError: the device is closed.
+            DeviceRemovedError: it is gone, over VFIO.
         """
         self._require_open()
         if self.address is not None:
+            if self._backend.node is None:
+                with contextlib.suppress(InterruptUnavailableError):
+                    _ = self.interrupt
             return interrupt_number(self._backend.directory)
         return line_of_node(self.uio)
 

@@ -53,7 +53,9 @@ COMMANDS = "tests/guest/commands"
 CARDS = tuple(f"tests/vm/test_{name}.py" for name in ("documented_output", "iommu", "nvme", "removal", "serial"))
 # What does not depend on the kernel driver. make test runs the first, make test-long all.
 VFIO = tuple(f"tests/guest/{name}" for name in ("masking", "test_edu.py", "test_vfio.py"))
-VFIO_LONG = tuple(f"tests/guest/test_{name}.py" for name in ("asyncio", "many_interrupts", "service", "threads"))
+VFIO_LONG = tuple(
+    f"tests/guest/test_{name}.py" for name in ("asyncio", "crashes", "fork", "many_interrupts", "service", "threads")
+)
 OWN_MODULES = ("several_nodes", "edu_board")  # a file of C in tests/guest each
 GUEST_LIMIT = 2400  # seconds, for the slowest kernel; pytest-timeout ends a test that hangs long before
 
@@ -84,7 +86,14 @@ IN_AN_IOMMU = (
     *("--append=intel_iommu=on", "--machine=q35,kernel-irqchip=split"),
     "--qemu=-device intel-iommu,intremap=on,caching-mode=on",
 )
-VFIO_DEVICES = ("edu,addr=08", "edu,addr=0c,dma_mask=0xffffffffffffffff", "pci-serial", "e1000e", "nvme,serial=one")
+VFIO_DEVICES = (
+    "edu,addr=08",
+    "edu,addr=0c,dma_mask=0xffffffffffffffff",
+    "pci-serial",
+    "pci-testdev",
+    "e1000e",
+    "nvme,serial=one",
+)
 
 
 def run_lint() -> bool:

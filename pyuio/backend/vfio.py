@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from pyuio.kernel.uio import UioMap
     from pyuio.pci.discovery import FoundDevice
     from pyuio.region import PortRegion, Region
+    from pyuio.region.mapping import RevocableMapping
 
 _log = logging.getLogger("pyuio.device")
 
@@ -83,6 +84,7 @@ class VfioBackend:
         self.presence = Presence(found.name)
         self._files = OpenFiles(found.name)
         self._regions: WeakSet[Region | PortRegion] = WeakSet()
+        self._mappings: list[RevocableMapping] = []  # a native program may use one whose region is closed
         self._interrupts: tuple[Interrupt, ...] = ()
         self._closed = False  # the function's file
         self._guard = threading.RLock()  # the watch lets the function go in a thread of its own
@@ -123,6 +125,7 @@ class VfioBackend:
         stack.callback(self.config.close)
         stack.callback(self._close_presence)
         self.presence.ask_config(self._file, place.offset)
+        stack.callback(self._unmap)
         stack.callback(self._close_interrupts)
 
     def _watch_for_request(self, stack: ExitStack) -> None:
@@ -134,6 +137,13 @@ class VfioBackend:
 
     def _close_presence(self) -> None:
         self.presence.close()
+
+    def _unmap(self) -> None:
+        """Take BARs away from whatever still uses them."""
+        for region in list(self._regions):
+            region.let_go()
+        for mapping in self._mappings:
+            mapping.let_go()
 
     def _note_closed(self) -> None:
         with self._guard:  # the watch may be about to let it go
@@ -216,6 +226,7 @@ class VfioBackend:
                 place = vfio.file_region(self._file, index)
                 if bar.kind == "memory" and place.mappable:
                     mapping = RevocableMapping(self._file, place.offset, bar.size)
+                    self._mappings = [one for one in self._mappings if one.mapping is not None] + [mapping]
                     region: Region | PortRegion = region_classes[0](
                         path,
                         bar.size,
@@ -278,8 +289,7 @@ class VfioBackend:
             self.presence.close()
             for interrupt in self._interrupts:
                 interrupt.let_go()
-            for region in list(self._regions):
-                region.let_go()
+            self._unmap()
             self.config.let_go()
             replace_descriptor(self._file)
             self._group.leave()
@@ -296,6 +306,8 @@ class VfioBackend:
             interrupt.forget()
         for region in list(self._regions):
             region.forget()
+        for mapping in self._mappings:
+            mapping.forget()
         self.presence.close()
         self.config.forget()
         self._files.forget()

@@ -118,8 +118,3 @@ class RevocableMapping(Mapping):
         if self.mapping is not None and not self.inherited:
             with contextlib.suppress(OSError):  # something else is mapped there already
                 fill_hole(self.mapping)
-
-    def close(self) -> None:
-        """Unmap the BAR; a view that the program has shows zeros from then on. A second close does nothing."""
-        self.let_go()
-        super().close()

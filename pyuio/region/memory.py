@@ -178,8 +178,8 @@ class Region(Common, Window):
     def close(self) -> None:
         """Unmap the BAR. Accesses raise ClosedError afterwards; a second close does nothing.
 
-        If the program has taken a view of the memory from `mmio`, the memory of a UIO device stays mapped until the
-        view is gone; over VFIO, the view shows zeros.
+        If the program has taken a view of the memory from `mmio`, the memory stays mapped until the view is gone; or,
+        over VFIO, until the device is closed: then the view shows zeros.
         """
         super().close()
         with contextlib.suppress(BufferError):

@@ -56,6 +56,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = [item for item in items if wanted & set(getattr(item, "fixturenames", ()))]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
+    if DRIVER == VFIO_PCI:
+        kept = [item for item in items if item.get_closest_marker("uio") is None]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
     # A kernel that has run for a while moves much memory to find a hugepage, and more so for one that the card reaches.
     items.sort(key=lambda item: not item.path.name.startswith(NEED_HUGEPAGES))
 

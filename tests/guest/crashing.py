@@ -21,7 +21,7 @@ from pyuio_drivers.edu import DMA_BUFFER, DMA_REACHABLE, Edu
 
 import pyuio
 from pyuio.claim import binding
-from tests.guest.support import start_dma
+from tests.guest.support import DRIVER, start_dma
 
 WAYS = ("SIGKILL", "SIGSEGV", "exception")
 STAGES = ("bound", "opened", "armed", "service", "dma", "realtime")
@@ -57,7 +57,7 @@ def live(address: str, way: str, stage: str, ready: int) -> None:
     """Go to a stage, say so, and wait there for the end."""
     wait: Callable[[], object] = signal.pause
     if stage == "bound":
-        keep.append(binding.bind(address))
+        keep.append(binding.bind(address, DRIVER))
     else:
         device = pyuio.open(address, bind=True)
         card = Edu(device)

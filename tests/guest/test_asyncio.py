@@ -15,8 +15,9 @@ from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio.interrupt import Interrupt
+from pyuio.kernel.drivers import bound_driver
 from pyuio.kernel.sysfs import PCI_DRIVERS
-from tests.guest.support import PATIENCE, kernel_agrees, kernel_count, wait_until
+from tests.guest.support import DRIVER, PATIENCE, kernel_agrees, kernel_count, wait_until
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -216,7 +217,7 @@ def test_closing_from_another_thread_ends_the_waits(run: Run, edu: str) -> None:
         closing.start()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         device.close()  # returns when the other thread is done with it
-        assert device.uio.directory.exists() is False
+        assert bound_driver(edu) is None
         closing.join(PATIENCE)
         assert [type(result) for result in results] == [pyuio.ClosedError] * 3
 
@@ -229,7 +230,7 @@ def test_unbinding_ends_the_wait(run: Run, edu: str) -> None:
     async def main() -> None:
         waiting = asyncio.ensure_future(device.interrupt.read_async())
         await asyncio.sleep(0.02)
-        (PCI_DRIVERS / "uio_pci_generic/unbind").write_text(edu)
+        (PCI_DRIVERS / DRIVER / "unbind").write_text(edu)
         with pytest.raises(pyuio.DeviceRemovedError):
             await waiting
 

@@ -20,9 +20,10 @@ import pytest
 from pyuio_drivers.edu import Edu, EduRegisters, Status
 
 import pyuio
+from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.program import Append, Count, Poll, Read, Stamp, Unmask, When, While, Write, WriteBack
 from tests.guest import service_handler
-from tests.guest.support import PATIENCE, PCI_SERIAL, PCI_TESTDEV, PROGRAM_LIMIT, Cards, attribute, wait_until
+from tests.guest.support import DRIVER, PATIENCE, PCI_SERIAL, PCI_TESTDEV, PROGRAM_LIMIT, Cards, attribute, wait_until
 
 
 def raise_interrupt(card: Edu, bits: int) -> None:
@@ -293,7 +294,7 @@ def test_a_bar_that_is_closed_meanwhile_stays_mapped_for_it(card: Edu) -> None:
         again = Edu(card.device)
         raise_interrupt(again, 2)
         assert service.read(5)[0].values == {"status": 2}
-    assert "resource0" in Path("/proc/self/maps").read_text()
+    assert ("vfio" if DRIVER == VFIO_PCI else "resource0") in Path("/proc/self/maps").read_text()
     with pytest.raises(pyuio.ClosedError):
         pyuio.Service(card.device.interrupt, card.acknowledge_program())
     assert card.device.interrupt.pending is False

@@ -18,7 +18,7 @@ import pyuio
 from pyuio.dma.allocator import ALL_ADDRESSES
 from pyuio.kernel.drivers import bound_driver
 from pyuio.pci import Command
-from tests.guest.support import EDU, Cards, wait_until
+from tests.guest.support import EDU, Cards, kernel_agrees, kernel_count, wait_until
 
 LIMIT = 30  # seconds; a thread that still runs then never ends
 # The errors in the docstrings. DeviceBusyError: the device is open, or a native service has the interrupt.
@@ -38,7 +38,7 @@ class Round:
         self.card = Edu.open(address)
         self.device = self.card.device
         self.interrupt = self.device.interrupt
-        self.before = self.device.uio.event_count
+        self.before = kernel_count(self.device)
         self.taken: list[int] = []  # interrupts of each read
         self.served: list[int] = []  # interrupts of each event of a service
         self.raising = threading.Event()
@@ -143,11 +143,11 @@ class Round:
         """Stop raising interrupts, and wait until the interrupts that were read equal those that the kernel counted."""
         self.raising.clear()
         time.sleep(0.01)
-        wait_until(lambda: sum(self.taken) + sum(self.served) == self.interrupt.total == self.counted() > 0)
+        wait_until(lambda: self.counted() and sum(self.taken) + sum(self.served) == self.interrupt.total > 0)
         self.raising.set()
 
-    def counted(self) -> int:
-        return (self.device.uio.event_count - self.before) & 0xFFFFFFFF
+    def counted(self) -> bool:
+        return kernel_agrees(self.device, self.before, self.interrupt.total)
 
     def end(self) -> None:
         for thread in self.threads:
