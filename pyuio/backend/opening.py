@@ -30,7 +30,7 @@ def open_backend(found: FoundDevice, *, bind: bool | str, close_parts: Callable[
     if driver is None and bind and found.address is not None:
         driver = choice.choose(found).driver
         bind = driver
-    if driver == VFIO_PCI:
+    if driver == VFIO_PCI and found.address is not None:  # the other way refuses what is not a PCI function
         backend: Backend = late("pyuio.backend.vfio").VfioBackend(found, bind=bool(bind), close_parts=close_parts)
     else:
         backend = late("pyuio.backend.uio").UioBackend(found, bind=bind, close_parts=close_parts)

@@ -41,7 +41,7 @@ class OpenGroup:
                 raise group_users.busy(number, name) from error
             undo.callback(self._group.close)
             if not self._group.viable:
-                raise DeviceBusyError(errno.EBUSY, group_users.not_viable(number, name))
+                raise group_users.not_viable(number, name)
             container = vfio.Container()
             undo.callback(container.close)
             try:

@@ -87,9 +87,7 @@ def _binding_lock(address: str) -> Iterator[None]:
 def _free_of_vfio(address: str, patience: float = 0) -> Iterator[None]:
     """Keep everybody from opening a function through VFIO in a ``with`` block, which takes it from ``vfio-pci``.
 
-    Whoever takes a function from ``vfio-pci`` while a program has it open waits until that lets it go, and cannot be
-    killed meanwhile. So does whoever reads ``driver_override`` then (``drivers/vfio/vfio_main.c``,
-    vfio_unregister_group_dev; it holds the function's lock).
+    `pyuio.kernel.vfio.group_to_try` says what would happen if a program had it open.
 
     Args:
         address: of the function. Nothing happens if ``vfio-pci`` does not have it.
@@ -98,11 +96,8 @@ def _free_of_vfio(address: str, patience: float = 0) -> Iterator[None]:
     Raises:
         DeviceBusyError: a program has it open.
     """
-    number = vfio.group_of(PCI_DEVICES / address)
-    driver = bound_driver(address)
-    # While somebody is waiting, the function has no driver any more, and is still VFIO's.
-    waiting = driver is None and (PCI_DEVICES / address / "vfio-dev").exists()
-    if number is None or (driver != VFIO_PCI and not waiting):
+    number = vfio.group_to_try(PCI_DEVICES / address)
+    if number is None:
         yield
         return
     deadline = time.monotonic() + patience
@@ -121,6 +116,18 @@ def _free_of_vfio(address: str, patience: float = 0) -> Iterator[None]:
         yield
     finally:
         group.close()
+
+
+def refuse_held(address: str) -> None:
+    """Raise DeviceBusyError, which names the holder, if a program has a function open through VFIO.
+
+    Call it before anything that may wait for the function's lock: see `pyuio.kernel.vfio.group_to_try`.
+
+    Raises:
+        PermissionDeniedError: this user may not open the function's group, and cannot find out.
+    """
+    with _free_of_vfio(address):
+        pass
 
 
 class Binding(NamedTuple):
@@ -283,7 +290,7 @@ def _bind(address: str, driver: str) -> Binding:
 
 
 def clear_override(address: str) -> None:
-    """Let any kernel driver take a function again that a udev rule of pyuio's reserved for `UIO_PCI_GENERIC`.
+    """Let any kernel driver take a function again that a udev rule of pyuio's reserved for a driver of user space.
 
     Raises:
         DeviceRemovedError: there is no such function.
@@ -291,7 +298,7 @@ def clear_override(address: str) -> None:
     """
     override = PCI_DEVICES / address / "driver_override"
     with postponed_signals(), _binding_lock(address), _free_of_vfio(address):
-        if read_optional(override) == UIO_PCI_GENERIC:
+        if read_optional(override) in (UIO_PCI_GENERIC, VFIO_PCI):
             _write(address, override, "\n")
 
 
@@ -322,10 +329,12 @@ def unbind(address: str) -> Unbinding:
 
     Raises:
         BindingError: the kernel refused, or the previous driver did not take the function back.
-        DeviceBusyError: another process is binding or unbinding the function, and did not finish in time.
+        DeviceBusyError: another process is binding or unbinding the function, and did not finish in time; or has it
+            open through VFIO.
         DeviceRemovedError: there is no such function.
         PermissionDeniedError: only root may unbind.
     """
+    refuse_held(address)
     with postponed_signals(), _binding_lock(address):
         driver = bound_driver(address)
         record = binding_record.load(address)

@@ -8,10 +8,13 @@ the better one, too, on a kernel that is locked down, because that forbids what 
 
 from __future__ import annotations
 
+import errno
 from typing import NamedTuple
 
+from pyuio.claim import group_users
+from pyuio.errors import KernelSupportError
 from pyuio.kernel import vfio
-from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI, generic_drivers
+from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI, is_available
 from pyuio.kernel.lockdown import is_locked_down
 from pyuio.kernel.sysfs import link_name, read_optional
 from pyuio.kernel.uio import UioNode
@@ -38,18 +41,48 @@ def present_driver(found: FoundDevice) -> str | None:
 
 def choose(found: FoundDevice) -> Choice:
     """Return the kernel driver that `pyuio.open` with ``bind=True`` binds to a PCI function."""
+    if (obstacle := no_vfio(found)) is not None:
+        return Choice(UIO_PCI_GENERIC, f"VFIO is out: {obstacle}")
+    if translates(found):
+        return Choice(VFIO_PCI, "an IOMMU translates for the device")
+    if is_locked_down():
+        return Choice(VFIO_PCI, "the kernel is locked down")
+    return Choice(UIO_PCI_GENERIC, "its IOMMU does not translate (iommu=pt, or switched off for it)")
+
+
+def translates(found: FoundDevice) -> bool:
+    """Return whether an IOMMU translates the addresses that a device uses, so that physical ones mean nothing to it."""
+    return (read_optional(found.directory / "iommu_group/type") or "identity") != "identity"
+
+
+def no_vfio(found: FoundDevice) -> str | None:
+    """Return why VFIO cannot hand out a PCI function, in half a sentence; None if it can."""
     number = vfio.group_of(found.directory)
-    translated = (read_optional(found.directory / "iommu_group/type") or "identity") != "identity"
-    locked = is_locked_down()
     if number is None:
-        return Choice(UIO_PCI_GENERIC, "no IOMMU has the device")
-    if not translated and not locked:
-        return Choice(UIO_PCI_GENERIC, "its IOMMU does not translate (iommu=pt, or switched off for it)")
-    why = "an IOMMU translates for the device" if translated else "the kernel is locked down"
-    others = [one for one in vfio.members(number) if one.in_the_way and one.address != found.address]
-    if others:
+        return "no IOMMU has the device"
+    if others := group_users.in_the_way(number, found.address or ""):
         names = ", ".join(f"{one.address} ({one.driver})" for one in others)
-        return Choice(UIO_PCI_GENERIC, f"kernel drivers have functions of its IOMMU group, so VFIO is out: {names}")
-    if VFIO_PCI not in generic_drivers():
-        return Choice(UIO_PCI_GENERIC, f"this kernel has no {VFIO_PCI}")
-    return Choice(VFIO_PCI, why)
+        return f"kernel drivers have functions of its IOMMU group: {names}"
+    return None if is_available(VFIO_PCI) else f"this kernel has no {VFIO_PCI}"
+
+
+SWITCH_IOMMU_ON = (
+    "switch it on in the firmware's setup (VT-d, AMD-Vi, SMMU) and on the kernel's command line (Intel: "
+    "intel_iommu=on; and without iommu=off)"
+)
+"""The remedy if no IOMMU has a device."""
+
+
+def require_vfio(found: FoundDevice) -> None:
+    """Check, before anything is changed, that VFIO can hand out a PCI function once ``vfio-pci`` has it.
+
+    Raises:
+        KernelSupportError: no IOMMU has the function.
+        DeviceBusyError: ordinary kernel drivers have other functions of its IOMMU group.
+    """
+    number = vfio.group_of(found.directory)
+    if number is None:
+        reason = f"{found.name} has no IOMMU group, without which {VFIO_PCI} hands out nothing: this machine has no "
+        raise KernelSupportError(errno.ENOSYS, f"{reason}IOMMU, or it is off; {SWITCH_IOMMU_ON}")
+    if group_users.in_the_way(number, str(found.address)):
+        raise group_users.not_viable(number, str(found.address))

@@ -3,23 +3,33 @@
 
 A claim takes these steps in this order. All the checks come before the first change:
 
-1. Refuse a device that the machine uses: `pyuio.claim.in_use` finds the uses.
-2. Refuse a kernel driver that could freeze the machine: `pyuio.kernel.preempt_rt`.
-3. Choose the kernel driver (`pyuio.claim.choice`), and load its module: `pyuio.kernel.drivers`.
-4. Bind the driver, and record which driver the device had before: `pyuio.claim.binding`.
-5. Find the UIO nodes that the driver made; ``vfio-pci`` makes none.
+1. Refuse a device that a program has open through VFIO: whatever takes it would wait for that program.
+2. Choose the kernel driver, and refuse ``vfio-pci`` where VFIO could not hand out the device: `pyuio.claim.choice`.
+3. Refuse a device that the machine uses: `pyuio.claim.in_use` finds the uses.
+4. Refuse a kernel driver that could freeze the machine: `pyuio.kernel.preempt_rt`.
+5. Load the driver's module: `pyuio.kernel.drivers`.
+6. Bind the driver, and record which driver the device had before: `pyuio.claim.binding`.
+7. Find the UIO nodes that the driver made; ``vfio-pci`` makes none.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-from pyuio.claim import choice, in_use
-from pyuio.claim.binding import Binding
+from pyuio.claim import choice, group_users, in_use
+from pyuio.claim.binding import Binding, refuse_held
 from pyuio.claim.binding import bind as bind_driver
-from pyuio.errors import AmbiguousDeviceError, BindingError, DeviceBusyError, DriverNotBoundError
+from pyuio.errors import (
+    AmbiguousDeviceError,
+    BindingError,
+    DeviceBusyError,
+    DriverNotBoundError,
+    PermissionDeniedError,
+)
+from pyuio.kernel import vfio
 from pyuio.kernel.drivers import VFIO_PCI, bound_driver, load_driver
 from pyuio.kernel.preempt_rt import refuse_what_freezes
 from pyuio.kernel.sysfs import link_name
@@ -51,7 +61,7 @@ def refuse_used(address: str, uses: list[str]) -> None:
 
 
 def require_claimable(found: FoundDevice, bind: bool | str = True, when_used: WhenUsed = refuse_used) -> str | None:
-    """Do steps 1 to 3 of a claim: refuse what must not be claimed, load the module, and change nothing else.
+    """Do steps 1 to 5 of a claim: refuse what must not be claimed, load the module, and change nothing else.
 
     Arguments and errors are those of `claim`.
 
@@ -65,7 +75,10 @@ def require_claimable(found: FoundDevice, bind: bool | str = True, when_used: Wh
     if found.address is None:
         reason = f"{found.name} is not a PCI function; pyuio binds drivers to PCI functions only"
         raise BindingError(errno.EOPNOTSUPP, reason)
+    refuse_held(found.address)
     wanted = bind if isinstance(bind, str) else choice.choose(found).driver
+    if wanted == VFIO_PCI:
+        choice.require_vfio(found)
     if uses := in_use.uses(found.address):
         when_used(found.address, uses)
     refuse_what_freezes(found.name, wanted)
@@ -87,12 +100,14 @@ def claim(found: FoundDevice, bind: bool | str = False, when_used: WhenUsed = re
         The claim. Undoing its binding gives the device back.
 
     Raises:
-        DeviceBusyError: `bind` is False and another kernel driver has the device; or the machine uses it; or another
-            process is binding it and does not finish in time.
+        DeviceBusyError: `bind` is False and another kernel driver has the device; or the machine uses it; or a program
+            has it open through VFIO; or another process is binding it and does not finish in time; or `bind` is
+            ``vfio-pci``, and ordinary kernel drivers have other functions of its IOMMU group.
         DriverNotBoundError: no kernel driver has it and `bind` is False.
         BindingError: the kernel refused; or the device is not a PCI function, so no driver can be bound to it.
         DeviceRemovedError: the device is gone.
-        KernelSupportError: this kernel does not have the driver, or could freeze with it.
+        KernelSupportError: this kernel does not have the driver, or could freeze with it; or `bind` is ``vfio-pci``,
+            and no IOMMU has the device.
         PermissionDeniedError: only root may bind.
     """
     nodes = UioNode.of_device(found.directory)
@@ -107,6 +122,37 @@ def claim(found: FoundDevice, bind: bool | str = False, when_used: WhenUsed = re
         return Claim(link_name(found.directory / "driver"), UioNode.of_device(found.directory))
     binding = bind_driver(found.address, driver)
     return Claim(driver, UioNode.of_device(found.directory), binding)
+
+
+def claim_group(found: FoundDevice, when_used: WhenUsed = refuse_used) -> list[Binding]:
+    """Bind ``vfio-pci`` to a function, and to all functions of its IOMMU group that ordinary kernel drivers have.
+
+    All are bound, or none. Arguments and errors are those of `claim`.
+
+    Returns:
+        What was bound; [] if nothing had to be.
+    """
+    if found.address is None:
+        require_claimable(found, VFIO_PCI)  # it refuses
+    number = vfio.group_of(found.directory)
+    others = [] if number is None else group_users.in_the_way(number, str(found.address))
+    addresses = [str(found.address), *(one.address for one in others)]
+    for address in addresses:
+        refuse_held(address)
+    if number is None:
+        choice.require_vfio(found)  # it refuses
+    for address in addresses:
+        if bound_driver(address) != VFIO_PCI and (uses := in_use.uses(address)):
+            when_used(address, uses)
+    with ExitStack() as undo:
+        bindings: list[Binding] = []
+        for address in reversed(addresses):
+            binding = bind_driver(address, VFIO_PCI)
+            if binding.previous != binding.driver:
+                undo.callback(binding.undo)
+                bindings.append(binding)
+        undo.pop_all()
+    return bindings
 
 
 def chosen_node(found: FoundDevice, nodes: tuple[UioNode, ...]) -> UioNode:
@@ -134,6 +180,9 @@ def _not_bound(found: FoundDevice) -> Exception:
     what_to_do = f"pyuio.open('{address}', bind=True), or as root: pyuio bind {address}"
     driver = bound_driver(address)
     if driver is None:
-        return DriverNotBoundError(errno.ENODEV, f"{address} has no UIO driver; to bind one: {what_to_do}")
+        with suppress(PermissionDeniedError):
+            refuse_held(address)  # it has no driver, because somebody waits until it is let go
+        reason = f"{address} has no driver that hands it on to user space; to bind one: {what_to_do}"
+        return DriverNotBoundError(errno.ENODEV, reason)
     reason = f"{address} is held by the kernel driver {driver}; to take it from there: {what_to_do}"
     return DeviceBusyError(errno.EBUSY, reason)

@@ -60,11 +60,19 @@ def busy(number: int, name: str) -> DeviceBusyError:
     return DeviceBusyError(errno.EBUSY, f"{reason}; end that, or close the device there, first")
 
 
-def not_viable(number: int, name: str) -> str:
-    """Return why VFIO does not hand out a device whose group has functions with ordinary kernel drivers."""
-    others = [one for one in vfio.members(number) if one.in_the_way]
+def in_the_way(number: int, address: str) -> list[vfio.Member]:
+    """Return the functions of a group, other than `address`, whose kernel drivers keep the group from VFIO."""
+    return [one for one in vfio.members(number) if one.in_the_way and one.address != address]
+
+
+def not_viable(number: int, address: str) -> DeviceBusyError:
+    """Return the error for a function that shares its group with functions that have ordinary kernel drivers."""
+    others = in_the_way(number, address)
     listed = ", ".join(f"{one.address} ({one.driver})" for one in others) or "a function that has gone since"
-    reason = f"{name} shares IOMMU group {number} with functions that kernel drivers have: {listed}"
-    commands = " && ".join(f"pyuio bind --driver {VFIO_PCI} {one.address}" for one in others)
-    advice = f"VFIO hands out whole groups only: bind those, too ({commands})" if others else "try again"
-    return f"{reason}; {advice}, or move the card to a slot with a group of its own"
+    reason = f"{address} shares IOMMU group {number} with functions that kernel drivers have: {listed}"
+    command = f"pyuio bind --driver {VFIO_PCI} --whole-group {address}"
+    advice = f"VFIO hands out whole groups only: take those from their drivers, too ({command})"
+    return DeviceBusyError(
+        errno.EBUSY,
+        f"{reason}; {advice if others else 'try again'}, or move the card to a slot with a group of its own",
+    )

@@ -46,7 +46,8 @@ _MODPROBE_REMEDIES = (
     (
         "not found",
         "it is not among this kernel's modules: load one that you built with insmod; for "
-        f"{UIO_PCI_GENERIC}, {INSTALL_UIO_PCI_GENERIC}",
+        f"{UIO_PCI_GENERIC}, {INSTALL_UIO_PCI_GENERIC}; for {VFIO_PCI}, boot a kernel with CONFIG_VFIO_PCI, as those of "
+        f"distributions but for the cloud flavours",
     ),
     (
         "ey was rejected",
@@ -103,13 +104,14 @@ def _modprobe(*words: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
+def is_available(driver: str) -> bool:
+    """Return whether a PCI driver is loaded, or modprobe could load it."""
+    return (PCI_DRIVERS / driver).exists() or _modprobe("--dry-run", "--quiet", driver) is not None
+
+
 def generic_drivers() -> tuple[str, ...]:
     """Return those of `GENERIC_DRIVERS` that are loaded or that modprobe could load."""
-    return tuple(
-        name
-        for name in GENERIC_DRIVERS
-        if (PCI_DRIVERS / name).exists() or _modprobe("--dry-run", "--quiet", name) is not None
-    )
+    return tuple(filter(is_available, GENERIC_DRIVERS))
 
 
 def matching_modules(directory: Path) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from pyuio.errors import DeviceBusyError, DeviceRemovedError, KernelSupportError, PermissionDeniedError
 from pyuio.kernel.drivers import VFIO_PCI
-from pyuio.kernel.sysfs import link_name, translated
+from pyuio.kernel.sysfs import link_name, read_optional, translated
 
 CONTAINER = Path("/dev/vfio/vfio")
 _GROUPS = Path("/dev/vfio")
@@ -101,6 +101,31 @@ def members(number: int) -> list[Member]:
     with suppress(FileNotFoundError):
         return [Member(entry.name, link_name(entry / "driver")) for entry in sorted(directory.iterdir())]
     return []
+
+
+def group_to_try(function: Path) -> int | None:
+    """Return the IOMMU group to open before anything is done to a function that waits for the function's users.
+
+    Whoever takes a function from ``vfio-pci`` while a program has it open waits until that lets it go, and cannot be
+    killed meanwhile (``drivers/vfio/vfio_main.c``, vfio_unregister_group_dev). It holds the function's lock
+    (device_lock), and so everybody waits with it who reads ``driver_override`` or ``sriov_numvfs``, or loads, binds or
+    unbinds a driver. The function has no driver by then, and nothing says that it is still VFIO's. The group can be
+    opened if no program has the function.
+
+    Args:
+        function: its directory in sysfs.
+
+    Returns:
+        The group's number. None if VFIO cannot have the function open.
+    """
+    number, driver = group_of(function), link_name(function / "driver")
+    if number is None or driver not in (None, VFIO_PCI) or not group_path(number).exists():
+        return None
+    if driver == VFIO_PCI or (function / "vfio-dev").exists():
+        return number
+    # Without a driver: the group may be there for its other functions. An open function is enabled.
+    others = any(one.driver == VFIO_PCI for one in members(number))
+    return None if others and read_optional(function / "enable") == "0" else number
 
 
 class Container:
