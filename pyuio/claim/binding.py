@@ -130,6 +130,25 @@ def refuse_held(address: str) -> None:
         pass
 
 
+def load(driver: str) -> None:
+    """Load the module of a kernel driver, unless it is loaded.
+
+    The kernel offers a new driver to each device, and takes the device's lock for that (__driver_attach in
+    ``drivers/base/dd.c``, since Linux 6.19 before it looks whether the driver matches). So this refuses while somebody
+    is taking any function from a program by VFIO.
+
+    Raises:
+        DeviceBusyError: somebody is.
+        KernelSupportError, PermissionDeniedError: as `pyuio.kernel.drivers.load_driver`.
+    """
+    if not (PCI_DRIVERS / driver).exists():
+        for function in PCI_DEVICES.iterdir():
+            if taking := group_users.taking(function):
+                reason = f"loading {driver} would wait with it: end that program first"
+                raise DeviceBusyError(errno.EBUSY, f"{function.name}: {taking}; {reason}")
+    load_driver(driver)
+
+
 class Binding(NamedTuple):
     """A driver that pyuio bound to a PCI function, and what it needs to undo that.
 
@@ -243,7 +262,7 @@ def bind(address: str, driver: str = UIO_PCI_GENERIC) -> Binding:
         KernelSupportError: this kernel does not have the driver.
         PermissionDeniedError: only root may bind.
     """
-    load_driver(driver)
+    load(driver)
     with postponed_signals(), _binding_lock(address):
         if bound_driver(address) == driver:
             return Binding(address, driver, driver, "")

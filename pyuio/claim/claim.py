@@ -7,7 +7,7 @@ A claim takes these steps in this order. All the checks come before the first ch
 2. Choose the kernel driver, and refuse ``vfio-pci`` where VFIO could not hand out the device: `pyuio.claim.choice`.
 3. Refuse a device that the machine uses: `pyuio.claim.in_use` finds the uses.
 4. Refuse a kernel driver that could freeze the machine: `pyuio.kernel.preempt_rt`.
-5. Load the driver's module: `pyuio.kernel.drivers`.
+5. Load the driver's module.
 6. Bind the driver, and record which driver the device had before: `pyuio.claim.binding`.
 7. Find the UIO nodes that the driver made; ``vfio-pci`` makes none.
 """
@@ -20,7 +20,7 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from pyuio.claim import choice, group_users, in_use
-from pyuio.claim.binding import Binding, refuse_held
+from pyuio.claim.binding import Binding, load, refuse_held
 from pyuio.claim.binding import bind as bind_driver
 from pyuio.errors import (
     AmbiguousDeviceError,
@@ -30,7 +30,7 @@ from pyuio.errors import (
     PermissionDeniedError,
 )
 from pyuio.kernel import vfio
-from pyuio.kernel.drivers import VFIO_PCI, bound_driver, load_driver
+from pyuio.kernel.drivers import VFIO_PCI, bound_driver
 from pyuio.kernel.preempt_rt import refuse_what_freezes
 from pyuio.kernel.sysfs import link_name
 from pyuio.kernel.uio import UioNode
@@ -82,7 +82,7 @@ def require_claimable(found: FoundDevice, bind: bool | str = True, when_used: Wh
     if uses := in_use.uses(found.address):
         when_used(found.address, uses)
     refuse_what_freezes(found.name, wanted)
-    load_driver(wanted)
+    load(wanted)
     return wanted
 
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from pyuio.errors import DeviceBusyError
 from pyuio.kernel import vfio
 from pyuio.kernel.drivers import VFIO_PCI
+from pyuio.kernel.sysfs import link_name
 from pyuio.process.printable import printable
 
 _PROC = Path("/proc")
 # What /proc shows for an open function, and for a mapping of its BARs, whichever group it is of.
-_FUNCTION = "anon_inode:[vfio-device]"
+FUNCTION = "anon_inode:[vfio-device]"
 
 
-def _has(process: Path, name: str) -> bool:
+def has_open(process: Path, name: str) -> bool:
     """Return whether a process has a file of this name open or mapped."""
     with suppress(OSError):
         for descriptor in (process / "fd").iterdir():
@@ -39,8 +40,8 @@ def processes(number: int) -> list[str]:
     are returned if there is no other.
     """
     everyone = [entry for entry in _PROC.iterdir() if entry.name.isdecimal()]
-    for name in (str(vfio.group_path(number)), _FUNCTION):
-        found = sorted((process for process in everyone if _has(process, name)), key=lambda one: int(one.name))
+    for name in (str(vfio.group_path(number)), FUNCTION):
+        found = sorted((process for process in everyone if has_open(process, name)), key=lambda one: int(one.name))
         if found:
             return [f"process {process.name} ({_name(process)})" for process in found]
     return []
@@ -50,6 +51,19 @@ def _name(process: Path) -> str:
     with suppress(OSError):
         return printable((process / "comm").read_text(errors="replace").strip())
     return "ended meanwhile"
+
+
+def taking(function: Path) -> str | None:
+    """Return that somebody is taking a function from ``vfio-pci`` and waits, and for whom; None if nobody is.
+
+    Args:
+        function: its directory in sysfs.
+    """
+    number = vfio.group_to_try(function)
+    if number is None or link_name(function / "driver") is not None:
+        return None
+    who = "; ".join(processes(number)) or f"a process (as root: fuser -v {vfio.group_path(number)} shows which)"
+    return f"it is being taken from {VFIO_PCI}, which waits for {who}"
 
 
 def busy(number: int, name: str) -> DeviceBusyError:

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Processes of ordinary users that have the files of a PCI function open or mapped.
+"""Processes of ordinary users that have the files of a PCI function open or mapped: by UIO, or by VFIO.
 
 Changing the mode of a file takes nothing from those who have it open. So whoever takes a card away from its users looks
 for them. Source: proc(5), ``/proc/PID/task/TID/fd``, ``fdinfo`` and ``maps``. Not found is a file that is on its way in
 a UNIX socket (SCM_RIGHTS), because it is in no process then.
+
+By VFIO a process has the node of the IOMMU group open and, from that, a file of the function. Only Linux 6.18 and later
+tell of which function (``vfio-device-syspath`` in ``fdinfo``). A process that has closed the node and kept such a file
+is a suspect, if the kernel says that the group is in use.
 """
 
 from __future__ import annotations
@@ -16,7 +20,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from pyuio.claim import group_users
 from pyuio.claim.nodes_in_use import is_roots
+from pyuio.errors import DeviceBusyError, PyuioError
+from pyuio.kernel import vfio
 from pyuio.kernel.sysfs import UIO_CLASS
 from pyuio.kernel.uio import UioNode
 from pyuio.process.printable import printable
@@ -33,18 +40,21 @@ class Holder(NamedTuple):
         process: its id.
         name: what the process calls itself.
         files: their paths.
+        certain: whether they are of the function in question; otherwise they may be of another.
     """
 
     process: int
     name: str
     files: tuple[str, ...]
+    certain: bool = True
 
     def __str__(self) -> str:
-        return printable(f"process {self.process} ({self.name}) has {', '.join(self.files)}")
+        doubt = "" if self.certain else ", which may be this function or another; end it by hand if it is"
+        return printable(f"process {self.process} ({self.name}) has {', '.join(self.files)}{doubt}")
 
 
 def files_of(function: Path) -> list[Path]:
-    """Return the files by which a device is driven, of those that exist: config, resourceN, and its UIO nodes.
+    """Return the files by which a device is driven, of those that exist: config, resourceN, UIO's or VFIO's nodes.
 
     Args:
         function: its directory in sysfs; or that of a UIO node, ``/sys/class/uio/uioN``, for the node alone.
@@ -52,6 +62,8 @@ def files_of(function: Path) -> list[Path]:
     if function.parent == UIO_CLASS:
         return [path for path in [UioNode(function.name).path] if path.exists()]
     nodes = [node.path for node in UioNode.of_device(function)]
+    number = vfio.group_to_try(function)
+    nodes += [] if number is None else [vfio.group_path(number)]
     return [path for path in (function / "config", *sorted(function.glob("resource[0-5]*")), *nodes) if path.exists()]
 
 
@@ -62,13 +74,51 @@ def holders(function: Path) -> list[Holder]:
         function: as for `files_of`.
     """
     files = _by_inode(function)
-    found = []
+    found, suspects = [], []
     for process in sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal()):
         with suppress(OSError):  # it has ended
-            if not is_roots(process) and (held := _held(process, files)):
-                name = (_PROC / str(process) / "comm").read_text(errors="replace").strip()
-                found.append(Holder(process, name, held))
-    return found
+            if is_roots(process):
+                continue
+            if held := _held(process, files) or _held_by_path(process, function):
+                found.append(Holder(process, _name(process), held))
+            elif _has_some_function(process):
+                suspects.append(Holder(process, _name(process), ("a function of VFIO's",), certain=False))
+    return found if found or not _is_busy(function) else suspects
+
+
+def _name(process: int) -> str:
+    return (_PROC / str(process) / "comm").read_text(errors="replace").strip()
+
+
+def _held_by_path(process: int, function: Path) -> tuple[str, ...]:
+    """Return the function's path if a process has VFIO's file of it open and the kernel tells so."""
+    path = str(function.resolve())
+    for entry in (_PROC / str(process) / "fdinfo").iterdir():
+        with suppress(OSError):
+            for line in entry.read_text(errors="replace").splitlines():
+                name, _, value = line.partition(":")
+                if name == "vfio-device-syspath" and value.strip() == path:
+                    return (path,)
+    return ()
+
+
+def _has_some_function(process: int) -> bool:
+    """Return whether a process has a function open or mapped by VFIO."""
+    return group_users.has_open(_PROC / str(process), group_users.FUNCTION)
+
+
+def _is_busy(function: Path) -> bool:
+    """Return whether the kernel says that somebody has the function's IOMMU group open."""
+    number = vfio.group_to_try(function)
+    if number is None:
+        return False
+    try:
+        vfio.Group(number).close()
+    except DeviceBusyError:
+        return True
+    except PyuioError:
+        return False
+    return False
 
 
 def _by_inode(function: Path) -> dict[tuple[int, int], str]:
@@ -116,10 +166,11 @@ def end(function: Path) -> list[Holder]:
     """
     for _ in range(_ROUNDS):
         found = holders(function)
-        if not found:
-            return []
+        if not any(holder.certain for holder in found):
+            return found
         for holder in found:
-            _kill(holder, function)
+            if holder.certain:
+                _kill(holder, function)
     return holders(function)
 
 
@@ -128,7 +179,7 @@ def _kill(holder: Holder, function: Path) -> None:
         # The descriptor stands for this process, also when another gets its id.
         process = os.pidfd_open(holder.process)
         try:
-            if _held(holder.process, _by_inode(function)):
+            if _held(holder.process, _by_inode(function)) or _held_by_path(holder.process, function):
                 signal.pidfd_send_signal(process, signal.SIGKILL)
                 select.select([process], [], [], _END_SECONDS)
         finally:

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Permission for the members of a group to drive one device without root: a udev rule, and real-time limits.
 
-To write or map the files of a function, a process needs no capability; the file mode alone decides
-(``drivers/pci/pci-sysfs.c``: pci_write_config, pci_mmap_resource; lockdown forbids both to everybody). So udev gives
-``config``, ``resourceN`` and ``/dev/uioN`` to the group each time the function appears. Only root may bind, and here
-udev does it: a user who may write ``drivers_probe`` or a driver's ``bind`` reaches other functions, too.
+Only root may bind, and here udev does it each time the function appears: a user who may write ``drivers_probe`` or a
+driver's ``bind`` reaches other functions, too. What the group then gets depends on the kernel driver.
+
+By ``vfio-pci`` it is ``/dev/vfio/N``, the node of the function's IOMMU group, and nothing else. Whoever may open it
+needs no capability, and reaches only the functions of that group that ``vfio-pci`` has, and only his own memory. The
+node has no parent in udev, so the rule works at the events of the function.
+
+By ``uio_pci_generic`` it is ``config``, ``resourceN`` and ``/dev/uioN``. To write or map these, a process needs no
+capability; the file mode alone decides (``drivers/pci/pci-sysfs.c``: pci_write_config, pci_mmap_resource; lockdown
+forbids both to everybody).
 
 A device that is not a PCI function has nothing but its UIO node, whose name the rule goes by.
 
@@ -25,8 +31,8 @@ from pathlib import Path
 
 from pyuio.claim.holders import files_of
 from pyuio.errors import PyuioError
-from pyuio.kernel import trusted_file
-from pyuio.kernel.drivers import UIO_PCI_GENERIC
+from pyuio.kernel import trusted_file, vfio
+from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI
 from pyuio.kernel.programs import SYSTEM_PATH, find_program
 from pyuio.kernel.sysfs import PCI_DEVICES, translated
 from pyuio.kernel.uio import UioNode
@@ -40,6 +46,9 @@ _REALTIME_PRIORITY = 89
 _GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 # A rule matches by a pattern, in which other characters have a meaning, and has the name in that of its file.
 _NODE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .@:+-]{0,100}")
+
+DRIVERS = (UIO_PCI_GENERIC, VFIO_PCI)
+"""The kernel drivers by which a group can get a card."""
 
 _log = logging.getLogger("pyuio.permission")
 
@@ -81,6 +90,10 @@ class _Permission:
         """Return the directories in sysfs of what udev has to look at anew."""
         raise NotImplementedError
 
+    def files(self) -> list[Path]:
+        """Return the files that the group gets, of those that exist."""
+        return _files(self.key)
+
     @property
     def rule_path(self) -> Path:
         """The path of the udev rule."""
@@ -94,7 +107,7 @@ class _Permission:
     def limits(self) -> str:
         """Return the text for limits.d, which permits SCHED_FIFO and locking memory."""
         return (
-            f"# By pyuio setup: what pyuio.realtime() needs, from the next login on.\n"
+            f"# By pyuio setup: what pyuio.realtime(), and memory for DMA by VFIO need, from the next login on.\n"
             f"@{self.group} - rtprio {_REALTIME_PRIORITY}\n"
             f"@{self.group} - memlock unlimited\n"
         )
@@ -106,6 +119,7 @@ class _Permission:
             f"User=somebody\n"
             f"SupplementaryGroups={self.group}\n"
             f"LimitRTPRIO={_REALTIME_PRIORITY}\n"
+            "# Memory for DMA by VFIO counts as locked memory. A service does not get the limits of a login.\n"
             f"LimitMEMLOCK=infinity\n"
             "NoNewPrivileges=yes\n"
         )
@@ -134,7 +148,7 @@ class _Permission:
         _run("udevadm", "trigger", "--action=add", *map(str, directories))
         _run("udevadm", "settle", f"--timeout={SETTLE_SECONDS}")
         number = grp.getgrnam(self.group).gr_gid
-        for path in _files(self.key):
+        for path in self.files():
             status = path.stat()
             if status.st_gid != number or status.st_mode & 0o060 != 0o060:
                 reason = (
@@ -200,27 +214,32 @@ class Permission(_Permission):
         address: of the function, in the kernel's form.
         vendor, device: its ids, 4 hexadecimal digits each; the rule does not apply to another card in this slot.
         group: the group's name, checked.
+        driver: the kernel driver by which the group drives it, one of `DRIVERS`.
     """
 
     address: str
     vendor: str
     device: str
     group: str
+    driver: str = UIO_PCI_GENERIC
 
     @classmethod
-    def of(cls, address: str, group: str) -> Permission:
+    def of(cls, address: str, group: str, driver: str = UIO_PCI_GENERIC) -> Permission:
         """Return the permission for a present function.
 
         Args:
             address: of the function, in the kernel's form.
             group: the group's name.
+            driver: one of `DRIVERS`.
 
         Raises:
-            ValueError: no group can have this name, or it is "root".
+            ValueError: no group can have this name, or it is "root"; or the driver is none of `DRIVERS`.
             OSError: the function is gone.
         """
+        if driver not in DRIVERS:
+            raise ValueError(f"a group gets a card by {' or '.join(DRIVERS)}, not by {driver}")
         vendor, device = ids_of(address).split(":")
-        return cls(address, vendor, device, checked_group(group))
+        return cls(address, vendor, device, checked_group(group), driver)
 
     @property
     def key(self) -> str:
@@ -242,28 +261,46 @@ class Permission(_Permission):
         """
         ids = f'{{vendor}}=="0x{self.vendor}"', f'{{device}}=="0x{self.device}"'
         function = f'SUBSYSTEM=="pci", KERNEL=="{self.address}", ATTR{ids[0]}, ATTR{ids[1]}'
-        driver = UIO_PCI_GENERIC
+        driver = self.driver
         bind = f"[ -e driver ] || {{ modprobe {driver}; echo {self.address} >/sys/bus/pci/drivers_probe; }}"
-        give = (
-            f"for file in config resource[0-5]*; do [ -e $$file ] || continue; "
-            f"chgrp {self.group} $$file; chmod g+rw $$file; done"
-        )
+        if driver == VFIO_PCI:
+            # The node exists, too, while vfio-pci has other functions of the IOMMU group only.
+            give = (
+                f"case $$(readlink driver) in */{driver}) number=$$(readlink iommu_group); "
+                f"node={vfio.group_path('$${number##*/}')}; "
+                f"chgrp {self.group} $$node; chmod 0660 $$node;; esac"
+            )
+        else:
+            give = (
+                f"for file in config resource[0-5]*; do [ -e $$file ] || continue; "
+                f"chgrp {self.group} $$file; chmod g+rw $$file; done"
+            )
         start = f"PATH={SYSTEM_PATH}; cd %S%p || exit"
-        return "\n".join(
-            [
-                f"# By pyuio setup: members of the group {self.group} may drive {self.address}, and no other card.",
-                f"# To take it back: pyuio setup --undo {self.address}",
-                f'ACTION=="add", {function}, ATTR{{driver_override}}="{driver}", '
-                f"RUN+=\"/bin/sh -c '{start}; {bind}; {give}'\"",
-                f'ACTION=="bind", {function}, RUN+="/bin/sh -c \'{start}; {give}\'"',
+        lines = [
+            f"# By pyuio setup: members of the group {self.group} may drive {self.address}, and no other card.",
+            f"# To take it back: pyuio setup --undo {self.address}",
+            f'ACTION=="add", {function}, ATTR{{driver_override}}="{driver}", '
+            f"RUN+=\"/bin/sh -c '{start}; {bind}; {give}'\"",
+            f'ACTION=="bind", {function}, ENV{{PYUIO_GROUP}}="{self.group}", RUN+="/bin/sh -c \'{start}; {give}\'"',
+        ]
+        if driver != VFIO_PCI:
+            lines.append(
                 f'SUBSYSTEM=="uio", KERNELS=="{self.address}", ATTRS{ids[0]}, ATTRS{ids[1]}, '
-                f'GROUP="{self.group}", MODE="0660"',
-                "",
-            ]
-        )
+                f'GROUP="{self.group}", MODE="0660"'
+            )
+        return "\n".join([*lines, ""])
+
+    def files(self) -> list[Path]:
+        """Return the files that the group gets of the present function."""
+        if self.driver != VFIO_PCI:
+            return super().files()
+        number = vfio.group_of(PCI_DEVICES / self.address)
+        return [] if number is None else [vfio.group_path(number)]
 
     def unit(self) -> str:
         """Return the part of a systemd unit for a service that drives the card without root."""
+        if self.driver == VFIO_PCI:
+            return f"{super().unit()}CapabilityBoundingSet=\n"
         return super().unit() + (
             "# Only for DMA, which needs physical addresses; SCHED_FIFO needs no capability with the limits above.\n"
             "AmbientCapabilities=CAP_SYS_ADMIN\n"
@@ -289,8 +326,19 @@ def _files(key: str) -> list[Path]:
 
 def group_of(rule: str) -> str | None:
     """Return the group to which the text of a rule gives a card, or None."""
-    match = re.search(r'GROUP="([^"]+)"', rule)
+    match = re.search(r'GROUP\}?="([^"]+)"', rule)
     return match[1] if match else None
+
+
+def present(address: str) -> Permission | None:
+    """Return the permission that a function's rule gives now; None if it has no rule, or one that is not pyuio's."""
+    try:
+        rule = rule_path(address).read_text()
+    except FileNotFoundError:
+        return None
+    driver, group = re.search(r'driver_override\}="([^"]+)"', rule), group_of(rule)
+    ids = re.search(r'\{vendor\}=="0x(\w+)", ATTR\{device\}=="0x(\w+)"', rule)
+    return Permission(address, ids[1], ids[2], group, driver[1]) if driver and ids and group else None
 
 
 def undo(key: str) -> list[Path]:
@@ -316,6 +364,7 @@ def undo(key: str) -> list[Path]:
         group = group_of(path.read_text())
     except FileNotFoundError:
         return []
+    files = set(_files(key)) - _nodes_of_others(key)
     removed = [path]
     try:
         path.replace(_withdrawn(key))
@@ -329,12 +378,21 @@ def undo(key: str) -> list[Path]:
     with contextlib.suppress(SetupError):  # udev may not be there to reload them
         _reload_rules()
         _run("udevadm", "settle", f"--timeout={SETTLE_SECONDS}")  # an event in progress gives the files by the old rule
-    for path in _files(key):
+    for path in files:
         with contextlib.suppress(FileNotFoundError):
             os.chown(path, 0, 0)
             path.chmod(0o644 if path.name == "config" else 0o600)
     _log.info("%s: only root may drive it again", key)
     return removed
+
+
+def _nodes_of_others(key: str) -> set[Path]:
+    """Return the node of a function's IOMMU group if users have it because of another function of the group, too."""
+    number = vfio.group_of(PCI_DEVICES / key) if parse_address(key) is not None else None
+    if number is None:
+        return set()
+    others = [present(one.address) for one in vfio.members(number) if one.address != key]
+    return {vfio.group_path(number)} if any(other and other.driver == VFIO_PCI for other in others) else set()
 
 
 def is_unfinished(key: str) -> bool:

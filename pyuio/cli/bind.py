@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 BIND_EPILOG = (
-    "Exit status: 0 when the driver has the device, even if it had it before; 1 when the device is in use or the kernel "
-    "refuses; 2 for wrong usage."
+    "Exit status: 0 when the driver has the device, even if it had it before; 1 when the device is in use or the "
+    "kernel refuses; 2 for wrong usage."
 )
 UNBIND_EPILOG = (
     "Exit status: 0 when the device has its former driver, even if there was nothing to undo; 1 when the kernel "

@@ -11,10 +11,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from pyuio.claim import choice, group_users
 from pyuio.cli.summary import summary
 from pyuio.errors import DeviceRemovedError, DriverLoadError, PermissionDeniedError, PyuioError
 from pyuio.installed_drivers import drivers_for
-from pyuio.kernel.drivers import generic_drivers, matching_modules
+from pyuio.kernel import vfio
+from pyuio.kernel.drivers import VFIO_PCI, generic_drivers, matching_modules
 from pyuio.kernel.sysfs import read_optional, read_text
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.bars import parse_resources
@@ -23,6 +25,7 @@ from pyuio.pci.config_image import ConfigImage
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.pci.discovery import FoundDevice
 from pyuio.pci.link import read_link
+from pyuio.pci.virtualised import virtualised
 
 _DEVSEL = ("fast", "medium", "slow", "reserved")
 _CONFIGURATION_LENGTHS = (64, 256, 4096)
@@ -68,6 +71,9 @@ def _description(found: FoundDevice) -> dict[str, Any]:
     described = {
         **summary(found),
         "iommu_group_type": _text(found.directory / "iommu_group/type"),
+        "iommu_group_others": _group_others(found),
+        "being_taken": group_users.taking(found.directory) if is_pci else None,
+        "open_binds": _open_binds(found) if is_pci else None,
         "numa_node": None if node < 0 else node,
         "power_state": None,
         "link": link and {**vars(link), "text": str(link)},
@@ -80,6 +86,9 @@ def _description(found: FoundDevice) -> dict[str, Any]:
         "bars": [],
         "configuration": None,
         "capabilities": [],
+        "vectors": None,
+        "resets": _resets(found.directory) if is_pci else [],
+        "virtualised": [],
         "missing": [_driver_missing(error) for error in failures],
     }
     if config is not None:
@@ -87,9 +96,42 @@ def _description(found: FoundDevice) -> dict[str, Any]:
         if isinstance(config, ConfigImage):
             described["configuration"] = _header(config)
             described["capabilities"] = _capabilities(config)
+            described["vectors"] = _vectors(described["capabilities"])
+            if found.driver == VFIO_PCI:
+                described["virtualised"] = [each._asdict() for each in virtualised(config)]
         described["power_state"] = _power_state(found.directory, described["capabilities"])
         described["missing"] += _missing(found, config)
     return described
+
+
+def _group_others(found: FoundDevice) -> list[dict[str, Any]]:
+    number = vfio.group_of(found.directory)
+    others = [] if number is None else vfio.members(number)
+    return [one._asdict() for one in others if one.address != found.address]
+
+
+def _open_binds(found: FoundDevice) -> dict[str, Any]:
+    """Return the driver by which ``pyuio.open(..., bind=True)`` opens a function, and why."""
+    present = choice.present_driver(found)
+    chosen = choice.choose(found) if present is None else choice.Choice(present, "it has the device already")
+    return chosen._asdict()
+
+
+def _resets(directory: Path) -> list[str]:
+    """Return the ways in which the kernel can reset a function by itself; "unknown" for one that it does not name."""
+    methods = _text(directory / "reset_method")  # since Linux 5.15
+    if methods is None:
+        return ["unknown"] if (directory / "reset").exists() else []
+    return methods.split()
+
+
+def _vectors(capabilities: list[dict[str, Any]]) -> dict[str, int]:
+    """Return how many interrupts a function has by messages of each kind."""
+    return {
+        one["name"]: one["details"]["messages"]
+        for one in capabilities
+        if one["name"] in ("MSI", "MSI-X") and "messages" in one["details"]
+    }
 
 
 def _power_state(directory: Path, capabilities: list[dict[str, Any]]) -> str | None:

@@ -26,7 +26,8 @@ EPILOG = (
 def info(device: Device, as_json: Json = False) -> None:
     """Show everything about one device.
 
-    That is its identity, link, configuration space, BARs, and UIO maps. The command changes nothing.
+    That is its identity, link, configuration space, BARs, and UIO maps; the driver that pyuio.open(bind=True) would
+    take, and why; its IOMMU group, and what VFIO makes of the configuration space. The command changes nothing.
     Without privilege the kernel shows only the first 64 bytes of the configuration space.
     """
     from pyuio.cli.description import description
@@ -55,6 +56,9 @@ def show(described: dict[str, Any], output: Console) -> None:
     if described["capabilities"]:
         _heading(output, "Capabilities")
         _table(output, ("offset", "id", "name", "registers"), map(_capability, described["capabilities"]))
+    if described["virtualised"]:
+        _heading(output, "Configuration space as VFIO shows it")
+        _pairs(output, ((each["place"], each["what"]) for each in described["virtualised"]))
     if described["node"] and described["node"]["maps"]:
         _heading(output, f"Maps of {described['node']['path']}")
         _table(output, ("map", "name", "size", "address", "offset"), map(_map, described["node"]["maps"]))
@@ -92,20 +96,38 @@ def size(octets: int) -> str:
 
 
 def _identity(described: dict[str, Any]) -> list[tuple[str, str | None]]:
-    group, kind = described["iommu_group"], described["iommu_group_type"]
     could, node = described["could_drive"], described["node"]
     is_pci = described["address"] is not None
     return [
-        ("kernel driver", described["driver"] or "none"),
+        ("kernel driver", described["driver"] or described["being_taken"] or "none"),
         ("could be", _could_be(could) if is_pci else None),
         ("pyuio driver", ", ".join(could["pyuio"]) or "none installed"),
-        ("node", _node(described["nodes"], node)),
+        ("open binds", _open_binds(described["open_binds"])),
+        ("node", f"/dev/{described['vfio']}" if described["vfio"] else _node(described["nodes"], node)),
         ("interrupt", described["interrupt"]["text"] if described["interrupt"] else None),
-        ("IOMMU group", f"{group} ({kind})" if group and kind else group or "none"),
+        ("vectors", _vectors(described["vectors"])),
+        ("resets", (", ".join(described["resets"]) or "none") if is_pci else None),
+        ("IOMMU group", _group(described)),
         ("NUMA node", None if described["numa_node"] is None else str(described["numa_node"])),
         ("power state", described["power_state"]),
         ("link", described["link"] and described["link"]["text"]),
     ]
+
+
+def _open_binds(chosen: dict[str, Any] | None) -> str | None:
+    return None if chosen is None else f"{chosen['driver']}: {chosen['reason']}"
+
+
+def _vectors(vectors: dict[str, int] | None) -> str | None:
+    return None if vectors is None else ", ".join(f"{kind} {count}" for kind, count in vectors.items()) or "none"
+
+
+def _group(described: dict[str, Any]) -> str:
+    group, kind = described["iommu_group"], described["iommu_group_type"]
+    if not group:
+        return "none"
+    others = ", ".join(f"{one['address']} ({one['driver'] or 'no driver'})" for one in described["iommu_group_others"])
+    return f"{group}{f' ({kind})' if kind else ''}{f'; with {others}' if others else ''}"
 
 
 def _node(names: list[str], node: dict[str, Any] | None) -> str:

@@ -13,10 +13,11 @@ import typer
 
 from pyuio.cli.arguments import Device, usage
 from pyuio.cli.output import print_line, say
-from pyuio.errors import DeviceTimeoutError, DriverNotBoundError
+from pyuio.errors import DeviceBusyError, DeviceTimeoutError, DriverNotBoundError
 
 if TYPE_CHECKING:
     from pyuio.device import Device as OpenDevice
+    from pyuio.interrupt import Interrupt
     from pyuio.pci.discovery import FoundDevice
 
 app = typer.Typer()
@@ -42,6 +43,10 @@ def irq(
     acknowledge: Annotated[
         str | None, typer.Option(metavar="PLACE=VALUE", help="Acknowledge by a 32-bit write: bar0+0x64=0xff, regs+4=1.")
     ] = None,
+    vectors: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Take N message interrupts (MSI-X, MSI) instead of INTx; by vfio-pci."),
+    ] = None,
     use_driver: Annotated[
         bool, typer.Option("--driver/--no-driver", help="Have an installed driver set the device up and acknowledge.")
     ] = True,
@@ -49,9 +54,10 @@ def irq(
 ) -> None:
     """Print interrupts as they arrive.
 
-    Each line shows the interrupts so far, those since the last line, and the seconds since then. DEVICE must be bound
-    to a UIO driver. A device raises its line until somebody acknowledges its interrupt: its installed driver (pyuio
-    probe), --acknowledge, or you with pyuio write. Only then the command waits for the next.
+    Each line shows the interrupts so far, those since the last line, and the seconds since then; with --vectors, also
+    the vector. DEVICE must be bound to a UIO driver or to vfio-pci. A device raises its INTx line until somebody
+    acknowledges its interrupt: its installed driver (pyuio probe), --acknowledge, or you with pyuio write. Only then
+    the command waits for the next.
     """
     from pyuio.device import Device as Opened
     from pyuio.pci.discovery import find
@@ -60,27 +66,30 @@ def irq(
         raise typer.BadParameter(f"{timeout} is not a number of seconds above 0", param_hint="--timeout")
     with usage():
         found = find(device)
-    _require_uio(found)
+    _require_driver(found)
     with Opened(found) as opened:
-        opened.interrupt.pending  # noqa: B018 - raises at once if the device has no interrupt
+        interrupts = (opened.interrupt,) if vectors is None else opened.vectors(vectors)
+        interrupts[0].pending  # noqa: B018 - raises at once if the device has no interrupt
         tell = _acknowledger(opened, acknowledge, use_driver)
         total, last, in_vain = 0, None, 0
         if tell is None and opened.address is None:  # of a card, configuration space tells whether it still interrupts
             say(f"{opened.name}: nothing acknowledges its interrupt; if it comes without end, give --acknowledge")
         if not json_wanted:
-            print_line("   total   count  seconds since the last")
+            print_line("   total   count  seconds since the last" + ("" if vectors is None else "  vector"))
         while count is None or total < count:
             try:
-                came = opened.interrupt.read(timeout)
+                vector, came = _next(interrupts, timeout)
             except DeviceTimeoutError:
                 reason = f"{opened.name}: no interrupt came for {timeout:g} s; {total} before"
                 raise DeviceTimeoutError(errno.ETIMEDOUT, reason) from None
             now = time.monotonic()
             total += came
-            _show(total, came, None if last is None else now - last, json_wanted)
+            _show(total, came, None if last is None else now - last, None if vectors is None else vector, json_wanted)
             last = now
             if tell is not None:
                 tell()
+            if interrupts[0].kind not in (None, "INTx"):
+                continue  # a message is sent once
             # A line that is raised again already interrupts as soon as the loop waits for it.
             in_vain = in_vain + 1 if _still_raises(opened) else 0
             if (count is None or total < count) and in_vain >= (1 if tell is None else _IN_VAIN):
@@ -88,19 +97,40 @@ def irq(
                 in_vain = 0
 
 
-def _require_uio(found: FoundDevice) -> None:
-    if not found.nodes:
+def _require_driver(found: FoundDevice) -> None:
+    from pyuio.claim import choice, group_users
+
+    if choice.present_driver(found) is None:
+        if taking := group_users.taking(found.directory):
+            raise DeviceBusyError(errno.EBUSY, f"{found.name}: {taking}")
         holder = f"the kernel driver {found.driver} has it" if found.driver else "no driver has it"
-        reason = f"{found.name} has no UIO driver to count its interrupts ({holder}); first: pyuio bind {found.name}"
-        raise DriverNotBoundError(errno.ENODEV, reason)
+        reason = f"{found.name} has no driver to count its interrupts for user space ({holder})"
+        raise DriverNotBoundError(errno.ENODEV, f"{reason}; first: pyuio bind {found.name}")
 
 
-def _show(total: int, count: int, since: float | None, json_wanted: bool) -> None:
+def _next(interrupts: tuple[Interrupt, ...], timeout: float | None) -> tuple[int, int]:
+    """Wait for the next interrupt, and return the number of its vector and its count since the last read.
+
+    Raises:
+        DeviceTimeoutError: none came in time.
+    """
+    from pyuio.interrupt.wait import wait
+
+    if len(interrupts) == 1:
+        return 0, interrupts[0].read(timeout)
+    ready = wait(interrupts, timeout)
+    if not ready:
+        raise DeviceTimeoutError(errno.ETIMEDOUT, "no interrupt")
+    return interrupts.index(ready[0]), ready[0].read(0)
+
+
+def _show(total: int, count: int, since: float | None, vector: int | None, json_wanted: bool) -> None:
     if json_wanted:
         line = {"total": total, "count": count, "time": time.time(), "seconds_since_last": since}
-        print_line(json.dumps(line))
+        print_line(json.dumps(line if vector is None else {**line, "vector": vector}))
     else:
-        print_line(f"{total:8}{count:8}  {'-' if since is None else f'{since:.6f}'}")
+        seconds = "-" if since is None else f"{since:.6f}"
+        print_line(f"{total:8}{count:8}  {seconds if vector is None else f'{seconds:<22}{vector:8}'}")
 
 
 def _acknowledger(device: OpenDevice, place_and_value: str | None, use_driver: bool) -> Callable[[], object] | None:

@@ -30,7 +30,7 @@ CARDS = ("0580", "0680", "0805")
 
 def part_of_the_machine(device: FoundDevice) -> str | None:
     """Return the kind of a device that is part of the machine, as in "bridges"; None for one that may be driven."""
-    if device.class_code is None or device.uio is not None:
+    if device.class_code is None or device.uio is not None or device.driver == "vfio-pci":
         return None
     digits = f"{device.class_code:06x}"
     if digits.startswith(CARDS):
@@ -87,7 +87,8 @@ def show(summaries: list[dict[str, Any]], columns: int) -> None:
     rows: list[tuple[str, ...]] = [HEADINGS]
     for one in summaries:
         interrupt = one["interrupt"]["text"] if one["interrupt"] else None
-        texts = (one["name"], one["ids"], one["driver"], one["uio"], interrupt, one["iommu_group"], in_words(one))
+        node = one["uio"] or one["vfio"]
+        texts = (one["name"], one["ids"], one["driver"], node, interrupt, one["iommu_group"], in_words(one))
         rows.append(tuple(text or "-" for text in texts))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     between = "  " if sum(widths) + 2 * len(widths) <= columns else "\n    "

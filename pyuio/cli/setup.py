@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pyuio.cli.arguments import Device, usage
-from pyuio.cli.bind import refuse_opened
+from pyuio.cli.bind import pci_function, refuse_opened, user_nodes
 from pyuio.cli.output import say
+from pyuio.errors import DeviceBusyError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,15 @@ EPILOG = (
     "Exit status: 0 when DEVICE is set up, even if it was before; 1 when something prevents that, or the device is in "
     "use; 2 for wrong usage."
 )
+_BY_VFIO = """\
+This is all that a driver needs, DMA included, without root and without any capability, except:
+  memory for DMA       counts as locked memory: the limit memlock permits it from the next login on. A systemd service
+                       does not get the limits of a login: LimitMEMLOCK=infinity (pyuio setup --print)
+  SCHED_FIFO           the limit rtprio permits it from the next login on
+  the interrupt        only root may set its processor (realtime(interrupt=...))
+  power saving         realtime(cpu_dma_latency=...) needs /dev/cpu_dma_latency, which belongs to root
+The IOMMU lets the card reach only the memory that the driver gives to it, and the kernel keeps the card's message
+interrupts and BARs to itself. So a member can harm the card, and nothing else."""
 _ALL = """\
 This is all that a driver without root and without capabilities needs for registers, interrupts and real time, except:
 """
@@ -45,6 +55,7 @@ A systemd service gets the capabilities without setcap and root by AmbientCapabi
 A member can become root. The file config has the address to which the card sends its message interrupts: whoever
 writes it makes the card write to any place in memory, even a card without DMA, unless an IOMMU remaps interrupts and
 memory. Choose the members accordingly."""
+_RATHER_VFIO = "VFIO needs none of that trust, and no capability; it is the recommended way: "
 
 
 @app.command(epilog=EPILOG, short_help="Let a group drive DEVICE without root.")
@@ -53,6 +64,10 @@ def setup(
     group: Annotated[
         str, typer.Option(metavar="GROUP", help="Group whose members may drive DEVICE; created if missing.")
     ] = "pyuio",
+    driver: Annotated[
+        str | None,
+        typer.Option(metavar="DRIVER", help="vfio-pci (recommended) or uio_pci_generic. Default: as pyuio info says."),
+    ] = None,
     print_only: Annotated[bool, typer.Option("--print", help="Show what would be written, and write nothing.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Undo the set-up, and give the device back.")] = False,
     force: Annotated[
@@ -61,16 +76,19 @@ def setup(
 ) -> None:
     """Let the members of a group drive DEVICE without root.
 
-    The command writes a udev rule and limits for real time. The rule binds DEVICE to uio_pci_generic when the machine
-    starts, and gives its files to GROUP. For a DEVICE that is not a PCI function, the rule gives the UIO node of its
-    name to GROUP. The command prints what still needs a capability. It refuses a DEVICE that
-    the machine is using. Trust the members as you trust root: a card can write to memory.
+    The command writes a udev rule and limits. The rule binds DEVICE to the driver when the machine starts, and gives
+    its files to GROUP. By vfio-pci, members need no capability and reach nothing else: this is the recommended way.
+    By uio_pci_generic, trust them as you trust root, because a card can write to memory. For a DEVICE that is not a
+    PCI function, the rule gives the UIO node of its name to GROUP. The command prints what still needs a capability.
+    It refuses a DEVICE that the machine is using.
     """
-    from pyuio.claim.permission import NodePermission, Permission, checked_group
+    from pyuio.claim.permission import DRIVERS, NodePermission, Permission, checked_group
     from pyuio.pci.discovery import find
 
     with usage():
         checked_group(group)
+        if driver not in (None, *DRIVERS):
+            raise ValueError(f"--driver is {' or '.join(DRIVERS)}, not {driver}")
         if print_only and undo:
             raise ValueError("--print and --undo do not go together")
         if force and not undo:
@@ -80,16 +98,26 @@ def setup(
         return
     with usage():
         found = find(device)
-    if found.address is None:
+    if found.address is None and driver is None:
         permission: Permission | NodePermission = NodePermission.of(_node_name(found), group)
     else:
-        permission = Permission.of(found.address, group)
+        address = str(pci_function(device).address)
+        permission = Permission.of(address, group, driver or _usual_driver(found))
     if print_only:
         _show(permission)
     elif isinstance(permission, Permission):
-        _give(found, permission)
+        _give(found, permission, keep=driver is None)
     else:
         _give_node(permission)
+
+
+def _usual_driver(found: FoundDevice) -> str:
+    """Return the driver that ``pyuio.open(bind=True)`` takes, of those by which a group can get a card."""
+    from pyuio.claim import choice
+    from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI
+
+    present = choice.present_driver(found)
+    return VFIO_PCI if VFIO_PCI in (present or choice.choose(found).driver,) else UIO_PCI_GENERIC
 
 
 def _node_name(found: FoundDevice) -> str:
@@ -116,9 +144,25 @@ def _show(permission: Permission | NodePermission) -> None:
 
 
 def _still(permission: Permission | NodePermission) -> str:
+    """Return what members still cannot do, and what they can do besides."""
+    from pyuio.claim import choice
     from pyuio.claim.permission import Permission
+    from pyuio.kernel import vfio
+    from pyuio.kernel.drivers import VFIO_PCI
+    from pyuio.kernel.sysfs import PCI_DEVICES
+    from pyuio.pci.discovery import find
 
-    return _STILL if isinstance(permission, Permission) else _STILL_NODE
+    if not isinstance(permission, Permission):
+        return _STILL_NODE
+    address = permission.address
+    if permission.driver == VFIO_PCI:
+        number = vfio.group_of(PCI_DEVICES / address)
+        others = [] if number is None else [one.address for one in vfio.members(number) if one.address != address]
+        names = f"\nThe same IOMMU group has {', '.join(others)}: members reach those that vfio-pci has, too."
+        return _BY_VFIO + (names if others else "")
+    obstacle = choice.no_vfio(find(address))
+    can = f"pyuio setup {address} --driver {VFIO_PCI}" if obstacle is None else f"it is out here, as {obstacle}"
+    return f"{_STILL}\n{_RATHER_VFIO}{can}"
 
 
 def _give_node(permission: NodePermission) -> None:
@@ -130,14 +174,22 @@ def _give_node(permission: NodePermission) -> None:
     _tell(permission, f"{permission.name} is {paths}, and", changed)
 
 
-def _give(found: FoundDevice, permission: Permission) -> None:
+def _give(found: FoundDevice, permission: Permission, *, keep: bool) -> None:
+    """Give the card to the group; with `keep`, a driver that serves user space keeps it until the next boot."""
+    from pyuio.claim import permission as permissions
     from pyuio.claim.claim import claim, require_claimable
 
-    require_claimable(found)  # refuse before a file is written
+    before = permissions.present(permission.address)
+    if before is not None and before.driver != permission.driver:
+        again = f"pyuio setup {permission.address} --undo"
+        reason = f"{permission.address} is set up for {before.driver} already; take that back first: {again}"
+        raise DeviceBusyError(errno.EBUSY, reason)
+    driver = True if keep else permission.driver
+    require_claimable(found, driver)  # refuse before a file is written
     changed = permission.write()
-    nodes = claim(found, bind=True).nodes
+    claim(found, driver)
     permission.apply()
-    paths = ", ".join(str(node.path) for node in nodes)
+    paths = ", ".join(map(str, user_nodes(found)))
     _tell(permission, f"{permission.address} is {paths or 'bound'}, and", changed)
 
 
@@ -198,7 +250,6 @@ def _end_use_by_others(key: str, directory: Path, *, force: bool) -> None:
     """
     from pyuio.claim import holders
     from pyuio.claim.in_use import listed
-    from pyuio.errors import DeviceBusyError
 
     found = holders.holders(directory)
     left = holders.end(directory) if force else found

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pyuio.errors import DeviceRemovedError, PermissionDeniedError
+from pyuio.kernel import vfio
+from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.sysfs import link_name, translated
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.assigned_interrupt import assigned_interrupt, line_of_node
@@ -46,6 +48,12 @@ def _interrupt_pin(directory: Path) -> int:
     return pin[0]
 
 
+def _vfio_node(found: FoundDevice) -> str | None:
+    """Return "vfio/7", the device node of its IOMMU group below /dev, if VFIO hands the device out; else None."""
+    number = vfio.group_of(found.directory)
+    return f"vfio/{number}" if number is not None and found.driver == VFIO_PCI else None
+
+
 def summary(found: FoundDevice) -> dict[str, Any]:
     """Return the data that `list` shows of a device. DeviceRemovedError: it is gone."""
     directory, interrupt, called = found.directory, None, None
@@ -72,6 +80,7 @@ def summary(found: FoundDevice) -> dict[str, Any]:
         "uio": found.uio,
         "uio_name": found.uio_name,
         "nodes": list(found.nodes),
+        "vfio": _vfio_node(found),
         "interrupt": interrupt,
         "iommu_group": link_name(directory / "iommu_group"),
     }

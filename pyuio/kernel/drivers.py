@@ -46,8 +46,8 @@ _MODPROBE_REMEDIES = (
     (
         "not found",
         "it is not among this kernel's modules: load one that you built with insmod; for "
-        f"{UIO_PCI_GENERIC}, {INSTALL_UIO_PCI_GENERIC}; for {VFIO_PCI}, boot a kernel with CONFIG_VFIO_PCI, as those of "
-        f"distributions but for the cloud flavours",
+        f"{UIO_PCI_GENERIC}, {INSTALL_UIO_PCI_GENERIC}; for {VFIO_PCI}, boot a kernel with CONFIG_VFIO_PCI, as "
+        f"those of distributions but for the cloud flavours",
     ),
     (
         "ey was rejected",

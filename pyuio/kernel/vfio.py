@@ -73,7 +73,7 @@ def group_of(function: Path) -> int | None:
     return int(name) if name is not None and name.isdecimal() else None
 
 
-def group_path(number: int) -> Path:
+def group_path(number: int | str) -> Path:
     """Return the device file of an IOMMU group, which exists while a VFIO driver has a function of the group."""
     return _GROUPS / str(number)
 

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Finding devices: which devices there are, and which one a name means. pyudev enumerates them.
+"""Finding devices: which devices there are, and which one a name means.
 
-Source: Documentation/ABI/testing/sysfs-bus-pci; pci_uevent in ``drivers/pci/pci-driver.c`` sets the properties.
+The attributes read here are those that the kernel shows without the device's lock. pyudev would read ``uevent``, which
+takes that lock in many kernels (uevent_show in ``drivers/base/core.c``). Then a device that somebody is taking from a
+program by VFIO would stop everybody who lists devices, until that program lets it go (`pyuio.kernel.vfio`).
+
+Source: Documentation/ABI/testing/sysfs-bus-pci; pci_uevent in ``drivers/pci/pci-driver.c`` sets udev's properties.
 """
 
 from __future__ import annotations
@@ -9,23 +13,20 @@ from __future__ import annotations
 import errno
 import os
 import re
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError, DeviceRemovedError
-from pyuio.kernel.sysfs import PCI_DEVICES, link_name
+from pyuio.kernel.sysfs import PCI_DEVICES, UIO_CLASS, link_name, read_number, read_text
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.address import is_id_pair, parse_address
-from pyuio.process.late import late
 
 if TYPE_CHECKING:
     import pyudev
 
 # What is taken for the name of a node that is not there, and not for a mistyped address or path.
 _LIKE_A_NAME = r"[A-Za-z_][\w .@-]*"
-_threads = threading.local()  # libudev's objects are for one thread
 
 
 class FoundDevice(NamedTuple):
@@ -51,7 +52,7 @@ class FoundDevice(NamedTuple):
 
     @classmethod
     def from_udev(cls, device: pyudev.Device) -> FoundDevice:
-        """Return a PCI function, or the device behind a UIO node, as pyudev describes it.
+        """Return a PCI function, or the device behind a UIO node, as an event of pyudev's describes it.
 
         Raises:
             DeviceRemovedError: the device has gone since pyudev found it, so that its properties are not known.
@@ -70,6 +71,29 @@ class FoundDevice(NamedTuple):
             uio=None,
         )
         return found.again()
+
+    @classmethod
+    def from_sysfs(cls, directory: Path) -> FoundDevice:
+        """Return a PCI function, or the device behind a UIO node.
+
+        Args:
+            directory: its directory in sysfs, or a link to it.
+
+        Raises:
+            DeviceRemovedError: there is no such device any more.
+        """
+        directory = directory.resolve()
+        address = ids = class_code = None
+        try:
+            if link_name(directory / "subsystem") == "pci":
+                address = directory.name
+                ids = ":".join(read_text(directory / name).removeprefix("0x") for name in ("vendor", "device"))
+                class_code = read_number(directory / "class", 16)
+        except FileNotFoundError as error:
+            raise DeviceRemovedError(errno.ENODEV, f"{directory.name} is gone: it was removed") from error
+        if not directory.exists():
+            raise DeviceRemovedError(errno.ENODEV, f"{directory.name} is gone: it was removed")
+        return cls(directory, address, ids, class_code, driver=None, uio=None).again()
 
     def again(self) -> FoundDevice:
         """Return the same device with the driver and the UIO nodes that it has now."""
@@ -111,12 +135,11 @@ class FoundDevice(NamedTuple):
         return f"{self.device_name}{ids} (driver: {self.driver or 'none'}{nodes}{named})"
 
 
-def _context() -> pyudev.Context:
-    """Return this thread's context. It is made once, because pyudev then runs ``ldconfig``, the slowest step here."""
-    if not hasattr(_threads, "context"):
-        _threads.context = late("pyudev").Context()
-    context: pyudev.Context = _threads.context
-    return context
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except FileNotFoundError:  # a kernel without PCI, or without UIO
+        return []
 
 
 def devices() -> list[FoundDevice]:
@@ -125,15 +148,12 @@ def devices() -> list[FoundDevice]:
     A device with several UIO nodes comes once for each. This needs no privilege. The list shows the present state;
     `Hotplug` reports changes.
     """
-    context = _context()
-    present = {device.sys_path: device for device in context.list_devices(subsystem="pci")}
-    for node in context.list_devices(subsystem="uio"):
-        if (device := node.parent) is not None:
-            present.setdefault(device.sys_path, device)
+    present = {entry.resolve() for entry in _entries(PCI_DEVICES)}
+    present |= {(node / "device").resolve() for node in _entries(UIO_CLASS)}
     found: list[FoundDevice] = []
-    for device in present.values():
+    for directory in present:
         with suppress(DeviceRemovedError):  # since it was listed
-            found.extend(FoundDevice.from_udev(device).each_node())
+            found.extend(FoundDevice.from_sysfs(directory).each_node())
     return sorted(found, key=lambda device: (device.address is None, device.device_name))
 
 
@@ -158,8 +178,6 @@ def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
         ValueError: `which` has none of these forms, and no node has this name.
         TypeError: `which` is not a string, a path or an entry of `devices`.
     """
-    context = _context()
-    pyudev = late("pyudev")
     named: str | None = None  # the node
     if isinstance(which, FoundDevice):
         name, directory = which.name, which.directory
@@ -178,8 +196,8 @@ def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
         else:
             return _node_named(name)
     try:
-        found = FoundDevice.from_udev(pyudev.Devices.from_sys_path(context, str(directory)))
-    except (pyudev.DeviceNotFoundError, DeviceRemovedError):
+        found = FoundDevice.from_sysfs(directory)
+    except DeviceRemovedError:
         return _only_one(name, [])
     if named is None:
         return found
@@ -199,10 +217,10 @@ def _node_named(name: str) -> FoundDevice:
 
 def _functions(ids: str) -> list[FoundDevice]:
     found = []
-    for device in _context().list_devices(PCI_ID=ids.upper()):
+    for directory in _entries(PCI_DEVICES):
         with suppress(DeviceRemovedError):
-            found.append(FoundDevice.from_udev(device))
-    return found
+            found.append(FoundDevice.from_sysfs(directory))
+    return sorted((device for device in found if device.ids == ids.lower()), key=lambda device: device.address or "")
 
 
 def _only_one(name: str, matching: list[FoundDevice]) -> FoundDevice:
