@@ -7,12 +7,17 @@ import re
 from contextlib import closing
 from pathlib import Path
 
+from pyuio.claim import choice, group_users
 from pyuio.claim.binding import bind_command
+from pyuio.doctor.driver import goes_by_vfio
 from pyuio.doctor.finding import Answer, Check, advice, blocks, good, unknown
-from pyuio.kernel.drivers import IGB_UIO
+from pyuio.kernel import vfio
+from pyuio.kernel.drivers import IGB_UIO, VFIO_PCI
 from pyuio.kernel.preempt_rt import FREEZES, WHY, is_realtime
 from pyuio.kernel.sysfs import read_optional, read_text
 from pyuio.pci.bars import Bar, parse_resources
+from pyuio.pci.capability_details import details
+from pyuio.pci.config_image import HEADER_LENGTH
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.pci.discovery import FoundDevice
 
@@ -27,11 +32,19 @@ def look_at_driver(device: FoundDevice | None) -> Answer | None:
     if device.nodes:
         nodes = ", ".join(f"/dev/{name}" for name in device.nodes)
         return good(f"{device.driver or 'a UIO driver'} has {device.device_name}, as {nodes}")
-    if device.address is None or device.driver is None:
-        return good(f"no kernel driver has {device.name}; pyuio.open(..., bind=True) binds uio_pci_generic")
+    if device.driver == VFIO_PCI:
+        return good(f"{VFIO_PCI} has {device.name}, in IOMMU group {vfio.group_of(device.directory)}")
+    if device.address is None:
+        return good(f"no kernel driver has {device.name}")
+    if taking := group_users.taking(device.directory):
+        return blocks(f"{device.name}: {taking}", "end that program, or close the device there")
+    chosen = choice.choose(device)
+    if device.driver is None:
+        takes = f"pyuio.open(..., bind=True) binds {chosen.driver}, because {chosen.reason}"
+        return good(f"no kernel driver has {device.name}; {takes}")
     return advice(
         f"{device.driver} has {device.name}; pyuio.open takes it only with bind=True, and closing gives it back",
-        f"unless it is in use (a disk, the network), as root: {bind_command(device.address)}",
+        f"unless it is in use (a disk, the network), as root: {bind_command(device.address, chosen.driver)}",
     )
 
 
@@ -64,7 +77,8 @@ def judge_pin(name: str, pin: int, irq: int) -> Answer:
     if pin == 0:
         return blocks(
             f"{name} has no INTx pin, and uio_pci_generic delivers no other interrupt",
-            "poll a status register; for a card that has MSI, use a UIO driver that delivers it (DPDK's igb_uio)",
+            "for a card that has MSI-X or MSI: pyuio bind --driver vfio-pci, where there is an IOMMU, or a UIO driver "
+            "that delivers it (DPDK's igb_uio); otherwise poll a status register",
         )
     if pin > 4:
         return unknown(f"{name} gives its interrupt pin as {pin:#x}; if that is 0xff, the device is gone or asleep")
@@ -76,8 +90,26 @@ def judge_pin(name: str, pin: int, irq: int) -> Answer:
     return good(f"{name} has INT{'ABCD'[pin - 1]}#")
 
 
+def judge_vectors(name: str, pin: int, messages: dict[str, int], visible: bool) -> Answer:
+    """Judge the interrupts of a device that goes by ``vfio-pci``.
+
+    Args:
+        name: of the device.
+        pin: its interrupt pin: 0 for none, 1 to 4.
+        messages: how many it has by MSI and MSI-X.
+        visible: whether this user may see the capabilities, which tell.
+    """
+    has = [f"INT{'ABCD'[pin - 1]}#"] if 1 <= pin <= 4 else []
+    has += [f"{kind} {count}" for kind, count in messages.items()]
+    if has:
+        return good(f"{name} has {', '.join(has)}, which vfio-pci delivers" + ("" if visible else "; MSI is not shown"))
+    if not visible:
+        return unknown(f"{name} has no INTx pin; only root may see whether it has MSI or MSI-X", "run it as root")
+    return blocks(f"{name} has neither an INTx pin nor MSI nor MSI-X", "poll a status register")
+
+
 def look_at_pin(device: FoundDevice | None) -> Answer | None:
-    """Check whether the device has an interrupt that uio_pci_generic delivers."""
+    """Check whether the device has an interrupt that its kernel driver for user space delivers."""
     if device is None or device.address is None:
         return None
     if device.driver == FREEZES and is_realtime():
@@ -86,6 +118,10 @@ def look_at_pin(device: FoundDevice | None) -> Answer | None:
         return good(f"{device.name}: igb_uio delivers its interrupt, INTx, MSI or MSI-X")
     with closing(ConfigSpace(device.directory)) as config:
         pin = config.interrupt_pin
+        if goes_by_vfio(device):
+            counts = ((one.name, details(config, one).get("messages")) for one in config.capabilities())
+            messages = {name: count for name, count in counts if isinstance(count, int)}
+            return judge_vectors(device.name, pin, messages, config.size > HEADER_LENGTH)
     return judge_pin(device.name, pin, int(read_optional(device.directory / "irq") or "0"))
 
 
@@ -131,7 +167,8 @@ CHECKS = (
     Check(
         "interrupt_pin",
         SUBJECT,
-        "uio_pci_generic delivers only the interrupt of the INTx pin, and masks it in the command register.",
+        "uio_pci_generic delivers only the interrupt of the INTx pin, and masks it in the command register; vfio-pci "
+        "delivers MSI and MSI-X, too.",
         look_at_pin,
     ),
     Check(

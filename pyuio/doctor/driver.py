@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks whether drivers in user space can work on this box at all: UIO, lockdown, permissions, IOMMU."""
+"""Checks whether drivers in user space can work on this box at all, by UIO or by VFIO; permissions, IOMMU."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ import subprocess
 from pathlib import Path
 
 from pyuio._native._memory import pointer
+from pyuio.claim import choice
 from pyuio.doctor import facts
-from pyuio.doctor.finding import Answer, Check, advice, blocks, box, counted, good, unknown
+from pyuio.doctor.finding import Answer, Check, advice, blocks, counted, good, unknown
 from pyuio.errors import PermissionDeniedError
-from pyuio.kernel.drivers import INSTALL_UIO_PCI_GENERIC, MODPROBE_SECONDS, UIO_PCI_GENERIC
+from pyuio.kernel import vfio
+from pyuio.kernel.drivers import (
+    INSTALL_UIO_PCI_GENERIC,
+    MODPROBE_SECONDS,
+    UIO_PCI_GENERIC,
+    VFIO_PCI,
+    bound_driver,
+    is_available,
+)
+from pyuio.kernel.lockdown import is_locked_down
 from pyuio.kernel.pagemap import frame_numbers
 from pyuio.kernel.programs import find_program
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, read_optional
@@ -26,6 +36,56 @@ IOMMU_GROUPS = Path("/sys/kernel/iommu_groups")
 SECURE_BOOT = Path("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c")
 
 ALLOW_MODULES = "undo that (kernel.modules_disabled is set in /etc/sysctl.d or /etc/sysctl.conf), and reboot"
+
+
+# -- the two ways --
+
+
+def no_vfio(device: FoundDevice | None) -> str | None:
+    """Return why VFIO cannot hand out the device, or any device if none is named; None if it can."""
+    if device is not None:
+        return "it is not a PCI function" if device.address is None else choice.no_vfio(device)
+    if not IOMMU_GROUPS.is_dir() or not any(IOMMU_GROUPS.iterdir()):
+        return "no IOMMU is in use"
+    return None if is_available(VFIO_PCI) else f"this kernel has no {VFIO_PCI}"
+
+
+def goes_by_vfio(device: FoundDevice | None) -> bool:
+    """Return whether `pyuio.open` with ``bind=True`` opens the device by VFIO."""
+    if device is None or device.address is None:
+        return False
+    return (choice.present_driver(device) or choice.choose(device).driver) == VFIO_PCI
+
+
+def judge_ways(no_uio: str | None, no_vfio: str | None, chosen: str = "", limit: str = "") -> Answer:
+    """Judge by which ways a device, or any device, can be driven.
+
+    Args:
+        no_uio: why UIO cannot do it; None if it can.
+        no_vfio: why VFIO cannot do it; None if it can.
+        chosen: the driver that `pyuio.open` takes and why; "" if no device is named.
+        limit: what UIO cannot do for the device, although it can drive it.
+    """
+    uio = no_uio or f"possible{f', {limit}' if limit else ''}"
+    found = f"UIO: {uio}; VFIO: {no_vfio or 'possible, and needs neither root nor a capability'}"
+    if no_uio and no_vfio:
+        return blocks(found, f"for VFIO: {choice.SWITCH_IOMMU_ON}")
+    return good(f"{found}{f'; bind=True takes {chosen}' if chosen else ''}")
+
+
+def look_at_ways(device: FoundDevice | None) -> Answer | None:
+    """Check by which ways the device, or any device, can be driven."""
+    if device is not None and device.address is None:
+        return None
+    no_uio = "the kernel is locked down, and forbids it" if is_locked_down() else None
+    if no_uio is None and not is_available(UIO_PCI_GENERIC) and not (device and device.nodes):
+        no_uio = f"this kernel has no {UIO_PCI_GENERIC}"
+    if device is None:
+        return judge_ways(no_uio, no_vfio(None))
+    present = choice.present_driver(device)
+    taken = choice.choose(device) if present is None else choice.Choice(present, "it has the device")
+    limit = "without DMA, because an IOMMU translates" if choice.translates(device) else ""
+    return judge_ways(no_uio, no_vfio(device), f"{taken.driver} ({taken.reason})", limit)
 
 
 # -- uio_pci_generic --
@@ -69,7 +129,14 @@ def judge_modprobe(status: int, output: str) -> Answer:
 
 
 def look_for_uio(device: FoundDevice | None) -> Answer:
-    """Check whether uio_pci_generic is loaded or loadable; a device that another UIO driver has does not need it."""
+    """Check whether uio_pci_generic is loaded or loadable; a device that goes by another driver does not need it."""
+    answer = _look_for_uio(device)
+    if answer.state == "blocks" and goes_by_vfio(device):
+        return good(f"{answer.found}; the device goes by {VFIO_PCI}")
+    return answer
+
+
+def _look_for_uio(device: FoundDevice | None) -> Answer:
     if (PCI_DRIVERS / UIO_PCI_GENERIC).exists():
         return good("loaded, or built into the kernel")
     if device is not None and device.nodes:
@@ -94,12 +161,13 @@ def look_for_uio(device: FoundDevice | None) -> Answer:
 # -- lockdown --
 
 
-def judge_lockdown(text: str, secure_boot: bool | None) -> Answer:
+def judge_lockdown(text: str, secure_boot: bool | None, no_vfio: str | None = "no IOMMU is in use") -> Answer:
     """Judge the lockdown mode.
 
     Args:
         text: of ``/sys/kernel/security/lockdown``: "none [integrity] confidentiality".
         secure_boot: whether Secure Boot is on; None if that is not known.
+        no_vfio: why VFIO, which lockdown does not forbid, is no way round it; None if it is.
     """
     match = re.search(r"\[(\w+)\]", text)
     if match is None:
@@ -107,11 +175,16 @@ def judge_lockdown(text: str, secure_boot: bool | None) -> Answer:
     boot = {True: "; Secure Boot is on", False: "; Secure Boot is off", None: ""}[secure_boot]
     if match[1] == "none":
         return good(f"the kernel is not locked down{boot}")
-    return blocks(
+    found = (
         f"the kernel is locked down ({match[1]}){boot}: it refuses, even to root, writing to configuration space, "
-        f"mapping BARs through resourceN, ports, and loading unsigned modules",
-        "switch Secure Boot off in the firmware's setup, or in shim: mokutil --disable-validation, and reboot; "
-        "without Secure Boot, remove lockdown= from the kernel's command line",
+        f"mapping BARs through resourceN, ports, and loading unsigned modules"
+    )
+    if no_vfio is None:
+        return good(f"{found}; so UIO is out, and VFIO is the way, which it does not forbid")
+    return blocks(
+        f"{found}; VFIO would work, but {no_vfio}",
+        f"use VFIO: {choice.SWITCH_IOMMU_ON}; or switch Secure Boot off in the firmware's setup, or in shim: mokutil "
+        f"--disable-validation, and reboot; without Secure Boot, remove lockdown= from the kernel's command line",
     )
 
 
@@ -128,11 +201,11 @@ def parse_secure_boot(variable: bytes) -> bool | None:
     return bool(variable[4]) if len(variable) == 5 and variable[4] in (0, 1) else None
 
 
-def look_at_lockdown() -> Answer:
+def look_at_lockdown(device: FoundDevice | None) -> Answer:
     """Check the lockdown mode."""
     text = read_optional(SECURITY / "lockdown")
     if text is not None:
-        return judge_lockdown(text, secure_boot())
+        return judge_lockdown(text, secure_boot(), no_vfio(device))
     if (SECURITY / "lsm").exists():
         return good("this kernel has no lockdown")
     config = facts.kernel_config()
@@ -157,6 +230,11 @@ def files_to_open(device: FoundDevice | None) -> list[Path]:
     if device.address is None:
         return nodes
     directory = PCI_DEVICES / device.address
+    if goes_by_vfio(device):
+        number = vfio.group_of(directory)
+        if bound_driver(device.address) == VFIO_PCI and number is not None:
+            return [vfio.CONTAINER, vfio.group_path(number)]
+        return [directory / "driver_override", *binding]
     bars = sorted(directory.glob("resource[0-5]"))
     return [*(nodes or [directory / "driver_override", *binding]), directory / "config", *bars]
 
@@ -168,15 +246,17 @@ def look_at_permissions(device: FoundDevice | None) -> Answer:
     if not refused:
         return good(f"this user may write to the files that {doing} needs")
     remedy = (
-        "run drivers as root (sudo), or have the card given to a group: pyuio setup"
+        "run drivers as root (sudo), or have the card given to a group: pyuio setup (by vfio-pci, if that is a way)"
         if os.geteuid()
         else "in a container: make /sys and /dev writable (--privileged)"
     )
     return blocks(f"this user may not write to {counted(refused)}, which {doing} takes", remedy)
 
 
-def look_at_pagemap() -> Answer:
-    """Check, by trying it on a page, whether this user may know physical addresses."""
+def look_at_pagemap(device: FoundDevice | None) -> Answer:
+    """Check, by trying it on a page, whether this user may know physical addresses, which only UIO needs."""
+    if goes_by_vfio(device):
+        return good("not needed: by VFIO the device gets bus addresses, which pyuio chooses")
     with mmap.mmap(-1, mmap.PAGESIZE) as page:
         page[0] = 1  # present from here on
         try:
@@ -184,7 +264,8 @@ def look_at_pagemap() -> Answer:
         except PermissionDeniedError:
             return blocks(
                 "the kernel hides physical addresses from this user, who does not have CAP_SYS_ADMIN",
-                "run drivers that use DMA as root (sudo); in a container: --privileged",
+                "run drivers that use DMA as root (sudo); in a container: --privileged; VFIO does without: pyuio setup "
+                "--driver vfio-pci",
             )
     return good("this user may know physical addresses")
 
@@ -192,29 +273,38 @@ def look_at_pagemap() -> Answer:
 # -- IOMMU --
 
 
-def judge_group(name: str, kind: str, others: list[str]) -> Answer:
+def judge_group(
+    name: str, kind: str, others: list[str], no_vfio: str | None = "this kernel has no vfio-pci", by_uio: bool = True
+) -> Answer:
     """Judge what the type of a device's IOMMU group means for the device.
 
     Args:
         name: of the device.
         kind: the text of ``iommu_group/type`` (Documentation/ABI/testing/sysfs-kernel-iommu_groups).
         others: the devices that share its group.
+        no_vfio: why VFIO, which sets the IOMMU up for a driver, cannot have the device; None if it can.
+        by_uio: whether a UIO driver has the device, or would get it.
     """
     sharing = f"; {counted(others)} in the same group" if others else ""
     if kind == "identity":
         return good(f"the IOMMU lets {name} reach memory by physical addresses (type identity){sharing}")
+    translates = f"the IOMMU translates for {name} (type {kind}){sharing}"
+    if no_vfio is None and not by_uio:
+        return good(f"{translates}: VFIO sets it up for memory for DMA")
+    vfio_way = f"pyuio bind {name} --driver {VFIO_PCI}" if no_vfio is None else f"VFIO is out, because {no_vfio}"
     return blocks(
-        f"the IOMMU translates for {name} (type {kind}){sharing}: registers and interrupts work, DMA is refused",
-        f"iommu=pt on the kernel's command line; or, with no driver bound to the group: echo identity > "
+        f"{translates}: by UIO, registers and interrupts work, and DMA is refused",
+        f"{vfio_way}; or iommu=pt on the kernel's command line; or, with no driver bound to the group: echo identity > "
         f"/sys/bus/pci/devices/{name}/iommu_group/type",
     )
 
 
-def judge_groups(kinds: dict[str, str]) -> Answer:
+def judge_groups(kinds: dict[str, str], no_vfio: str | None = "this kernel has no vfio-pci") -> Answer:
     """Judge what the types of all IOMMU groups mean for devices in general.
 
     Args:
         kinds: the type of each group, by its number.
+        no_vfio: why VFIO cannot have any device; None if it can.
     """
     if not kinds:
         return good("no IOMMU is in use: devices reach memory by physical addresses")
@@ -222,7 +312,12 @@ def judge_groups(kinds: dict[str, str]) -> Answer:
     found = "IOMMU groups by type: " + ", ".join(f"{number} {kind}" for kind, number in count.items())
     if set(count) == {"identity"}:
         return good(found)
-    return advice(f"{found}; pyuio refuses DMA unless a device's group is identity", "iommu=pt on the command line")
+    if no_vfio is None:
+        return good(f"{found}; where they are not identity, DMA works by VFIO only")
+    return advice(
+        f"{found}; by UIO, pyuio refuses DMA unless a device's group is identity, and VFIO is out, because {no_vfio}",
+        "iommu=pt on the command line",
+    )
 
 
 def look_at_iommu(device: FoundDevice | None) -> Answer | None:
@@ -230,17 +325,24 @@ def look_at_iommu(device: FoundDevice | None) -> Answer | None:
     if device is None:
         groups = sorted(IOMMU_GROUPS.iterdir()) if IOMMU_GROUPS.is_dir() else []
         kinds = {group.name: read_optional(group / "type") for group in groups}
-        return judge_groups({number: kind or "unknown" for number, kind in kinds.items()})
+        return judge_groups({number: kind or "unknown" for number, kind in kinds.items()}, no_vfio(None))
     if device.address is None:
         return None
     kind = read_optional(device.directory / "iommu_group/type")
     if kind is None:
         return good(f"{device.name} is in no IOMMU group with a type: it reaches memory by physical addresses")
     members = sorted(entry.name for entry in (device.directory / "iommu_group/devices").iterdir())
-    return judge_group(device.name, kind, [name for name in members if name != device.name])
+    others = [name for name in members if name != device.name]
+    return judge_group(device.name, kind, others, no_vfio(device), by_uio=not goes_by_vfio(device))
 
 
 CHECKS = (
+    Check(
+        "ways",
+        SUBJECT,
+        "A device goes by UIO, or by VFIO, which needs an IOMMU and no privilege, and which lockdown does not forbid.",
+        look_at_ways,
+    ),
     Check(
         "uio_pci_generic",
         SUBJECT,
@@ -251,8 +353,8 @@ CHECKS = (
         "lockdown",
         SUBJECT,
         "A locked-down kernel, which Secure Boot causes on many distributions, keeps even root from the device's "
-        "configuration space and BARs.",
-        box(look_at_lockdown),
+        "configuration space and BARs by UIO; it does not forbid VFIO.",
+        look_at_lockdown,
     ),
     Check(
         "permissions",
@@ -264,13 +366,13 @@ CHECKS = (
     Check(
         "pagemap",
         SUBJECT,
-        "A device needs physical addresses, which the kernel shows in /proc/self/pagemap to CAP_SYS_ADMIN only.",
-        box(look_at_pagemap),
+        "By UIO a device needs physical addresses, which the kernel shows in /proc/self/pagemap to CAP_SYS_ADMIN only.",
+        look_at_pagemap,
     ),
     Check(
         "iommu",
         SUBJECT,
-        "Behind an IOMMU that translates, a device cannot use physical addresses, and UIO cannot map memory for it.",
+        "Behind an IOMMU that translates, a device cannot use physical addresses; VFIO maps memory for it, UIO cannot.",
         look_at_iommu,
     ),
 )

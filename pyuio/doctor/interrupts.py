@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pyuio.doctor import facts
+from pyuio.doctor.driver import goes_by_vfio
 from pyuio.doctor.finding import Answer, Check, advice, box, counted, good, unknown
 from pyuio.doctor.scheduling import WANTED_PRIORITY
 from pyuio.kernel.irq import effective_affinity
@@ -153,7 +154,8 @@ def look_at_line(device: FoundDevice | None) -> Answer | None:
     if device is None:
         return None
     if not device.nodes:
-        if read_optional(device.directory / "irq") in (None, "0"):
+        # VFIO sets up what a program asks for when it has the device open.
+        if read_optional(device.directory / "irq") in (None, "0") or goes_by_vfio(device):
             return None
         return unknown(f"the kernel sets the line up when a UIO driver binds {device.name}", "bind it, and ask again")
     irq = device_irq(device)

@@ -99,6 +99,22 @@ def test_lockdown(text: str, expected: str) -> None:
         answer = driver.judge_lockdown(text, secure)
         assert state(answer) == expected
         assert ("Secure Boot is on" in answer.found) == (secure is True and expected != "unknown")
+        by_vfio = driver.judge_lockdown(text, secure, None)
+        assert state(by_vfio) == ("good" if expected == "blocks" else expected)
+        assert ("VFIO is the way" in by_vfio.found) == (expected == "blocks")
+
+
+def test_ways() -> None:
+    assert state(driver.judge_ways(None, None)) == "good"
+    assert state(driver.judge_ways(None, "no IOMMU is in use")) == "good"
+    locked = driver.judge_ways(
+        "the kernel is locked down, and forbids it", None, "vfio-pci (the kernel is locked down)"
+    )
+    assert state(locked) == "good"
+    assert "bind=True takes vfio-pci" in locked.found
+    neither = driver.judge_ways("the kernel is locked down, and forbids it", "no IOMMU has the device")
+    assert state(neither) == "blocks"
+    assert "intel_iommu=on" in neither.remedy
 
 
 def test_secure_boot() -> None:
@@ -114,6 +130,10 @@ def test_iommu_of_a_device() -> None:
         answer = driver.judge_group("0000:00:01.0", kind, [])
         assert state(answer) == "blocks"
         assert "iommu=pt" in answer.remedy
+        assert state(driver.judge_group("0000:00:01.0", kind, [], None, by_uio=False)) == "good"
+        by_uio = driver.judge_group("0000:00:01.0", kind, [], None)
+        assert state(by_uio) == "blocks"
+        assert "pyuio bind 0000:00:01.0 --driver vfio-pci" in by_uio.remedy
 
 
 def test_iommu_without_a_device() -> None:
@@ -122,6 +142,7 @@ def test_iommu_without_a_device() -> None:
     answer = driver.judge_groups({"0": "identity", "1": "DMA-FQ", "2": "DMA-FQ"})
     assert state(answer) == "advice"
     assert "2 DMA-FQ, 1 identity" in answer.found
+    assert state(driver.judge_groups({"1": "DMA"}, None)) == "good"
 
 
 # -- one device --
@@ -144,6 +165,13 @@ def test_bars() -> None:
 )
 def test_pins(pin: int, irq: int, expected: str) -> None:
     assert state(device.judge_pin("d", pin, irq)) == expected
+
+
+def test_vectors() -> None:
+    assert "INTA#, MSI-X 5" in device.judge_vectors("d", 1, {"MSI-X": 5}, visible=True).found
+    assert state(device.judge_vectors("d", 0, {"MSI": 1}, visible=True)) == "good"
+    assert state(device.judge_vectors("d", 0, {}, visible=True)) == "blocks"
+    assert state(device.judge_vectors("d", 0, {}, visible=False)) == "unknown"
 
 
 def test_power_saving_on_a_link() -> None:

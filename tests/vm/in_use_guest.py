@@ -170,7 +170,7 @@ for address in (first, root_port):
     driver = bound_driver(address)
     assert pyuio("bind", address).returncode == 1
     assert bound_driver(address) == driver
-forced = pyuio("bind", first, "--force")
+forced = pyuio("bind", first, "--driver", "uio_pci_generic", "--force")
 assert forced.returncode == 0
 assert "taken all the same" in forced.stderr
 assert bound_driver(first) == "uio_pci_generic"

@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -164,6 +162,194 @@ def test_nothing_hangs_while_an_unbind_waits(card: str) -> None:
             holder.send_signal(signal.SIGKILL)
             assert waiting.wait(PATIENCE) == 0
     assert bound_driver(card) is None
+
+
+def test_what_is_shown(card: str) -> None:
+    path = vfio.group_path(group_of(card))
+    text = re.sub(" +", " ", pyuio_command("info", card).stdout)
+    kind = (PCI_DEVICES / card / "iommu_group/type").read_text().strip()
+    for line in (
+        "kernel driver vfio-pci",
+        "open binds vfio-pci: it has the device already",
+        f"node {path}",
+        "vectors MSI 1",
+        f"IOMMU group {group_of(card)} ({kind})",
+        "MSI address and data are virtual; only device.vectors enables it",
+    ):
+        assert f"\n {line}\n" in text.replace(" \n", "\n"), (line, text)
+    network = addresses(NETWORK)[0]
+    described = json.loads(pyuio_command("info", network, "--json").stdout)
+    assert described["vectors"] == {"MSI": 1, "MSI-X": 5}
+    assert described["resets"] == (PCI_DEVICES / network / "reset_method").read_text().split()
+    assert described["open_binds"]["driver"] == "vfio-pci"
+    assert described["virtualised"] == []
+    (line,) = [line for line in pyuio_command("list").stdout.splitlines() if line.startswith(card)]
+    assert line.split()[2:4] == ["vfio-pci", f"vfio/{path.name}"]
+
+
+def test_what_is_shown_is_what_vfio_does(card: str) -> None:
+    """A few of the claims of `info`, against the kernel."""
+    with pyuio.open(card) as device, device.config.unlocked() as config:
+        real = PCI_DEVICES / card / "config"
+        for offset in (0x10, 0x3C):  # a BAR, the interrupt line
+            before = real.read_bytes()[offset]
+            config.write8(offset, before ^ 0xF0)
+            assert real.read_bytes()[offset] == before
+        (msi,) = [one for one in config.capabilities() if one.name == "MSI"]
+        config.write8(msi.offset + 2, config.read8(msi.offset + 2) | 1)
+        assert not config.read8(msi.offset + 2) & 1
+        assert not real.read_bytes()[msi.offset + 2] & 1
+        cache_line = config.read8(0x0C)
+        config.write8(0x0C, cache_line ^ 0x08)
+        assert real.read_bytes()[0x0C] == cache_line ^ 0x08
+        config.write8(0x0C, cache_line)
+
+
+class Busy(Edu):
+    """A driver whose card raises an interrupt at once, and one more at each acknowledgement."""
+
+    def __init__(self, device: pyuio.Device) -> None:
+        super().__init__(device)
+        self.raise_interrupt(1)
+
+    def acknowledge(self) -> int:
+        bits = super().acknowledge()
+        self.raise_interrupt(1)
+        return bits
+
+
+@pytest.mark.parametrize("vectors", [[], ["--vectors", "1"]], ids=["INTx", "MSI"])
+def test_interrupts_as_they_come(card: str, vectors: list[str]) -> None:
+    def program() -> None:
+        vars(installed_drivers)["driver_for"] = lambda *_: Busy
+        cli.main()
+
+    load_drive()
+    with Beside(program, "pyuio", "irq", card, "--count", "3", "--timeout", "20", *vectors) as process:
+        output, errors = process.communicate(PATIENCE)
+    assert process.returncode == 0, output + errors
+    heading, *lines = [line.split() for line in output.splitlines()]
+    assert heading[:2] == ["total", "count"]
+    assert [line[0] for line in lines] == ["1", "2", "3"]
+    assert (heading[-1], lines[0][3:]) == (("vector", ["0"]) if vectors else ("last", []))
+
+
+def without_capabilities(group: int | None, what: Callable[[], object]) -> Any:
+    """Call a function as a user who has nothing but one more group, and can never get anything; return its result."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            library = ctypes.CDLL(None, use_errno=True)
+            for capability in range(64):
+                library.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+            assert library.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            os.setgroups([] if group is None else [group])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            library.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # as after execve: then the user owns /proc/self
+            status = Path("/proc/self/status").read_text()
+            assert re.findall(r"^Cap(?:Prm|Eff|Bnd|Amb):	(\w+)", status, re.MULTILINE) == ["0" * 16] * 4, status
+            result = (True, what())
+        except BaseException:
+            result = (False, traceback.format_exc())
+        with os.fdopen(writer, "wb") as pipe:
+            pickle.dump(result, pipe)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        done, result = pickle.load(pipe)
+    os.waitpid(child, 0)
+    assert done, result
+    return result
+
+
+def owner(path: Path) -> tuple[int, str]:
+    status = path.stat()
+    return status.st_gid, stat.filemode(status.st_mode)
+
+
+def drive(address: str) -> tuple[int, str, int, int]:
+    """Drive an edu card by registers, INTx and MSI; return what came of it."""
+    with pyuio.open(address) as device:
+        card = Edu(device)
+        factorial = card.factorial_by_interrupt(10)
+        kind = device.interrupt.kind
+    with pyuio.open(address) as device:
+        card = Edu(device)
+        (vector,) = device.vectors(1)
+        card.raise_interrupt(0x80)
+        count = vector.read(PATIENCE)
+        assert (kind, vector.kind) == ("INTx", "MSI")
+        return os.getuid(), device.driver or "", factorial, count + card.acknowledge()
+
+
+def test_a_user_without_capabilities(edu: str) -> None:
+    """udev gives the card, and nothing else, to the group; a user who is in it drives the card."""
+    other, path = addresses(EDU)[1], vfio.group_path(group_of(edu))
+    others_path = vfio.group_path(group_of(other))
+    undo = binding.bind(other, "vfio-pci")
+    done = pyuio_command("setup", edu, "--driver", "vfio-pci", "--group", GROUP)
+    assert done.returncode == 0, done.stderr
+    assert f"{edu} is {path}, and members of {GROUP} may drive it" in done.stdout
+    assert "LimitMEMLOCK" in done.stdout
+    number = grp.getgrnam(GROUP).gr_gid
+    assert (owner(path), owner(others_path)) == ((number, "crw-rw----"), (0, "crw-------"))
+    assert "it was set up already" in pyuio_command("setup", edu, "--driver", "vfio-pci", "--group", GROUP).stdout
+    assert "take that back first" in refused("setup", edu, "--driver", "uio_pci_generic", "--group", GROUP)
+    try:
+        assert without_capabilities(number, lambda: drive(edu)) == (NOBODY, "vfio-pci", 3628800, 0x81)
+        for group, address in ((number, other), (None, edu)):
+
+            def tries(address: str = address) -> str:
+                with pytest.raises(PermissionError) as caught:
+                    pyuio.open(address)
+                return str(caught.value)
+
+            assert "/dev/vfio/" in without_capabilities(group, tries)
+
+        def writable() -> list[str]:
+            paths = [Path(directory, name) for directory, _, names in os.walk("/dev") for name in names]
+            paths += [path for root in PCI_DEVICES.iterdir() for path in root.resolve().glob("*")]
+            return sorted(str(path) for path in paths if not path.is_symlink() and os.access(path, os.W_OK))
+
+        more = set(without_capabilities(number, writable)) - set(without_capabilities(None, writable))
+        assert more == {str(path)}
+
+        # A card that comes back is the group's again.
+        (PCI_DEVICES / edu / "remove").write_text("1")
+        wait_until(lambda: not (PCI_DEVICES / edu).exists())
+        Path("/sys/bus/pci/rescan").write_text("1")
+        subprocess.run(["udevadm", "settle", "--timeout=30"], check=True)
+        path = vfio.group_path(group_of(edu))
+        assert (bound_driver(edu), owner(path)) == ("vfio-pci", (number, "crw-rw----"))
+
+        # What is taken back is taken from those who have it open, too; by force.
+        member = until_killed(lambda: (become(number), hold(edu))[1])
+        with Beside(member, "member") as process:
+            assert process.stdout.readline() == "begun
+", process.stderr.read()
+            errors = command("setup", edu, "--undo")[2]
+            assert f"process {process.pid} (" in errors
+            assert f"has {path}" in errors
+            assert owner(path) == (0, "crw-------")
+            status, output, errors = command("setup", edu, "--undo", "--force")
+            assert (status, f"killed process {process.pid}" in errors) == (0, True), output + errors
+            assert f"{edu} is root's alone again, and has no driver" in output
+            assert process.wait(PATIENCE) == -signal.SIGKILL
+        assert (PCI_DEVICES / edu / "driver_override").read_text() == "(null)
+"
+        assert not list(RULES.glob("*pyuio*")) + list(LIMITS.glob("*pyuio*"))
+    finally:
+        pyuio_command("setup", edu, "--undo", "--force")
+        undo.undo()
+
+
+def become(group: int) -> None:
+    os.setgroups([group])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
 
 
 def test_a_group_with_functions_of_other_drivers() -> None:
