@@ -236,8 +236,8 @@ class Busy(Edu):
         super().__init__(device)
         self.raise_interrupt(1)
 
-    def acknowledge(self) -> None:
-        super().acknowledge()
+    def acknowledge(self, bits: int = 0xFFFFFFFF) -> None:
+        super().acknowledge(bits)
         self.raise_interrupt(1)
 
 
