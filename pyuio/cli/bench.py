@@ -23,7 +23,7 @@ from pyuio.latency.errors import MeasurementError
 from pyuio.latency.output import Output
 from pyuio.latency.patch_loop import PatchLoop
 from pyuio.latency.progress import Bar
-from pyuio.latency.results import Run
+from pyuio.latency.results import REFERENCE, Run
 from pyuio.pci.discovery import FoundDevice, find
 
 app = typer.Typer(help="Measure latency, and compare results.", no_args_is_help=True)
@@ -113,7 +113,8 @@ def measure_latency(
     """Measure the time from a card's interrupt to its handler.
 
     On QEMU's edu card, three ways take turns: a read loop in C, a read loop in Python, a native service. On any other
-    card, whose driver must be able to trigger its interrupt, the last two take turns.
+    card, whose driver must be able to trigger its interrupt, the last two take turns. It takes a UIO driver: another
+    process raises the interrupt.
     """
     with usage():
         reading, raising = interrupts.choose_cpus(cpu, raising_cpu)
@@ -125,6 +126,7 @@ def measure_latency(
         output = stack.enter_context(Output(out, "latency", overwrite=overwrite)) if out else None
         with usage():
             card = stack.enter_context(driver.open(found))
+        interrupts.require_another_process(card)
         method: interrupts.Method
         if isinstance(card, Edu):
             method = open_loop.OpenLoop(card, stack.enter_context(PatchLoop()), options)
@@ -148,7 +150,8 @@ def measure_rate(
 ) -> None:
     """Measure how many interrupts a second one thread can raise, read and acknowledge.
 
-    The ways are those of `latency`; a sample is the time from one interrupt to the next.
+    The ways are those of `latency`, by vfio-pci without the loop in C; a sample is the time from one interrupt to the
+    next.
     """
     with usage():
         timer.check(timer.INTERVALS[0], [] if cpu is None else [cpu], priority)
@@ -158,9 +161,10 @@ def measure_rate(
         output = stack.enter_context(Output(out, "rate", overwrite=overwrite)) if out else None
         with usage():
             card = stack.enter_context(driver.open(found))
-        program = stack.enter_context(PatchLoop()) if isinstance(card, Edu) else None
+        in_c = REFERENCE in rate.ways(card)
+        program = stack.enter_context(PatchLoop()) if in_c else None
         on = timer.default_cpu() if cpu is None else cpu
-        with stoppable(), Bar(rounds * len(rate.ways(driver))) as bar:
+        with stoppable(), Bar(rounds * len(rate.ways(card))) as bar:
             run = rate.RateMeasurement(card, program, on, priority, rounds, output, bar).measure()
         finish(run, output, picture=picture, as_json=as_json)
 

@@ -15,6 +15,7 @@ from functools import partial
 from pyuio_drivers.edu import Edu, EduRegisters
 
 from pyuio.driver import Driver
+from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.latency import closed_loop, environment, open_loop
 from pyuio.latency.interrupts import NATIVE, PYTHON, common_tuning, describe, drain, recipe
 from pyuio.latency.load import Load
@@ -30,11 +31,14 @@ WARM_UP = 20
 _PAUSE = 0.005
 
 
-def ways(driver: type[Driver]) -> tuple[str, ...]:
-    """Return the ways in which the interrupts of a driver's card can be handled."""
-    if issubclass(driver, Edu):
+def ways(card: Driver) -> tuple[str, ...]:
+    """Return the ways in which the interrupts of an open card can be handled.
+
+    The C program knows edu only, and UIO only.
+    """
+    if isinstance(card, Edu) and card.device.driver != VFIO_PCI:
         return open_loop.WAYS
-    return (PYTHON, NATIVE) if driver.supplies("trigger_program") else (PYTHON,)
+    return (PYTHON, NATIVE) if card.supplies("trigger_program") else (PYTHON,)
 
 
 class RateMeasurement:
@@ -42,7 +46,7 @@ class RateMeasurement:
 
     Args:
         card: an open card, whose driver supplies the methods in `closed_loop.NEEDED`; each turn makes it quiet.
-        program: the C program, which knows the edu card only; None for any other card.
+        program: the C program; None if it is not among the card's `ways`.
         cpu: the CPU on which everything runs.
         priority: for SCHED_FIFO, 1 to 99; 0 for ordinary scheduling.
         rounds: the number of turns of each way, of `TURN` interrupts each.
@@ -73,7 +77,7 @@ class RateMeasurement:
             PYTHON: self._in_python,
             NATIVE: self._in_service,
         }
-        self._ways = {way: all_ways[way] for way in ways(type(card))}
+        self._ways = {way: all_ways[way] for way in ways(card)}
         settings = {"count": TURN * rounds, "rounds": rounds, "warm_up": WARM_UP, "cpu": cpu, "priority": priority}
         self.run = Run("rate", device=describe(card), environment=environment.read(), settings=settings)
         self._series = {way: self.run.add(way, Load.name) for way in self._ways}
