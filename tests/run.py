@@ -50,7 +50,9 @@ PARTS = ("lint", "docs", "unit", "vm", "cards", "guest", "commands", "vfio", "py
 WHOLE = ("guest", "cards", "vm", "commands", "vfio", "unit", "docs", "lint")  # longest first
 AT_ONCE = 3  # parts at any time: each keeps a processor busy for two thirds of its time
 COMMANDS = "tests/guest/commands"
-CARDS = tuple(f"tests/vm/test_{name}.py" for name in ("documented_output", "iommu", "nvme", "removal", "serial"))
+CARDS = tuple(
+    f"tests/vm/test_{name}.py" for name in ("documented_output", "iommu", "nvme", "removal", "serial", "vfio_commands")
+)
 # What does not depend on the kernel driver. make test runs the first, make test-long all.
 VFIO = tuple(f"tests/guest/{name}" for name in ("masking", "test_edu.py", "test_vfio.py"))
 VFIO_LONG = tuple(
