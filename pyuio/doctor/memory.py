@@ -106,14 +106,14 @@ CHECKS = (
     Check(
         "hugepages",
         SUBJECT,
-        "By UIO, a contiguous DMA buffer that is longer than a page comes from a hugepage. VFIO needs none.",
+        "By UIO, a contiguous DMA buffer that is longer than a page comes from a hugepage; VFIO needs none.",
         box(look_at_hugepages),
     ),
     Check(
         "memlock",
         SUBJECT,
         "Memory that is not locked (mlockall) may be swapped out or not be present yet, and then a page fault in the "
-        "handler takes microseconds to milliseconds. By VFIO, memory for DMA counts as locked memory.",
+        "handler takes microseconds to milliseconds; by VFIO, memory for DMA counts as locked, too.",
         box(look_at_locked_memory),
     ),
     Check(
