@@ -106,7 +106,11 @@ def _modprobe(*words: str) -> str | None:
 
 def is_available(driver: str) -> bool:
     """Return whether a PCI driver is loaded, or modprobe could load it."""
-    return (PCI_DRIVERS / driver).exists() or _modprobe("--dry-run", "--quiet", driver) is not None
+    if (PCI_DRIVERS / driver).exists():
+        return True
+    would_do = _modprobe("--dry-run", "--verbose", "--quiet", driver)
+    # An "install" line in modprobe.d runs a command instead, usually one that does nothing.
+    return would_do is not None and not any(line.startswith("install ") for line in would_do.splitlines())
 
 
 def generic_drivers() -> tuple[str, ...]:

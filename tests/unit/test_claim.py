@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import pyuio
+from pyuio.backend.opening import open_backend
 from pyuio.claim import binding
 from pyuio.claim.binding_record import BindingRecord
 from pyuio.claim.claim import claim
@@ -38,6 +39,13 @@ def test_a_platform_device_without_its_driver(bind: bool, tmp_path: Path) -> Non
     found = FoundDevice(tmp_path, None, None, None, None, None)
     with pytest.raises(pyuio.DriverNotBoundError, match="its driver was unbound"):
         claim(found, bind)
+
+
+def test_a_platform_device_goes_by_no_driver_of_pci_functions(tmp_path: Path) -> None:
+    found = FoundDevice(tmp_path, None, None, None, None, None)
+    for driver in ("vfio-pci", "uio_pci_generic"):
+        with pytest.raises(pyuio.BindingError, match="not a PCI function"):
+            open_backend(found, bind=driver, close_parts=lambda: None)
 
 
 def test_a_device_that_goes_while_it_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -401,3 +401,64 @@ def test_a_group_with_functions_of_other_drivers() -> None:
     for address in taken:
         assert pyuio_command("unbind", address).returncode == 0
     assert unchanged()
+
+
+def test_a_kernel_without_vfio_pci(edu: str) -> None:
+    """It is refused, or UIO is taken instead, before anything is changed."""
+    if any(bound_driver(one.name) == "vfio-pci" for one in PCI_DEVICES.iterdir()):
+        pytest.fail("an earlier test left a function with vfio-pci")
+    subprocess.run(["modprobe", "-r", "vfio-pci"], check=True)
+    override = Path("/etc/modprobe.d/pyuio-test.conf")
+    override.write_text("install vfio-pci /bin/false\ninstall vfio_pci /bin/false\n")
+    try:
+        assert "this kernel has no driver vfio-pci" in refused("bind", edu, "--driver", "vfio-pci")
+        with pytest.raises(pyuio.KernelSupportError):
+            pyuio.open(edu, bind="vfio-pci")
+        assert bound_driver(edu) is None
+        assert (PCI_DEVICES / edu / "driver_override").read_text() == "(null)\n"
+        assert "open binds uio_pci_generic: VFIO is out: this kernel has no vfio-pci" in re.sub(
+            " +", " ", pyuio_command("info", edu).stdout
+        )
+        with pyuio.open(edu, bind=True) as device:
+            assert device.driver == "uio_pci_generic"
+    finally:
+        override.unlink()
+
+
+def test_measuring(card: str) -> None:
+    errors = refused("bench", "latency", card, "--count", "100", "--no-picture")
+    assert "pyuio bench rate" in errors
+    assert f"pyuio bind {card} --driver uio_pci_generic" in errors
+    done = pyuio_command("bench", "rate", card, "--count", "1000", "--no-picture", "--json")
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)
+    assert run["device"] == f"{EDU} at {card}, vfio-pci"
+    assert {series["way"] for series in run["series"]} == {"Python read loop", "native service"}
+
+
+def test_what_is_locked_down(edu: str) -> None:
+    """The last test here, as lockdown ends with the boot."""
+    lockdown = Path("/sys/kernel/security/lockdown")
+    if not lockdown.exists():
+        subprocess.run(["mount", "-t", "securityfs", "none", str(lockdown.parent)], check=True)
+    if "[integrity]" not in lockdown.read_text():  # it may be on the kernel's command line
+        lockdown.write_text("integrity")
+    number = group_of(edu)
+    status, output, errors = command("doctor", edu, "--json")
+    findings = {one["name"]: one for one in json.loads(output)["findings"]}
+    assert (status, errors) == (0, "")
+    assert "VFIO is the way" in findings["lockdown"]["found"]
+    assert findings["ways"]["found"].startswith("UIO: the kernel is locked down")
+    with pyuio.open(edu, bind=True) as device:
+        assert device.driver == "vfio-pci"
+        assert Edu(device).factorial_by_interrupt(5) == 120
+    with pytest.raises(pyuio.PermissionDeniedError), pyuio.open(edu, bind="uio_pci_generic") as device:
+        device.bar(0)
+    done = pyuio_command("setup", edu, "--group", GROUP)
+    assert done.returncode == 0, done.stderr
+    try:
+        group = grp.getgrnam(GROUP).gr_gid
+        assert owner(vfio.group_path(number)) == (group, "crw-rw----")
+        assert without_capabilities(group, lambda: drive(edu))[1:3] == ("vfio-pci", 3628800)
+    finally:
+        assert pyuio_command("setup", edu, "--undo").returncode == 0

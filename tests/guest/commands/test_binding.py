@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -51,6 +52,24 @@ def test_what_had_no_driver(edu: str) -> None:
     again = pyuio_command("unbind", edu)
     assert (again.returncode, again.stdout) == (0, f"{edu} has no driver: nothing to undo\n")
     assert not record_of(edu).exists()
+
+
+def test_vfio_without_an_iommu_is_refused_before_anything_changes(edu: str) -> None:
+    if Path("/sys/bus/pci/devices", edu, "iommu_group").exists():
+        pytest.skip("there is an IOMMU")
+    for words in (["bind"], ["bind", "--whole-group"], ["bind", "--force"], ["setup"]):
+        done = pyuio_command(*words, edu, "--driver", "vfio-pci")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"{edu} has no IOMMU group" in done.stderr
+        assert "intel_iommu=on" in done.stderr
+    with pytest.raises(pyuio.KernelSupportError, match="has no IOMMU group"):
+        pyuio.open(edu, bind="vfio-pci")
+    assert (bound_driver(edu), attribute(edu, "driver_override")) == (None, "(null)")
+    assert not record_of(edu).exists()
+    assert not Path("/etc/udev/rules.d", f"70-pyuio-{edu}.rules").exists()
+    assert "open binds uio_pci_generic: VFIO is out: no IOMMU has the device" in re.sub(
+        " +", " ", pyuio_command("info", edu).stdout
+    )
 
 
 def test_a_bridge_is_taken_by_nobody() -> None:
