@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Write PCI drivers in Python, in user space, on Linux UIO.
+"""Write PCI drivers in Python, in user space, on Linux UIO and VFIO.
 
 `devices` lists what there is, `open` opens one device; a `Device` has configuration space, BARs, memory for DMA, and an
 interrupt whose read returns how many came. `Driver` is the base of a driver, `RegisterMap` names registers, `Hotplug`
@@ -13,7 +13,7 @@ tells of cards that come and go, `realtime` makes a thread wake up in time.
 # cli/, latency/, doctor/, vm/, inspect/  what people use: commands, measurements, diagnosis, the guest, register tools
 # driver.py, installed_drivers.py         the base of a driver; the drivers that packages publish
 # device.py                               an open device, which only assembles what follows
-# backend/                                the ways to a device; UIO today
+# backend/                                the ways to a device: UIO, VFIO
 # service.py, program.py                  serving an interrupt in C, and the register operations that it runs
 # interrupt/, dma/, region/               what a device consists of: an interrupt, memory that it reaches, BARs
 # registers/, systemrdl/                  registers by name; names from SystemRDL files

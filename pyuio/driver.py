@@ -87,8 +87,8 @@ class Driver:
     ) -> _Driver:
         """Open the only card that the driver serves, or the one named, and return the driver on it.
 
-        If no kernel driver has the card, this binds ``uio_pci_generic`` to it, and closing releases it. This never
-        takes a card from another kernel driver.
+        If no kernel driver has the card, this binds the one that `pyuio.open` with ``bind=True`` takes, and closing
+        releases it. This never takes a card from another kernel driver.
 
         Args:
             which: as for `pyuio.open`, or None for the only card.

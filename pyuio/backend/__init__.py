@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The ways to a device, behind one small interface, `Backend`. Today there is one way: `pyuio.backend.uio`."""
+"""The ways to a device, behind one small interface, `Backend`: `pyuio.backend.uio` and `pyuio.backend.vfio`."""

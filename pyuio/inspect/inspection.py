@@ -137,6 +137,9 @@ class Inspection:
                 found = map_bar(bar, self._directory, self.name, nodes=UioNode.of_device(self._directory))
             except MappingError as error:
                 driver = self.kernel_driver
+                if error.errno == errno.EINVAL and (users := self.processes()):
+                    reason = f"{error.strerror}: {'; '.join(users)}, and by VFIO nobody else can map its BARs"
+                    raise MappingError(error.errno, reason) from error
                 if driver is None or error.errno != errno.EINVAL:
                     raise
                 reason = (
