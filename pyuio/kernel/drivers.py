@@ -108,7 +108,7 @@ def is_available(driver: str) -> bool:
     """Return whether a PCI driver is loaded, or modprobe could load it."""
     if (PCI_DRIVERS / driver).exists():
         return True
-    would_do = _modprobe("--dry-run", "--verbose", "--quiet", driver)
+    would_do = _modprobe("--dry-run", "--verbose", driver)
     # An "install" line in modprobe.d runs a command instead, usually one that does nothing.
     return would_do is not None and not any(line.startswith("install ") for line in would_do.splitlines())
 

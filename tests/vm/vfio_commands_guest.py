@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import grp
+import itertools
 import json
 import os
 import pickle
@@ -253,7 +254,9 @@ def test_interrupts_as_they_come(card: str, vectors: list[str]) -> None:
     assert process.returncode == 0, output + errors
     heading, *lines = [line.split() for line in output.splitlines()]
     assert heading[:2] == ["total", "count"]
-    assert [line[0] for line in lines] == ["1", "2", "3"]
+    counts = [int(line[1]) for line in lines]
+    assert [int(line[0]) for line in lines] == list(itertools.accumulate(counts))
+    assert sum(counts) >= 3
     assert (heading[-1], lines[0][3:]) == (("vector", ["0"]) if vectors else ("last", []))
 
 
