@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pyuio.driver import Driver
-from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI
 from pyuio.latency import environment, tuning
-from pyuio.latency.errors import LoadError, MeasurementError
+from pyuio.latency.errors import LoadError
 from pyuio.latency.load import Load
 from pyuio.latency.output import Output
 from pyuio.latency.plan import Plan
@@ -98,20 +97,6 @@ def common_tuning(card: Driver, cpu: int, priority: int, run: Run) -> Iterator[N
 def describe(card: Driver) -> str:
     """Return the name of a card in a result: its ids, its address and its kernel driver."""
     return f"{card.device.ids} at {card.device.name}, {card.device.driver}"
-
-
-def require_another_process(card: Driver) -> None:
-    """Check that another process can raise the card's interrupt.
-
-    Raises:
-        MeasurementError: ``vfio-pci`` has the card, and so only the process that has it open reaches its registers.
-    """
-    if card.device.driver == VFIO_PCI:
-        raise MeasurementError(
-            f"interrupt latency cannot be measured on {card.device.name} by {VFIO_PCI}: another process raises the "
-            f"interrupt, and by VFIO only the process that has a card open reaches its registers; measure the rate "
-            f"(pyuio bench rate), or bind it to UIO: pyuio bind {card.device.name} --driver {UIO_PCI_GENERIC}"
-        )
 
 
 def drain(card: Driver) -> None:
