@@ -297,11 +297,13 @@ def owner(path: Path) -> tuple[int, str]:
 
 
 def drive(address: str) -> tuple[int, str, int, int]:
-    """Drive an edu card by registers, INTx and MSI; return what came of it."""
+    """Drive an edu card by registers, INTx, MSI and transfers; return what came of it."""
     with pyuio.open(address) as device:
         card = Edu(device)
         factorial = card.factorial_by_interrupt(10)
         kind = device.interrupt.kind
+        card.to_device(b"without privilege")
+        assert card.from_device(17) == b"without privilege"
     with pyuio.open(address) as device:
         card = Edu(device)
         (vector,) = device.vectors(1)
