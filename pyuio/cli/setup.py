@@ -257,6 +257,8 @@ def _end_use_by_others(key: str, directory: Path, *, force: bool) -> None:
         again = f"pyuio setup {shlex.quote(key)} --undo"
         ways = f"end them and repeat {again}, or have them killed: {again} --force"
         what = f"they could not be killed; try again: {again} --force" if force else ways
+        if not all(holder.certain for holder in left):
+            what = f"pyuio does not kill what may use another device; end it, and repeat {again}"
         reason = (
             f"{key}: nobody can open it any more, but some have it open still, and can use it until they end:"
             f"{listed(map(str, left))}\n{what}"

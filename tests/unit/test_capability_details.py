@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pyuio.pci import ConfigImage, Status
 from pyuio.pci.capabilities import Capability
 from pyuio.pci.capability_details import details
+from pyuio.pci.virtualised import virtualised
 from tests.unit.test_pci import image
 
 
@@ -127,3 +128,12 @@ def test_every_capability_at_every_place(identity: int, offset: int, content: by
     config = with_capability(offset & 0xFC, bytes([identity, 0]) + content)
     for capability in config.capabilities():
         assert set(map(type, details(config, capability).values())) <= {int, str, bool}
+
+
+def test_what_vfio_virtualises() -> None:
+    """The parts that VFIO has a rule for (vfio_pci_config.c), and nothing of what the function does not have."""
+    places = {each.place: each.what for each in virtualised(image("e1000e"))}
+    assert list(places)[:3] == ["BARs, expansion ROM", "command", "interrupt line and pin"]
+    assert {"Power Management", "MSI", "MSI-X", "Express"} < set(places)
+    assert not {"Vital Product Data", "Vendor Specific Information", "Subsystem"} & set(places)
+    assert "hidden" not in places.values()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,30 @@ def test_it_is_for_nodes_of_one_name() -> None:
 def test_a_name_that_no_rule_can_have(name: str) -> None:
     with pytest.raises(SetupError, match="a udev rule cannot go by the node's name"):
         NodePermission.of(name, "lab")
+
+
+def test_by_vfio_it_is_one_node() -> None:
+    by_vfio = replace(WANTED, driver="vfio-pci")
+    rule = by_vfio.rule()
+    for line in (line for line in rule.splitlines() if not line.startswith("#")):
+        assert line.count('=="0000:00:04.0"') == line.count('{vendor}=="0x1234"') == 1
+        assert "resource" not in line
+        assert "/dev/vfio/" in line
+    assert group_of(rule) == "lab"
+    assert "CAP_SYS_ADMIN" not in by_vfio.unit()
+    assert "LimitMEMLOCK=infinity\n" in by_vfio.unit()
+    with pytest.raises(ValueError, match="not by igb_uio"):
+        Permission.of("0000:00:04.0", "lab", "igb_uio")
+
+
+@pytest.mark.parametrize("driver", ["vfio-pci", "uio_pci_generic"])
+def test_what_a_rule_gives(places: Path, driver: str) -> None:
+    wanted = replace(WANTED, driver=driver)
+    assert permission.present(WANTED.address) is None
+    wanted.write()
+    assert permission.present(WANTED.address) == wanted
+    wanted.rule_path.write_text("something else")
+    assert permission.present(WANTED.address) is None
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")

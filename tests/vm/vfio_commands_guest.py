@@ -77,10 +77,10 @@ def until_killed(begin: Callable[[], object]) -> Callable[[], None]:
     return program
 
 
-def hold(address: str, group_of_users: int | None = None) -> object:
+def hold(address: str, group_of_users: int | None = None, *, only_the_function: bool = False) -> object:
     """Open a function by VFIO as a program does that does not listen when the kernel wants it back.
 
-    With a group, this becomes a user who is in it and in no other.
+    With a group of users, this becomes a user who is in it and in no other.
     """
     if group_of_users is not None:
         os.setgroups([group_of_users])
@@ -88,7 +88,10 @@ def hold(address: str, group_of_users: int | None = None) -> object:
         os.setuid(NOBODY)
     group, container = vfio.Group(group_of(address)), vfio.Container()
     group.join(container)
-    return group, container, group.open_device(address)
+    function = group.open_device(address)
+    if only_the_function:
+        group.close()
+    return group, container, function
 
 
 @contextlib.contextmanager
@@ -260,6 +263,46 @@ def test_interrupts_as_they_come(card: str, vectors: list[str]) -> None:
     assert (heading[-1], lines[0][3:]) == (("vector", ["0"]) if vectors else ("last", []))
 
 
+class Network(pyuio.Driver):
+    """Raises the vectors of an e1000e in turn (Intel's 82574 data sheet, section 10.2.4)."""
+
+    ids = (NETWORK,)
+    _ICS, _IMS, _EIAC, _IVAR = 0xC8, 0xD0, 0xDC, 0xE4
+    _CAUSES = range(20, 25)
+
+    def __init__(self, device: pyuio.Device) -> None:
+        super().__init__(device)
+        self._bar = device.bar(0)
+        self._all = sum(1 << bit for bit in self._CAUSES)
+        self._bar.write32(self._EIAC, self._all)  # a message clears its cause
+        self._bar.write32(self._IVAR, sum((8 | vector) << 4 * vector for vector in range(5)))
+        self._next = 0
+        self.acknowledge()
+
+    def acknowledge(self) -> None:
+        self._bar.write32(self._IMS, self._all)
+        self._bar.write32(self._ICS, 1 << self._CAUSES[self._next])
+        self._next = (self._next + 1) % 3
+
+
+def test_vectors_as_they_come() -> None:
+    network = addresses(NETWORK)[0]
+    undo = binding.bind(network, "vfio-pci")
+
+    def program() -> None:
+        vars(installed_drivers)["driver_for"] = lambda *_: Network
+        cli.main()
+
+    load_drive()
+    words = ("irq", network, "--vectors", "3", "--count", "6", "--timeout", "20", "--json")
+    with Beside(program, "pyuio", *words) as process:
+        output, errors = process.communicate(PATIENCE)
+    assert process.returncode == 0, output + errors
+    assert {json.loads(line)["vector"] for line in output.splitlines()} == {0, 1, 2}
+    assert "has no 6 message interrupts; it has 5 MSI-X and 1 MSI" in refused("irq", network, "--vectors", "6")
+    undo.undo()
+
+
 def without_capabilities(group: int | None, what: Callable[[], object]) -> Any:
     """Call a function as a user who has nothing but one more group, and can never get anything; return its result."""
     reader, writer = os.pipe()
@@ -353,6 +396,19 @@ def test_a_user_without_capabilities(edu: str) -> None:
         subprocess.run(["udevadm", "settle", "--timeout=30"], check=True)
         path = vfio.group_path(group_of(edu))
         assert (bound_driver(edu), owner(path)) == ("vfio-pci", (number, "crw-rw----"))
+
+        # Of which function a process has VFIO's file the kernel does not tell: it is named, and not killed.
+        member = until_killed(lambda: hold(edu, number, only_the_function=True))
+        with Beside(member, "member") as process:
+            assert process.stdout.readline() == "begun\n", process.stderr.read()
+            for force in ([], ["--force"]):
+                errors = command("setup", edu, "--undo", *force)[2]
+                assert f"process {process.pid} (" in errors
+                assert owner(path) == (0, "crw-------")
+            assert process.poll() is None
+            assert bound_driver(edu) == "vfio-pci"
+            process.send_signal(signal.SIGKILL)
+        assert pyuio_command("setup", edu, "--driver", "vfio-pci", "--group", GROUP).returncode == 0
 
         # What is taken back is taken from those who have it open, too; by force.
         member = until_killed(lambda: hold(edu, number))
