@@ -14,6 +14,7 @@ import typer
 from pyuio.cli.arguments import Device, usage
 from pyuio.cli.output import print_line, say
 from pyuio.errors import DeviceBusyError, DeviceTimeoutError, DriverNotBoundError
+from pyuio.kernel.drivers import VFIO_PCI
 
 if TYPE_CHECKING:
     from pyuio.device import Device as OpenDevice
@@ -179,8 +180,9 @@ def _wait_until_acknowledged(device: OpenDevice, tell: Callable[[], object] | No
         timeout: seconds, None for ever.
     """
     told = "nothing told it that it was seen" if tell is None else f"acknowledged {_IN_VAIN} times, in vain"
+    by_vfio = "start with --acknowledge, because by VFIO no other program reaches its registers; waiting in vain"
     advice = "acknowledge it with pyuio write, or start with --acknowledge; waiting for that"
-    say(f"{device.name} still raises its interrupt: {told}; {advice}")
+    say(f"{device.name} still raises its interrupt: {told}; {by_vfio if device.driver == VFIO_PCI else advice}")
     deadline = None if timeout is None else time.monotonic() + timeout
     while _still_raises(device):
         if deadline is not None and time.monotonic() >= deadline:
