@@ -116,27 +116,21 @@ class VfioBackend:
             raise translated(error, f"opening {self.name} in IOMMU group {number}", DeviceBusyError) from error
         stack.callback(self._note_closed)
         try:
-            self._watch_for_request(stack)
+            self._request = self._files.keep(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), stack)
+            vfio.deliver_interrupts(self._file, vfio.REQUEST, [self._request])
             place = vfio.file_region(self._file, vfio.CONFIG_REGION)
         except OSError as error:
             raise translated(error, f"opening {self.name}") from error
         self.config = ConfigSpace(self.directory, self.presence, ConfigFile(self._file, place.offset, place.size))
         stack.callback(self.config.command_register.close)
         stack.callback(self.config.close)
-        stack.callback(self._close_presence)
+        stack.callback(self.presence.close)
         self.presence.ask_config(self._file, place.offset)
+        self.presence.ask_request(self._request)
         stack.callback(self._unmap)
         stack.callback(self._close_interrupts)
-
-    def _watch_for_request(self, stack: ExitStack) -> None:
-        self._request = self._files.keep(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), stack)
-        vfio.deliver_interrupts(self._file, vfio.REQUEST, [self._request])
-        self.presence.ask_request(self._request)
-        removal_watch.begin(self._request, WeakMethod(self._let_go))
+        removal_watch.begin(self._request, WeakMethod(self._let_go))  # last: it lets go all that is open by now
         stack.callback(removal_watch.end, self._request)
-
-    def _close_presence(self) -> None:
-        self.presence.close()
 
     def _unmap(self) -> None:
         """Take BARs away from whatever still uses them."""
