@@ -87,6 +87,7 @@ BEHIND_A_BRIDGE = (
 IN_AN_IOMMU = (
     *("--append=intel_iommu=on", "--machine=q35,kernel-irqchip=split"),
     "--qemu=-device intel-iommu,intremap=on,caching-mode=on",
+    "--qemu=-blockdev driver=null-co,node-name=zeros,size=67108864,read-zeroes=on",  # an empty disk
 )
 VFIO_DEVICES = (
     "edu,addr=08",
@@ -94,7 +95,7 @@ VFIO_DEVICES = (
     "pci-serial",
     "pci-testdev",
     "e1000e",
-    "nvme,serial=one",
+    "nvme,serial=one,drive=zeros",
 )
 
 

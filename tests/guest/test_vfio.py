@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from pyuio_drivers.edu import Edu
+from pyuio_drivers.nvme import Nvme
 
 import pyuio
 from pyuio.claim import binding
@@ -122,6 +123,23 @@ def test_a_service_for_a_vector(messages: Messages) -> None:
         assert service.read(5)[0].count >= 1
         with pytest.raises(pyuio.DeviceBusyError):
             messages.vectors[1].read(0)
+
+
+def test_each_nvme_queue_has_its_vector(cards: Cards) -> None:
+    with pyuio.open(cards(NVME)[0], bind=VFIO_PCI) as device, Nvme(device, by_interrupt=True) as disk:
+        queues = [disk.queue(4) for _ in range(8)]
+        vectors = [queue.interrupt for queue in queues if queue.interrupt is not None]
+        assert len(set(vectors)) == 8
+        for queue, vector in zip(queues, vectors, strict=True):
+            before = sum(one.total for one in vectors if one is not vector)
+            with contextlib.suppress(BlockingIOError):
+                vector.read(0)
+            assert [bytes(data) for data in queue.read_many(range(0, 80, 8), 8)] == [bytes(4096)] * 10
+            wait_until(lambda vector=vector: vector.total > 0 or vector.pending)  # type: ignore[misc]  # read if needed
+            assert not any(one.pending for one in vectors if one is not vector)
+            assert sum(one.total for one in vectors if one is not vector) == before
+            with contextlib.suppress(BlockingIOError):
+                vector.read(0)
 
 
 class NetworkCard(pyuio.Driver):
