@@ -56,7 +56,8 @@ CARDS = tuple(
 # What does not depend on the kernel driver. make test runs the first, make test-long all.
 VFIO = tuple(f"tests/guest/{name}" for name in ("masking", "test_edu.py", "test_vfio.py"))
 VFIO_LONG = tuple(
-    f"tests/guest/test_{name}.py" for name in ("asyncio", "crashes", "fork", "many_interrupts", "service", "threads")
+    f"tests/guest/test_{name}.py"
+    for name in ("asyncio", "crashes", "fork", "many_interrupts", "serial16550", "service", "threads", "wait_until")
 )
 OWN_MODULES = ("several_nodes", "edu_board")  # a file of C in tests/guest each
 GUEST_LIMIT = 2400  # seconds, for the slowest kernel; pytest-timeout ends a test that hangs long before

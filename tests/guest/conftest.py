@@ -139,7 +139,7 @@ def no_hugepages(reachable: None) -> None:
 @pytest.fixture
 def serial(cards: Cards) -> Iterator[str]:
     """The address of a serial port, taken from the kernel's driver until the test ends."""
-    bound = binding.bind(cards(PCI_SERIAL)[0])
+    bound = binding.bind(cards(PCI_SERIAL)[0], DRIVER)
     yield bound.address
     bound.undo()
 
