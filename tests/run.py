@@ -54,7 +54,7 @@ CARDS = tuple(
     f"tests/vm/test_{name}.py" for name in ("documented_output", "iommu", "nvme", "removal", "serial", "vfio_commands")
 )
 # What does not depend on the kernel driver. make test runs the first, make test-long all.
-VFIO = tuple(f"tests/guest/{name}" for name in ("masking", "test_edu.py", "test_vfio.py"))
+VFIO = tuple(f"tests/guest/{name}" for name in ("masking", "test_edu.py", "test_vfio.py", "test_dma_vfio.py"))
 VFIO_LONG = tuple(
     f"tests/guest/test_{name}.py"
     for name in ("asyncio", "crashes", "fork", "many_interrupts", "serial16550", "service", "threads", "wait_until")

@@ -39,7 +39,7 @@ from tests.guest.support import (
     set_aside_what_the_card_reaches,
 )
 
-collect_ignore = [] if DRIVER == VFIO_PCI else ["test_vfio.py"]
+collect_ignore = [] if DRIVER == VFIO_PCI else ["test_vfio.py", "test_dma_vfio.py"]
 NEED_HUGEPAGES = ("test_dma", "test_crashes")  # beginnings of files' names
 
 

@@ -31,7 +31,15 @@ from pyuio.doctor.scheduling import parse_release
 from pyuio.kernel.processors import format_list
 from pyuio.kernel.sysfs import link_name
 from pyuio.rt import setting_stack, settings, throttling
-from tests.guest.support import PCI_TESTDEV, PROGRAM_LIMIT, attribute, interrupt_threads, signals_come, wait_until
+from tests.guest.support import (
+    PATIENCE,
+    PCI_TESTDEV,
+    PROGRAM_LIMIT,
+    attribute,
+    interrupt_threads,
+    signals_come,
+    wait_until,
+)
 
 KERNEL = Path("/proc/sys/kernel")
 LATENCY = Path("/dev/cpu_dma_latency")
@@ -514,9 +522,10 @@ def test_throttling_is_noticed() -> None:
     with pyuio.realtime(cpus=max(CPUS), **QUICK) as tuned:
         run_for(0.3)
         assert tuned.throttled() == 0
-        run_for(2)  # a whole period of 1 s is in it
-        assert tuned.throttled() >= 1
-        run_for(1.1)  # it began with a period
+        deadline = time.monotonic() + PATIENCE
+        while tuned.throttled() < 2:  # once in each period of 1 s, unless the host took the processor away in it
+            assert time.monotonic() < deadline
+            run_for(0.5)
     throttling = tuned.report.throttling
     assert throttling.watched
     assert throttling.times >= 2
