@@ -113,6 +113,17 @@ class Process:
                 self._child.kill()
                 self._child.wait()
 
+    def delays(self) -> dict[str, float]:
+        """Return how many seconds each of QEMU's threads has waited for a processor that others had, by thread.
+
+        Empty if the kernel does not tell (``schedstat`` in proc(5)), or QEMU is gone.
+        """
+        found = {}
+        for task in Path(f"/proc/{self.pid}/task").glob("*"):
+            with contextlib.suppress(OSError):
+                found[task.name] = int((task / "schedstat").read_text().split()[1]) / 1e9
+        return found
+
     def wait(self) -> int:
         """Return QEMU's exit status once it has closed its sockets, as `subprocess` gives it: -N for signal N."""
         return self._child.wait(10)

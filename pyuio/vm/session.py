@@ -15,15 +15,38 @@ from pyuio.vm.monitor import Monitor
 from pyuio.vm.process import Lines, Process
 from pyuio.vm.streams import Incoming, Outgoing, Pending
 
+# In these two limits, time in which a thread of QEMU waited for a processor that others had counts `LEAST_SHARE`.
 BOOT_TIME_LIMIT = 60.0  # seconds until COMMAND starts; a slow emulation takes 10
 HEARTBEAT = 5  # seconds between two signs of life
 SILENCE_LIMIT = 30.0  # seconds without one, until the guest is said to stand still
+LEAST_SHARE = 0.2
 DRAIN_TIME_LIMIT = 5.0  # seconds of silence, after COMMAND ended, until its output is given up
 PANIC_TIME_LIMIT = 2.0  # seconds for the last lines to arrive
 TICK = 0.2  # seconds that a turn waits at most
 _READ = select.POLLIN
 _BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
 PANIC = "Kernel panic - not syncing"
+
+
+class Clock:
+    """The time in which a guest could have run: it goes slower while others have the processors."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._looked = time.monotonic()
+        self._delays = process.delays()
+
+    def passed(self) -> float:
+        """Return the seconds of this clock since the last call that returned any; 0.0 until a second is over."""
+        now = time.monotonic()
+        wall = now - self._looked
+        if wall < 1.0:
+            return 0.0
+        delays = self._process.delays()
+        waited = max((delay - self._delays.get(thread, delay) for thread, delay in delays.items()), default=0.0)
+        self._looked, self._delays = now, delays
+        # While this program itself was stopped, heartbeats wait to be read: count a moment only.
+        return max(min(wall, 2.0) - waited, min(wall, 2.0) * LEAST_SHARE)
 
 
 class Session:
@@ -75,7 +98,9 @@ class Session:
         self._restored = restored
         self.running = False
         self._status: int | None = None
-        self._silence = 0.0  # seconds since the last heartbeat
+        self._clock = Clock(process)
+        self._booting = 0.0  # seconds of that clock since the start
+        self._silence = 0.0  # seconds of it since the last heartbeat
         self._beats = False
         self._stopped = False
         self._inputs: dict[int, Callable[[], None]] = {
@@ -95,9 +120,7 @@ class Session:
         Raises:
             GuestError: The run failed before; the subclass says why.
         """
-        before = time.monotonic()
-        boot_limit = before + BOOT_TIME_LIMIT
-        quiet_since = before
+        quiet_since = time.monotonic()
         panic: float | None = None
         while True:
             busy = self._turn()
@@ -111,12 +134,12 @@ class Session:
                     raise self._ending()
             if self._deadline is not None and now >= self._deadline:
                 raise GuestTimeoutError("the time limit of the run passed")
-            if not self.running and not self._stopped and now >= boot_limit:
-                raise self._hang(f"the guest did not reach COMMAND within {BOOT_TIME_LIMIT:.0f} s")
-            # While this program itself was stopped, heartbeats wait to be read: count a moment only.
+            passed = self._clock.passed()
             if not self._stopped:
-                self._silence += min(now - before, 1.0)
-            before = now
+                self._booting += passed
+                self._silence += passed
+            if not self.running and self._booting >= BOOT_TIME_LIMIT:
+                raise self._hang(f"the guest did not reach COMMAND within {BOOT_TIME_LIMIT:.0f} s")
             if self._beats and self._silence >= SILENCE_LIMIT:
                 raise self._hang(f"the guest stood still for {SILENCE_LIMIT:.0f} s")
             if panic is None and PANIC in self._console:
