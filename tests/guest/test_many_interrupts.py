@@ -151,8 +151,8 @@ def test_reading_threads_share_them(device: pyuio.Device) -> None:
         thread.start()
     for _ in range(250):
         before = sum(counts)
-        card.raise_interrupt()
         while sum(counts) == before:
+            card.raise_interrupt()  # again, because a thread may just acknowledge this one with one that it had taken
             time.sleep(0)
     card.acknowledge()
     interrupt = device.interrupt
