@@ -78,12 +78,16 @@ async def converse(command: list[str], path: Path) -> dict[str, Any]:
     return found
 
 
-def run_guest(directory: Path, *parts: str, options: tuple[str, ...] = (), limit: float = 250) -> dict[str, Any]:
+def run_guest(
+    directory: Path, *parts: str, options: tuple[str, ...] = (), limit: float = 250, machine: str = "", append: str = ""
+) -> dict[str, Any]:
     """Run parts of removal_guest.py, and return their results."""
     vm = Vm()
+    vm.append = append
     path = directory / "qmp"
     words = [f"--qemu=-qmp unix:{path},server=on,wait=off", *(f"--qemu={option}" for option in options)]
     words += [f"--device={device}" for device in DEVICES]
+    words += [f"--machine={machine}"] if machine else []
     command = [*vm.command(*words), "--", sys.executable, str(GUEST), *parts]
     found = asyncio.run(asyncio.wait_for(converse(command, path), limit))
     if report := os.environ.get("REMOVAL_REPORT"):
@@ -179,6 +183,17 @@ def test_a_hundred_plug_cycles(tmp_path: Path) -> None:
         check_losing_unnoticed(found[f"unnoticed, {end}"])
     check_cycles(found["cycles"])
     assert found["held after"] == found["held before"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(700)
+def test_plug_cycles_through_vfio(tmp_path: Path) -> None:
+    """The kernel waits until the program has let go of a card, and the thread that unplugs cannot be killed."""
+    iommu = "-device intel-iommu,intremap=on,caching-mode=on"
+    found = run_guest(
+        tmp_path, "100", options=(iommu,), limit=650, machine="q35,kernel-irqchip=split", append="intel_iommu=on"
+    )
+    check_cycles(found["cycles"])
 
 
 @pytest.mark.long  # 5 s for each card, in which a person could still cancel it
