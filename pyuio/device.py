@@ -446,8 +446,8 @@ def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool | str = Fals
             link to it, the name of a node (``/sys/class/uio/uioN/name``), or an entry of `devices`.
         bind: True keeps a driver that serves user space, and otherwise binds ``vfio-pci`` where an IOMMU translates for
             the device or the kernel is locked down, and VFIO can have it; else ``uio_pci_generic``. The name of one of
-            them, or ``"igb_uio"``, binds that. This takes the device from any other kernel driver, unless the machine
-            is using it (`pyuio.claim.in_use`). Closing gives it back.
+            them, of ``"igb_uio"``, or of another UIO driver that is loaded already, binds that. This takes the device
+            from any other kernel driver, unless the machine is using it (`pyuio.claim.in_use`). Closing gives it back.
 
     Raises:
         DeviceNotFoundError: there is no such device.
@@ -455,7 +455,7 @@ def open(which: str | os.PathLike[str] | FoundDevice, *, bind: bool | str = Fals
         DeviceBusyError: the device is open already; or another kernel driver has it and `bind` is False; or the
             machine is using it.
         DriverNotBoundError: no kernel driver has the device and `bind` is False.
-        BindingError: the kernel refused to bind.
+        BindingError: the kernel refused to bind; or `bind` names a driver that hands nothing on to user space.
         KernelSupportError: this kernel does not have the driver.
         PermissionDeniedError: this user may not open or bind the device.
         ValueError: `which` does not have the form of a device's name.

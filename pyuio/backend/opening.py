@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pyuio.claim import choice
-from pyuio.kernel.drivers import VFIO_PCI
+from pyuio.errors import BindingError
+from pyuio.kernel.drivers import GENERIC_DRIVERS, VFIO_PCI, hands_on
 from pyuio.process.late import late
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ def open_backend(found: FoundDevice, *, bind: bool | str, close_parts: Callable[
     Raises:
         PyuioError: as `pyuio.open`.
     """
+    if isinstance(bind, str) and bind != choice.present_driver(found) and not hands_on(bind):
+        known = ", ".join(GENERIC_DRIVERS)
+        reason = f"{bind} does not hand devices on to user space, as far as pyuio knows; these do: {known}"
+        raise BindingError(errno.EINVAL, f"{found.name}: {reason}, and a UIO driver that is loaded already")
     driver = bind if isinstance(bind, str) else choice.present_driver(found)
     if driver is None and bind and found.address is not None:
         driver = choice.choose(found).driver

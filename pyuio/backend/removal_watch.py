@@ -8,6 +8,7 @@ device (VFIO_PCI_REQ_IRQ_INDEX), and then calls the function that lets that devi
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -26,34 +27,45 @@ class _Watch:
 
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler, or a finalizer, may close a device amid `begin`
         self._watched: dict[int, WeakMethod[Callable[[], None]]] = {}
 
     def begin(self, eventfd: int, let_go: WeakMethod[Callable[[], None]]) -> None:
         with self._lock:
             if self._epoll is None:
-                self._epoll = select.epoll()
-                self._start_thread()
+                epoll = select.epoll()
+                try:
+                    self._start_thread(epoll)
+                except BaseException:
+                    epoll.close()
+                    raise
+                self._epoll = epoll
             self._watched[eventfd] = let_go
-            self._epoll.register(eventfd, select.EPOLLIN | select.EPOLLONESHOT)
+            try:
+                self._epoll.register(eventfd, select.EPOLLIN | select.EPOLLONESHOT)
+            except BaseException:
+                del self._watched[eventfd]
+                raise
 
     def end(self, eventfd: int) -> None:
         with self._lock:
             if self._watched.pop(eventfd, None) is not None and self._epoll is not None:
                 self._epoll.unregister(eventfd)
 
-    def _start_thread(self) -> None:
+    def _start_thread(self, epoll: select.epoll) -> None:
         before = threading.stack_size(_STACK_BYTES)
         try:
-            threading.Thread(target=self._run, args=(self._epoll,), name="pyuio removal watch", daemon=True).start()
+            threading.Thread(target=self._run, args=(epoll,), name="pyuio removal watch", daemon=True).start()
+        except RuntimeError as error:  # that is all that Python says
+            raise OSError(errno.EAGAIN, f"{error}, which would let it go (ulimit -u)") from error
         finally:
             threading.stack_size(before)
 
     def _run(self, epoll: select.epoll) -> None:
         while True:
             for eventfd, _ in epoll.poll():
-                with self._lock:
-                    method = self._watched.get(eventfd)
+                # Without the lock: its holder may wait for a lock that this thread, or a finalizer in it, has.
+                method = self._watched.get(eventfd)
                 let_go = method() if method is not None else None
                 if let_go is not None:
                     try:
@@ -75,9 +87,14 @@ _watch = _Watch()
 def begin(eventfd: int, let_go: WeakMethod[Callable[[], None]]) -> None:
     """Call `let_go` in another thread, once, when `eventfd` becomes readable.
 
+    It may be called without cause, if its eventfd has the number of an earlier one.
+
     Args:
         eventfd: it stays open until `end`.
         let_go: a method, which does not keep its object.
+
+    Raises:
+        OSError: the kernel's answer; EAGAIN: this user may have no more threads.
     """
     _watch.begin(eventfd, let_go)
 

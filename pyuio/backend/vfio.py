@@ -45,7 +45,8 @@ from pyuio.kernel import vfio
 from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.sysfs import translated
 from pyuio.pci.config_space import ConfigFile, ConfigSpace
-from pyuio.process.descriptors import replace_descriptor
+from pyuio.process.descriptors import replace_descriptor, reserve_nothing
+from pyuio.process.signals import postponed_signals
 from pyuio.region.bar_mapping import find_bar
 
 if TYPE_CHECKING:
@@ -129,19 +130,30 @@ class VfioBackend:
         self.presence.ask_request(self._request)
         stack.callback(self._unmap)
         stack.callback(self._close_interrupts)
-        removal_watch.begin(self._request, WeakMethod(self._let_go))  # last: it lets go all that is open by now
+
+    def _watch_for_request(self, stack: ExitStack) -> None:
+        reserve_nothing()
+        self._request = self._files.keep(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), stack)
+        vfio.deliver_interrupts(self._file, vfio.REQUEST, [self._request])
+        self.presence.ask_request(self._request)
+        removal_watch.begin(self._request, WeakMethod(self._let_go))
         stack.callback(removal_watch.end, self._request)
 
     def _unmap(self) -> None:
         """Take BARs away from whatever still uses them."""
-        for region in list(self._regions):
-            region.let_go()
         for mapping in self._mappings:
             mapping.let_go()
+        for region in list(self._regions):
+            region.let_go()
 
     def _note_closed(self) -> None:
         with self._guard:  # the watch may be about to let it go
             self._closed = True
+
+    def _enable(self, kind: int, count: int) -> tuple[Interrupt, ...]:
+        with postponed_signals():  # Ctrl-C amid this would leave them enabled, and nobody could disable them
+            self._interrupts = open_vfio_interrupts(self._file, kind, count, self._request, self.name, self.presence)
+        return self._interrupts
 
     # ---- Interrupts ----
 
@@ -152,10 +164,7 @@ class VfioBackend:
             if self._interrupts:
                 return self._interrupts[0]
             if vfio.interrupt_count(self._file, vfio.INTX):
-                self._interrupts = open_vfio_interrupts(
-                    self._file, vfio.INTX, 1, self._request, self.name, self.presence
-                )
-                return self._interrupts[0]
+                return self._enable(vfio.INTX, 1)[0]
             return self.vectors(1)[0]
 
     def _offered(self) -> dict[int, int]:
@@ -179,8 +188,7 @@ class VfioBackend:
                 has = " and ".join(f"{most} {KINDS[kind]}" for kind, most in offered.items() if most)
                 reason = f"{self.name} has no {count} message interrupts; it has {has or 'none'}"
                 raise InterruptUnavailableError(errno.ENXIO, reason)
-            self._interrupts = open_vfio_interrupts(self._file, kind, count, self._request, self.name, self.presence)
-            return self._interrupts
+            return self._enable(kind, count)
 
     def _close_interrupts(self) -> None:
         with self._guard:
@@ -213,7 +221,8 @@ class VfioBackend:
             if bar.kind != "memory" or not bar.prefetchable:
                 raise ValueError(f"{name} is not prefetchable memory: write combining would change what it sees")
             _log.info("%s: VFIO maps it without write combining", name)
-        with self._guard:
+        # Ctrl-C amid this would leave a mapping that keeps the function from being given back.
+        with self._guard, postponed_signals():
             self.presence.require()
             path = f"{vfio.group_path(self._group.number)} (VFIO)"
             try:
@@ -274,19 +283,28 @@ class VfioBackend:
                 raise translated(error, f"resetting {self.name}") from error
 
     def _let_go(self) -> None:
-        """Close everything of the function, which the kernel wants back; what uses it meanwhile does not crash."""
-        _log.warning("%s: the kernel wants it back; it is let go", self.name)
-        with self._guard:
-            if self._closed:
-                return
-            self.presence.note_gone()
-            self.presence.close()
-            for interrupt in self._interrupts:
-                interrupt.let_go()
-            self._unmap()
-            self.config.let_go()
-            replace_descriptor(self._file)
-            self._group.leave()
+        """Close everything of the function, which the kernel wants back; what uses it meanwhile does not crash.
+
+        The steps that wait for a lock come last, without the guard: a signal handler that closes the device may wait
+        for the guard in a thread that has such a lock.
+        """
+        with ExitStack() as last:  # a step that fails must not keep the others from being taken
+            last.callback(self._group.leave)
+            last.callback(self.config.let_go)
+            with self._guard, ExitStack() as first:
+                if self._closed or not self.presence.is_gone():  # or an earlier eventfd had the same number
+                    last.pop_all()
+                    return
+                _log.warning("%s: the kernel wants it back; it is let go", self.name)
+                self.presence.note_gone()
+                first.callback(replace_descriptor, self._file)
+                first.callback(self.presence.close)
+                for mapping in self._mappings:
+                    first.callback(mapping.let_go)
+                for interrupt in self._interrupts:
+                    first.callback(interrupt.let_go)
+                for region in list(self._regions):
+                    last.callback(region.let_go)
 
     def close(self) -> None:
         """Close everything, and give the function back; after an exception, a new call continues."""
@@ -296,13 +314,9 @@ class VfioBackend:
         """Close everything in a forked child, without touching the device, which belongs to the parent."""
         self._resources.pop_all()  # drop the callbacks: the parent runs them
         self._guard = threading.RLock()
-        for interrupt in self._interrupts:
-            interrupt.forget()
-        for region in list(self._regions):
-            region.forget()
-        for mapping in self._mappings:
-            mapping.forget()
-        self.presence.close()
-        self.config.forget()
-        self._files.forget()
-        vfio_group.forget_all()
+        users = (*self._interrupts, *list(self._regions), *self._mappings, self.config, self._files)
+        with ExitStack() as steps:  # whatever fails, the child must not keep the files of the function
+            steps.callback(vfio_group.forget_all)
+            steps.callback(self.presence.close)
+            for user in reversed(users):
+                steps.callback(user.forget)

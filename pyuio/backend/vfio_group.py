@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import errno
-import threading
 from contextlib import ExitStack
 
 from pyuio.claim import group_users
 from pyuio.dma.address_space import AddressSpace
+from pyuio.dma.lock import lock
 from pyuio.errors import DeviceBusyError
 from pyuio.kernel import vfio
 from pyuio.kernel.sysfs import translated
 
-_lock = threading.RLock()
+# `lock`, that of all memory for DMA, guards it: the last one that leaves a group closes its memory, and whoever closes
+# a device while it allocates memory, as a signal handler may, leaves the group.
 _open: dict[int, OpenGroup] = {}
 
 
@@ -74,7 +75,7 @@ class Membership:
     def __init__(self, number: int, address: str) -> None:
         self.number = number
         self._address = address
-        with _lock:
+        with lock:
             group = _open.get(number)
             if group is None:
                 group = _open[number] = OpenGroup(number, address)
@@ -92,7 +93,7 @@ class Membership:
 
     def leave(self) -> None:
         """Leave the group; the last function that leaves closes it. A second call does nothing."""
-        with _lock:
+        with lock:
             group, self._group = self._group, None
             if group is not None:
                 group.users.discard(self._address)
@@ -103,8 +104,6 @@ class Membership:
 
 def forget_all() -> None:
     """In a forked child: close the groups there."""
-    global _lock
-    _lock = threading.RLock()
     for group in _open.values():
         group.close()
     _open.clear()

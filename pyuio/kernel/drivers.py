@@ -35,6 +35,12 @@ def is_for_user_space(address: str) -> bool:
     return bool(UioNode.of_device(PCI_DEVICES / address)) or bound_driver(address) in USER_SPACE_DRIVERS
 
 
+def hands_on(driver: str) -> bool:
+    """Return whether a kernel driver is known to hand functions on to `pyuio.open`: it is generic, or uses UIO."""
+    module = link_name(PCI_DRIVERS / driver / "module")
+    return driver in GENERIC_DRIVERS or (module is not None and Path("/sys/module/uio/holders", module).exists())
+
+
 INSTALL_UIO_PCI_GENERIC = (
     "install the package that has it (Ubuntu: apt install linux-modules-extra-$(uname -r), Fedora: dnf install "
     "kernel-modules-extra), or boot a kernel with CONFIG_UIO and CONFIG_UIO_PCI_GENERIC, as Debian's linux-image-amd64"

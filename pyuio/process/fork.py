@@ -10,6 +10,7 @@ hotplug monitors, the tasks that wait, and memory for DMA, which then reads as z
 from __future__ import annotations
 
 import weakref
+from contextlib import ExitStack
 from typing import NoReturn
 
 from pyuio.errors import ClosedError
@@ -52,5 +53,6 @@ owned: weakref.WeakSet[Owned] = weakref.WeakSet()
 
 def forget_all() -> None:
     """In a forked child: forget every object."""
-    for thing in list(owned):
-        thing.forget()
+    with ExitStack() as all_of_them:  # one that fails must not keep the others from being forgotten
+        for thing in list(owned):
+            all_of_them.callback(thing.forget)

@@ -103,8 +103,10 @@ class RevocableMapping(Mapping):
 
     def let_go(self) -> None:
         """Unmap the BAR and map zeros there. A second call, and one after `close`, does nothing."""
-        if self.mapping is not None:
-            map_zeros_over(self.mapping)
+        mapping = self.mapping
+        if mapping is not None:
+            with contextlib.suppress(ValueError):  # another thread has closed it meanwhile
+                map_zeros_over(mapping)
 
     def inherit(self) -> None:
         """Let children that are forked from now on get it."""
@@ -115,6 +117,8 @@ class RevocableMapping(Mapping):
 
     def forget(self) -> None:
         """In a forked child: map zeros where the BAR is missing."""
-        if self.mapping is not None and not self.inherited:
-            with contextlib.suppress(OSError):  # something else is mapped there already
-                fill_hole(self.mapping)
+        mapping = self.mapping
+        if mapping is not None and not self.inherited:
+            # Something else is mapped there already; or another thread of the parent was closing it.
+            with contextlib.suppress(OSError, ValueError):
+                fill_hole(mapping)

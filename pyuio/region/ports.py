@@ -162,9 +162,13 @@ class PortRegion(Common):
                 self._presence.require()
             duplicate = os.dup(self._fd)
             self._reached.add(duplicate)
-        stack.callback(os.close, duplicate)
-        stack.callback(self._reached.discard, duplicate)
+        stack.callback(self._close_reached, duplicate)
         return duplicate, self._start + offset
+
+    def _close_reached(self, duplicate: int) -> None:
+        with self._lock:  # `let_go` in another thread must not find it closed, and its number another file's
+            self._reached.discard(duplicate)
+            os.close(duplicate)
 
     def let_go(self) -> None:
         """Close the file of a device that is gone, for VFIO; accesses raise `DeviceRemovedError`."""

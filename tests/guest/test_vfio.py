@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,14 +20,16 @@ from pyuio_drivers.edu import Edu
 from pyuio_drivers.nvme import Nvme
 
 import pyuio
+from pyuio._native._access import Window
 from pyuio.claim import binding
+from pyuio.dma.lock import lock as dma_lock
 from pyuio.interrupt import Interrupt
 from pyuio.kernel import vfio
 from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI, bound_driver
-from pyuio.kernel.sysfs import PCI_DRIVERS
+from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS
 from pyuio.pci import Command
 from pyuio.program import Read
-from pyuio.region import PortRegion, Region
+from pyuio.region import PortRegion, Region, mapping
 from tests.guest.support import (
     BUS_MASTER,
     PATIENCE,
@@ -189,6 +192,50 @@ def test_vectors_that_there_are_not(edu: str) -> None:
         device.vectors(1)
 
 
+@contextlib.contextmanager
+def descriptors_left(number: int) -> Iterator[None]:
+    """Let this process open at most so many more, but for numbers that are free below the highest that is open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())  # that of this listing, or higher
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + number, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+def test_vectors_without_descriptors(cards: Cards) -> None:
+    with pyuio.open(cards(E1000E)[0], bind=VFIO_PCI) as device:
+        before = descriptors()
+        for number in range(10):
+            with (
+                descriptors_left(number),
+                pytest.raises(pyuio.InterruptUnavailableError, match=r"they take 20 descriptors, .* \(ulimit -n\)"),
+            ):
+                device.vectors(5)
+            assert descriptors() == before
+        assert len(device.vectors(5)) == 5
+
+
+def test_ctrl_c_amid_vectors(cards: Cards, monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver = vfio.deliver_interrupts
+
+    def deliver_and_interrupt(*arguments: Any) -> None:
+        deliver(*arguments)
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGINT)
+
+    with pyuio.open(cards(E1000E)[0], bind=VFIO_PCI) as device:
+        monkeypatch.setattr(vfio, "deliver_interrupts", deliver_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            device.vectors(5)
+        assert device.interrupt.kind == "MSI-X"
+
+
 def test_uio_has_no_vectors(edu: str) -> None:
     with (
         pyuio.open(edu, bind=UIO_PCI_GENERIC) as device,
@@ -297,6 +344,92 @@ def test_it_is_let_go_while_the_program_computes(edu: str, cards: Cards) -> None
     done.undo()
 
 
+def unbind_meanwhile(address: str, after: int | None = None) -> int:
+    """Unbind the card in another process, and return the number of that; it waits first to read a byte from `after`."""
+    child = os.fork()
+    if child == 0:
+        try:
+            if after is not None:
+                os.read(after, 1)
+            (PCI_DRIVERS / VFIO_PCI / "unbind").write_text(address)
+        finally:
+            os._exit(0)
+    return child
+
+
+def wait_for(child: int) -> None:
+    wait_until(lambda: os.waitpid(child, os.WNOHANG)[0] == child)
+
+
+def test_it_is_let_go_when_no_descriptor_is_left(edu: str) -> None:
+    done = binding.bind(edu, VFIO_PCI)
+    with pyuio.open(edu) as device:
+        device.bar(0).read32(0)
+        reading, writing = os.pipe()
+        child = unbind_meanwhile(edu, reading)
+        taken = [reading, writing]
+        with descriptors_left(0):
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.dup(0))
+            os.write(writing, b"1")
+            wait_for(child)
+        for descriptor in taken:
+            os.close(descriptor)
+        assert device.removed
+    done.undo()
+
+
+@pytest.mark.parametrize("lock", ["memory", "configuration space"])
+def test_a_signal_handler_closes_it_while_it_is_let_go(edu: str, lock: str) -> None:
+    """The handler runs in a thread that has a lock, for which the thread that lets the device go waits."""
+    done = binding.bind(edu, VFIO_PCI)
+    device = pyuio.open(edu)
+    view, config = view_of(device), device.config
+    with dma_lock if lock == "memory" else config._lock:
+        child = unbind_meanwhile(edu)
+        wait_until(lambda: view[0] == 0)
+        device.close()
+    wait_for(child)
+    done.undo()
+
+
+def test_an_event_of_an_earlier_device_is_not_believed(edu: str) -> None:
+    """The kernel gives the numbers of descriptors to new ones, while the event of the old one is on its way."""
+    keep_bound(edu)
+    with pyuio.open(edu) as device:
+        backend: Any = device._backend
+        backend._let_go()
+        assert not device.removed
+        assert device.bar(0).read32(0) == 0x010000ED
+
+
+def test_no_thread_is_left_that_would_let_it_go(edu: str) -> None:
+    keep_bound(edu)
+    number = vfio.group_of(PCI_DEVICES / edu)
+    assert number is not None
+    node = vfio.group_path(number)
+    mode = node.stat().st_mode
+    node.chmod(0o666)
+    child = os.fork()  # where no thread watches yet
+    if child == 0:
+        status = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_NPROC, (1, 1000))
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            with pytest.raises(OSError, match=r"can't start new thread.*ulimit -u"):
+                pyuio.open(edu)
+            resource.setrlimit(resource.RLIMIT_NPROC, (1000, 1000))
+            pyuio.open(edu).close()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    node.chmod(mode)
+
+
 @pytest.mark.parametrize("by", ["unbind", "remove"])
 def test_unbinding_a_device_that_this_process_has_open(edu: str, by: str) -> None:
     """The thread that unbinds waits in the kernel, and another one lets the device go."""
@@ -325,6 +458,21 @@ def test_a_port_region_that_a_service_uses_is_let_go(cards: Cards, later: Later)
             device.bar(0)
     device.close()
     done.undo()
+
+
+def test_ctrl_c_amid_mapping_a_bar(edu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exception's traceback refers to the mapping, and the device is given back nevertheless."""
+    revocable = mapping.RevocableMapping
+
+    def map_and_interrupt(*arguments: Any) -> mapping.Mapping:
+        made = revocable(*arguments)
+        signal.raise_signal(signal.SIGINT)
+        return made
+
+    monkeypatch.setattr(mapping, "RevocableMapping", map_and_interrupt)
+    with pytest.raises(KeyboardInterrupt), pyuio.open(edu, bind=VFIO_PCI) as device:
+        device.bar(0)
+    assert bound_driver(edu) is None
 
 
 def test_closing_gives_it_back_though_views_remain(edu: str) -> None:
@@ -362,6 +510,26 @@ def test_a_forked_child_keeps_nothing(edu: str) -> None:
     os.waitpid(child, 0)
     os.close(reading)
     os.close(writing)
+
+
+def test_a_fork_while_another_thread_closes_a_bar(edu: str) -> None:
+    """The child closes the files all the same. It could not be killed if it unbound the device and had them."""
+    keep_bound(edu)
+    device = pyuio.open(edu)
+    region: Any = device.bar(0)
+    mapped = region.mmio
+    Window.close(region)
+    mapped.mapping.close()  # the thread is about to note that
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            names = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]  # noqa: PTH115
+            status = int(any("vfio" in name for name in names))
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    device.close()
 
 
 def test_a_child_that_may_access(edu: str) -> None:
@@ -427,6 +595,16 @@ def test_twice_in_this_process(edu: str) -> None:
     with pyuio.open(edu), pytest.raises(pyuio.DeviceBusyError, match="open already, in this process"):
         pyuio.open(edu)
     pyuio.open(edu).close()
+
+
+def test_a_driver_that_hands_nothing_on(edu: str) -> None:
+    """An ordinary driver would write to the registers of a card that it does not know."""
+    let_go()
+    loaded = sorted(os.listdir(PCI_DRIVERS))  # noqa: PTH208
+    with pytest.raises(pyuio.BindingError, match="e1000e does not hand devices on"):
+        pyuio.open(edu, bind="e1000e")
+    assert sorted(os.listdir(PCI_DRIVERS)) == loaded  # noqa: PTH208
+    assert bound_driver(edu) is None
 
 
 def test_true_chooses_vfio_and_a_name_decides(edu: str) -> None:
