@@ -58,6 +58,9 @@ _LATE_MODULES = (
 )
 
 
+_opening = threading.RLock()
+
+
 class Device(Owned):
     """An open device; `pyuio.open` makes it.
 
@@ -85,8 +88,9 @@ class Device(Owned):
         # Recursive: a signal handler that closes the device may enter it again. Other threads wait.
         self._guard = threading.RLock()
         try:
-            # Ctrl-C in the middle of the opening would leave the card with the wrong kernel driver.
-            with postponed_signals():
+            # Ctrl-C in the middle of the opening would leave the card with the wrong kernel driver. A fork would give a
+            # child files that it does not know.
+            with postponed_signals(), _opening:
                 self._backend: Backend = open_backend(found, bind=bind, close_parts=self._close_parts)
                 self.driver = self._backend.driver
                 self._closed = False
@@ -478,6 +482,8 @@ def _close_all() -> None:
 # hook fills the holes in the address space before anything else runs.
 os.register_at_fork(after_in_child=forget_all)
 os.register_at_fork(after_in_child=renew_locks)
+# It is taken before the locks of other modules, which an opening takes.
+os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
 
 
 def _finish_late_imports() -> None:

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -308,6 +309,11 @@ def test_reset(edu: str, cards: Cards) -> None:
 # ---- The end ----
 
 
+def open_files() -> list[str]:
+    """Return the names of the files that this process has open."""
+    return [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]  # noqa: PTH115
+
+
 def view_of(device: pyuio.Device) -> memoryview:
     mapping: Any = device.bar(0).mmio
     return memoryview(mapping.mapping)
@@ -522,14 +528,33 @@ def test_a_fork_while_another_thread_closes_a_bar(edu: str) -> None:
     mapped.mapping.close()  # the thread is about to note that
     child = os.fork()
     if child == 0:
-        status = 1
-        try:
-            names = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]  # noqa: PTH115
-            status = int(any("vfio" in name for name in names))
-        finally:
-            os._exit(status)
+        os._exit(int(any("vfio" in name for name in open_files())))
     assert os.waitpid(child, 0)[1] == 0
     device.close()
+
+
+def test_a_fork_while_another_thread_opens_it(edu: str, later: Later, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_bound(edu)
+    amid, forking = threading.Event(), threading.Event()
+    file_region = vfio.file_region
+
+    def slowly(*place: Any) -> vfio.FileRegion:
+        amid.set()
+        assert forking.wait(PATIENCE)
+        time.sleep(0.2)  # the fork is not over before this, or the child has the files
+        return file_region(*place)
+
+    monkeypatch.setattr(vfio, "file_region", slowly)
+    opened: list[pyuio.Device] = []
+    thread = later(lambda: opened.append(pyuio.open(edu)))
+    assert amid.wait(PATIENCE)
+    forking.set()
+    child = os.fork()
+    if child == 0:
+        os._exit(int(any("vfio" in name for name in open_files())))
+    assert os.waitpid(child, 0)[1] == 0
+    thread.join()
+    opened[0].close()
 
 
 def test_a_child_that_may_access(edu: str) -> None:
