@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // How a service waits for the next interrupt. A service is the only reader of its interrupt, so it uses the patch's own
 // loop: the descriptor blocks, and each interrupt takes two system calls, the write that unmasks and the read. After
-// the thread wakes it makes no system call at all. Over VFIO it sleeps in a third, ppoll, which the removal ends, too. To end the read, another thread fires the service's breaker
-// (syscall_breaker.c).
+// the thread wakes it makes no system call at all. Over VFIO it sleeps in a third, ppoll, which the removal ends, too.
+// To end the read, another thread fires the service's breaker (syscall_breaker.c).
 //
 // Functions that can fail return a negative errno, or PYUIO_CLOSED.
 
