@@ -125,11 +125,15 @@ class Dma(Owned):
 
         Raises:
             DmaMemoryError: a part of it is above `mask`; or a signal handler asks in the middle of another call.
+            DmaUnavailableError: an IOMMU lets the device reach only what `alloc` and `map` give it: VFIO.
             DeviceRemovedError: the device is gone.
             ClosedError: the device, or the region, is closed.
             ValueError: the memory is empty, or not within 64 bits of address.
             TypeError, BufferError: the memory is not a writable buffer in one piece.
         """
+        if self._source.guarded:
+            reason = "no memory is adopted by VFIO, where the device reaches only what is mapped for it; map() it"
+            raise DmaUnavailableError(errno.EOPNOTSUPP, f"{self._name}: {reason}")
         adopted = AdoptedMemory(memory, address)
         last = adopted.address + adopted.size - 1
         if last > self._mask:

@@ -299,6 +299,11 @@ def test_fork_during_a_transfer(card: Edu) -> None:
     mapped.close()
 
 
+def test_nothing_is_adopted(card: Edu) -> None:
+    with pytest.raises(pyuio.DmaUnavailableError, match=r"no memory is adopted by VFIO.*map\(\) it"):
+        card.device.dma.adopt(bytearray(64), 0x1000)
+
+
 def test_a_device_that_was_let_go_closes(card: Edu) -> None:
     address = str(card.device.address)
     buffer, mapped = card.device.dma.alloc(4096), card.device.dma.map(bytearray(100))
