@@ -323,10 +323,13 @@ int64_t pyuio_interrupt_noted(pyuio_interrupt *self, int64_t result)
     return result;
 }
 
-// Notes that the device is gone: what waits, reads or unmasks returns -EIO from now on.
+// Notes that the device is gone: what waits, reads or unmasks returns -EIO from now on. No thread masks or unmasks by
+// the descriptor `device` any more when this returns.
 void pyuio_interrupt_note_gone(pyuio_interrupt *self)
 {
+    pthread_mutex_lock(&self->state);
     self->gone = 1;
+    pthread_mutex_unlock(&self->state);
 }
 
 // Takes the interrupts that are pending: returns the count, PYUIO_NONE, or an error.

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from pyuio.errors import DeviceBusyError
@@ -75,7 +75,9 @@ class OpenFiles:
         Raises:
             DeviceBusyError: somebody has it locked.
         """
-        path = min(directory.glob("resource[0-5]"), default=None)
+        path = None
+        with suppress(FileNotFoundError):  # the function is gone, which the opener is about to find out
+            path = min(directory.glob("resource[0-5]"), default=None)
         file = otherwise
         if path is not None:
             try:

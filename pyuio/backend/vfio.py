@@ -116,20 +116,19 @@ class VfioBackend:
         except OSError as error:
             raise translated(error, f"opening {self.name} in IOMMU group {number}", DeviceBusyError) from error
         stack.callback(self._note_closed)
-        try:
-            self._request = self._files.keep(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), stack)
-            vfio.deliver_interrupts(self._file, vfio.REQUEST, [self._request])
-            place = vfio.file_region(self._file, vfio.CONFIG_REGION)
-        except OSError as error:
-            raise translated(error, f"opening {self.name}") from error
-        self.config = ConfigSpace(self.directory, self.presence, ConfigFile(self._file, place.offset, place.size))
-        stack.callback(self.config.command_register.close)
-        stack.callback(self.config.close)
-        stack.callback(self.presence.close)
-        self.presence.ask_config(self._file, place.offset)
-        self.presence.ask_request(self._request)
-        stack.callback(self._unmap)
-        stack.callback(self._close_interrupts)
+        with self._guard:  # the watch may let it go from now on, and needs all of it
+            try:
+                self._watch_for_request(stack)
+                place = vfio.file_region(self._file, vfio.CONFIG_REGION)
+            except OSError as error:
+                raise translated(error, f"opening {self.name}") from error
+            self.config = ConfigSpace(self.directory, self.presence, ConfigFile(self._file, place.offset, place.size))
+            stack.callback(self.config.command_register.close)
+            stack.callback(self.config.close)
+            stack.callback(self.presence.close)
+            self.presence.ask_config(self._file, place.offset)
+            stack.callback(self._unmap)
+            stack.callback(self._close_interrupts)
 
     def _watch_for_request(self, stack: ExitStack) -> None:
         reserve_nothing()
@@ -163,6 +162,7 @@ class VfioBackend:
         with self._guard:
             if self._interrupts:
                 return self._interrupts[0]
+            self.presence.require()
             if vfio.interrupt_count(self._file, vfio.INTX):
                 return self._enable(vfio.INTX, 1)[0]
             return self.vectors(1)[0]
@@ -173,7 +173,9 @@ class VfioBackend:
     @property
     def most_vectors(self) -> int:
         """How many messages the function has, of the kind of which it has more."""
-        return max(self._offered().values())
+        with self._guard:
+            self.presence.require()
+            return max(self._offered().values())
 
     def vectors(self, count: int) -> tuple[Interrupt, ...]:
         """Enable MSI-X, or MSI, with `count` interrupts; see `Device.vectors`."""
@@ -182,6 +184,7 @@ class VfioBackend:
                 has = f"{len(self._interrupts)} {self._interrupts[0].kind}"
                 reason = f"{self.name}: its interrupts are enabled already ({has}); ask for vectors once, before others"
                 raise InterruptUnavailableError(errno.EBUSY, reason)
+            self.presence.require()
             offered = self._offered()
             kind = next((kind for kind, most in offered.items() if most >= count), None)
             if kind is None:
@@ -288,23 +291,22 @@ class VfioBackend:
         The steps that wait for a lock come last, without the guard: a signal handler that closes the device may wait
         for the guard in a thread that has such a lock.
         """
-        with ExitStack() as last:  # a step that fails must not keep the others from being taken
+        # A step that fails must not keep the others from being taken.
+        with ExitStack() as last, self._guard, ExitStack() as first:
+            if self._closed or not self.presence.is_gone():  # or an earlier eventfd had the same number
+                return
+            _log.warning("%s: the kernel wants it back; it is let go", self.name)
+            self.presence.note_gone()
             last.callback(self._group.leave)
             last.callback(self.config.let_go)
-            with self._guard, ExitStack() as first:
-                if self._closed or not self.presence.is_gone():  # or an earlier eventfd had the same number
-                    last.pop_all()
-                    return
-                _log.warning("%s: the kernel wants it back; it is let go", self.name)
-                self.presence.note_gone()
-                first.callback(replace_descriptor, self._file)
-                first.callback(self.presence.close)
-                for mapping in self._mappings:
-                    first.callback(mapping.let_go)
-                for interrupt in self._interrupts:
-                    first.callback(interrupt.let_go)
-                for region in list(self._regions):
-                    last.callback(region.let_go)
+            first.callback(replace_descriptor, self._file)
+            first.callback(self.presence.close)
+            for mapping in self._mappings:
+                first.callback(mapping.let_go)
+            for interrupt in self._interrupts:
+                first.callback(interrupt.let_go)
+            for region in list(self._regions):
+                last.callback(region.let_go)
 
     def close(self) -> None:
         """Close everything, and give the function back; after an exception, a new call continues."""

@@ -37,6 +37,7 @@ from pyuio.dma.pool import DmaPool, allocate_pool
 from pyuio.dma.scatter import ScatterBuffer
 from pyuio.dma.transaction import Transaction
 from pyuio.errors import ClosedError, DeviceRemovedError, DmaMemoryError, DmaUnavailableError
+from pyuio.pci.assigned_interrupt import message_interrupts
 from pyuio.pci.config_image import Command
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.process.fork import Owned
@@ -79,7 +80,7 @@ class Dma(Owned):
         self._config = config
         self._presence = presence
         # A message is a write to memory (PCI 3.0, section 6.8), so the device sends none without bus mastering.
-        self._sends_messages = directory is not None and any((directory / "msi_irqs").glob("*"))
+        self._sends_messages = directory is not None and bool(message_interrupts(directory))
         self._mask = ALL_ADDRESSES
         self._is_coherent = directory is None or config is not None
         self.lock = _lock

@@ -48,7 +48,10 @@ def message_interrupts(directory: Path) -> list[int]:
     Raises:
         KernelFileError: the name of an entry is not a number.
     """
-    return sorted(parse_number(entry.name, entry) for entry in (directory / "msi_irqs").glob("*"))
+    try:
+        return sorted(parse_number(entry.name, entry) for entry in (directory / "msi_irqs").iterdir())
+    except FileNotFoundError:  # perhaps since a moment ago
+        return []
 
 
 def interrupt_number(directory: Path) -> int | None:

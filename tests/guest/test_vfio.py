@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pyuio_drivers.nvme import Nvme
 
 import pyuio
 from pyuio._native._access import Window
+from pyuio.backend import removal_watch
 from pyuio.claim import binding
 from pyuio.dma.lock import lock as dma_lock
 from pyuio.interrupt import Interrupt
@@ -408,6 +410,47 @@ def test_an_event_of_an_earlier_device_is_not_believed(edu: str) -> None:
         backend._let_go()
         assert not device.removed
         assert device.bar(0).read32(0) == 0x010000ED
+
+
+def test_it_is_let_go_in_the_middle_of_opening(edu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = binding.bind(edu, VFIO_PCI)
+    file_region = vfio.file_region
+    reading, writing = os.pipe()
+    child = unbind_meanwhile(edu, reading)
+
+    def when_wanted_back(*place: Any) -> vfio.FileRegion:
+        monkeypatch.undo()
+        (eventfd,) = removal_watch._watch._watched
+        os.write(writing, b"1")
+        assert select.select([eventfd], [], [], PATIENCE)[0]
+        time.sleep(0.1)  # so that the thread that lets it go has begun
+        return file_region(*place)
+
+    monkeypatch.setattr(vfio, "file_region", when_wanted_back)
+    with pyuio.open(edu) as device:
+        wait_for(child)
+        with pytest.raises(pyuio.DeviceRemovedError):
+            device.bar(0)
+    os.close(reading)
+    os.close(writing)
+    done.undo()
+
+
+@pytest.mark.parametrize("use", ["interrupt", "vectors", "most_vectors"])
+def test_it_is_let_go_after_the_last_look(edu: str, use: str) -> None:
+    """The device goes when `Device` has just asked whether it is there."""
+    done = binding.bind(edu, VFIO_PCI)
+    with pyuio.open(edu) as device:
+        write_in_a_fork(PCI_DRIVERS / VFIO_PCI / "unbind", edu)
+        backend: Any = device._backend
+        uses: dict[str, Callable[[], object]] = {
+            "interrupt": lambda: backend.interrupt,
+            "vectors": lambda: backend.vectors(1),
+            "most_vectors": lambda: backend.most_vectors,
+        }
+        with pytest.raises(pyuio.DeviceRemovedError):
+            uses[use]()
+    done.undo()
 
 
 def test_no_thread_is_left_that_would_let_it_go(edu: str) -> None:
