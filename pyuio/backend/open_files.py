@@ -59,17 +59,16 @@ class OpenFiles:
         # Unlock explicitly: closing is not enough, because a thread that is leaving a wait still holds a duplicate.
         stack.callback(fcntl.flock, self.keep(os.dup(file), stack), fcntl.LOCK_UN)
 
-    def lock_function(self, directory: Path, stack: ExitStack, *, otherwise: int | None, shared: bool = False) -> None:
-        """Lock a file of a PCI function that only those can open who may drive it.
+    def lock_function(self, directory: Path, stack: ExitStack, *, shared: bool = False) -> None:
+        """Lock a file of a PCI function that only those can open who may drive it; do nothing if there is none.
 
-        Anybody may lock a file that he can read, such as ``config``. So it is ``resourceN``, unless there is none.
-        Opening that has no effect. Opening the node a second time would: when ``uio_pci_generic`` closes, it ends bus
-        mastering, whoever needs it (``release`` in ``drivers/uio/uio_pci_generic.c``).
+        Anybody may lock a file that he can read, such as ``config``. So it is ``resourceN``. Opening that has no
+        effect. Opening the node a second time would: when ``uio_pci_generic`` closes, it ends bus mastering, whoever
+        needs it (``release`` in ``drivers/uio/uio_pci_generic.c``).
 
         Args:
             directory: the function's directory in sysfs.
             stack: unlocks it.
-            otherwise: the descriptor to lock if there is no such file, or if this user may not open it; None for none.
             shared: admit others that lock it shared, too.
 
         Raises:
@@ -78,13 +77,12 @@ class OpenFiles:
         path = None
         with suppress(FileNotFoundError):  # the function is gone, which the opener is about to find out
             path = min(directory.glob("resource[0-5]"), default=None)
-        file = otherwise
-        if path is not None:
-            try:
-                file = self.keep(os.open(path, os.O_RDONLY | os.O_CLOEXEC), stack)
-            except PermissionError:  # then this user may not open or bind the device either, which says so
-                file = otherwise
-            except OSError as error:
-                raise translated(error, f"opening {path}") from error
-        if file is not None:
-            self.lock(file, stack, shared=shared)
+        if path is None:
+            return
+        try:
+            file = self.keep(os.open(path, os.O_RDONLY | os.O_CLOEXEC), stack)
+        except PermissionError:  # then this user may not bind the device either, which says so
+            return
+        except OSError as error:
+            raise translated(error, f"opening {path}") from error
+        self.lock(file, stack, shared=shared)

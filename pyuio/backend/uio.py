@@ -80,7 +80,7 @@ class UioBackend:
             stack.callback(self.config.command_register.close)
             stack.callback(self.config.close)
             self.presence.ask_config(self.config.fileno())
-            self._files.lock_function(self.directory, stack, otherwise=self.config.fileno(), shared=one_of_several)
+            self._files.lock_function(self.directory, stack, shared=one_of_several)
         claimed = claim(found, bind)
         if claimed.binding is not None:
             stack.callback(claimed.binding.undo)
@@ -93,8 +93,7 @@ class UioBackend:
             self.presence.ask_node(attribute)
         finally:
             os.close(attribute)
-        if self.config is None or one_of_several:
-            self._files.lock(device, stack)
+        self._files.lock(device, stack)  # also for a device without a file that `lock_function` can lock
         try:
             self._interrupt: Interrupt | PyuioError = open_uio_interrupt(
                 self.node, device, self.config, self.name, self.presence, self._interrupt_kind()

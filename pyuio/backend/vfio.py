@@ -100,7 +100,7 @@ class VfioBackend:
 
     def _open(self, found: FoundDevice, bind: bool, stack: ExitStack) -> None:
         if bind:
-            self._files.lock_function(self.directory, stack, otherwise=None)
+            self._files.lock_function(self.directory, stack)
         claimed = claim(found, VFIO_PCI if bind else False)
         if claimed.binding is not None:
             stack.callback(claimed.binding.undo)

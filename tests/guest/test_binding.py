@@ -20,6 +20,7 @@ from pyuio.claim.claim import claim
 from pyuio.doctor.device import look_at_pin
 from pyuio.kernel import preempt_rt, trusted_file
 from pyuio.kernel.drivers import bound_driver, load_driver
+from pyuio.kernel.sysfs import PCI_DEVICES
 from pyuio.pci.discovery import find
 from tests.guest.support import PCI_SERIAL, Cards, attribute
 
@@ -214,7 +215,10 @@ print(*held, flush=True)
 sys.stdin.read()
 """
     binding.bind(serial).undo()  # makes the files in /run/pyuio
-    places = [f"/sys/bus/pci/devices/{address}" for address in (serial, edu)]
+    bridges = (str(one.address) for one in pyuio.devices() if one.class_code == 0x060000 and one.driver is None)
+    without_bars = next((one for one in bridges if not [*Path(PCI_DEVICES, one).glob("resource[0-5]")]), None)
+    undo = binding.bind(without_bars).undo if without_bars is not None else list
+    places = [f"/sys/bus/pci/devices/{address}" for address in (serial, edu, without_bars) if address]
     command = [sys.executable, "-S", "-c", program, *places]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as attacker:
         assert attacker.stdin is not None
@@ -225,8 +229,14 @@ sys.stdin.read()
         with pyuio.open(edu, bind=True) as device:
             assert device.bar(0).read32(0) == 0x010000ED
         assert bound_driver(edu) is None
+        if without_bars is not None:
+            with pyuio.open(without_bars) as device:
+                assert device.config is not None
+                with pytest.raises(pyuio.DeviceBusyError, match="is open already"):
+                    pyuio.open(without_bars)
         binding.bind(serial).undo()
         assert is_as_before(serial)
+        undo()
         attacker.stdin.close()
 
 
