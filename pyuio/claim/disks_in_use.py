@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pyuio.kernel.programs import find_program
+from pyuio.kernel.programs import environment, find_program
 from pyuio.kernel.sysfs import link_name
 
 _BLOCK = Path("/sys/class/block")
@@ -105,7 +105,7 @@ def _lsblk(node: str) -> str:
         return ""
     try:
         command = [program, *_LSBLK, node]
-        done = subprocess.run(command, capture_output=True, timeout=_LSBLK_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=_LSBLK_SECONDS, env=environment(), check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.decode(errors="surrogateescape")

@@ -25,7 +25,7 @@ from pyuio.kernel.drivers import (
 )
 from pyuio.kernel.lockdown import is_locked_down
 from pyuio.kernel.pagemap import frame_numbers
-from pyuio.kernel.programs import find_program
+from pyuio.kernel.programs import environment, find_program
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, read_optional
 from pyuio.pci.discovery import FoundDevice
 
@@ -153,7 +153,12 @@ def _look_for_uio(device: FoundDevice | None) -> Answer:
             "not loaded, and there is no modprobe to load it", "apt install kmod (Debian, Ubuntu); dnf install kmod"
         )
     done = subprocess.run(
-        [modprobe, "-n", "-v", UIO_PCI_GENERIC], capture_output=True, text=True, timeout=MODPROBE_SECONDS, check=False
+        [modprobe, "-n", "-v", UIO_PCI_GENERIC],
+        capture_output=True,
+        text=True,
+        timeout=MODPROBE_SECONDS,
+        env=environment(),
+        check=False,
     )
     return judge_modprobe(done.returncode, done.stdout + done.stderr)
 

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from pyuio.errors import KernelSupportError, PermissionDeniedError
-from pyuio.kernel.programs import find_program
+from pyuio.kernel.programs import environment, find_program
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, link_name, read_optional
 from pyuio.kernel.uio import UioNode
 
@@ -83,7 +83,9 @@ def load_driver(driver: str) -> None:
         raise KernelSupportError(errno.ENOSYS, reason)
     try:
         command = [modprobe, "--", driver]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=MODPROBE_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=MODPROBE_SECONDS, env=environment(), check=False
+        )
         answer = done.stderr.strip() or "it succeeded, but the driver did not appear"
     except subprocess.TimeoutExpired:
         answer = f"not finished after {MODPROBE_SECONDS} s"
@@ -104,7 +106,10 @@ def _modprobe(*words: str) -> str | None:
     if modprobe is None:
         return None
     try:
-        done = subprocess.run([modprobe, *words], capture_output=True, text=True, timeout=MODPROBE_SECONDS, check=False)
+        command = [modprobe, *words]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=MODPROBE_SECONDS, env=environment(), check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

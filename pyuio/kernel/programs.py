@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The system's own programs, which pyuio runs: modprobe, udevadm, lsblk."""
+"""The system's own programs, which pyuio runs: modprobe, udevadm, lsblk, a compiler."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The directories of the system's programs. Only root can write to them."""
@@ -18,3 +19,8 @@ def find_program(name: str) -> str | None:
     import shutil
 
     return shutil.which(name, path=SYSTEM_PATH if os.geteuid() == 0 else f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}")
+
+
+def environment() -> Mapping[str, str]:
+    """Return the environment for such a program, which runs others by PATH: as root, only the system's."""
+    return {**os.environ, "PATH": SYSTEM_PATH} if os.geteuid() == 0 else os.environ

@@ -7,7 +7,6 @@ import contextlib
 import mmap
 import os
 import select
-import shutil
 import struct
 import subprocess
 import tempfile
@@ -17,6 +16,7 @@ from types import TracebackType
 
 from pyuio_drivers.edu import Edu, EduRegisters
 
+from pyuio.kernel.programs import environment, find_program
 from pyuio.kernel.sysfs import PCI_DEVICES
 from pyuio.latency.errors import MeasurementError
 
@@ -123,7 +123,8 @@ class PatchLoop:
     """
 
     def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="pyuio-")
+        # Root runs what is in it, and TMPDIR may be another user's.
+        self._directory = tempfile.TemporaryDirectory(prefix="pyuio-", dir="/tmp" if os.geteuid() == 0 else None)
         self.program = Path(self._directory.name, "patch_loop")
         try:
             self._build()
@@ -132,12 +133,12 @@ class PatchLoop:
             raise
 
     def _build(self) -> None:
-        compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+        compiler = find_program("cc") or find_program("gcc") or find_program("clang")
         if compiler is None:
             raise MeasurementError("the C program to compare with needs a C compiler: install gcc")
         with resources.as_file(resources.files("pyuio_benchmarks") / "patch_loop.c") as source:
             command = [compiler, "-std=c11", "-D_GNU_SOURCE", "-O2", "-o", str(self.program), str(source)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
         if done.returncode:
             raise MeasurementError(f"{' '.join(command)}: {done.stderr.strip()}")
 

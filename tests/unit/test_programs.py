@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pyuio.kernel.programs import find_program
+from pyuio.kernel.programs import SYSTEM_PATH, environment, find_program
 
 
 @pytest.mark.parametrize("user", [0, 1000])
@@ -19,3 +19,4 @@ def test_root_runs_none_but_the_systems(tmp_path: Path, monkeypatch: pytest.Monk
     assert find_program("ls") == (str(tmp_path / "ls") if user else "/usr/bin/ls")
     assert find_program("only-here") == (str(tmp_path / "only-here") if user else None)
     assert find_program("no-such-program") is None
+    assert environment()["PATH"] == (str(tmp_path) if user else SYSTEM_PATH)  # for what such a program runs
