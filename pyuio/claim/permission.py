@@ -32,9 +32,9 @@ from pathlib import Path
 from pyuio.claim.holders import files_of
 from pyuio.errors import PyuioError
 from pyuio.kernel import trusted_file, vfio
-from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI
-from pyuio.kernel.programs import SYSTEM_PATH, find_program
-from pyuio.kernel.sysfs import PCI_DEVICES, translated
+from pyuio.kernel.drivers import IGB_UIO, UIO_PCI_GENERIC, VFIO_PCI
+from pyuio.kernel.programs import SYSTEM_PATH, environment, find_program
+from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, translated
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.address import ids_of, parse_address
 
@@ -182,6 +182,9 @@ class NodePermission(_Permission):
         if not _NODE_NAME.fullmatch(name) or parse_address(name) is not None:
             reason = f"a udev rule cannot go by the node's name {name!r}: letters, digits, spaces and _.@:+- only"
             raise SetupError(errno.EINVAL, f"{reason}; write a rule that goes by something else of the device")
+        if (PCI_DRIVERS / name).exists() or name in (UIO_PCI_GENERIC, IGB_UIO):
+            reason = f"{name!r} is what a driver calls the node of every PCI function that it has, now or later"
+            raise SetupError(errno.EINVAL, f"{reason}, and a rule by it would give away all")
         nodes = UioNode.named(name)
         if len(nodes) > 1:
             names = ", ".join(node.name for node in nodes)
@@ -441,7 +444,12 @@ def _run(*command: str) -> None:
         raise SetupError(errno.ENOENT, f"{words}: there is no {command[0]} on this machine; do this step by hand")
     try:
         done = subprocess.run(
-            [program, *command[1:]], capture_output=True, text=True, timeout=2 * SETTLE_SECONDS, check=False
+            [program, *command[1:]],
+            capture_output=True,
+            text=True,
+            timeout=2 * SETTLE_SECONDS,
+            env=environment(),
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise SetupError(errno.ETIMEDOUT, f"{words}: not finished after {2 * SETTLE_SECONDS} s") from error

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -11,6 +12,11 @@ import typer
 
 from pyuio.cli.output import say
 from pyuio.errors import PyuioError
+
+
+def is_plain(name: str) -> bool:
+    """Return whether a shell takes a name as it is: it needs no quotes, and is no option."""
+    return shlex.quote(name) == name and not name.startswith("-")
 
 
 def complete_device(incomplete: str) -> list[tuple[str, str]]:
@@ -29,10 +35,11 @@ def complete_device(incomplete: str) -> list[tuple[str, str]]:
             if device.ids is not None and sum(other.ids == device.ids for other in functions) == 1:
                 found.append((device.ids, f"{device.address}, driver: {device.driver or 'none'}"))
         found += [(node, f"{device.device_name}, {kind}") for node in device.nodes]
-    # The names of nodes, without those that generic drivers give to every node of theirs.
+    # The names of nodes, without those that generic drivers give to every node of theirs. A kernel driver or a device
+    # tree can have any text for one, and a shell puts it into the command line as it is.
     named = [(device.uio_name, device) for device in present if device.uio_name not in (None, device.driver)]
     for name, device in named:
-        if name is not None and sum(other == name for other, _ in named) == 1:
+        if name is not None and is_plain(name) and sum(other == name for other, _ in named) == 1:
             found.append((name, f"{device.uio}, {device.device_name}, driver: {device.driver or 'none'}"))
     return [(name, kind) for name, kind in found if name.startswith(incomplete)]
 

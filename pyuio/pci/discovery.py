@@ -21,6 +21,7 @@ from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError, DeviceRemove
 from pyuio.kernel.sysfs import PCI_DEVICES, UIO_CLASS, link_name, read_number, read_text
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.address import is_id_pair, parse_address
+from pyuio.process.printable import printable_name
 
 if TYPE_CHECKING:
     import pyudev
@@ -132,6 +133,7 @@ class FoundDevice(NamedTuple):
         ids = f" {self.ids}" if self.ids else ""
         nodes = "".join(f", /dev/{name}" for name in ((self.uio,) if self.uio else self.nodes))
         named = f" named {self.uio_name}" if self.uio_name not in (None, self.driver) else ""
+        named = printable_name(named)
         return f"{self.device_name}{ids} (driver: {self.driver or 'none'}{nodes}{named})"
 
 

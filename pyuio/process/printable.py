@@ -15,3 +15,8 @@ _TABLE = {code: ascii(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in
 def printable(text: object) -> str:
     r"""Return `text` as it can be shown on a terminal: ``\x1b`` for an escape; line feeds and tabs stay."""
     return str(text).translate(_TABLE)
+
+
+def printable_name(text: str) -> str:
+    r"""Return a name as `printable` does, with ``\n`` and ``\t`` for what could pass for a line of its own."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import pyuio
 from pyuio import cli
+from pyuio.cli.arguments import is_plain
 from pyuio.cli.completion import joined
 from tests.guest.support import forked, load_command
 
@@ -256,6 +257,12 @@ def test_bash_completes_commands_and_options(bash: Path) -> None:
     assert completed(bash, "pyuio", "pro") == ["probe"]
     assert completed(bash, "pyuio", "bench", "lat") == ["latency"]
     assert completed(bash, "pyuio", "list", "--a") == ["--all"]
+
+
+@pytest.mark.parametrize("name", ["$(id)", "`id`", "a b", "a;id", "a|id", "*", "'", '"', "-x", "~", ""])
+def test_a_name_that_a_shell_would_run(name: str) -> None:
+    assert not is_plain(name)
+    assert is_plain("fpga-regs.0@a0000000:x_1")
 
 
 def test_bash_completes_devices(bash: Path) -> None:

@@ -56,6 +56,12 @@ def test_a_name_that_no_rule_can_have(name: str) -> None:
         NodePermission.of(name, "lab")
 
 
+@pytest.mark.parametrize("name", ["uio_pci_generic", "igb_uio"])
+def test_a_name_that_cards_have(name: str) -> None:
+    with pytest.raises(SetupError, match="would give away all"):
+        NodePermission.of(name, "lab")
+
+
 def test_by_vfio_it_is_one_node() -> None:
     by_vfio = replace(WANTED, driver="vfio-pci")
     rule = by_vfio.rule()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 from pyuio.cli import output
-from pyuio.process.printable import printable
+from pyuio.process.printable import printable, printable_name
 from pyuio.vm.process import Lines
 
 EVIL = "\x1b]0;owned\x07\x9b31m\u202e\r\x7f"
@@ -30,6 +30,10 @@ def test_what_is_shown() -> None:
 @given(st.text())
 def test_any_text(text: str) -> None:
     assert not CONTROL.search(printable(text))
+
+
+def test_a_name_is_no_line_of_its_own() -> None:
+    assert printable_name("a\nb\t\x1b") == r"a\nb\t\x1b"
 
 
 def test_every_way_to_print(capsys: pytest.CaptureFixture[str]) -> None:
