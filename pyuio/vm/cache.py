@@ -6,9 +6,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import grp
 import hashlib
 import json
 import os
+import pwd
 import shutil
 import stat
 import tempfile
@@ -49,10 +51,20 @@ def _stranger(path: Path) -> Path | None:
     mine = {0, os.geteuid()}
     for one in (path, *path.parents, path.resolve(), *path.resolve().parents):
         status = one.lstat()
-        exposed = status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX and not one.is_symlink()
+        others = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not _is_own(status.st_gid))
+        exposed = others and not status.st_mode & stat.S_ISVTX and not one.is_symlink()
         if status.st_uid not in mine or exposed:
             return one
     return None
+
+
+def _is_own(number: int) -> bool:
+    """Return whether a group has this user alone, as far as it tells: root's, or one with the user's name."""
+    try:
+        group, user = grp.getgrgid(number), pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return False
+    return (number == 0 or group.gr_name == user) and not {*group.gr_mem} - {user, "root"}
 
 
 @contextlib.contextmanager

@@ -65,6 +65,14 @@ def test_the_cache_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "open/cache"))
     with pytest.raises(GuestStartError, match="another user can write to"):
         cache.root()
+    own.chmod(0o770)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    assert cache.root() == own, "the group root has nobody but root"
+    os.chown(own, 0, NOBODY)
+    with pytest.raises(GuestStartError, match=f"another user can write to {own}"):
+        cache.root()
+    os.chown(own, 0, 0)
+    own.chmod(0o700)
     (tmp_path / "link").symlink_to(tmp_path / "own")
     os.chown(tmp_path / "link", NOBODY, NOBODY, follow_symlinks=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "link"))
