@@ -1,36 +1,22 @@
 # SPDX-License-Identifier: MIT
 """Who keeps an IOMMU group from being opened: processes that have it open, and kernel drivers of its other functions.
 
-Source: Documentation/driver-api/vfio.rst; proc(5).
+Source: Documentation/driver-api/vfio.rst.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 from contextlib import suppress
 from pathlib import Path
 
 from pyuio.errors import DeviceBusyError
-from pyuio.kernel import vfio
+from pyuio.kernel import process_files, vfio
 from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.sysfs import link_name
-from pyuio.process.printable import printable
+from pyuio.process.printable import printable_name
 
 _PROC = Path("/proc")
-# What /proc shows for an open function, and for a mapping of its BARs, whichever group it is of.
-FUNCTION = "anon_inode:[vfio-device]"
-
-
-def has_open(process: Path, name: str) -> bool:
-    """Return whether a process has a file of this name open or mapped."""
-    with suppress(OSError):
-        for descriptor in (process / "fd").iterdir():
-            with suppress(OSError):
-                if os.readlink(descriptor) == name:  # noqa: PTH115  # Path would change the text
-                    return True
-        return any(line.rstrip().endswith(name) for line in (process / "maps").read_text(errors="replace").splitlines())
-    return False
 
 
 def processes(number: int) -> list[str]:
@@ -39,17 +25,29 @@ def processes(number: int) -> list[str]:
     A process that has closed the group and kept a function open does not show which group that is of. Such processes
     are returned if there is no other.
     """
-    everyone = [entry for entry in _PROC.iterdir() if entry.name.isdecimal()]
-    for name in (str(vfio.group_path(number)), FUNCTION):
-        found = sorted((process for process in everyone if has_open(process, name)), key=lambda one: int(one.name))
-        if found:
-            return [f"process {process.name} ({_name(process)})" for process in found]
-    return []
+    try:
+        group = process_files.identity(vfio.group_path(number))
+    except OSError:
+        return []
+    certain, others = [], []
+    for process in process_files.processes():
+        with suppress(OSError):  # it has ended, or is another user's
+            files = list(process_files.opened(process, [group.inode]))
+            if any(file.identity is not None and file.identity.node == group.node for file in files):
+                certain.append(process)
+            elif any(
+                (
+                    *(file.path == process_files.VFIO_FUNCTION or file.is_some_function for file in files),
+                    *(name == process_files.VFIO_FUNCTION for _device, _inode, name in process_files.mapped(process)),
+                )
+            ):
+                others.append(process)
+    return [f"process {process} ({_name(process)})" for process in certain or others]
 
 
-def _name(process: Path) -> str:
+def _name(process: int) -> str:
     with suppress(OSError):
-        return printable((process / "comm").read_text(errors="replace").strip())
+        return printable_name((_PROC / str(process) / "comm").read_text(errors="replace").strip())
     return "ended meanwhile"
 
 

@@ -2,8 +2,8 @@
 """Processes of ordinary users that have the files of a PCI function open or mapped: by UIO, or by VFIO.
 
 Changing the mode of a file takes nothing from those who have it open. So whoever takes a card away from its users looks
-for them. Source: proc(5), ``/proc/PID/task/TID/fd``, ``fdinfo`` and ``maps``. Not found is a file that is on its way in
-a UNIX socket (SCM_RIGHTS), because it is in no process then.
+for them (`pyuio.kernel.process_files`). Not found is a file that is on its way in a UNIX socket (SCM_RIGHTS), because
+it is in no process then, and the file of a process that hands it on to new ones faster than they can be looked at.
 
 By VFIO a process has the node of the IOMMU group open and, from that, a file of the function. Only Linux 6.18 and later
 tell of which function (``vfio-device-syspath`` in ``fdinfo``). A process that has closed the node and kept such a file
@@ -16,17 +16,17 @@ import os
 import select
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from pyuio.claim import group_users
 from pyuio.claim.nodes_in_use import is_roots
 from pyuio.errors import DeviceBusyError, PyuioError
-from pyuio.kernel import vfio
+from pyuio.kernel import process_files, vfio
+from pyuio.kernel.process_files import Identity, OpenFile
 from pyuio.kernel.sysfs import UIO_CLASS
 from pyuio.kernel.uio import UioNode
-from pyuio.process.printable import printable
+from pyuio.process.printable import printable_name
 
 _PROC = Path("/proc")
 _ROUNDS = 20  # a process may fork while it is looked for
@@ -50,7 +50,7 @@ class Holder(NamedTuple):
 
     def __str__(self) -> str:
         doubt = "" if self.certain else ", which may be this function or another; end it by hand if it is"
-        return printable(f"process {self.process} ({self.name}) has {', '.join(self.files)}{doubt}")
+        return printable_name(f"process {self.process} ({self.name}) has {', '.join(self.files)}{doubt}")
 
 
 def files_of(function: Path) -> list[Path]:
@@ -67,47 +67,69 @@ def files_of(function: Path) -> list[Path]:
     return [path for path in (function / "config", *sorted(function.glob("resource[0-5]*")), *nodes) if path.exists()]
 
 
-def holders(function: Path) -> list[Holder]:
-    """Return the processes of others than root that have a function's files open or mapped; as root, all of them.
+_SOME_FUNCTION = "a function of VFIO's"
+
+
+class _Sought:
+    """What is looked for.
 
     Args:
         function: as for `files_of`.
     """
-    files = _by_inode(function)
-    found, suspects = [], []
-    for process in sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal()):
-        with suppress(OSError):  # it has ended
-            if is_roots(process):
-                continue
-            if held := _held(process, files) or _held_by_path(process, function):
-                found.append(Holder(process, _name(process), held))
-            elif _has_some_function(process):
-                suspects.append(Holder(process, _name(process), ("a function of VFIO's",), certain=False))
-    return found if found or not _is_busy(function) else suspects
+
+    def __init__(self, function: Path) -> None:
+        self._path = str(function.resolve())
+        self._files: dict[Identity, Path] = {}
+        for path in files_of(function):
+            with suppress(FileNotFoundError):
+                self._files[process_files.identity(path)] = path
+        self._inodes = {what.inode for what in self._files}
+        self._places = {(what.device, what.inode): str(path) for what, path in self._files.items()}
+        self._in_use = _is_in_use(function)
+
+    def holder(self, process: int) -> Holder | None:
+        """Return what a process has of it; None for nothing. OSError: it has ended."""
+        if is_roots(process):
+            return None
+        certain: set[str] = set()
+        doubtful: set[str] = set()
+        for file in process_files.opened(process, self._inodes):
+            if path := self._path_of(file):
+                certain.add(path)
+            elif file.is_some_function:
+                doubtful.add(_SOME_FUNCTION)
+            else:
+                doubtful.update(f"{name}, kept by an io_uring" for name in self._names_of(file))
+        try:
+            for device, inode, name in process_files.mapped(process):
+                if (device, inode) in self._places:
+                    certain.add(self._places[device, inode])
+                elif name == process_files.VFIO_FUNCTION:
+                    doubtful.add(_SOME_FUNCTION)
+        except TimeoutError as error:
+            doubtful.add(f"memory that cannot be looked at ({error})")
+        if not self._in_use:
+            doubtful.discard(_SOME_FUNCTION)
+        held = certain or doubtful
+        return Holder(process, _name(process), tuple(sorted(held)), bool(certain)) if held else None
+
+    def _path_of(self, file: OpenFile) -> str | None:
+        """Return the path of an open file if it is certainly one of those."""
+        if file.path == process_files.VFIO_FUNCTION:
+            return self._path if self._path in file.inside else None
+        for what, path in self._files.items():
+            if file.identity == what or (file.identity and file.identity.node and file.identity.node == what.node):
+                # Everybody may read config. So anybody may have sent such a file to this process.
+                return str(path) if file.writable or path.name != "config" else None
+        return None
+
+    def _names_of(self, file: OpenFile) -> set[str]:
+        """Return what an io_uring keeps and may be one of those: the kernel tells names, which do not say of what."""
+        names = {name for path in self._files.values() for name in (path.name, str(path), str(path.resolve()))}
+        return names & {*file.inside}
 
 
-def _name(process: int) -> str:
-    return (_PROC / str(process) / "comm").read_text(errors="replace").strip()
-
-
-def _held_by_path(process: int, function: Path) -> tuple[str, ...]:
-    """Return the function's path if a process has VFIO's file of it open and the kernel tells so."""
-    path = str(function.resolve())
-    for entry in (_PROC / str(process) / "fdinfo").iterdir():
-        with suppress(OSError):
-            for line in entry.read_text(errors="replace").splitlines():
-                name, _, value = line.partition(":")
-                if name == "vfio-device-syspath" and value.strip() == path:
-                    return (path,)
-    return ()
-
-
-def _has_some_function(process: int) -> bool:
-    """Return whether a process has a function open or mapped by VFIO."""
-    return group_users.has_open(_PROC / str(process), group_users.FUNCTION)
-
-
-def _is_busy(function: Path) -> bool:
+def _is_in_use(function: Path) -> bool:
     """Return whether the kernel says that somebody has the function's IOMMU group open."""
     number = vfio.group_to_try(function)
     if number is None:
@@ -121,66 +143,63 @@ def _is_busy(function: Path) -> bool:
     return False
 
 
-def _by_inode(function: Path) -> dict[tuple[int, int], str]:
-    files = {}
-    for path in files_of(function):
-        with suppress(FileNotFoundError):
-            status = path.stat()
-            files[status.st_dev, status.st_ino] = str(path)
-    return files
+def _name(process: int) -> str:
+    return (_PROC / str(process) / "comm").read_text(errors="replace").strip()
 
 
-def _held(process: int, files: dict[tuple[int, int], str]) -> tuple[str, ...]:
-    held = set()
-    for thread in (_PROC / str(process) / "task").iterdir():  # each may have descriptors of its own
-        with suppress(OSError):
-            for key in (*_opened(thread, {inode for _device, inode in files}), *_mapped(thread)):
-                held |= {files[key]} if key in files else set()
-    return tuple(sorted(held))
+def _those_that_count(found: list[Holder]) -> list[Holder]:
+    return [holder for holder in found if holder.certain] or found
 
 
-def _opened(thread: Path, inodes: set[int]) -> Iterator[tuple[int, int]]:
-    for entry in (thread / "fdinfo").iterdir():
-        with suppress(OSError, ValueError):
-            fields = dict(line.split(":", 1) for line in entry.read_text(errors="replace").splitlines() if ":" in line)
-            # Linux before 5.14 does not tell the inode: look at all then. Otherwise only at those that may be ours,
-            # because the server of a file may not answer.
-            if "ino" not in fields or int(fields["ino"]) in inodes:
-                status = (thread / "fd" / entry.name).stat()
-                yield status.st_dev, status.st_ino
+def holders(function: Path) -> list[Holder]:
+    """Return the processes of others than root that have a function's files open or mapped; as root, all of them.
 
-
-def _mapped(thread: Path) -> Iterator[tuple[int, int]]:
-    for line in (thread / "maps").read_text(errors="replace").splitlines():
-        with suppress(ValueError, IndexError):
-            _place, _mode, _offset, device, inode = line.split(maxsplit=5)[:5]
-            major, minor = (int(number, 16) for number in device.split(":"))
-            yield os.makedev(major, minor), int(inode)
-
-
-def end(function: Path) -> list[Holder]:
-    """Kill the processes that `holders` finds, and return those that are left, or [].
+    Those that may have them are returned if there is no other.
 
     Args:
         function: as for `files_of`.
     """
+    sought = _Sought(function)
+    found = []
+    for process in process_files.processes():
+        with suppress(OSError):  # it has ended
+            if (holder := sought.holder(process)) is not None:
+                found.append(holder)
+    return _those_that_count(found)
+
+
+def end(function: Path) -> tuple[list[Holder], list[Holder]]:
+    """Kill the processes that `holders` is certain of.
+
+    Args:
+        function: as for `files_of`.
+
+    Returns:
+        Those that were killed, and those that are left.
+    """
+    killed: list[Holder] = []
+    found: list[Holder] = []
     for _ in range(_ROUNDS):
-        found = holders(function)
+        sought = _Sought(function)
+        found = []
+        for number in process_files.processes():
+            with suppress(OSError), _descriptor(number) as process:
+                if (holder := sought.holder(number)) is not None:
+                    found.append(holder)
+                    if holder.certain:
+                        signal.pidfd_send_signal(process, signal.SIGKILL)
+                        select.select([process], [], [], _END_SECONDS)
+                        killed.append(holder)
         if not any(holder.certain for holder in found):
-            return found
-        for holder in found:
-            if holder.certain:
-                _kill(holder, function)
-    return holders(function)
+            break
+    return killed, _those_that_count(found)
 
 
-def _kill(holder: Holder, function: Path) -> None:
-    with suppress(OSError):  # it has ended
-        # The descriptor stands for this process, also when another gets its id.
-        process = os.pidfd_open(holder.process)
-        try:
-            if _held(holder.process, _by_inode(function)) or _held_by_path(holder.process, function):
-                signal.pidfd_send_signal(process, signal.SIGKILL)
-                select.select([process], [], [], _END_SECONDS)
-        finally:
-            os.close(process)
+@contextmanager
+def _descriptor(process: int) -> Iterator[int]:
+    """Have a descriptor that stands for a process, also when another gets its id. OSError: it has ended."""
+    descriptor = os.pidfd_open(process)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Which processes have the device nodes of a PCI function open: a getty has its terminal, a desktop its display.
 
-Source: proc(5), ``/proc/PID/fd``. Without root, this module sees only the user's own processes.
+Without root, this module sees only the user's own processes.
 """
 
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from pyuio.claim.disks_in_use import subsystems
+from pyuio.kernel import process_files
 from pyuio.kernel.sysfs import link_name
-from pyuio.process.printable import printable
+from pyuio.process.printable import printable_name
 
 _VFIO = Path("/dev/vfio")
 # These processes of root open every new device for a moment.
@@ -49,21 +49,14 @@ def _vfio_nodes(function: Path) -> set[Node]:
     return found
 
 
-def _opened_by(process: Path, nodes: set[Node]) -> Iterable[str]:
-    """Return the paths of those of the nodes that a process has open, sorted."""
+def _inodes(nodes: set[Node]) -> set[int]:
+    """Return the inodes of the nodes in ``/dev``: a process may have another path for one."""
     found = set()
-    for entry in (process / "fd").iterdir():
-        # Read the link first: stat() of a file on a server that does not answer would never return.
-        path = str(entry.readlink())
-        if not path.startswith("/dev/"):
-            continue
-        try:
-            status = entry.stat()
-        except OSError:
-            continue
-        if (stat.S_ISBLK(status.st_mode), status.st_rdev) in nodes and not stat.S_ISREG(status.st_mode):
-            found.add(path)
-    return sorted(found)
+    for is_block, number in nodes:
+        with suppress(OSError):
+            kind = "block" if is_block else "char"
+            found.add(Path(f"/dev/{kind}/{os.major(number)}:{os.minor(number)}").stat().st_ino)
+    return found
 
 
 def is_roots(process: int) -> bool:
@@ -86,15 +79,14 @@ def openers(function: Path) -> list[str]:
     nodes = _nodes_below(function) | _vfio_nodes(function)
     for subsystem in subsystems(function):
         nodes |= _nodes_below(subsystem)
+    inodes = _inodes(nodes)
     reasons = []
-    for process in sorted(Path("/proc").iterdir()):
-        if not nodes or not process.name.isdecimal() or int(process.name) == os.getpid():
-            continue
-        try:
-            name = (process / "comm").read_text(errors="replace").strip()
-            passing = name in _PASSING and is_roots(int(process.name))
-            if not passing and (paths := _opened_by(process, nodes)):
-                reasons.append(printable(f"process {process.name} ({name}) has {', '.join(paths)} open"))
-        except OSError:  # the process is another user's, or has just ended
-            continue
+    for process in process_files.processes() if nodes else ():
+        with suppress(OSError):  # the process is another user's, or has just ended
+            name = Path(f"/proc/{process}/comm").read_text(errors="replace").strip()
+            if process == os.getpid() or (name in _PASSING and is_roots(process)):
+                continue
+            files = process_files.opened(process, inodes)
+            if paths := sorted({file.path for file in files if file.identity and file.identity.node in nodes}):
+                reasons.append(printable_name(f"process {process} ({name}) has {', '.join(paths)} open"))
     return reasons

@@ -34,7 +34,8 @@ This is all that a driver needs, DMA included, without root and without any capa
   the interrupt        only root may set its processor (realtime(interrupt=...))
   power saving         realtime(cpu_dma_latency=...) needs /dev/cpu_dma_latency, which belongs to root
 The IOMMU lets the card reach only the memory that the driver gives to it, and the kernel keeps the card's message
-interrupts and BARs to itself. So a member can harm the card, and nothing else."""
+interrupts and BARs to itself. So a member can harm the card, and nothing else; but the limits let a member take all
+memory and most of the time of the processors."""
 _ALL = """\
 This is all that a driver without root and without capabilities needs for registers, interrupts and real time, except:
 """
@@ -251,8 +252,9 @@ def _end_use_by_others(key: str, directory: Path, *, force: bool) -> None:
     from pyuio.claim import holders
     from pyuio.claim.in_use import listed
 
-    found = holders.holders(directory)
-    left = holders.end(directory) if force else found
+    killed, left = holders.end(directory) if force else ([], holders.holders(directory))
+    for one in killed:
+        say(f"killed {one}")
     if left:
         again = f"pyuio setup {shlex.quote(key)} --undo"
         ways = f"end them and repeat {again}, or have them killed: {again} --force"
@@ -261,8 +263,6 @@ def _end_use_by_others(key: str, directory: Path, *, force: bool) -> None:
             what = f"pyuio does not kill what may use another device; end it, and repeat {again}"
         reason = (
             f"{key}: nobody can open it any more, but some have it open still, and can use it until they end:"
-            f"{listed(map(str, left))}\n{what}"
+            f"{listed([str(one) for one in left])}\n{what}"
         )
         raise DeviceBusyError(errno.EBUSY, reason)
-    for one in found:
-        say(f"killed {one}")

@@ -15,6 +15,7 @@ import resource
 import signal
 import stat
 import subprocess
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -37,6 +38,8 @@ EDU, NETWORK = "1234:11e8", "8086:10d3"
 ICH9 = "0000:00:1f.0", "0000:00:1f.2", "0000:00:1f.3"  # an ISA bridge, AHCI, SMBus: one IOMMU group
 GROUP, NOBODY = "pyuio-test", 65534
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38  # include/uapi/linux/prctl.h
+CLONE_NEWNS, CLONE_NEWUSER, MNT_DETACH = 0x20000, 0x10000000, 2  # linux/sched.h, linux/mount.h
+SYS_EXIT, IO_URING_SETUP, IO_URING_REGISTER = 60, 425, 427  # on x86-64; the first ends one thread
 MOMENT = 30  # seconds within which a command under emulation ends, and one that hangs does not
 
 
@@ -77,7 +80,9 @@ def until_killed(begin: Callable[[], object]) -> Callable[[], None]:
     return program
 
 
-def hold(address: str, group_of_users: int | None = None, *, only_the_function: bool = False) -> object:
+def hold(
+    address: str, group_of_users: int | None = None, *, only_the_function: bool = False
+) -> tuple[vfio.Group, vfio.Container, int]:
     """Open a function by VFIO as a program does that does not listen when the kernel wants it back.
 
     With a group of users, this becomes a user who is in it and in no other.
@@ -148,6 +153,51 @@ def test_a_holder_is_named_at_once(card: str) -> None:
         with pytest.raises(pyuio.DeviceBusyError, match=f"process {holder.pid} "):
             pyuio.open(card, bind="uio_pci_generic")
         assert bound_driver(card) == "vfio-pci"
+    assert command("unbind", card)[0] == 0
+
+
+@pytest.mark.parametrize("way", ["thread", "io_uring"])
+def test_a_holder_who_hides(card: str, way: str) -> None:
+    """It is found without its first thread, or descriptors; and no stranger whose file has the path of the node is."""
+    path = vfio.group_path(group_of(card))
+    library = ctypes.CDLL(None, use_errno=True)
+
+    def hidden() -> None:
+        if way == "thread":
+            kept = hold(card, only_the_function=True)
+            threading.Thread(target=until_killed(lambda: kept)).start()
+            library.syscall(SYS_EXIT, 0)
+        group, container, function = hold(card)
+        ring = library.syscall(IO_URING_SETUP, 4, ctypes.create_string_buffer(120))
+        files = group._file, container.fileno(), function
+        assert library.syscall(IO_URING_REGISTER, ring, 2, (ctypes.c_int * 3)(*files), 3) == 0  # REGISTER_FILES
+        group.close()
+        container.close()
+        os.close(function)
+        until_killed(lambda: ring)()
+
+    def pretend() -> object:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        assert library.unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0
+        assert library.mount(b"none", b"/mnt", b"tmpfs", 0, None) == 0
+        file = Path(f"/mnt{path}")
+        file.parent.mkdir(parents=True)
+        kept = file.open("w")
+        assert library.umount2(b"/mnt", MNT_DETACH) == 0
+        assert Path(f"/proc/self/fd/{kept.fileno()}").readlink() == path
+        return kept
+
+    with Beside(hidden, "holder") as holder, Beside(until_killed(pretend), "pretender") as pretender:
+        assert holder.stdout.readline() == "begun\n", holder.stderr.read()
+        assert pretender.stdout.readline() == "begun\n", pretender.stderr.read()
+        errors = refused("unbind", card)
+        assert f"process {holder.pid} (" in errors
+        assert f"process {pretender.pid} (" not in errors
+        for process in (holder, pretender):
+            process.send_signal(signal.SIGKILL)
+            process.wait(PATIENCE)
     assert command("unbind", card)[0] == 0
 
 

@@ -9,6 +9,7 @@ import grp
 import os
 import pickle
 import pwd
+import re
 import resource
 import stat
 import subprocess
@@ -262,16 +263,24 @@ def test_print_writes_nothing(cards: Cards) -> None:
         grp.getgrnam("pyuio-nobody")
 
 
-# Becomes a member, hides from others, and holds what a member may open, each in its own way, under udev's name.
+# Becomes a member, hides from others, and holds what a member may open, each in its own way, under udev's name; or what
+# anybody may: "read".
 HOLDER = """
 import ctypes, grp, mmap, os, sys, time
 directory, way, group = sys.argv[1:]
 open("/proc/self/comm", "w").write("systemd-udevd")
-os.setgroups([grp.getgrnam(group).gr_gid])
+os.setgroups([] if way == "read" else [grp.getgrnam(group).gr_gid])
 os.setgid(65534), os.setuid(65534)
-file = os.open(f"{directory}/{'resource0' if way == 'map' else 'config'}", os.O_RDWR)
+file = os.open(
+    f"{directory}/{'resource0' if way == 'map' else 'config'}", os.O_RDONLY if way == "read" else os.O_RDWR
+)
 if way == "map":
     memory = mmap.mmap(file, 4096)
+    os.close(file)
+if way == "io_uring":
+    call = ctypes.CDLL(None).syscall
+    ring = call(425, 4, ctypes.create_string_buffer(120))  # io_uring_setup
+    assert call(427, ring, 2, (ctypes.c_int * 1)(file), 1) == 0  # io_uring_register, IORING_REGISTER_FILES
     os.close(file)
 ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE: /proc/PID is root's then
 print("holds", flush=True)
@@ -322,6 +331,29 @@ def test_undo_with_force_kills_those_who_have_it_open(card: str, cards: Cards) -
         assert f"{address} is root's alone again" in setup(address, "--undo", "--force")
         assert [process.wait(10) for process in processes] == [-9, -9]
     assert bound_driver(address) is None
+
+
+def test_who_may_only_read_is_neither_in_the_way_nor_killed(card: str, cards: Cards) -> None:
+    """Anybody can open config for reading, and send that to processes of others."""
+    address = cards(EDU)[1]
+    setup(address, "--group", GROUP)
+    with held(address, "read") as (reader,):
+        assert f"{address} is root's alone again" in setup(address, "--undo", "--force")
+        assert reader.poll() is None
+
+
+def test_what_an_io_uring_keeps_is_named(card: str, cards: Cards) -> None:
+    """Before Linux 6.7 the kernel tells only the file's name. So the process is not killed."""
+    address = cards(EDU)[1]
+    setup(address, "--group", GROUP)
+    with held(address, "io_uring") as (keeper,):
+        for force in ([], ["--force"]):
+            done = pyuio_command("setup", address, "--undo", *force)
+            assert done.returncode == 1
+            assert "is root's alone" not in done.stdout
+            assert re.search(f"process {keeper.pid} .* has .*config, kept by an io_uring, which may be", done.stderr)
+        assert keeper.poll() is None
+    assert f"{address} is root's alone again" in setup(address, "--undo")
 
 
 def test_what_is_in_the_way(card: str, cards: Cards) -> None:
