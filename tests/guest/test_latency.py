@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pyuio.kernel import programs
 from pyuio.kernel.drivers import bound_driver
 from pyuio.latency.results import Run
 from tests.guest.support import PCI_SERIAL, PCI_TESTDEV, PROGRAM_LIMIT, Cards, pyuio_beside, pyuio_command
@@ -104,6 +105,7 @@ def test_one_cpu_only(edu: str) -> None:
 
 def test_no_compiler(edu: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(programs, "SYSTEM_PATH", "/nowhere")  # where root looks
     done = bench("rate", edu)
     assert done.returncode == 1
     assert "install gcc" in done.stderr

@@ -180,7 +180,11 @@ def test_a_holder_who_hides(card: str, way: str) -> None:
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
+        library.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # or /proc/self is root's
         assert library.unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0
+        Path("/proc/self/uid_map").write_text(f"0 {NOBODY} 1")
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/gid_map").write_text(f"0 {NOBODY} 1")
         assert library.mount(b"none", b"/mnt", b"tmpfs", 0, None) == 0
         file = Path(f"/mnt{path}")
         file.parent.mkdir(parents=True)
