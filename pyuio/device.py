@@ -24,6 +24,7 @@ from pyuio.pci.assigned_interrupt import interrupt_number, line_of_node
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.pci.discovery import FoundDevice, find
 from pyuio.process.fork import Owned, forget_all, owned
+from pyuio.process.late import release_after_fork
 from pyuio.process.signals import postponed_signals
 from pyuio.region import PortRegion, Region
 from pyuio.region.bar_mapping import checked_index
@@ -483,7 +484,8 @@ def _close_all() -> None:
 os.register_at_fork(after_in_child=forget_all)
 os.register_at_fork(after_in_child=renew_locks)
 # It is taken before the locks of other modules, which an opening takes.
-os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
+_release_opening = partial(release_after_fork, _opening)
+os.register_at_fork(before=_opening.acquire, after_in_parent=_release_opening, after_in_child=_release_opening)
 
 
 def _finish_late_imports() -> None:
