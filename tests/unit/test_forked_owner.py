@@ -13,6 +13,7 @@ from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
+import pyuio.device  # noqa: F401  (it makes children forget)
 from pyuio.dma import Dma
 from pyuio.errors import ClosedError
 from pyuio.process.fork import Owned
