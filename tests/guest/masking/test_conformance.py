@@ -191,6 +191,17 @@ def test_open_takes_the_interrupt_and_close_frees_it_masked(
         assert is_masked is None or is_masked() or kind in VFIO_KINDS
 
 
+def test_it_says_what_it_is_and_uio_has_one_vector_at_most(kind: str, card: Edu, interrupt: Interrupt) -> None:
+    assert interrupt.kind == ("MSI" if kind.endswith("-msi") else "INTx")
+    if kind == "igb_uio-msi":
+        assert card.device.most_vectors == 1
+        assert card.device.vectors(1) == (interrupt,)
+    elif kind not in VFIO_KINDS:
+        assert card.device.most_vectors == 0
+        with pytest.raises(pyuio.InterruptUnavailableError, match="bind='vfio-pci'"):
+            card.device.vectors(1)
+
+
 def test_an_interrupt_pending_at_the_moment_of_unmasking_is_delivered(card: Edu, interrupt: Interrupt) -> None:
     for _ in range(500):
         card.raise_interrupt()
