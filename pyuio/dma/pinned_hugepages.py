@@ -13,16 +13,12 @@ import io
 import mmap
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
-from pyuio._native._memory import fill_hole, map_file_over, pointer, punch_hole, set_dontfork
+from pyuio._native._memory import map_file_over, pointer, punch_hole, set_dontfork
 from pyuio.dma.free_ranges import FreeRanges
-from pyuio.dma.pinned_page import pin, require_in_place
+from pyuio.dma.pinned_page import Pinned, pin, require_in_place
 from pyuio.kernel.hugepages import HugepageSize
 from pyuio.kernel.pagemap import frame_numbers
-
-if TYPE_CHECKING:
-    import socket
 
 _SHIFT = 26  # MFD_HUGE_SHIFT, include/uapi/linux/memfd.h
 
@@ -67,7 +63,7 @@ def joined(addresses: list[int], size: int) -> Iterator[tuple[int, int]]:
     yield start, end - start
 
 
-class PinnedHugepages:
+class PinnedHugepages(Pinned):
     """Hugepages of one kind, present and pinned, one behind the other in one mapping; see `PinnedPage`.
 
     Attributes:
@@ -96,7 +92,6 @@ class PinnedHugepages:
     def __init__(self, huge: HugepageSize, total: int, choice: Choice, *, shared: bool) -> None:
         self.huge = huge
         self.shared = shared
-        self._pin: socket.socket | None = None
         kind = os.MFD_CLOEXEC | os.MFD_HUGETLB | (huge.size.bit_length() - 1) << _SHIFT
         with io.FileIO(os.memfd_create("pyuio", kind), "r+") as file, contextlib.ExitStack() as stack:
             os.ftruncate(file.fileno(), total * huge.size)
@@ -149,23 +144,3 @@ class PinnedHugepages:
     def verify(self, offset: int, size: int) -> None:
         """Look the bus addresses of a part up again. DmaMovedError: they have changed."""
         require_in_place(self.memory, self._start, offset, self.pieces(offset, size), self.huge.size)
-
-    def forget(self) -> None:
-        """In a forked child: map zeros where the memory is missing; see `PinnedPage.forget`."""
-        with contextlib.suppress(OSError):
-            fill_hole(self.memory)
-
-    def unpin(self) -> None:
-        """Pin them no longer."""
-        if self._pin is not None:
-            self._pin.close()
-
-    let_go = unpin
-
-    def close(self) -> None:
-        """Unpin and unmap them. Memory that views still export stays until they are gone."""
-        self.unpin()
-        try:
-            self.memory.close()
-        except BufferError:
-            set_dontfork(self.memory, False)  # forget() will not fill the hole any more

@@ -109,7 +109,42 @@ def require_in_place(memory: mmap.mmap, start: int, offset: int, pieces: list[tu
         offset += size
 
 
-class PinnedPage:
+class Pinned:
+    """A mapping that a socket pins, and its end.
+
+    Attributes:
+        memory: the mapping.
+    """
+
+    memory: mmap.mmap
+    _pin: socket.socket | None = None
+
+    def forget(self) -> None:
+        """In a forked child: map zeros where the memory is missing, so that views of it do not crash.
+
+        The child keeps the page pinned, because it still has ``/dev/uioN`` open, too. While it has, the parent's end
+        does not end bus mastering. So the child closes ``/dev/uioN`` first and calls `unpin` afterwards.
+        """
+        with contextlib.suppress(OSError):  # something else is mapped there already; then this mapping stays for good
+            fill_hole(self.memory)
+
+    def unpin(self) -> None:
+        """Pin it no longer. A page that is kept only so that the kernel does not offer it again need not be pinned."""
+        if self._pin is not None:
+            self._pin.close()
+
+    let_go = unpin
+
+    def close(self) -> None:
+        """Unpin and unmap it. Memory that views still export stays until they are gone, as ordinary shared memory."""
+        self.unpin()
+        try:
+            self.memory.close()
+        except BufferError:
+            set_dontfork(self.memory, False)  # forget() will not fill the hole any more
+
+
+class PinnedPage(Pinned):
     """One page, present and pinned. Forked children have neither a copy nor a mapping of it.
 
     Attributes:
@@ -139,7 +174,6 @@ class PinnedPage:
         if huge is not None:
             flags |= _MAP_HUGETLB | (huge.size.bit_length() - 1) << _MAP_HUGE_SHIFT
         self.memory = mmap.mmap(-1, self.size, flags=flags)
-        self._pin: socket.socket | None = None
         # vmsplice makes a missing page (a cgroup's limit, for example) an error here, and no SIGBUS later.
         try:
             set_dontfork(self.memory, True)
@@ -165,30 +199,6 @@ class PinnedPage:
     def verify(self, offset: int, size: int) -> None:
         """Look the bus addresses of a part up again. DmaMovedError: they have changed."""
         require_in_place(self.memory, self._start, offset, self.pieces(offset, size), self.size)
-
-    def forget(self) -> None:
-        """In a forked child: map zeros where the memory is missing, so that views of it do not crash.
-
-        The child keeps the page pinned, because it still has ``/dev/uioN`` open, too. While it has, the parent's end
-        does not end bus mastering. So the child closes ``/dev/uioN`` first and calls `unpin` afterwards.
-        """
-        with contextlib.suppress(OSError):  # something else is mapped there already; then this mapping stays for good
-            fill_hole(self.memory)
-
-    def unpin(self) -> None:
-        """Pin it no longer. A page that is kept only so that the kernel does not offer it again need not be pinned."""
-        if self._pin is not None:
-            self._pin.close()
-
-    let_go = unpin
-
-    def close(self) -> None:
-        """Unpin and unmap it. Memory that views still export stays until they are gone, as ordinary shared memory."""
-        self.unpin()
-        try:
-            self.memory.close()
-        except BufferError:
-            set_dontfork(self.memory, False)  # forget() will not fill the hole any more
 
 
 def pinned_pages(huge: HugepageSize | None) -> Iterator[PinnedPage]:
