@@ -68,7 +68,9 @@ def test_a_list_of_devices_imports_what_it_needs() -> None:
     )
     imported = imported_by(program)
     assert "pyuio.cli.listing" in imported
-    assert imported & NOT_LISTING == set()
+    # Python 3.14's own traceback imports these, and logging imports that.
+    pythons_own = {"dataclasses", "inspect"} if sys.version_info[:2] == (3, 14) else set()
+    assert imported & NOT_LISTING <= pythons_own
 
 
 def test_periphery_comes_with_the_first_region(tmp_path: Path) -> None:
