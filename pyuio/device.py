@@ -11,9 +11,9 @@ import operator
 import os
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex, TypeVar
 
 from pyuio.backend.opening import open_backend
 from pyuio.dma.allocator import Dma
@@ -61,6 +61,9 @@ _LATE_MODULES = (
 
 _opening = threading.RLock()
 
+_Key = TypeVar("_Key")
+_Region = TypeVar("_Region", Region, Region | PortRegion)
+
 
 class Device(Owned):
     """An open device; `pyuio.open` makes it.
@@ -86,6 +89,7 @@ class Device(Owned):
         self._widths: dict[int | str, int] = {}
         self._traced: Mapping[int | str, type[RegisterMap]] | None = None
         self._dma: Dma | None = None
+        self._interrupt: Interrupt | None = None  # once it was used
         # Recursive: a signal handler that closes the device may enter it again. Other threads wait.
         self._guard = threading.RLock()
         try:
@@ -136,14 +140,18 @@ class Device(Owned):
 
         Raises:
             ClosedError: the device is closed.
+            DeviceRemovedError: the device is gone.
             InterruptUnavailableError: the device has no interrupt that its kernel driver can deliver.
             PermissionDeniedError: this user may not write the configuration space, through which pyuio masks.
         """
-        with self._guard:
-            self._require_open()
-            interrupt = self._backend.interrupt
-            self._let_messages_out(interrupt)
-            return interrupt
+        self._require_open()
+        if self._interrupt is None:  # a driver asks for it at each wait, which must cost nothing
+            with self._guard:
+                self._require_open()
+                self._use(self._backend.interrupt)
+                self._require_open()  # a signal handler may have closed it meanwhile
+        assert self._interrupt is not None
+        return self._interrupt
 
     @property
     def most_vectors(self) -> int:
@@ -181,13 +189,14 @@ class Device(Owned):
             self._require_open()
             self._backend.presence.require()
             interrupts = self._backend.vectors(count)
-            self._let_messages_out(interrupts[0])
+            self._use(interrupts[0])
             return interrupts
 
-    def _let_messages_out(self, interrupt: Interrupt) -> None:
+    def _use(self, interrupt: Interrupt) -> None:
         # A message is a write to memory, which a device sends only with bus mastering (PCI 3.0, section 6.8).
         if interrupt.kind not in (None, "INTx"):
             self.dma.send_messages()
+        self._interrupt = interrupt
 
     def reset(self) -> None:
         """Reset the device, without its neighbours, as the kernel knows how: FLR, or by its power management.
@@ -272,23 +281,43 @@ class Device(Owned):
             self._backend.presence.require()
             width = self._widths.get(index) if width is None else width
             key = (index, write_combining, endian, width)
-            region = self._regions.get(key)
-            if region is None or region.closed:
-                map_it = partial(
-                    self._backend.map_bar, index, write_combining=write_combining, endian=endian, width=width
-                )
-                if self._traced is None:
-                    region = map_it(region_classes=(Region, PortRegion))
-                else:
-                    from pyuio.region import tracing
+            map_it = partial(self._backend.map_bar, index, write_combining=write_combining, endian=endian, width=width)
+            registers = self._traced.get(index) if self._traced else None
+            return self._mapped(
+                self._regions, key, f"bar{index}", registers, lambda classes: map_it(region_classes=classes)
+            )
 
-                    region = map_it(region_classes=tracing.TRACED_CLASSES)
-                    tracing.begin(region, f"{self.name}: bar{index}", self._traced.get(index))
-                if self._closed:  # a signal handler has closed it meanwhile
-                    region.close()
-                    self._require_open()
-                self._regions[key] = region
-            return region
+    def _mapped(
+        self,
+        regions: dict[_Key, _Region],
+        key: _Key,
+        place: str,
+        registers: type[RegisterMap] | None,
+        map_it: Callable[[tuple[type[Region], type[PortRegion]]], _Region],
+    ) -> _Region:
+        """Return the region that was mapped before, or map it.
+
+        Args:
+            regions: those that were mapped, by their arguments.
+            key: the arguments.
+            place: what the region is called in the log of accesses.
+            registers: the names of its registers, for that log.
+            map_it: maps it, as one of two classes, for memory and for I/O ports.
+        """
+        region = regions.get(key)
+        if region is None or region.closed:
+            if self._traced is None:
+                region = map_it((Region, PortRegion))
+            else:
+                from pyuio.region import tracing
+
+                region = map_it(tracing.TRACED_CLASSES)
+                tracing.begin(region, f"{self.name}: {place}", registers)
+            if self._closed:  # a signal handler has closed it meanwhile
+                region.close()
+                self._require_open()
+            regions[key] = region
+        return region
 
     @property
     def maps(self) -> tuple[UioMap, ...]:
@@ -334,21 +363,9 @@ class Device(Owned):
             size = None if size is None else operator.index(size)
             width = of_map(self._widths, item) if width is None else width
             key = (item.label, item.index, size, endian, width)
-            region = self._maps.get(key)
-            if region is None or region.closed:
-                map_it = partial(self._backend.map_region, item, size=size, endian=endian, width=width)
-                if self._traced is None:
-                    region = map_it(region_class=Region)
-                else:
-                    from pyuio.region import tracing
-
-                    region = map_it(region_class=tracing.TracedRegion)
-                    tracing.begin(region, f"{self.name}: {item.label}", of_map(self._traced, item))
-                if self._closed:  # a signal handler has closed it meanwhile
-                    region.close()
-                    self._require_open()
-                self._maps[key] = region
-            return region
+            map_it = partial(self._backend.map_region, item, size=size, endian=endian, width=width)
+            registers = of_map(self._traced, item) if self._traced else None
+            return self._mapped(self._maps, key, item.label, registers, lambda classes: map_it(region_class=classes[0]))
 
     def let_children_access(self) -> None:
         """Let children that are forked from now on access the registers of BARs that are mapped by now.
@@ -408,7 +425,9 @@ class Device(Owned):
 
         Raises:
             BindingError: the previous kernel driver did not take the device back.
-            DeviceBusyError: another process is binding the device, and did not finish in time.
+            DeviceBusyError: another process is binding the device, and did not finish in time; or, over VFIO, something
+                of it is still open elsewhere, which the message names. Then it stays bound: ``pyuio unbind`` gives it
+                back later.
         """
         with self._guard, postponed_signals():
             self._closed = True

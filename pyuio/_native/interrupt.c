@@ -33,7 +33,6 @@
 // Functions that can fail return a negative errno, or PYUIO_CLOSED.
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/vfio.h>
 #include <poll.h>
 #include <pthread.h>

@@ -28,12 +28,14 @@ def open_backend(found: FoundDevice, *, bind: bool | str, close_parts: Callable[
     Raises:
         PyuioError: as `pyuio.open`.
     """
-    if isinstance(bind, str) and bind != choice.present_driver(found) and not hands_on(bind):
+    driver = choice.present_driver(found)
+    if isinstance(bind, str) and bind != driver and not hands_on(bind):
         known = ", ".join(GENERIC_DRIVERS)
         reason = f"{bind} does not hand devices on to user space, as far as pyuio knows; these do: {known}"
         raise BindingError(errno.EINVAL, f"{found.name}: {reason}, and a UIO driver that is loaded already")
-    driver = bind if isinstance(bind, str) else choice.present_driver(found)
-    if driver is None and bind and found.address is not None:
+    if isinstance(bind, str):
+        driver = bind
+    elif driver is None and bind and found.address is not None:
         driver = choice.choose(found).driver
         bind = driver
     if driver == VFIO_PCI and found.address is not None:  # the other way refuses what is not a PCI function

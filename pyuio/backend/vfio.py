@@ -47,7 +47,7 @@ from pyuio.kernel.sysfs import translated
 from pyuio.pci.config_space import ConfigFile, ConfigSpace
 from pyuio.process.descriptors import replace_descriptor, reserve_nothing
 from pyuio.process.signals import postponed_signals
-from pyuio.region.bar_mapping import find_bar
+from pyuio.region.bar_mapping import checked_write_combining, find_bar
 
 if TYPE_CHECKING:
     from pyuio._native._access import Endian
@@ -221,8 +221,7 @@ class VfioBackend:
         bar = find_bar(self.config.bars(), index, self.name)
         name = f"BAR {index} of {self.name}"
         if write_combining:
-            if bar.kind != "memory" or not bar.prefetchable:
-                raise ValueError(f"{name} is not prefetchable memory: write combining would change what it sees")
+            checked_write_combining(bar, name)
             _log.info("%s: VFIO maps it without write combining", name)
         # Ctrl-C amid this would leave a mapping that keeps the function from being given back.
         with self._guard, postponed_signals():
@@ -230,31 +229,17 @@ class VfioBackend:
             path = f"{vfio.group_path(self._group.number)} (VFIO)"
             try:
                 place = vfio.file_region(self._file, index)
-                if bar.kind == "memory" and place.mappable:
+                mapped = bar.kind == "memory" and place.mappable
+                if width is None or (width == 64 and not mapped):  # a driver's registers may be wider than a call
+                    width = 64 if mapped else 32
+                known: dict[str, Any] = {"address": bar.address, "name": name, "endian": endian, "width": width}
+                if mapped:
                     mapping = RevocableMapping(self._file, place.offset, bar.size)
                     self._mappings = [one for one in self._mappings if one.mapping is not None] + [mapping]
-                    region: Region | PortRegion = region_classes[0](
-                        path,
-                        bar.size,
-                        address=bar.address,
-                        name=name,
-                        endian=endian,
-                        width=64 if width is None else width,
-                        presence=self.presence,
-                        mapping=mapping,
-                    )
+                    known.update(mapping=mapping)
                 else:
-                    region = region_classes[1](
-                        path,
-                        bar.size,
-                        address=bar.address,
-                        name=name,
-                        endian=endian,
-                        width=32 if width is None else min(width, 32),
-                        presence=self.presence,
-                        file=self._file,
-                        start=place.offset,
-                    )
+                    known.update(file=self._file, start=place.offset)
+                region = region_classes[not mapped](path, bar.size, presence=self.presence, **known)
             except OSError as error:
                 raise translated(error, f"mapping {name} through VFIO", MappingError) from error
             self._regions.add(region)

@@ -16,7 +16,7 @@ from pyuio.errors import KernelSupportError
 from pyuio.kernel import vfio
 from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI, is_available
 from pyuio.kernel.lockdown import is_locked_down
-from pyuio.kernel.sysfs import link_name, read_optional
+from pyuio.kernel.sysfs import link_name
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.discovery import FoundDevice
 
@@ -41,18 +41,17 @@ def present_driver(found: FoundDevice) -> str | None:
 
 def choose(found: FoundDevice) -> Choice:
     """Return the kernel driver that `pyuio.open` with ``bind=True`` binds to a PCI function."""
+    translated = translates(found)
+    if not translated and vfio.group_of(found.directory) is not None and not is_locked_down():
+        return Choice(UIO_PCI_GENERIC, "its IOMMU does not translate (iommu=pt, or switched off for it)")
     if (obstacle := no_vfio(found)) is not None:
         return Choice(UIO_PCI_GENERIC, f"VFIO is out: {obstacle}")
-    if translates(found):
-        return Choice(VFIO_PCI, "an IOMMU translates for the device")
-    if is_locked_down():
-        return Choice(VFIO_PCI, "the kernel is locked down")
-    return Choice(UIO_PCI_GENERIC, "its IOMMU does not translate (iommu=pt, or switched off for it)")
+    return Choice(VFIO_PCI, "an IOMMU translates for the device" if translated else "the kernel is locked down")
 
 
 def translates(found: FoundDevice) -> bool:
     """Return whether an IOMMU translates the addresses that a device uses, so that physical ones mean nothing to it."""
-    return (read_optional(found.directory / "iommu_group/type") or "identity") != "identity"
+    return vfio.translating_type(found.directory) is not None
 
 
 def no_vfio(found: FoundDevice) -> str | None:

@@ -16,8 +16,6 @@ from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.sysfs import link_name
 from pyuio.process.printable import printable_name
 
-_PROC = Path("/proc")
-
 
 def processes(number: int) -> list[str]:
     """Return a few words on each process that has a group open; of others' processes, only root sees which.
@@ -47,7 +45,7 @@ def processes(number: int) -> list[str]:
 
 def _name(process: int) -> str:
     with suppress(OSError):
-        return printable_name((_PROC / str(process) / "comm").read_text(errors="replace").strip())
+        return printable_name(process_files.name_of(process))
     return "ended meanwhile"
 
 

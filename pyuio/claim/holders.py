@@ -28,7 +28,6 @@ from pyuio.kernel.sysfs import UIO_CLASS
 from pyuio.kernel.uio import UioNode
 from pyuio.process.printable import printable_name
 
-_PROC = Path("/proc")
 _ROUNDS = 20  # a process may fork while it is looked for
 _END_SECONDS = 5.0  # for one process, after SIGKILL
 
@@ -111,7 +110,7 @@ class _Sought:
         if not self._in_use:
             doubtful.discard(_SOME_FUNCTION)
         held = certain or doubtful
-        return Holder(process, _name(process), tuple(sorted(held)), bool(certain)) if held else None
+        return Holder(process, process_files.name_of(process), tuple(sorted(held)), bool(certain)) if held else None
 
     def _path_of(self, file: OpenFile) -> str | None:
         """Return the path of an open file if it is certainly one of those."""
@@ -141,10 +140,6 @@ def _is_in_use(function: Path) -> bool:
     except PyuioError:
         return False
     return False
-
-
-def _name(process: int) -> str:
-    return (_PROC / str(process) / "comm").read_text(errors="replace").strip()
 
 
 def _those_that_count(found: list[Holder]) -> list[Holder]:

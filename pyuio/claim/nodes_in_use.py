@@ -11,11 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from pyuio.claim.disks_in_use import subsystems
-from pyuio.kernel import process_files
+from pyuio.kernel import process_files, vfio
 from pyuio.kernel.sysfs import link_name
 from pyuio.process.printable import printable_name
 
-_VFIO = Path("/dev/vfio")
 # These processes of root open every new device for a moment.
 _PASSING = ("systemd-udevd", "(udev-worker)", "udevd")
 
@@ -43,7 +42,7 @@ def _vfio_nodes(function: Path) -> set[Node]:
     found = set()
     for name in (group, f"noiommu-{group}") if group else ():
         try:
-            found.add((False, (_VFIO / name).stat().st_rdev))
+            found.add((False, vfio.group_path(name).stat().st_rdev))
         except OSError:
             continue
     return found
@@ -83,7 +82,7 @@ def openers(function: Path) -> list[str]:
     reasons = []
     for process in process_files.processes() if nodes else ():
         with suppress(OSError):  # the process is another user's, or has just ended
-            name = Path(f"/proc/{process}/comm").read_text(errors="replace").strip()
+            name = process_files.name_of(process)
             if process == os.getpid() or (name in _PASSING and is_roots(process)):
                 continue
             files = process_files.opened(process, inodes)

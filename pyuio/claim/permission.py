@@ -19,6 +19,7 @@ Sources: udev(7), limits.conf(5), systemd.exec(5).
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import errno
 import grp
@@ -68,7 +69,7 @@ def checked_group(name: str) -> str:
     return name
 
 
-class _Permission:
+class _Permission(abc.ABC):
     """What the permissions for the two kinds of devices share.
 
     Attributes:
@@ -78,17 +79,17 @@ class _Permission:
     group: str
 
     @property
+    @abc.abstractmethod
     def key(self) -> str:
         """What the device is called in the name of the rule's file, and in `undo`: its address, or its node's name."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def rule(self) -> str:
         """Return the udev rule."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def directories(self) -> list[Path]:
         """Return the directories in sysfs of what udev has to look at anew."""
-        raise NotImplementedError
 
     def files(self) -> list[Path]:
         """Return the files that the group gets, of those that exist."""

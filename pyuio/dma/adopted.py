@@ -10,13 +10,13 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from pyuio.dma.buffer import CACHE_LINE
 from pyuio.dma.free_ranges import FreeRanges
 from pyuio.region import Region
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-CACHE_LINE = 64  # bytes; as in pyuio.dma.buffer
 _HIGHEST = (1 << 64) - 1
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _SEGMENT = LARGE_PAGE
 
 
-class Segment:
+class OwnMemory:
     """Memory of this process's own, in one mapping; see `Page`. Forked children have neither a copy nor a mapping.
 
     Args:
@@ -124,7 +124,7 @@ class ProgramMemory:
         return [(self.address + offset, size)]
 
     def verify(self, offset: int, size: int) -> None:
-        """Do nothing, as `Segment.verify`."""
+        """Do nothing, as `OwnMemory.verify`."""
 
     def forget(self) -> None:
         """In a forked child: do nothing. The child has a copy of the memory, as of all memory."""
@@ -150,12 +150,12 @@ class IommuMemory:
     def __init__(self, name: str, space: AddressSpace) -> None:
         self._name = name
         self._space = space
-        self._mapped: set[Segment | ProgramMemory] = set()
+        self._mapped: set[OwnMemory | ProgramMemory] = set()
 
     def require_usable(self) -> None:
         """Do nothing: the device reaches what is mapped."""
 
-    def page(self, size: int, align: int, mask: int) -> Segment:
+    def page(self, size: int, align: int, mask: int) -> OwnMemory:
         """Return new memory, larger than a small buffer so that others have room in it, unless so much is refused."""
         unit = self._space.unit
         exact = -(-size // unit) * unit
@@ -164,19 +164,19 @@ class IommuMemory:
                 return self._segment(_SEGMENT, size, align, mask)
         return self._segment(exact, size, align, mask)
 
-    def _segment(self, size: int, wanted: int, align: int, mask: int) -> Segment:
+    def _segment(self, size: int, wanted: int, align: int, mask: int) -> OwnMemory:
         tried = f"{self._name}: no memory for DMA of {wanted} bytes up to {mask:#x}"
         free = available()
         if size > free:  # the kernel would end programs to make room
             raise DmaMemoryError(f"{tried}: the kernel has {free} bytes left")
         try:
-            segment = Segment(size)
+            segment = OwnMemory(size)
         except OSError as error:
             raise DmaMemoryError(f"{tried}: {os.strerror(error.errno or 0)}") from error
         segment.place(self._map(segment, pointer(segment.memory), size, align, mask, tried))
         return segment
 
-    def scattered(self, size: int, mask: int) -> Segment:
+    def scattered(self, size: int, mask: int) -> OwnMemory:
         """Return new memory, which is in one piece."""
         return self.page(size, 1, mask)
 
@@ -187,7 +187,7 @@ class IommuMemory:
         mine.address = self._map(mine, mine.start, mine.size, 1, mask, tried)
         return mine
 
-    def _map(self, page: Segment | ProgramMemory, memory: int, size: int, align: int, mask: int, tried: str) -> int:
+    def _map(self, page: OwnMemory | ProgramMemory, memory: int, size: int, align: int, mask: int, tried: str) -> int:
         self._mapped.add(page)  # first, because an exception may come after the mapping
         try:
             return self._space.map(page, memory, size, align, mask)
@@ -224,7 +224,7 @@ class IommuMemory:
             )
         return DmaMemoryError(f"{tried}: {error}")
 
-    def release(self, page: Segment | ProgramMemory) -> None:
+    def release(self, page: OwnMemory | ProgramMemory) -> None:
         """Unmap memory, then free it, or let the program have it back."""
         self._space.unmap(page)
         page.close()

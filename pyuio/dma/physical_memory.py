@@ -17,7 +17,7 @@ from pyuio.dma.pinned_page import PinnedPage, pinned_pages
 from pyuio.errors import DmaMemoryError, DmaUnavailableError
 from pyuio.kernel.hugepages import HugepageSize, hugepages, why_none
 from pyuio.kernel.memory_use import available
-from pyuio.kernel.sysfs import read_optional
+from pyuio.kernel.vfio import translating_type
 from pyuio.process.signals import postponed_signals
 
 if TYPE_CHECKING:
@@ -44,12 +44,8 @@ class PhysicalMemory:
         self._reserved: dict[HugepageSize, int] = {}
 
     def require_usable(self) -> None:
-        """Refuse a device for which an IOMMU translates: there a physical address is not the bus address.
-
-        Source: Documentation/ABI/testing/sysfs-kernel-iommu_groups, ``type``.
-        """
-        kind = read_optional(self._directory / "iommu_group/type") if self._directory else None
-        if kind not in (None, "identity"):
+        """Refuse a device for which an IOMMU translates: there a physical address is not the bus address."""
+        if self._directory and (kind := translating_type(self._directory)) is not None:
             raise DmaUnavailableError(
                 errno.EOPNOTSUPP,
                 f"memory for DMA of {self._name}: its IOMMU translates (iommu_group/type is {kind}), so the device "

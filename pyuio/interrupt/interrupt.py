@@ -185,11 +185,8 @@ class Interrupt(Owned):
         if self._presence is not None and self._presence.gone and not self.closed:
             self._presence.require()
 
-    def require_there(self) -> None:
-        """Ask the kernel, by the interrupt, whether the device is there. DeviceRemovedError: it is not."""
-        self._require_open()
-
-    def _require_open(self) -> None:
+    def require_open(self) -> None:
+        """Ask the kernel. ClosedError: the interrupt is closed. DeviceRemovedError: the device is gone."""
         self.checked(_lib.pyuio_interrupt_is_pending(self._native), "looking for an interrupt")
 
     def checked(self, result: int, doing: str) -> int:
@@ -375,7 +372,7 @@ class Interrupt(Owned):
     @property
     def masked(self) -> bool:
         """Whether the interrupt is masked now. ClosedError: the interrupt is closed."""
-        self._require_open()
+        self.require_open()
         return self._masking.is_masked(self._native)
 
     def mask(self) -> None:
@@ -392,7 +389,7 @@ class Interrupt(Owned):
         A `read` with a timeout of 0 that raises `BlockingIOError` has armed the interrupt: the descriptor becomes
         readable with the next one. ClosedError: the interrupt is closed.
         """
-        self._require_open()
+        self.require_open()
         return self._descriptor
 
     @contextmanager
@@ -449,7 +446,7 @@ class Interrupt(Owned):
 
     def __enter__(self) -> Interrupt:
         """Return itself; leaving the block closes it. ClosedError: the interrupt is closed."""
-        self._require_open()
+        self.require_open()
         return self
 
     def __exit__(self, *exception: object) -> None:

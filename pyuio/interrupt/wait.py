@@ -65,7 +65,7 @@ def wait(objects: Iterable[int | HasFileno], timeout: float | None = None) -> li
             if descriptor in wakes:
                 raise ClosedError(f"{wakes[descriptor].name}: its interrupt is closed")
             if descriptor in interrupts:
-                interrupts[descriptor].require_there()
+                interrupts[descriptor].require_open()
             if event & select.POLLNVAL:
                 raise ValueError(f"descriptor {descriptor} is not open")
     return [item for item, descriptor in zip(objects, descriptors, strict=True) if descriptor in events]

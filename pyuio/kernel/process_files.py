@@ -119,6 +119,11 @@ def processes() -> Iterator[int]:
         deadline = deadline or time.monotonic() + _NEWCOMERS_SECONDS
 
 
+def name_of(process: int) -> str:
+    """Return what a process calls itself, which is text of others. OSError: it has ended."""
+    return (_PROC / str(process) / "comm").read_text(errors="replace").strip()
+
+
 def _shares_files(one: int, other: int) -> bool:
     number = _KCMP.get(os.uname().machine) if sys.maxsize > 2**32 else None
     return number is not None and _library().syscall(number, one, other, _KCMP_FILES, 0, 0) == 0

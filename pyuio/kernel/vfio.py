@@ -78,6 +78,21 @@ def group_path(number: int | str) -> Path:
     return _GROUPS / str(number)
 
 
+def translating_type(function: Path) -> str | None:
+    """Return the type of a function's IOMMU group if the IOMMU translates, so that physical addresses mean nothing.
+
+    Source: Documentation/ABI/testing/sysfs-kernel-iommu_groups, ``type``.
+
+    Args:
+        function: its directory in sysfs.
+
+    Returns:
+        ``DMA``, ``DMA-FQ`` and the like; None if no IOMMU has the function, or if it passes addresses on as they are.
+    """
+    kind = read_optional(function / "iommu_group/type")
+    return None if kind == "identity" else kind
+
+
 class Member(NamedTuple):
     """A function of an IOMMU group.
 
@@ -91,8 +106,12 @@ class Member(NamedTuple):
 
     @property
     def in_the_way(self) -> bool:
-        """Whether its driver keeps the group from VFIO (``drivers/vfio/vfio_main.c``; bridges are the kernel's)."""
-        return self.driver not in (None, VFIO_PCI, "pci-stub", "pcieport")
+        """Whether its driver keeps the group from VFIO: all do but those that set driver_managed_dma.
+
+        These are VFIO's own, of which some are for one card (``mlx5_vfio_pci``), pci-stub, and those of bridges.
+        """
+        driver = (self.driver or "").replace("_", "-")
+        return bool(driver) and not driver.endswith(VFIO_PCI) and driver not in ("pci-stub", "pcieport", "shpchp")
 
 
 def members(number: int) -> list[Member]:

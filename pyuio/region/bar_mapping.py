@@ -38,6 +38,12 @@ def find_bar(present: Iterable[Bar], index: int, name: str) -> Bar:
     raise MappingError(errno.ENXIO, f"{name} has no BAR {index} with an address; it has: {has}")
 
 
+def checked_write_combining(bar: Bar, name: str) -> None:
+    """Raise ValueError if writes to a BAR, called `name`, must not be combined: if it is not prefetchable memory."""
+    if bar.kind != "memory" or not bar.prefetchable:
+        raise ValueError(f"{name} is not prefetchable memory: write combining would change what the device sees")
+
+
 def map_bar(
     bar: Bar,
     directory: Path,
@@ -71,8 +77,7 @@ def map_bar(
     name = f"BAR {bar.index} of {name}"
     path = str(directory / f"resource{bar.index}")
     if write_combining:
-        if bar.kind != "memory" or not bar.prefetchable:
-            raise ValueError(f"{name} is not prefetchable memory: write combining would change what the device sees")
+        checked_write_combining(bar, name)
         path += "_wc"
     ports = bar.kind == "io"
     place = partial(

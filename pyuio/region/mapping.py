@@ -33,15 +33,16 @@ class Mapping(MMIO):
         """Do nothing: the mmap object unmaps when its last user is gone."""
 
     def _open(self, offset: int, size: int, path: str) -> None:
-        """Map `size` bytes of a file; `offset` is a multiple of the page size.
-
-        periphery's own leaves the file open when the kernel refuses to map it, and with it a UIO node.
-        """
+        """Map `size` bytes of a file, as periphery's own method does; `offset` is a multiple of the page size."""
         self._physaddr = self._aligned_physaddr = offset
         self._size = self._aligned_size = size
+        self.mapping = self._map(offset, size, path)
+
+    def _map(self, offset: int, size: int, path: str) -> mmap.mmap:
+        """Return the mapping. periphery leaves the file open when the kernel refuses, and with it a UIO node."""
         file = os.open(path, os.O_RDWR | os.O_SYNC | os.O_CLOEXEC)
         try:
-            self.mapping = mmap.mmap(file, size, offset=offset)
+            return mmap.mmap(file, size, offset=offset)
         finally:
             os.close(file)
 
@@ -62,10 +63,8 @@ class OpenFileMapping(Mapping):
         self._file = file
         super().__init__(offset, size)
 
-    def _open(self, offset: int, size: int, _path: str) -> None:
-        self._physaddr = self._aligned_physaddr = offset
-        self._size = self._aligned_size = size
-        self.mapping = mmap.mmap(self._file, size, offset=offset)
+    def _map(self, offset: int, size: int, _path: str) -> mmap.mmap:
+        return mmap.mmap(self._file, size, offset=offset)
 
 
 class RevocableMapping(Mapping):
@@ -90,16 +89,15 @@ class RevocableMapping(Mapping):
         self.inherited = False
         super().__init__(offset, size)
 
-    def _open(self, offset: int, size: int, _path: str) -> None:
-        self._physaddr = self._aligned_physaddr = offset
-        self._size = self._aligned_size = size
-        self.mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    def _map(self, offset: int, size: int, _path: str) -> mmap.mmap:
+        mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         try:
-            map_file_over(self.mapping, self._device, offset)
-            set_dontfork(self.mapping, True)
+            map_file_over(mapping, self._device, offset)
+            set_dontfork(mapping, True)
         except BaseException:
-            self.mapping.close()
+            mapping.close()
             raise
+        return mapping
 
     def let_go(self) -> None:
         """Unmap the BAR and map zeros there. A second call, and one after `close`, does nothing."""

@@ -10,6 +10,7 @@ import importlib
 import io
 import logging
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -200,6 +201,47 @@ def interrupt_threads(number: str = r"\d+") -> dict[int, tuple[int, int]]:
                     thread = int(entry.name)
                     found[thread] = os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority
     return found
+
+
+def result_of_a_fork(what: Callable[[], object]) -> Any:
+    """Call a function in another process, and return its result; fail if it raises."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            result = (True, what())
+        except BaseException:
+            result = (False, traceback.format_exc())
+        with os.fdopen(writer, "wb") as pipe:
+            pickle.dump(result, pipe)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        done, result = pickle.load(pipe)
+    os.waitpid(child, 0)
+    assert done, result
+    return result
+
+
+def killed_amid(begin: Callable[[], tuple[int, object]]) -> int:
+    """Have a process of its own begin something, kill it amid that, and return the number that `begin` returned there.
+
+    What it returned besides is kept until then.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            number, _kept = begin()
+            os.write(writing, number.to_bytes(8, "little"))
+            signal.pause()
+        os._exit(1)
+    os.close(writing)
+    told = os.read(reading, 8)
+    os.close(reading)
+    os.kill(child, signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    return int.from_bytes(told, "little")
 
 
 def write_in_a_fork(file: Path, text: str) -> None:

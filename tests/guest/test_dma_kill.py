@@ -17,7 +17,14 @@ from pyuio_drivers.edu import DMA_BUFFER, DMA_REACHABLE, Edu
 from pyuio.claim import binding
 from pyuio.dma import ALL_ADDRESSES, Dma
 from pyuio.kernel.hugepages import hugepages
-from tests.guest.support import BUS_MASTER, attribute, command_register, set_aside_what_the_card_reaches, start_dma
+from tests.guest.support import (
+    BUS_MASTER,
+    attribute,
+    command_register,
+    killed_amid,
+    set_aside_what_the_card_reaches,
+    start_dma,
+)
 
 HUGE = 2 << 20
 TRANSFER = 0.1  # seconds, in which QEMU's card does nothing; then it moves everything at once
@@ -41,23 +48,15 @@ def bound(edu: str) -> Iterator[str]:
 
 def killed(address: str) -> int:
     """Have a driver in a process of its own start a transfer to memory, and kill it. Return the address on the bus."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            card = Edu.open(address)
-            buffer = card.device.dma.alloc(4096)
-            assert buffer.page.size == HUGE  # whose next owner is known
-            start_dma(card, DMA_BUFFER, buffer.address, DMA_REACHABLE, to_memory=True)
-            os.write(writing, buffer.address.to_bytes(8, "little"))
-            signal.pause()
-        os._exit(1)
-    os.close(writing)
-    bus_address = os.read(reading, 8)
-    os.close(reading)
-    os.kill(child, signal.SIGKILL)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    return int.from_bytes(bus_address, "little")
+
+    def begin() -> tuple[int, object]:
+        card = Edu.open(address)
+        buffer = card.device.dma.alloc(4096)
+        assert buffer.page.size == HUGE  # whose next owner is known
+        start_dma(card, DMA_BUFFER, buffer.address, DMA_REACHABLE, to_memory=True)
+        return buffer.address, (card, buffer)
+
+    return killed_amid(begin)
 
 
 def counts() -> tuple[int, int]:

@@ -34,6 +34,7 @@ from tests.guest.support import (
     Cards,
     command_register,
     keep_bound,
+    killed_amid,
     start_dma,
     wait_for_dma,
     wait_until,
@@ -369,23 +370,15 @@ def test_ctrl_c_before_any_line(bound: str, step: int) -> None:
 
 def killed(address: str) -> int:
     """Have a driver in a process of its own start a transfer to memory, and kill it. Return the address on the bus."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            card = Edu.open(address)
-            card.to_device(b"\xee" * DMA_REACHABLE)
-            buffer = card.device.dma.alloc(4 << 20)
-            start_dma(card, DMA_BUFFER, buffer.address, DMA_REACHABLE, to_memory=True)
-            os.write(writing, buffer.address.to_bytes(8, "little"))
-            signal.pause()
-        os._exit(1)
-    os.close(writing)
-    bus_address = os.read(reading, 8)
-    os.close(reading)
-    os.kill(child, signal.SIGKILL)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    return int.from_bytes(bus_address, "little")
+
+    def begin() -> tuple[int, object]:
+        card = Edu.open(address)
+        card.to_device(b"\xee" * DMA_REACHABLE)
+        buffer = card.device.dma.alloc(4 << 20)
+        start_dma(card, DMA_BUFFER, buffer.address, DMA_REACHABLE, to_memory=True)
+        return buffer.address, (card, buffer)
+
+    return killed_amid(begin)
 
 
 def kill_and_look(address: str) -> None:

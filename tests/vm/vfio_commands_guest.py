@@ -9,7 +9,6 @@ import grp
 import itertools
 import json
 import os
-import pickle
 import re
 import resource
 import signal
@@ -17,7 +16,6 @@ import stat
 import subprocess
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,15 @@ from pyuio.claim.permission import LIMITS, RULES
 from pyuio.kernel import vfio
 from pyuio.kernel.drivers import bound_driver, load_driver
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS
-from tests.guest.support import PATIENCE, Beside, command_in_a_fork, load_drive, pyuio_command, wait_until
+from tests.guest.support import (
+    PATIENCE,
+    Beside,
+    command_in_a_fork,
+    load_drive,
+    pyuio_command,
+    result_of_a_fork,
+    wait_until,
+)
 
 EDU, NETWORK = "1234:11e8", "8086:10d3"
 ICH9 = "0000:00:1f.0", "0000:00:1f.2", "0000:00:1f.3"  # an ISA bridge, AHCI, SMBus: one IOMMU group
@@ -359,33 +365,22 @@ def test_vectors_as_they_come() -> None:
 
 def without_capabilities(group: int | None, what: Callable[[], object]) -> Any:
     """Call a function as a user who has nothing but one more group, and can never get anything; return its result."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            library = ctypes.CDLL(None, use_errno=True)
-            for capability in range(64):
-                library.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-            assert library.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-            os.setgroups([] if group is None else [group])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
-            library.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # as after execve: then the user owns /proc/self
-            status = Path("/proc/self/status").read_text()
-            assert re.findall(r"^Cap(?:Prm|Eff|Bnd|Amb):\t(\w+)", status, re.MULTILINE) == ["0" * 16] * 4, status
-            result = (True, what())
-        except BaseException:
-            result = (False, traceback.format_exc())
-        with os.fdopen(writer, "wb") as pipe:
-            pickle.dump(result, pipe)
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        done, result = pickle.load(pipe)
-    os.waitpid(child, 0)
-    assert done, result
-    return result
+
+    def drop_all() -> object:
+        library = ctypes.CDLL(None, use_errno=True)
+        for capability in range(64):
+            library.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+        assert library.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        os.setgroups([] if group is None else [group])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        library.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # as after execve: then the user owns /proc/self
+        status = Path("/proc/self/status").read_text()
+        assert re.findall(r"^Cap(?:Prm|Eff|Bnd|Amb):\t(\w+)", status, re.MULTILINE) == ["0" * 16] * 4, status
+        return what()
+
+    return result_of_a_fork(drop_all)
 
 
 def owner(path: Path) -> tuple[int, str]:

@@ -7,14 +7,12 @@ import contextlib
 import ctypes
 import grp
 import os
-import pickle
 import pwd
 import re
 import resource
 import stat
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,16 @@ import pyuio
 from pyuio.claim import binding
 from pyuio.claim.permission import LIMITS, RULES, Permission
 from pyuio.kernel.drivers import bound_driver
-from tests.guest.support import EDU, PCI_TESTDEV, Cards, attribute, command_register, let_go, pyuio_command
+from tests.guest.support import (
+    EDU,
+    PCI_TESTDEV,
+    Cards,
+    attribute,
+    command_register,
+    let_go,
+    pyuio_command,
+    result_of_a_fork,
+)
 
 MEMBER, STRANGER, GROUP = "pyuio-member", "nobody", "pyuio-test"
 PCI = Path("/sys/bus/pci/devices")
@@ -52,32 +59,21 @@ def keep_only(capability: int) -> None:
 def as_user(name: str, what: Callable[[], object], *, capability: int | None = None) -> Any:
     """Call a function in a process of an ordinary user, as after a login, and return what it returns."""
     user = pwd.getpwnam(name)
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            for limit, value in AFTER_LOGIN.items() if name == MEMBER else ():
-                resource.setrlimit(limit, (value, value))
-            os.initgroups(name, user.pw_gid)
-            os.setgid(user.pw_gid)
-            if capability is not None:
-                ctypes.CDLL(None).prctl(PR_SET_KEEPCAPS, 1)
-            os.setuid(user.pw_uid)
-            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1)  # as after execve: then the user owns /proc/self
-            if capability is not None:
-                keep_only(capability)
-            result = (True, what())
-        except BaseException:
-            result = (False, traceback.format_exc())
-        with os.fdopen(writer, "wb") as pipe:
-            pickle.dump(result, pipe)
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        done, result = pickle.load(pipe)
-    os.waitpid(child, 0)
-    assert done, result
-    return result
+
+    def log_in() -> object:
+        for limit, value in AFTER_LOGIN.items() if name == MEMBER else ():
+            resource.setrlimit(limit, (value, value))
+        os.initgroups(name, user.pw_gid)
+        os.setgid(user.pw_gid)
+        if capability is not None:
+            ctypes.CDLL(None).prctl(PR_SET_KEEPCAPS, 1)
+        os.setuid(user.pw_uid)
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1)  # as after execve: then the user owns /proc/self
+        if capability is not None:
+            keep_only(capability)
+        return what()
+
+    return result_of_a_fork(log_in)
 
 
 def refusal(what: Callable[[], object]) -> str:
