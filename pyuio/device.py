@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pyuio._native._access import Endian
     from pyuio.backend.backend import Backend
     from pyuio.kernel.uio import UioNode
+    from pyuio.process.timeouts import TimeSource
     from pyuio.registers.register_map import RegisterMap
 
 _log = logging.getLogger("pyuio.device")
@@ -78,7 +79,9 @@ class Device(Owned):
         driver: the kernel driver that hands it on: ``uio_pci_generic``, ``vfio-pci``, or another.
     """
 
-    def __init__(self, found: FoundDevice, *, bind: bool | str = False) -> None:
+    def __init__(
+        self, found: FoundDevice, *, bind: bool | str = False, opener: Callable[..., Backend] = open_backend
+    ) -> None:
         self._closed = True  # until everything is open
         self.name = found.name
         self.address = found.address
@@ -96,7 +99,7 @@ class Device(Owned):
             # Ctrl-C in the middle of the opening would leave the card with the wrong kernel driver. A fork would give a
             # child files that it does not know.
             with postponed_signals(), _opening:
-                self._backend: Backend = open_backend(found, bind=bind, close_parts=self._close_parts)
+                self._backend: Backend = opener(found, bind=bind, close_parts=self._close_parts)
                 self.driver = self._backend.driver
                 self._closed = False
                 self.own()
@@ -222,6 +225,14 @@ class Device(Owned):
             return self._backend.node.driver_name if self._backend.node else None
         except DeviceRemovedError:
             return None
+
+    @property
+    def clock(self) -> TimeSource:
+        """The time of the device, with `monotonic` and `sleep`: the module `time`; virtual for a card in Python.
+
+        A driver that takes its deadlines and pauses from it is tested on models in no time (docs/model.md).
+        """
+        return self._backend.clock
 
     @property
     def irq(self) -> int | None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pyuio.interrupt import Interrupt
     from pyuio.kernel.uio import UioMap, UioNode
     from pyuio.pci.config_space import ConfigSpace
+    from pyuio.process.timeouts import TimeSource
     from pyuio.region import PortRegion, Region
 
 
@@ -26,6 +27,7 @@ class Backend(Protocol):
         config: its configuration space; None if it is not a PCI function.
         presence: tells whether the device is still there.
         memory: the source of its memory for DMA.
+        clock: its time; the module `time`, unless it is a model.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Backend(Protocol):
     config: ConfigSpace | None
     presence: Presence
     memory: MemorySource[Any]
+    clock: TimeSource
 
     @property
     def interrupt(self) -> Interrupt:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pyuio._native._access import Endian
     from pyuio.dma.memory_source import MemorySource
     from pyuio.pci.discovery import FoundDevice
+    from pyuio.process.timeouts import TimeSource
     from pyuio.region import PortRegion, Region
 
 _log = logging.getLogger("pyuio.device")
@@ -55,6 +57,7 @@ class UioBackend:
     node: UioNode
     config: ConfigSpace | None
     memory: MemorySource[Any]
+    clock: TimeSource = time
 
     def __init__(self, found: FoundDevice, *, bind: bool | str, close_parts: Callable[[], object]) -> None:
         self.name = found.name

@@ -21,6 +21,7 @@ import errno
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from pyuio.dma.memory_source import MemorySource
     from pyuio.kernel.uio import UioMap
     from pyuio.pci.discovery import FoundDevice
+    from pyuio.process.timeouts import TimeSource
     from pyuio.region import PortRegion, Region
     from pyuio.region.mapping import RevocableMapping
 
@@ -76,6 +78,7 @@ class VfioBackend:
     driver = VFIO_PCI
     config: ConfigSpace
     memory: MemorySource[Any]
+    clock: TimeSource = time
 
     def __init__(self, found: FoundDevice, *, bind: bool, close_parts: Callable[[], object]) -> None:
         assert found.address is not None

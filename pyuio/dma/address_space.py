@@ -6,14 +6,35 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+from typing import Protocol
 
 from pyuio.dma.bus_addresses import BusAddresses
 from pyuio.dma.lock import lock
 from pyuio.dma.transaction import Transaction
 from pyuio.errors import DmaMemoryError
-from pyuio.kernel.vfio import Container
 
 _log = logging.getLogger("pyuio.dma")
+
+
+class Mappings(Protocol):
+    """What `AddressSpace` uses of a `pyuio.kernel.vfio.Container`, and of what stands for one."""
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """The bus addresses that can be given out, as pairs of the first and the last."""
+
+    @property
+    def page_sizes(self) -> tuple[int, ...]:
+        """The sizes that can be mapped, in bytes, ascending."""
+
+    def map(self, memory: int, address: int, size: int) -> None:
+        """Map memory of this process at a bus address."""
+
+    def unmap(self, address: int, size: int) -> None:
+        """End a mapping."""
+
+    def close(self) -> None:
+        """End all."""
 
 
 class AddressSpace:
@@ -26,13 +47,14 @@ class AddressSpace:
 
     Args:
         container: set up, with a group in it.
+        start: chooses the first addresses; None for a random number.
     """
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: Mappings, start: int | None = None) -> None:
         self._container = container
         self.unit = max(container.page_sizes[0], mmap.PAGESIZE)
         """Addresses and sizes of mappings are multiples of this."""
-        self._start = int.from_bytes(os.urandom(8), "little")
+        self._start = int.from_bytes(os.urandom(8), "little") if start is None else start
         self._taken: dict[object, tuple[int, int]] = {}  # address and size, by owner
         self._transaction = Transaction(self._rebuild)
         self._rebuild()

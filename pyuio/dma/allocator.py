@@ -301,6 +301,15 @@ class Dma(Owned):
             raise ValueError(f"a pool has at least one buffer of at least one byte, not {count} of {size}")
         return allocate_pool(lambda whole: self.alloc(whole, align=align, mask=mask), count, size, align)
 
+    def covers(self, address: int, size: int) -> bool:
+        """Return whether a range of bus addresses is inside one of its buffers that are not closed."""
+        with self.lock:
+            return any(
+                start <= address and address + size <= start + length
+                for buffer in self._live
+                for start, length in buffer.page.pieces(buffer.offset_in_page, buffer.size)
+            )
+
     def owns(self, buffer: DmaBuffer) -> bool:
         """Return whether a buffer is open and, like the whole that it may be a part of, came from here."""
         return not buffer.closed and (buffer.whole or buffer) in self._live

@@ -87,7 +87,8 @@ class DmaBuffer(Span):
         self._require_open()
         if endian not in self._windows:
             name = f"DMA buffer at {self.page.pieces(self.offset_in_page, 1)[0][0]:#x}"
-            self._windows[endian] = Window(self, offset=0, size=self.size, name=name, endian=endian)
+            kind = getattr(self.page, "window_class", Window)
+            self._windows[endian] = kind(self, offset=0, size=self.size, name=name, endian=endian)
         return self._windows[endian]
 
     def verify(self) -> None:

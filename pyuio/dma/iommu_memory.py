@@ -146,6 +146,7 @@ class IommuMemory:
     """
 
     guarded = True
+    own_memory: type[OwnMemory] = OwnMemory
 
     def __init__(self, name: str, space: AddressSpace) -> None:
         self._name = name
@@ -170,7 +171,7 @@ class IommuMemory:
         if size > free:  # the kernel would end programs to make room
             raise DmaMemoryError(f"{tried}: the kernel has {free} bytes left")
         try:
-            segment = OwnMemory(size)
+            segment = self.own_memory(size)
         except OSError as error:
             raise DmaMemoryError(f"{tried}: {os.strerror(error.errno or 0)}") from error
         segment.place(self._map(segment, pointer(segment.memory), size, align, mask, tried))

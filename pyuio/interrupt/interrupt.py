@@ -21,6 +21,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ from pyuio.kernel.uio import UioNode
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.process.asyncio_waiters import Waiters
 from pyuio.process.fork import Owned
+from pyuio.process.signals import poll_with_signals
 from pyuio.process.timeouts import timeout_error, timeout_nanoseconds
 
 if TYPE_CHECKING:
@@ -141,7 +143,10 @@ class Interrupt(Owned):
     Attributes:
         name: the device's name.
         kind: "INTx", "MSI" or "MSI-X"; None if the device is not a PCI function.
+        in_virtual_time: whether the device is a card in Python, whose time passes only while somebody waits.
     """
+
+    in_virtual_time = False
 
     def __init__(
         self, native: Any, masking: Masking, name: str, presence: Presence | None = None, kind: str | None = None
@@ -391,6 +396,10 @@ class Interrupt(Owned):
         """
         self.require_open()
         return self._descriptor
+
+    def poll_files(self, poller: select.poll, timeout: float | None) -> list[tuple[int, int]]:
+        """Return what `poller` finds within `timeout` seconds, while Python's signal handlers run."""
+        return poll_with_signals(poller, timeout)
 
     @contextmanager
     def armed(self) -> Iterator[tuple[int, int, bool]]:

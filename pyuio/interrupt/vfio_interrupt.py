@@ -53,7 +53,7 @@ def open_vfio_interrupts(
     try:
         eventfds = []
         for _ in range(count):
-            eventfd, native = _native(request)
+            eventfd, native = eventfd_interrupt(request)
             eventfds.append(eventfd)
             natives.append(native)
         vfio.deliver_interrupts(device, kind, eventfds)  # VFIO begins with INTx unmasked; each `Interrupt` masks
@@ -74,8 +74,8 @@ def open_vfio_interrupts(
     return tuple(interrupts)
 
 
-def _native(request: int) -> tuple[int, Any]:
-    """Return a new eventfd and an interrupt in C, which owns it."""
+def eventfd_interrupt(request: int) -> tuple[int, Any]:
+    """Return a new eventfd, and an interrupt in C that owns it and reads it; `request` is as for VFIO."""
     files: list[int] = []
     try:
         files.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))

@@ -60,7 +60,9 @@ def wait(objects: Iterable[int | HasFileno], timeout: float | None = None) -> li
                 descriptor = _descriptor(item)
             descriptors.append(descriptor)
             poller.register(descriptor, select.POLLIN)
-        events = dict(poll_with_signals(poller, None if nanoseconds < 0 else nanoseconds / 1e9))
+        # A card in Python answers only while its time passes; then its interrupt polls.
+        poll = next((one.poll_files for one in interrupts.values() if one.in_virtual_time), poll_with_signals)
+        events = dict(poll(poller, None if nanoseconds < 0 else nanoseconds / 1e9))
         for descriptor, event in events.items():
             if descriptor in wakes:
                 raise ClosedError(f"{wakes[descriptor].name}: its interrupt is closed")

@@ -131,11 +131,17 @@ class ConfigSpace(Owned, ConfigImage):
         """Return the descriptor of its file. ClosedError: it is closed."""
         return self._require_open()
 
+    def _load(self, file: int, offset: int, length: int) -> bytes:
+        return os.pread(file, length, self._start + offset)
+
+    def _store(self, file: int, offset: int, data: bytes) -> None:
+        os.pwrite(file, data, self._start + offset)
+
     def _get(self, offset: int, length: int) -> bytes:
         with self._lock:
             file = self._require_open()
             try:
-                data = os.pread(file, length, self._start + offset)
+                data = self._load(file, offset, length)
             except OSError as error:
                 raise self._failed(error, f"reading the {self.name} at {offset:#x}") from error
         if len(data) != length:
@@ -167,7 +173,7 @@ class ConfigSpace(Owned, ConfigImage):
                 if offset // 4 == 1:
                     self.command_register.write(offset, data)
                 else:
-                    os.pwrite(file, data, self._start + offset)
+                    self._store(file, offset, data)
             except OSError as error:
                 raise self._failed(error, f"writing the {self.name} at {offset:#x}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import math
+from typing import Protocol
 
 from pyuio.errors import DeviceTimeoutError, WouldBlockError
 
@@ -12,6 +13,16 @@ _NANOSECONDS = 1_000_000_000
 _FOR_EVER = -1
 # 292 years; ppoll accepts more.
 _LONGEST = (1 << 63) - 1
+
+
+class TimeSource(Protocol):
+    """What tells the time of a device and sleeps: the module `time`, or the virtual time of a card in Python."""
+
+    def monotonic(self) -> float:
+        """Return the seconds since some start."""
+
+    def sleep(self, seconds: float, /) -> None:
+        """Return after so many seconds."""
 
 
 def timeout_nanoseconds(timeout: float | None) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex, TypeVar
 
 from pyuio.errors import ClosedError, DeviceRemovedError, MappingError
 from pyuio.kernel.sysfs import translated
-from pyuio.process.timeouts import timeout_error
+from pyuio.process.timeouts import TimeSource, timeout_error
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -58,15 +58,16 @@ class Pace:
     Args:
         timeout: seconds from 0 on, or None for ever.
         presence: checked now and then, and at the end, for whether the device is still there; None if it cannot go.
+        clock: tells the time and sleeps, as `Device.clock` does.
 
     Raises:
         ValueError: the timeout is negative or not a number.
         TypeError: the timeout is of a wrong type.
     """
 
-    __slots__ = ("_asked", "_pause", "_presence", "_start", "_timeout", "elapsed")
+    __slots__ = ("_asked", "_clock", "_pause", "_presence", "_start", "_timeout", "elapsed")
 
-    def __init__(self, timeout: float | None, presence: Presence | None = None) -> None:
+    def __init__(self, timeout: float | None, presence: Presence | None = None, clock: TimeSource = time) -> None:
         if timeout is not None and not isinstance(timeout, Real):
             raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
         if timeout is not None and not timeout >= 0:
@@ -76,7 +77,8 @@ class Pace:
         self._pause = _FIRST_PAUSE
         self._presence = presence
         self._asked = 0.0
-        self._start = time.monotonic()
+        self._clock = clock
+        self._start = clock.monotonic()
         self.elapsed = 0.0
         """Seconds from the start to just before the last look."""
 
@@ -93,9 +95,10 @@ class Pace:
         if over:
             return False
         if self.elapsed >= _SPIN:
-            time.sleep(self._pause if self._timeout is None else min(self._pause, self._timeout - self.elapsed))
+            self._clock.sleep(self._pause if self._timeout is None else min(self._pause, self._timeout - self.elapsed))
             self._pause = min(2 * self._pause, _LAST_PAUSE)
-        self.elapsed = time.monotonic() - self._start  # taken before the look, so that one look follows the deadline
+        # Taken before the look, so that one look follows the deadline.
+        self.elapsed = self._clock.monotonic() - self._start
         return True
 
 
@@ -143,7 +146,7 @@ class Common:
             raise ValueError(
                 f"{self.name}: a value of {value:#x} under mask {mask:#x} cannot be found in a 32-bit register"
             )
-        pace = Pace(timeout, self.presence)
+        pace = Pace(timeout, self.presence, getattr(self, "clock", time))
         while True:
             last = self.read32(offset, endian=endian)
             if last & mask == value:

@@ -366,7 +366,7 @@ class PortRegion(Common):
     def _check_offset(self, offset: int, length: int, bits: int, verb: str) -> None:
         if self.closed:
             raise ClosedError(f"{self._name} is closed")
-        if bits == 64:
+        if bits == 64 > self._width:
             raise ValueError(
                 f"{self._at(offset, bits, verb)}: I/O ports have no 64-bit access, nor have BARs that VFIO does not map"
             )

@@ -72,7 +72,7 @@ def _digits(value: Any, bits: int) -> str:
 
 def _reader(bits: int) -> Callable[..., int]:
     def read(self: Any, offset: Any, /, **endian: Any) -> int:
-        value: int = getattr(super(_Traced, self), f"read{bits}")(offset, **endian)
+        value: int = getattr(super(Traced, self), f"read{bits}")(offset, **endian)
         self.trace.log(f"read{bits}", operator.index(offset), f" = {_digits(value, bits)}", reading=True)
         return value
 
@@ -87,23 +87,25 @@ def _changer(verb: str, bits: int) -> Callable[..., None]:
         if hasattr(offset, "__index__"):
             text = sign + ", ".join(_digits(value, bits) for value in given)
             self.trace.log(f"{verb}{bits}", operator.index(offset), text, reading=False)
-        getattr(super(_Traced, self), f"{verb}{bits}")(offset, *values, **endian)
+        getattr(super(Traced, self), f"{verb}{bits}")(offset, *values, **endian)
 
     return change
 
 
-class _Traced:
+class Traced:
     """A base class that precedes a kind of region, and logs all its accesses."""
 
     __slots__ = ()
     trace: _Trace
 
     def read(self, offset: Any, /, length: Any, width: Any = 4, *, fixed: bool = False) -> bytes:
+        """Read, and log it."""
         data: bytes = super().read(offset, length, width, fixed=fixed)  # type: ignore[misc]
         self.trace.log("read", operator.index(offset), f" {len(data)} bytes: {data[:32].hex(' ', 4)}", reading=True)
         return data
 
     def write(self, offset: Any, /, data: Any, width: Any = 4, *, fixed: bool = False) -> None:
+        """Log a write, and do it."""
         with memoryview(data) as view, view.cast("B") as octets:
             text = f" {len(octets)} bytes: {octets[:32].hex(' ', 4)}"
         self.trace.log("write", operator.index(offset), text, reading=False)
@@ -111,18 +113,18 @@ class _Traced:
 
 
 for _bits in _WIDTHS:
-    setattr(_Traced, f"read{_bits}", _reader(_bits))
+    setattr(Traced, f"read{_bits}", _reader(_bits))
     for _verb in ("write", "update", "set", "clear"):
-        setattr(_Traced, f"{_verb}{_bits}", _changer(_verb, _bits))
+        setattr(Traced, f"{_verb}{_bits}", _changer(_verb, _bits))
 
 
-class TracedRegion(_Traced, Region):
+class TracedRegion(Traced, Region):
     """A BAR in memory whose accesses are logged; see `begin`."""
 
     trace: _Trace
 
 
-class TracedPortRegion(_Traced, PortRegion):
+class TracedPortRegion(Traced, PortRegion):
     """A BAR in I/O ports whose accesses are logged; see `begin`."""
 
     trace: _Trace
@@ -139,5 +141,5 @@ def begin(region: Region | PortRegion, place: str, registers: RegisterNames | No
         place: the start of each line, as in "0000:00:04.0: bar0".
         registers: the map with the registers' names; None for none.
     """
-    assert isinstance(region, TRACED_CLASSES)
+    assert isinstance(region, Traced)
     region.trace = _Trace(place, registers)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import operator
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Number
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
 
 WIDTHS = (8, 16, 32, 64)
+_READS = {width: f"read{width}" for width in WIDTHS}
+_WRITES = {width: f"write{width}" for width in WIDTHS}
 
 
 class Accesses(Protocol):
@@ -552,7 +555,7 @@ class Register(_registers.Register, metaclass=RegisterType):
             DeviceRemovedError: the device was removed or unbound, before or meanwhile.
             RegisterAccessError: the register is write-only.
         """
-        pace = Pace(timeout, getattr(self._region, "presence", None))
+        pace = Pace(timeout, getattr(self._region, "presence", None), getattr(self._region, "clock", time))
         while True:
             last = self.snapshot()
             if condition(last):
@@ -595,6 +598,9 @@ class Register(_registers.Register, metaclass=RegisterType):
         if self._held is not None:
             return self._held.value
         region, width = self._require_region(), self._layout.access_width
+        if width == self._layout.width:
+            whole: int = getattr(region, _READS[width])(self._offset)
+            return whole
         value = 0
         for offset, shift in self._parts(region):
             value |= getattr(region, f"read{width}")(offset) << shift
@@ -612,6 +618,9 @@ class Register(_registers.Register, metaclass=RegisterType):
 
     def _store(self, region: Accesses, value: int) -> None:
         width = self._layout.access_width
+        if width == self._layout.width:
+            getattr(region, _WRITES[width])(self._offset, value)
+            return
         for offset, shift in self._parts(region):
             getattr(region, f"write{width}")(offset, value >> shift & (1 << width) - 1)
 

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+"""Cards in Python, on the register maps of their drivers: in the test's own process, and in a guest.
+
+- `card` has `Card`, from which a card derives; `register_file` its registers, `pci_function` its PCI side.
+- `host` is what any card is plugged into; `machine` is that of a card in this process, and `backend` opens it.
+- `clock` is virtual time. `complaint` is what a card says about its driver. `faults` go wrong with it.
+
+docs/model.md is the tutorial.
+"""
+
+from pyuio.model.backend import open
+from pyuio.model.card import Card
+from pyuio.model.clock import NothingPlannedError, clock
+from pyuio.model.complaint import Complaint
+from pyuio.model.faults import Faults, TransferError
+from pyuio.model.host import BusError
+from pyuio.model.pci_function import BarSpace, Capability
+
+__all__ = [
+    "BarSpace",
+    "BusError",
+    "Capability",
+    "Card",
+    "Complaint",
+    "Faults",
+    "NothingPlannedError",
+    "TransferError",
+    "clock",
+    "open",
+]

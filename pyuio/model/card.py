@@ -1,0 +1,471 @@
+# SPDX-License-Identifier: MIT
+"""`Card`: a PCI card written in Python, on the register map of its driver.
+
+.. code-block:: python
+
+    class Counter(RegisterMap):
+        control = Control(0x00)
+        count = Register(0x04, access="ro")
+
+    class CounterCard(Card):
+        vendor, device, bars = 0x1234, 0xC0DE, {0: 4096}
+        registers = {0: Counter}
+
+        def on_write_control(self, value):
+            if self.regs.control.start:
+                self.after(1e-3, self.finish)
+
+        def finish(self):
+            self.regs.count.write(1)
+            self.raise_interrupt()
+
+docs/model.md is the tutorial.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import operator
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, ClassVar, NoReturn, SupportsIndex
+
+from pyuio.errors import RegisterNotFoundError
+from pyuio.model.complaint import Complaint, driver_line
+from pyuio.model.faults import Faults, TransferError
+from pyuio.model.host import BusError, Host
+from pyuio.model.pci_function import BarSpace, Capability, PciFunction
+from pyuio.model.register_file import RegisterFile, Slot, changed_by_write
+from pyuio.registers import RegisterMap
+
+_log = logging.getLogger("pyuio.model")
+
+_SMALLEST = {False: 16, True: 4}  # bytes of a BAR in memory, and in ports (PCI 3.0, section 6.2.5.1)
+_MSIX_BAR = 4096
+
+
+class CardMemory:
+    """The machine's memory, as a card reaches it: `Card.memory`."""
+
+    def __init__(self, card: Card) -> None:
+        self._card = card
+
+    def _host(self, address: SupportsIndex, length: int, doing: str) -> tuple[Host, int]:
+        card, address = self._card, operator.index(address)
+        if not 0 <= address <= address + length <= 1 << 64:
+            raise ValueError(f"{card.name} {doing} {length} bytes at {address:#x}, beyond bus addresses of 64 bits")
+        if not card.function.is_master:
+            card.complain(f"the card {doing} {length} bytes at {address:#x} while bus mastering is off")
+        if length and address + length - 1 > card.dma_mask:
+            card.complain(
+                f"the card {doing} {length} bytes at {address:#x}, and its addresses end at {card.dma_mask:#x}"
+            )
+        return card.host, address
+
+    def read(self, address: SupportsIndex, length: SupportsIndex) -> bytes:
+        """Return `length` bytes from a bus address.
+
+        Raises:
+            Complaint: bus mastering is off; the address is above `Card.dma_mask`, or not in the driver's memory.
+            TransferError: `Card.faults` makes it fail.
+            ValueError: the address has more than 64 bits.
+        """
+        size = operator.index(length)
+        host, address = self._host(address, size, "reads")
+        try:
+            data: bytes = self._card.faults.transfer(size, lambda size: host.read_memory(address, size))
+        except BusError as error:
+            self._card.complain(f"the card reads {size} bytes at {address:#x}: {error}")
+        return data
+
+    def write(self, address: SupportsIndex, data: bytes | bytearray | memoryview) -> None:
+        """Write bytes to a bus address. The errors are those of `read`."""
+        octets = bytes(data)
+        host, address = self._host(address, len(octets), "writes")
+        try:
+            self._card.faults.transfer(octets, lambda octets: host.write_memory(address, octets))
+        except BusError as error:
+            self._card.complain(f"the card writes {len(octets)} bytes at {address:#x}: {error}")
+
+
+class Card:
+    """A card. A subclass says what it is by the attributes below, and what it does by methods.
+
+    For a register ``control``, ``on_write_control(value)`` is called after the driver wrote it: what the register's
+    `access` says was done, and `value` is what the driver wrote. ``on_read_control()`` is called before the driver
+    reads it, and may return what it reads; if it returns None, that is the register's value. The hooks of
+    ``channel[2].count`` are ``on_write_channel_count(index, value)`` and ``on_read_channel_count(index)``; those of a
+    `Memory` get the number of the word likewise.
+
+    All methods are called by one thread at a time. A method may raise `Complaint` by `complain`.
+
+    Attributes:
+        vendor, device: its ids, 16 bits each.
+        subsystem: subsystem vendor and subsystem id; None for `vendor` and `device`.
+        revision: 8 bits.
+        class_code: 24 bits, base class first; 0xFF0000 is "unassigned".
+        bars: what stands behind each BAR, by index: a size in bytes, a power of two, or a `BarSpace`. A BAR without
+            registers is memory.
+        registers: the register maps behind BARs, by index; the driver's own. Their names differ from one another.
+        reset_values: values of registers after a reset, by name; the others are 0.
+        narrow: names of registers that take accesses narrower than themselves, which reach only those bytes.
+        interrupt_pin: 1 to 4 for INTA to INTD; 0 for no INTx.
+        msi_vectors: how many MSI vectors, a power of two up to 32; 0 for none.
+        msix_vectors: how many MSI-X vectors, up to 128; 0 for none. Their table gets a BAR of its own.
+        capabilities: further capabilities of the configuration space.
+        dma_mask: the highest bus address that the card has, 2^n - 1.
+        regs: the registers by name, for the card: it may change what the driver may not, and no access has an effect.
+        memory: the machine's memory, by bus address.
+        faults: what goes wrong with the card; nothing at first.
+        complaints: those that the card has made.
+        function: the PCI side of the card.
+
+    Raises:
+        TypeError, ValueError: the attributes of the class do not make a card. Most are checked when the class is made.
+    """
+
+    vendor: ClassVar[int] = 0
+    device: ClassVar[int] = 0
+    subsystem: ClassVar[tuple[int, int] | None] = None
+    revision: ClassVar[int] = 0
+    class_code: ClassVar[int] = 0xFF0000
+    bars: ClassVar[Mapping[int, int | BarSpace]] = {}
+    registers: ClassVar[Mapping[int, type[RegisterMap]]] = {}
+    reset_values: ClassVar[Mapping[str, int]] = {}
+    narrow: ClassVar[Collection[str]] = ()
+    interrupt_pin: ClassVar[int] = 1
+    msi_vectors: ClassVar[int] = 0
+    msix_vectors: ClassVar[int] = 0
+    capabilities: ClassVar[Iterable[Capability]] = ()
+    dma_mask: ClassVar[int] = (1 << 64) - 1
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Check the attributes. TypeError, ValueError: they do not make a card."""
+        super().__init_subclass__(**keywords)
+        spaces = _spaces(cls)
+        files = _files(cls, spaces)
+        names = {slot.hook for file in files.values() for slot in file.slots}
+        for attribute in dir(cls):
+            for start in ("on_read_", "on_write_"):
+                if attribute.startswith(start) and (name := attribute.removeprefix(start)) not in names:
+                    raise ValueError(f"{cls.__name__}.{attribute}: no register is called {name}{_like(name, names)}")
+
+    def __init__(self) -> None:
+        cls = type(self)
+        self.name = cls.__name__
+        spaces = _spaces(cls)
+        self._files = _files(cls, spaces)
+        for file in self._files.values():
+            for slot in file.slots:
+                slot.narrow = slot.hook in cls.narrow or slot.name in cls.narrow
+                slot.on_read = getattr(self, f"on_read_{slot.hook}", None)
+                slot.on_write = getattr(self, f"on_write_{slot.hook}", None)
+        self._slots = {slot.name: (slot, file) for file in self._files.values() for slot in file.slots}
+        self.regs: Any = _Names([file.view for file in self._files.values()])
+        self._memories = {index: bytearray(bar.size) for index, bar in spaces.items() if index not in self._files}
+        self.memory = CardMemory(self)
+        self.complaints: list[Complaint] = []
+        self.raised: set[int] = set()
+        self._removed = False
+        self._life = 0  # counts resets: what was planned before one does not happen
+        subvendor, subsystem = cls.subsystem or (cls.vendor, cls.device)
+        msix_bar = _msix_bar(spaces) if cls.msix_vectors else 0
+        if cls.msix_vectors:
+            spaces[msix_bar] = BarSpace(_MSIX_BAR)
+        self.function = PciFunction(
+            ids=(cls.vendor, cls.device, subvendor, subsystem),
+            class_code=cls.class_code,
+            revision=cls.revision,
+            bars=spaces,
+            pin=cls.interrupt_pin,
+            msi=cls.msi_vectors,
+            msix=cls.msix_vectors,
+            msix_bar=msix_bar,
+            capabilities=cls.capabilities,
+            read=self.read_bar,
+            write=self.write_bar,
+        )
+        self.faults = Faults(self)
+        self.reset()
+
+    # ---- For the card's own methods ----
+
+    @property
+    def host(self) -> Host:
+        """The machine that it is plugged into. RuntimeError: none."""
+        if self.function.host is None:
+            raise RuntimeError(f"{self.name} is not plugged in; pyuio.model.open() does that")
+        return self.function.host
+
+    def now(self) -> float:
+        """Return the time in seconds: virtual in process, the clock's in a guest."""
+        return self.host.now()
+
+    def after(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call `call` in `seconds`, unless the card is reset or removed meanwhile."""
+        if not seconds >= 0:
+            raise ValueError(f"{self.name}: after() takes seconds from 0 on, not {seconds}")
+        life = self._life
+
+        def go() -> None:
+            if life == self._life and not self._removed:
+                self._do(call)
+
+        self.host.after(seconds, go)
+
+    def _do(self, call: Callable[..., object], *arguments: object) -> object:
+        """Call a method of the card. A transfer that was made to fail ends it, and nobody is told."""
+        try:
+            return call(*arguments)
+        except TransferError as error:
+            _log.debug("%s: %s", self.name, error)
+            return None
+
+    def raise_interrupt(self, vector: SupportsIndex = 0) -> None:
+        """Send the message of a vector, if messages are enabled; else assert the INTx line until `lower_interrupt`.
+
+        ValueError: the card has no such vector.
+        """
+        number = self._checked_vector(vector)
+        self.raised.add(number)
+        self.faults.interrupt(lambda: self.function.raise_interrupt(number))
+
+    def lower_interrupt(self, vector: SupportsIndex = 0) -> None:
+        """Deassert the INTx line, unless another vector still holds it. A message cannot be taken back."""
+        number = self._checked_vector(vector)
+        self.raised.discard(number)
+        self.function.lower_interrupt(number)
+
+    def _checked_vector(self, vector: SupportsIndex) -> int:
+        number, count = operator.index(vector), max(self.msix_vectors, self.msi_vectors, 1)
+        if not 0 <= number < count:
+            raise ValueError(f"{self.name} has interrupt vectors 0 to {count - 1}, not {number}")
+        return number
+
+    def complain(self, text: str) -> NoReturn:
+        """Raise `Complaint`: the driver did wrong. The driver's line that led here is added."""
+        line = driver_line()
+        complaint = Complaint(f"{self.name}: {text}" + (f"\n  at {line}" if line else ""))
+        self.complaints.append(complaint)
+        raise complaint
+
+    def reset(self) -> None:
+        """Return to the state after power-on. A subclass extends it: ``super().reset()`` first."""
+        self._life += 1
+        self.raised.clear()
+        self.function.reset()
+        for file in self._files.values():
+            file.reset()
+        for memory in self._memories.values():
+            memory[:] = bytes(len(memory))
+        for name, value in self.reset_values.items():
+            slot, file = self._slots[name]
+            file.store(slot.place, slot.word, value)
+
+    def remove(self) -> None:
+        """Pull the card out: it reads as all ones from now on, and its driver is told. It cannot be undone."""
+        if not self._removed:
+            self._removed = True
+            self._life += 1
+            if self.function.host is not None:
+                self.function.host.remove()
+
+    @property
+    def removed(self) -> bool:
+        """Whether it was pulled out."""
+        return self._removed
+
+    def slot(self, register: str) -> Slot:
+        """Return the place of a register by its name in the map. RegisterNotFoundError: there is none."""
+        if register not in self._slots:
+            raise RegisterNotFoundError(f"{self.name} has no register {register}{_like(register, self._slots)}")
+        return self._slots[register][0]
+
+    # ---- Accesses of the driver ----
+
+    def read_bar(self, index: int, offset: int, width: int) -> int:
+        """Return what the driver reads, by an access of `width` bytes, at `offset` behind a BAR."""
+        faults = self.faults
+        faults.accesses += 1
+        if faults.planned:
+            faults.before_access()
+        if self._removed:
+            return (1 << 8 * width) - 1
+        file = self._files.get(index)
+        if file is None:
+            return int.from_bytes(self._memories[index][offset : offset + width], "little")
+        slot = file.reads.get(offset)
+        if slot is None or slot.word != width or slot.access_size != width:
+            return self._read_part(file, index, offset, width)
+        value = None
+        if slot.on_read is not None:
+            value = self._hooked(slot, slot.indices, width)
+        if value is None:
+            value = file.loads[width](slot.place)
+        if slot.reads_change:
+            file.store(slot.place, width, slot.after_read(value))
+        return faults.altered(slot.name, value, width) if faults.reads_altered else value
+
+    def _hooked(self, slot: Slot, indices: tuple[int, ...], width: int) -> int | None:
+        assert slot.on_read is not None
+        value: Any = self._do(slot.on_read, *indices)
+        if value is not None and not 0 <= operator.index(value) < 1 << 8 * width:
+            raise ValueError(
+                f"{self.name}.on_read_{slot.hook} returned {value:#x}, which does not fit {8 * width} bits"
+            )
+        return None if value is None else operator.index(value)
+
+    def _read_part(self, file: RegisterFile, index: int, offset: int, width: int) -> int:
+        """Read a word of a memory, one of several parts of a register, or some bytes of one."""
+        slot, word, inside = self._part(file, index, offset, width, "read")
+        place, indices = slot.place + word * slot.word, (*slot.indices, *((word,) if slot.size > slot.word else ()))
+        if slot.on_read is not None and (slot.narrow or inside == slot.first_part):
+            value = self._hooked(slot, indices, slot.word)
+            if value is not None:
+                file.store(place, slot.word, value)
+        whole = file.load(place, slot.word)
+        if slot.reads_change and (slot.narrow or inside == slot.last_part):
+            file.store(place, slot.word, slot.after_read(whole))
+        whole = self.faults.altered(slot.name, whole, slot.word) if self.faults.reads_altered else whole
+        return whole >> 8 * inside & (1 << 8 * width) - 1
+
+    def write_bar(self, index: int, offset: int, width: int, value: int) -> None:
+        """Take what the driver writes, by an access of `width` bytes, at `offset` behind a BAR."""
+        faults = self.faults
+        faults.accesses += 1
+        if faults.planned:
+            faults.before_access()
+        if self._removed:
+            return
+        file = self._files.get(index)
+        if file is None:
+            self._memories[index][offset : offset + width] = value.to_bytes(width, "little")
+            return
+        slot = file.writes.get(offset)
+        if slot is None or slot.word != width or slot.access_size != width:
+            self._write_part(file, index, offset, width, value)
+            return
+        if slot.plain:
+            file.stores[width](slot.place, value)
+        else:
+            file.store(slot.place, width, changed_by_write(slot, file.load(slot.place, width), value))
+            slot.written = True
+        if slot.on_write is not None:
+            self._do(slot.on_write, *slot.indices, value)
+
+    def _write_part(self, file: RegisterFile, index: int, offset: int, width: int, value: int) -> None:
+        slot, word, inside = self._part(file, index, offset, width, "write")
+        place, indices = slot.place + word * slot.word, (*slot.indices, *((word,) if slot.size > slot.word else ()))
+        shift, mask = 8 * inside, (1 << 8 * width) - 1
+        old = file.load(place, slot.word)
+        file.store(place, slot.word, changed_by_write(slot, old, value << shift, mask << shift))
+        whole = slot.gathered & ~(mask << shift) | value << shift
+        slot.gathered = whole
+        if slot.narrow or inside == slot.last_part:
+            slot.written, slot.gathered = True, 0
+            if slot.on_write is not None:
+                self._do(slot.on_write, *indices, whole)
+
+    def _part(self, file: RegisterFile, index: int, offset: int, width: int, verb: str) -> tuple[Slot, int, int]:
+        """Return the register of an access, the number of the word in it, and where in the word it is, in bytes."""
+        slot = file.find(offset, writing=verb == "write")
+        access = f"a {8 * width}-bit {verb} at offset {offset:#x} of BAR {index}"
+        if slot is None:
+            self.complain(f"{access}: the card has no register there")
+        if not (slot.writable if verb == "write" else slot.readable):
+            self.complain(f"{access}: {slot.name} is {'read' if verb == 'write' else 'write'}-only")
+        word, inside = divmod(offset - slot.offset, slot.word)
+        narrower = slot.narrow and width < slot.access_size and inside % width == 0
+        if not narrower and (width != slot.access_size or inside % slot.access_size):
+            where = f" at {slot.offset:#x}" if offset != slot.offset else ""
+            self.complain(f"{access}: {slot.name}{where} takes accesses of {8 * slot.access_size} bits")
+        return slot, word, inside
+
+    def __repr__(self) -> str:
+        state = " removed" if self._removed else "" if self.function.host else " not plugged in"
+        return f"<{self.name} {self.vendor:04x}:{self.device:04x}{state}>"
+
+
+class _Names:
+    """The registers of all BARs by name."""
+
+    def __init__(self, views: Iterable[RegisterMap]) -> None:
+        for view in views:
+            for name in type(view)._declared:
+                setattr(self, name, getattr(view, name))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"the card has no register {name}{_like(name, vars(self))}")
+
+
+def _like(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _number(cls: type[Card], name: str, bits: int) -> None:
+    value = getattr(cls, name)
+    if not isinstance(value, int) or not 0 <= value < 1 << bits:
+        raise ValueError(f"{cls.__name__}.{name} is a number of {bits} bits, not {value!r}")
+
+
+def _spaces(cls: type[Card]) -> dict[int, BarSpace]:
+    """Return what stands behind the BARs of a class of cards, or raise TypeError or ValueError."""
+    for name, bits in {"vendor": 16, "device": 16, "revision": 8, "class_code": 24, "dma_mask": 64}.items():
+        _number(cls, name, bits)
+    if not 0 <= cls.interrupt_pin <= 4:
+        raise ValueError(f"{cls.__name__}.interrupt_pin is 0 to 4, not {cls.interrupt_pin!r}")
+    if cls.msi_vectors not in (0, 1, 2, 4, 8, 16, 32):
+        raise ValueError(f"{cls.__name__}.msi_vectors is 0, or a power of two up to 32, not {cls.msi_vectors!r}")
+    if not 0 <= cls.msix_vectors <= 128:
+        raise ValueError(f"{cls.__name__}.msix_vectors is 0 to 128, not {cls.msix_vectors!r}")
+    spaces: dict[int, BarSpace] = {}
+    for index, given in cls.bars.items():
+        bar = given if isinstance(given, BarSpace) else BarSpace(operator.index(given))
+        where = f"{cls.__name__}.bars[{index!r}]"
+        if index not in range(6):
+            raise ValueError(f"{where}: a card has BARs 0 to 5")
+        if bar.size & (bar.size - 1) or bar.size < _SMALLEST[bar.ports]:
+            least = _SMALLEST[bar.ports]
+            raise ValueError(f"{where}: the size of a BAR is a power of two from {least} on, not {bar.size:#x}")
+        if bar.width not in (32, 64) or (bar.width == 64 and (bar.ports or index == 5 or index + 1 in cls.bars)):
+            raise ValueError(f"{where}: an address has 32 bits; or 64, in memory, and takes the next BAR's place, too")
+        spaces[index] = bar
+    if cls.msix_vectors:
+        _msix_bar(spaces)
+    return spaces
+
+
+def _msix_bar(spaces: Mapping[int, BarSpace]) -> int:
+    taken = set(spaces) | {index + 1 for index, bar in spaces.items() if bar.width == 64}
+    free = [index for index in range(6) if index not in taken]
+    if not free:
+        raise ValueError("the table of MSI-X needs a BAR, and all six are taken")
+    return free[0]
+
+
+def _files(cls: type[Card], spaces: Mapping[int, BarSpace]) -> dict[int, RegisterFile]:
+    files: dict[int, RegisterFile] = {}
+    owners: dict[str, int] = {}
+    for index, kind in cls.registers.items():
+        if index not in spaces:
+            raise ValueError(f"{cls.__name__}.registers[{index!r}]: the card has no such BAR; see bars")
+        file = files[index] = RegisterFile(kind)
+        for slot in file.slots:
+            if slot.offset + slot.size > spaces[index].size:
+                size = spaces[index].size
+                raise ValueError(f"{cls.__name__}: {slot.name} at {slot.offset:#x} is beyond BAR {index}, of {size:#x}")
+        for name in kind._declared:
+            if name in owners:
+                raise ValueError(f"{cls.__name__}: BARs {owners[name]} and {index} both have a register {name}")
+            owners[name] = index
+    slots = {slot.name: slot for file in files.values() for slot in file.slots}
+    for name, value in cls.reset_values.items():
+        if name not in slots:
+            raise ValueError(f"{cls.__name__}.reset_values: no register is called {name}{_like(name, slots)}")
+        if not 0 <= value < 1 << 8 * slots[name].word:
+            raise ValueError(f"{cls.__name__}.reset_values[{name!r}]: {value:#x} does not fit the register")
+    for name in cls.narrow:
+        if not any(name in (slot.name, slot.hook) for slot in slots.values()):
+            raise ValueError(f"{cls.__name__}.narrow: no register is called {name}{_like(name, slots)}")
+    return files

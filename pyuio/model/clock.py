@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""Virtual time: it passes only while a driver accesses a card or waits for one, and then takes no time at all.
+
+Each access to a card takes `ACCESS` of virtual time, so a driver that polls a register sees the card get on. A wait
+lets time jump to the next thing that a card has planned, or to the end of the wait, whichever is first. So a run is
+deterministic, and a wait of a second is over at once.
+
+Several threads share the clock. Time jumps only when every thread waits for a card: one that does something else may be
+about to do what the others wait for. As long as there is such a thread, waits take real time, and no longer than they
+should. Tasks of asyncio are treated alike.
+
+There is one clock for all cards of the process, so that a program can wait for several.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+ACCESS = 1e-6
+"""Virtual seconds that each access takes; a read of a PCI Express card takes about as long."""
+
+_SLICE = 2e-3  # real seconds after which a waiting thread looks again whether the others wait, too
+
+
+class Clock:
+    """The time of all cards, in seconds; 0 when the process starts.
+
+    Attributes:
+        lock: whoever holds it is alone with all cards. Reentrant.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
+        self._time = 0.0
+        self._planned: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = itertools.count()
+        self._deadlines: dict[object, float | None] = {}  # of those who wait: threads and tasks
+        self._waiting_threads: set[int] = set()
+        self._tasks: set[object] = set()  # those of asyncio that wait
+
+    def monotonic(self) -> float:
+        """Return the virtual time in seconds."""
+        return self._time
+
+    def sleep(self, seconds: float, /) -> None:
+        """Return after so many virtual seconds."""
+        if not seconds >= 0:
+            raise ValueError(f"sleep() takes seconds from 0 on, not {seconds}")
+        self.wait(seconds, lambda: False)
+
+    def after(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call `call` in `seconds` from now. What is planned for one moment comes in the order of planning."""
+        with self.lock:
+            heapq.heappush(self._planned, (self._time + seconds, next(self._numbers), call))
+            self._changed.notify_all()
+
+    def access(self) -> None:
+        """Let the time of one access pass, and what is due by then happen. The caller has the lock."""
+        self._time += ACCESS
+        if self._planned and self._planned[0][0] <= self._time:
+            self._run_due()
+
+    def changed(self) -> None:
+        """Wake all threads that wait: something may have come for them."""
+        with self.lock:
+            self._changed.notify_all()
+
+    def _run_due(self) -> None:
+        while self._planned and self._planned[0][0] <= self._time:
+            call = heapq.heappop(self._planned)[2]
+            call()
+
+    def step(self, who: object, deadline: float | None, *, alone: bool) -> bool | None:
+        """Let time pass for one who waits, if it may; wait for nothing.
+
+        Args:
+            who: the one; `leave` ends its waiting.
+            deadline: the virtual time at which its wait ends; None for never.
+            alone: whether everybody waits, so that only time can bring something.
+
+        Returns:
+            True: something happened. False: the deadline is over. None: nothing may happen before others do something.
+        """
+        with self.lock:
+            self._deadlines[who] = deadline
+            if deadline is not None and self._time >= deadline:
+                return False
+            first = min((one for one in self._deadlines.values() if one is not None), default=None)
+            if not alone:
+                return None
+            if self._planned and (first is None or self._planned[0][0] <= first):
+                self._time = max(self._time, self._planned[0][0])
+                self._run_due()
+                self._changed.notify_all()
+                return True
+            if first is None:
+                return None
+            self._time = first
+            self._changed.notify_all()
+            return None if deadline is None or deadline > first else False
+
+    def leave(self, who: object) -> None:
+        """End the waiting of `who`."""
+        with self.lock:
+            self._deadlines.pop(who, None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is planned, and nobody's wait has an end."""
+        return not self._planned and all(one is None for one in self._deadlines.values())
+
+    def wait(self, timeout: float | None, ready: Callable[[], bool]) -> bool:
+        """Wait in this thread until `ready`, and return True; or return False after `timeout` virtual seconds.
+
+        Raises:
+            NothingPlannedError: `timeout` is None, no card has planned anything, and no other thread runs.
+        """
+        me = threading.get_ident()
+        start = time.monotonic()
+        with self.lock:
+            begin = self._time
+            deadline = None if timeout is None else begin + timeout
+            self._waiting_threads.add(me)
+            try:
+                while not ready():
+                    alone = not self._others_run()
+                    passed = self.step(me, deadline, alone=alone)
+                    if passed is False:
+                        return ready()
+                    if passed:
+                        continue
+                    if alone and self.idle:
+                        raise NothingPlannedError(_NOTHING)
+                    self._changed.wait(_SLICE)
+                    if not alone:  # real time passes
+                        self._time = max(self._time, begin + time.monotonic() - start)
+                        self._run_due()
+                return True
+            finally:
+                self._waiting_threads.discard(me)
+                self.leave(me)
+
+    def _others_run(self) -> bool:
+        idle = {threading.get_ident(), *self._waiting_threads}
+        return any(thread.ident not in idle and thread.is_alive() for thread in threading.enumerate())
+
+    async def wait_async(self, timeout: float | None, ready: Callable[[], bool]) -> bool:
+        """Do what `wait` does, while other tasks of asyncio run."""
+        import asyncio  # here, because it takes long to import
+
+        me = object()
+        start, begin = time.monotonic(), self._time
+        deadline = None if timeout is None else begin + timeout
+        loop: Any = asyncio.get_running_loop()
+        self._tasks.add(me)
+        try:
+            while True:
+                with self.lock:
+                    if ready():
+                        return True
+                await asyncio.sleep(0)  # tasks that can go on come first
+                with self.lock:
+                    if ready():
+                        return True
+                    alone = self._plans(loop) < len(self._tasks) and not self._others_run()
+                    passed = self.step(me, deadline, alone=alone)
+                    if passed is False:
+                        return ready()
+                    if passed is None and alone and self.idle:
+                        raise NothingPlannedError(_NOTHING)
+                if not alone:
+                    await asyncio.sleep(_SLICE)
+                    with self.lock:  # real time passes
+                        self._time = max(self._time, begin + time.monotonic() - start)
+                        self._run_due()
+        finally:
+            self._tasks.discard(me)
+            self.leave(me)
+
+    @staticmethod
+    def _plans(loop: Any) -> int:
+        """Return how many things a loop has to do, now or later; asyncio's own loops tell. Each waiting task is one."""
+        timers = [timer for timer in getattr(loop, "_scheduled", ()) if not timer.cancelled()]
+        return len(timers) + len(getattr(loop, "_ready", ()))
+
+
+_NOTHING = (
+    "this would wait for ever: no card has planned anything, the wait has no timeout, and no other thread or task runs "
+    "that could make a card do something"
+)
+
+
+class NothingPlannedError(AssertionError):
+    """A driver waits without a timeout for something that can never come."""
+
+
+clock = Clock()
+"""The clock of all cards in this process."""

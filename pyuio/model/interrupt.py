@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""The interrupt of a card in this process, in virtual time. Counts and masking are those of every `Interrupt`.
+
+An eventfd stands for the kernel's count, as with VFIO, so what counts, takes and masks is the same C code as on
+hardware. This file stands for the kernel's handler, which counts an interrupt and masks the line, and it lets the
+card's time pass instead of sleeping.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyuio._native._access import Presence
+from pyuio._native._interrupt import lib as _lib
+from pyuio.interrupt.interrupt import Interrupt
+from pyuio.interrupt.masking import NominalMasking
+from pyuio.interrupt.vfio_interrupt import eventfd_interrupt
+from pyuio.model.clock import clock
+from pyuio.process.timeouts import timeout_nanoseconds
+
+_NANOSECONDS = 1e9
+
+
+class ModelMasking(NominalMasking):
+    """The model of a kernel masks the line in its handler, and unmasks it for whoever waits."""
+
+    description = "by the model"
+
+
+class ModelInterrupt(Interrupt):
+    """The INTx interrupt, or one vector, of a card in this process.
+
+    Args:
+        request: the eventfd that becomes readable when the card is gone; it stays the caller's.
+        name: of the device.
+        presence: of the device.
+        kind: "INTx", "MSI" or "MSI-X".
+        asserted: returns whether the INTx line is asserted.
+    """
+
+    in_virtual_time = True
+
+    def __init__(
+        self, request: int, name: str, presence: Presence, kind: str, asserted: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._eventfd, native = eventfd_interrupt(request)
+        self._asserted = asserted
+        masking = ModelMasking() if kind == "INTx" else NominalMasking()
+        super().__init__(native, masking, name, presence, kind)
+
+    def come(self) -> None:
+        """Count one interrupt: a message came."""
+        with clock.lock:
+            if not self.closed:
+                os.write(self._eventfd, (1).to_bytes(8, "little"))
+                clock.changed()
+
+    def look_at_line(self) -> None:
+        """Count one interrupt if the line is asserted and not masked; that masks it until somebody waits."""
+        with clock.lock:
+            fires = self._asserted() and not _lib.pyuio_interrupt_is_masked(self._native)
+            if fires and _lib.pyuio_interrupt_is_pending(self._native) == _lib.PYUIO_NONE:
+                self.come()
+
+    def _tried(self, function: Any) -> int:
+        """Call a waiting function in C without waiting, and return its result; it has unmasked if that is 0."""
+        result = int(function(self._native, 0))
+        self.look_at_line()  # after an unmasking by C, whether for this caller or for another that sleeps
+        if result == _lib.PYUIO_NONE:
+            result = int(function(self._native, 0))
+            self.look_at_line()
+        return _lib.PYUIO_NONE if result == _lib.PYUIO_SIGNAL else result
+
+    def _wait(self, function: Any, timeout: float | None) -> int:
+        nanoseconds = timeout_nanoseconds(timeout)
+        self._require_there()
+        result = 0
+
+        def ready() -> bool:
+            nonlocal result
+            result = self._tried(function)
+            return result != 0
+
+        clock.wait(None if nanoseconds < 0 else nanoseconds / _NANOSECONDS, ready)
+        return result if result > 0 else self.checked(result, "waiting for an interrupt")
+
+    async def read_async(self, timeout: float | None = None) -> int:
+        """Return what `read` returns, while other asyncio tasks run; see `Interrupt.read_async`."""
+        nanoseconds = timeout_nanoseconds(timeout)
+        self._require_there()
+        result = 0
+
+        def ready() -> bool:
+            nonlocal result
+            result = self._tried(_lib.pyuio_interrupt_read)
+            return result != 0
+
+        await clock.wait_async(None if nanoseconds < 0 else nanoseconds / _NANOSECONDS, ready)
+        if self.checked(result, "waiting for an interrupt"):
+            return result
+        raise self.timed_out(timeout)
+
+    def poll_files(self, poller: select.poll, timeout: float | None) -> list[tuple[int, int]]:
+        """Return what `poller` finds within `timeout` virtual seconds."""
+        events: list[tuple[int, int]] = []
+
+        def ready() -> bool:
+            events[:] = poller.poll(0)
+            return bool(events)
+
+        clock.wait(timeout, ready)
+        return events
+
+    def unmask(self) -> None:
+        """Unmask the interrupt; the next one masks it again. The errors are those of `read`."""
+        super().unmask()
+        self.look_at_line()
+
+    def _rearm(self) -> None:
+        super()._rearm()
+        self.look_at_line()
+
+    @contextmanager
+    def armed(self) -> Iterator[tuple[int, int, bool]]:
+        """Unmask the interrupt and keep it open in a ``with`` block; see `Interrupt.armed`."""
+        with super().armed() as (descriptor, wake, ready):
+            self.look_at_line()
+            yield descriptor, wake, ready or self.pending
+
+    def let_go(self) -> None:
+        """End every wait for the interrupt of a card that is gone."""
+        super().let_go()
+        clock.changed()
+
+    def close(self) -> None:
+        """Mask the interrupt, end every wait for it with `ClosedError`, and free it. A second close does nothing."""
+        with clock.lock:
+            super().close()
+            clock.changed()
