@@ -32,8 +32,8 @@ from rich.table import Table
 import pyuio
 from pyuio._native._memory import pointer
 from pyuio.dma import Dma, DmaBuffer
+from pyuio.dma.address_space import Mappings
 from pyuio.dma.iommu_memory import IommuMemory
-from pyuio.kernel.vfio import Container
 
 COPIES = (64, 4096, 1 << 20)  # bytes
 NOISE = 1.15  # a ratio up to this counts as 1
@@ -108,7 +108,7 @@ def measure(dma: Dma, rounds: int) -> list[Result]:
 class BareMapping:
     """A container's two ioctls, on memory of its own at an address that nothing else has."""
 
-    def __init__(self, container: Container, size: int) -> None:
+    def __init__(self, container: Mappings, size: int) -> None:
         self._map, self._unmap = container.map, container.unmap
         self._size = size
         self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

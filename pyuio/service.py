@@ -15,7 +15,6 @@ import os
 import select
 import struct
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,6 +47,7 @@ _log = logging.getLogger("pyuio.service")
 _EVENT = struct.Struct("=qIIQ")
 _AT_ONCE = 256  # events copied out of the ring in one call
 _MOST_EVENTS = 1 << 20
+_NANOSECONDS = 1e9
 
 
 class Event(NamedTuple):
@@ -140,6 +140,11 @@ class Service(Owned):
         Exception: the error that `around` raises.
     """
 
+    def __new__(cls, interrupt: Interrupt, *arguments: Any, **keywords: Any) -> Service:
+        """Make the service that suits the interrupt: a card in Python has one in virtual time."""
+        made: Service = super().__new__(getattr(interrupt, "service_class", cls))
+        return made
+
     def __init__(
         self,
         interrupt: Interrupt,
@@ -151,20 +156,11 @@ class Service(Owned):
         capacity: int = 1024,
         around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        capacity = operator.index(capacity)
-        if not 1 <= capacity <= _MOST_EVENTS:
-            raise ValueError(f"the capacity of a service is 1 to {_MOST_EVENTS} events, not {capacity}")
         if handler is None and (names or context is not None):
             raise ValueError("names and context belong to a handler; a program names its values itself")
         if handler is not None and program:
             raise ValueError("a service has a program or a handler, not both")
-        self.name = interrupt.name
-        self._interrupt = interrupt
-        self._guard = threading.Lock()
-        self._capacity = 1 << (capacity - 1).bit_length()
-        self._queue: deque[Event | int] = deque()  # an int N: N events were lost at this place
-        self._reported = 0
-        self._stopped = False
+        self._begin(interrupt, capacity)
         with ExitStack() as stack:
             operations = NativeProgram(program, stack)
             self._names = operations.names if handler is None else list(names)
@@ -191,6 +187,18 @@ class Service(Owned):
             self.close()
             raise thread.error
         _log.info("%s: native service started", self.name)
+
+    def _begin(self, interrupt: Interrupt, capacity: int) -> None:
+        capacity = operator.index(capacity)
+        if not 1 <= capacity <= _MOST_EVENTS:
+            raise ValueError(f"the capacity of a service is 1 to {_MOST_EVENTS} events, not {capacity}")
+        self.name = interrupt.name
+        self._interrupt = interrupt
+        self._guard = threading.Lock()
+        self._capacity = 1 << (capacity - 1).bit_length()
+        self._queue: deque[Event | int] = deque()  # an int N: N events were lost at this place
+        self._reported = 0
+        self._stopped = False
 
     def _made(self, operations: NativeProgram, handler: Any, context: Any) -> Any:
         native = _lib.pyuio_service_new(
@@ -231,13 +239,12 @@ class Service(Owned):
         nanoseconds = timeout_nanoseconds(timeout)
         if most is not None and most < 1:
             raise ValueError(f"most is 1 or more events, not {most}")
-        deadline = None if nanoseconds < 0 else time.monotonic_ns() + nanoseconds
-        poller = select.poll()
-        poller.register(self.fileno(), select.POLLIN)
+        clock = self._interrupt.clock
+        deadline = None if nanoseconds < 0 else clock.monotonic() + nanoseconds / _NANOSECONDS
         while True:
             with self._guard:
                 self._require_open()
-                ended = int(_lib.pyuio_service_ended(self._native))
+                ended = self._ended()
                 self._fill(most)
                 events = self._next_events(most)
             if events:
@@ -250,10 +257,20 @@ class Service(Owned):
                     advice = "raise the limit (ulimit -i), or leave it a signal"
                     raise PermissionDeniedError(errno.EAGAIN, f"{reason}, and one of them is not available; {advice}")
                 self._interrupt.checked(ended, "serving its interrupt")
-            left = None if deadline is None else max(0, deadline - time.monotonic_ns())
+            left = None if deadline is None else max(0.0, deadline - clock.monotonic())
             if left == 0:
                 raise timeout_error(timeout, f"{self.name}: no event came within {timeout} s")
-            poll_with_signals(poller, None if left is None else left / 1e9)
+            self._sleep(left)
+
+    def _ended(self) -> int:
+        """Return the result that ended the service; 0 while it runs."""
+        return int(_lib.pyuio_service_ended(self._native))
+
+    def _sleep(self, seconds: float | None) -> None:
+        """Return when there may be events, or after so many seconds."""
+        poller = select.poll()
+        poller.register(self.fileno(), select.POLLIN)
+        poll_with_signals(poller, seconds)
 
     def _fill(self, most: int | None) -> None:
         """Move events from the ring to the queue: at most one full ring, because more may come all the time."""

@@ -29,11 +29,11 @@ size_t pyuio_service_take(pyuio_service *service, unsigned char *events, size_t 
 
 int pyuio_service_wait_begin(pyuio_interrupt *interrupt);
 void pyuio_service_wait_end(pyuio_interrupt *interrupt);
+int64_t pyuio_service_wait_next(pyuio_interrupt *interrupt, int64_t *time);
 /* cdef */
 
 // For the service's thread.
 void pyuio_service_wait_set_breaker(pyuio_interrupt *interrupt, pyuio_syscall_breaker *breaker);
-int64_t pyuio_service_wait_next(pyuio_interrupt *interrupt, int64_t *time);
 void pyuio_service_wait_stop(pyuio_interrupt *interrupt);
 
 #endif

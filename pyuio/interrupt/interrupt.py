@@ -47,7 +47,7 @@ from pyuio.pci.config_space import ConfigSpace
 from pyuio.process.asyncio_waiters import Waiters
 from pyuio.process.fork import Owned
 from pyuio.process.signals import poll_with_signals
-from pyuio.process.timeouts import timeout_error, timeout_nanoseconds
+from pyuio.process.timeouts import TimeSource, timeout_error, timeout_nanoseconds
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -143,10 +143,10 @@ class Interrupt(Owned):
     Attributes:
         name: the device's name.
         kind: "INTx", "MSI" or "MSI-X"; None if the device is not a PCI function.
-        in_virtual_time: whether the device is a card in Python, whose time passes only while somebody waits.
+        clock: the time of the device, as `Device.clock`.
     """
 
-    in_virtual_time = False
+    clock: TimeSource = time
 
     def __init__(
         self, native: Any, masking: Masking, name: str, presence: Presence | None = None, kind: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import operator
 import select
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -61,7 +62,7 @@ def wait(objects: Iterable[int | HasFileno], timeout: float | None = None) -> li
             descriptors.append(descriptor)
             poller.register(descriptor, select.POLLIN)
         # A card in Python answers only while its time passes; then its interrupt polls.
-        poll = next((one.poll_files for one in interrupts.values() if one.in_virtual_time), poll_with_signals)
+        poll = next((one.poll_files for one in interrupts.values() if one.clock is not time), poll_with_signals)
         events = dict(poll(poller, None if nanoseconds < 0 else nanoseconds / 1e9))
         for descriptor, event in events.items():
             if descriptor in wakes:

@@ -12,7 +12,7 @@ import os
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyuio._native._access import Presence
 from pyuio._native._interrupt import lib as _lib
@@ -21,6 +21,9 @@ from pyuio.interrupt.masking import NominalMasking
 from pyuio.interrupt.vfio_interrupt import eventfd_interrupt
 from pyuio.model.clock import clock
 from pyuio.process.timeouts import timeout_nanoseconds
+
+if TYPE_CHECKING:
+    from pyuio.service import Service
 
 _NANOSECONDS = 1e9
 
@@ -42,13 +45,15 @@ class ModelInterrupt(Interrupt):
         asserted: returns whether the INTx line is asserted.
     """
 
-    in_virtual_time = True
+    clock = clock
 
     def __init__(
         self, request: int, name: str, presence: Presence, kind: str, asserted: Callable[[], bool] = lambda: False
     ) -> None:
         self._eventfd, native = eventfd_interrupt(request)
         self._asserted = asserted
+        self.on_come: Callable[[], object] | None = None
+        """Called when one comes, for a service."""
         masking = ModelMasking() if kind == "INTx" else NominalMasking()
         super().__init__(native, masking, name, presence, kind)
 
@@ -57,7 +62,16 @@ class ModelInterrupt(Interrupt):
         with clock.lock:
             if not self.closed:
                 os.write(self._eventfd, (1).to_bytes(8, "little"))
+                if self.on_come is not None:
+                    self.on_come()
                 clock.changed()
+
+    @property
+    def service_class(self) -> type[Service]:
+        """The class that `pyuio.Service` makes for it."""
+        from pyuio.model.service import ModelService
+
+        return ModelService
 
     def look_at_line(self) -> None:
         """Count one interrupt if the line is asserted and not masked; that masks it until somebody waits."""

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: MIT
+"""A native service of a card in this process: the same program, in virtual time, without a thread."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from pyuio._native._interrupt import ffi as _ffi
+from pyuio._native._interrupt import lib as _lib
+from pyuio.errors import DeviceRemovedError
+from pyuio.interrupt.interrupt import Interrupt
+from pyuio.model.clock import clock
+from pyuio.program import Append, Count, Operation, Poll, Read, Stamp, Unmask, When, While, Write, WriteBack, flatten
+from pyuio.service import Event, Service
+
+LATENCY = 5e-6
+"""Virtual seconds from an interrupt to the first operation of the program."""
+
+_NANOSECONDS = 1e9
+
+
+class ModelService(Service):
+    """A service that runs its program when the card's time passes; see `pyuio.Service`.
+
+    A handler in C is refused, because it cannot reach a card in Python. `around` is not entered: there is no thread.
+    """
+
+    def __init__(
+        self,
+        interrupt: Interrupt,
+        program: Sequence[Operation] = (),
+        *,
+        handler: Any = None,
+        context: Any = None,
+        names: Sequence[str] = (),
+        capacity: int = 1024,
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        if handler is not None or context is not None or names:
+            raise TypeError(f"{interrupt.name} is a card in Python, which a handler in C cannot reach: give a program")
+        self._begin(interrupt, capacity)
+        self._card_interrupt: Any = interrupt  # a ModelInterrupt, which makes this class
+        self._program = program
+        flat = [step.operation for step in flatten(program)]
+        self._kept = list(dict.fromkeys(one.name for one in flat if isinstance(one, Read | Poll | Stamp)))
+        self._appended = list(dict.fromkeys(one.name for one in flat if isinstance(one, Append)))
+        self._counts = dict.fromkeys((one.counter for one in flat if isinstance(one, Count)), 0)
+        self._lost = 0
+        self._result = 0
+        self._is_closed = False
+        self._planned = False
+        interrupt.begin_service()
+        self.own()
+        with clock.lock:
+            self._card_interrupt.on_come = self._plan
+            interrupt.unmask()
+            self._plan()
+
+    def _plan(self) -> None:
+        """Serve soon, if an interrupt is pending."""
+        if not self._planned and _lib.pyuio_interrupt_is_pending(self._interrupt.native) == _lib.PYUIO_READY:
+            self._planned = True
+            clock.after(LATENCY, self._serve)
+
+    def _serve(self) -> None:
+        self._planned = False
+        native = self._interrupt.native
+        if self._result or _lib.pyuio_interrupt_is_pending(native) != _lib.PYUIO_READY:
+            return
+        time = _ffi.new("int64_t *")
+        count = int(_lib.pyuio_service_wait_next(native, time))  # does not wait: one is pending
+        if count < 0:
+            self._end(count)
+            return
+        state = _Run(int(clock.monotonic() * _NANOSECONDS), count, dict.fromkeys(self._kept, 0), self._appended)
+        try:
+            self._run(self._program, state)
+        except DeviceRemovedError:
+            self._end(-errno.EIO)
+        if len(self._queue) < self._capacity:
+            self._note_lost(self._lost)
+            self._queue.append(state.event())
+        else:
+            self._lost += 1
+        if not self._result:
+            self._card_interrupt.unmask()
+            self._plan()
+        clock.changed()
+
+    def _run(self, operations: Sequence[Operation], state: _Run) -> None:
+        values = state.values
+        for one in operations:
+            if isinstance(one, Read):
+                values[one.name] = getattr(one.region, f"read{one.bits}")(one.offset)
+                if isinstance(one, Append):
+                    state.lists[one.name].append(values[one.name])
+            elif isinstance(one, Write):
+                getattr(one.region, f"write{one.bits}")(one.offset, one.value)
+            elif isinstance(one, WriteBack):
+                kept = values[one.name] & ((1 << one.bits) - 1 if one.mask is None else one.mask)
+                getattr(one.region, f"write{one.bits}")(one.offset, kept)
+            elif isinstance(one, When):
+                if values[one.name] & one.mask == one.value:
+                    self._run(one.operations, state)
+            elif isinstance(one, While):
+                rounds = 0
+                while rounds < one.most and values[one.name] & one.mask == one.value:
+                    self._run(one.operations, state)
+                    rounds += 1
+            elif isinstance(one, Poll):
+                self._poll(one, state)
+            elif isinstance(one, Stamp):
+                values[one.name] = int(clock.monotonic() * _NANOSECONDS)
+            elif isinstance(one, Unmask):
+                self._card_interrupt.unmask()
+            elif isinstance(one, Count):
+                self._counts[one.counter] += state.count
+
+    @staticmethod
+    def _poll(one: Poll, state: _Run) -> None:
+        deadline = clock.monotonic() + one.timeout
+        while True:
+            late = clock.monotonic() >= deadline
+            value = state.values[one.name] = getattr(one.region, f"read{one.bits}")(one.offset)
+            if value & one.mask == one.value:
+                return
+            if late:
+                state.late = True
+                return
+
+    def _ended(self) -> int:
+        if not self._result:
+            pending = int(_lib.pyuio_interrupt_is_pending(self._interrupt.native))
+            if pending < 0:  # closed, or gone
+                self._end(pending)
+        return self._result
+
+    def _fill(self, most: int | None) -> None:
+        if not self._queue:
+            self._note_lost(self._lost)
+
+    def _sleep(self, seconds: float | None) -> None:
+        clock.wait(seconds, lambda: bool(self._queue) or bool(self._ended()) or self._is_closed)
+
+    def _end(self, result: int) -> None:
+        if not self._result:
+            self._result = result
+            self._card_interrupt.on_come = None
+            _lib.pyuio_service_wait_end(self._interrupt.native)
+            clock.changed()
+
+    @property
+    def lost(self) -> int:
+        """How many events found no room since the start."""
+        return self._lost
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """The present values of the program's counters (`Count`), by name."""
+        return dict(self._counts)
+
+    def fileno(self) -> int:
+        """Raise TypeError: events come only while the card's time passes, for which `read` waits."""
+        self._require_open()
+        raise TypeError(f"{self.name}: a service of a card in Python has no descriptor; use read()")
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._is_closed
+
+    def stop(self) -> None:
+        """Serve no more; see `Service.stop`."""
+        with clock.lock:
+            self._stopped = True
+            self._end(_lib.PYUIO_CLOSED)
+
+    def close(self) -> None:
+        """Serve no more, mask the interrupt and let others read it. A second close does nothing."""
+        with clock.lock:
+            self._is_closed = True
+            self._end(_lib.PYUIO_CLOSED)
+
+    def forget(self) -> None:
+        """Close it in a forked child."""
+        self.inherited = self._is_closed = True
+        self._result = int(_lib.PYUIO_CLOSED)
+
+
+class _Run:
+    """One run of the program."""
+
+    def __init__(self, time: int, count: int, values: dict[str, int], lists: Sequence[str]) -> None:
+        self.time, self.count, self.values = time, count, values
+        self.lists: dict[str, list[int]] = {name: [] for name in lists}
+        self.late = False
+
+    def event(self) -> Event:
+        """Return what `Service.read` returns for it."""
+        lists = {name: tuple(values) for name, values in self.lists.items()}
+        event = Event(self.time, self.count, self.late, self.values)
+        return event._replace(lists=lists) if lists else event
