@@ -5,7 +5,7 @@
 
 - lint: ruff, mypy, codespell, and import-linter: each folder of pyuio/ imports only from those below it
 - docs: the documentation builds without a warning
-- unit: tests/unit, on this machine
+- unit: tests/unit and tests/model, on this machine
 - vm: tests/vm, which boot guests from this machine; without those of `cards` unless there are options
 - cards: those of tests/vm whose guests are there for the cards in them
 - guest: tests/guest, inside a guest with the devices below; without the commands unless there are options
@@ -178,7 +178,12 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
     results = output / "results.xml"
     results.unlink(missing_ok=True)
     named = [option for option in options if option.split("::")[0].endswith(".py") or Path(ROOT, option).is_dir()]
-    places = {"commands": [COMMANDS], "cards": list(CARDS), "vfio": [*VFIO, *(VFIO_LONG if options else ())]}
+    places = {
+        "unit": ["tests/unit", "tests/model"],
+        "commands": [COMMANDS],
+        "cards": list(CARDS),
+        "vfio": [*VFIO, *(VFIO_LONG if options else ())],
+    }
     where = [] if named else places.get(part, [f"tests/{part}"])
     if not options:
         where += [f"--ignore={path}" for path in {"guest": (COMMANDS,), "vm": CARDS}.get(part, ())]

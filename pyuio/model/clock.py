@@ -5,8 +5,8 @@ Each access to a card takes `ACCESS` of virtual time, so a driver that polls a r
 lets time jump to the next thing that a card has planned, or to the end of the wait, whichever is first. So a run is
 deterministic, and a wait of a second is over at once.
 
-Several threads share the clock. Time jumps only when every thread waits for a card: one that does something else may be
-about to do what the others wait for. As long as there is such a thread, waits take real time, and no longer than they
+Several threads share the clock. Time jumps only when every thread waits for a card: one that does something else, or
+the handler of a signal that a timer is about to send, may be about to do what the others wait for. As long as there is such a thread, waits take real time, and no longer than they
 should. Tasks of asyncio are treated alike.
 
 There is one clock for all cards of the process, so that a program can wait for several.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from typing import Any
 ACCESS = 1e-6
 """Virtual seconds that each access takes; a read of a PCI Express card takes about as long."""
 
+_SOON = 1.0  # real seconds
 _SLICE = 2e-3  # real seconds after which a waiting thread looks again whether the others wait, too
 
 
@@ -148,7 +150,10 @@ class Clock:
 
     def _others_run(self) -> bool:
         idle = {threading.get_ident(), *self._waiting_threads}
-        return any(thread.ident not in idle and thread.is_alive() for thread in threading.enumerate())
+        if any(thread.ident not in idle and thread.is_alive() for thread in threading.enumerate()):
+            return True
+        # A handler that is to run soon may do something, too. Timers of test programs run for longer.
+        return 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= _SOON
 
     async def wait_async(self, timeout: float | None, ready: Callable[[], bool]) -> bool:
         """Do what `wait` does, while other tasks of asyncio run."""

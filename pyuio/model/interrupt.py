@@ -54,6 +54,9 @@ class ModelInterrupt(Interrupt):
         self._asserted = asserted
         self.on_come: Callable[[], object] | None = None
         """Called when one comes, for a service."""
+        self._masked_by_handler = False
+        self.came = 0
+        """How many came so far."""
         masking = ModelMasking() if kind == "INTx" else NominalMasking()
         super().__init__(native, masking, name, presence, kind)
 
@@ -61,6 +64,7 @@ class ModelInterrupt(Interrupt):
         """Count one interrupt: a message came."""
         with clock.lock:
             if not self.closed:
+                self.came += 1
                 os.write(self._eventfd, (1).to_bytes(8, "little"))
                 if self.on_come is not None:
                     self.on_come()
@@ -76,8 +80,12 @@ class ModelInterrupt(Interrupt):
     def look_at_line(self) -> None:
         """Count one interrupt if the line is asserted and not masked; that masks it until somebody waits."""
         with clock.lock:
-            fires = self._asserted() and not _lib.pyuio_interrupt_is_masked(self._native)
-            if fires and _lib.pyuio_interrupt_is_pending(self._native) == _lib.PYUIO_NONE:
+            if not self._asserted() or _lib.pyuio_interrupt_is_masked(self._native):
+                return
+            pending = int(_lib.pyuio_interrupt_is_pending(self._native))
+            # One that was taken is noted in C as masked. One that is pending is known only here.
+            if pending == _lib.PYUIO_NONE or (pending == _lib.PYUIO_READY and not self._masked_by_handler):
+                self._masked_by_handler = True
                 self.come()
 
     def _tried(self, function: Any) -> int:
@@ -132,6 +140,7 @@ class ModelInterrupt(Interrupt):
     def unmask(self) -> None:
         """Unmask the interrupt; the next one masks it again. The errors are those of `read`."""
         super().unmask()
+        self._masked_by_handler = False
         self.look_at_line()
 
     def _rearm(self) -> None:

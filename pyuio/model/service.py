@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 from pyuio._native._interrupt import ffi as _ffi
 from pyuio._native._interrupt import lib as _lib
@@ -42,7 +42,7 @@ class ModelService(Service):
         if handler is not None or context is not None or names:
             raise TypeError(f"{interrupt.name} is a card in Python, which a handler in C cannot reach: give a program")
         self._begin(interrupt, capacity)
-        self._card_interrupt: Any = interrupt  # a ModelInterrupt, which makes this class
+        self._card_interrupt = cast("Any", interrupt)  # a ModelInterrupt, which makes this class
         self._program = program
         flat = [step.operation for step in flatten(program)]
         self._kept = list(dict.fromkeys(one.name for one in flat if isinstance(one, Read | Poll | Stamp)))
