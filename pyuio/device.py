@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pyuio.backend.backend import Backend
     from pyuio.kernel.uio import UioNode
     from pyuio.process.timeouts import TimeSource
+    from pyuio.region.tracing import Recording
     from pyuio.registers.register_map import RegisterMap
 
 _log = logging.getLogger("pyuio.device")
@@ -91,6 +92,7 @@ class Device(Owned):
         self._maps: dict[tuple[str, int, int | None, Endian, int | None], Region] = {}
         self._widths: dict[int | str, int] = {}
         self._traced: Mapping[int | str, type[RegisterMap]] | None = None
+        self._recording: Recording | None = None
         self._dma: Dma | None = None
         self._interrupt: Interrupt | None = None  # once it was used
         # Recursive: a signal handler that closes the device may enter it again. Other threads wait.
@@ -151,7 +153,7 @@ class Device(Owned):
         if self._interrupt is None:  # a driver asks for it at each wait, which must cost nothing
             with self._guard:
                 self._require_open()
-                self._use(self._backend.interrupt)
+                self._use((self._backend.interrupt,))
                 self._require_open()  # a signal handler may have closed it meanwhile
         assert self._interrupt is not None
         return self._interrupt
@@ -192,13 +194,16 @@ class Device(Owned):
             self._require_open()
             self._backend.presence.require()
             interrupts = self._backend.vectors(count)
-            self._use(interrupts[0])
+            self._use(interrupts)
             return interrupts
 
-    def _use(self, interrupt: Interrupt) -> None:
+    def _use(self, interrupts: tuple[Interrupt, ...]) -> None:
+        interrupt = interrupts[0]
         # A message is a write to memory, which a device sends only with bus mastering (PCI 3.0, section 6.8).
         if interrupt.kind not in (None, "INTx"):
             self.dma.send_messages()
+        if self._recording is not None:
+            self._recording.interrupts(interrupts)
         self._interrupt = interrupt
 
     def reset(self) -> None:
@@ -263,6 +268,8 @@ class Device(Owned):
             if self._dma is None:
                 backend = self._backend
                 self._dma = Dma(self.name, backend.directory, backend.config, backend.presence, backend.memory)
+                if self._recording is not None:
+                    self._dma.on_buffer = self._recording.buffer
             return self._dma
 
     def bar(
@@ -323,7 +330,7 @@ class Device(Owned):
                 from pyuio.region import tracing
 
                 region = map_it(tracing.TRACED_CLASSES)
-                tracing.begin(region, f"{self.name}: {place}", registers)
+                tracing.begin(region, self.name, place, registers, self._recording)
             if self._closed:  # a signal handler has closed it meanwhile
                 region.close()
                 self._require_open()
@@ -403,15 +410,21 @@ class Device(Owned):
         self._widths.update(widths.items())
 
     def trace_registers(
-        self, names: Mapping[int, type[RegisterMap]] | Mapping[int | str, type[RegisterMap]] | None = None
+        self,
+        names: Mapping[int, type[RegisterMap]] | Mapping[int | str, type[RegisterMap]] | None = None,
+        *,
+        file: str | os.PathLike[str] | None = None,
     ) -> None:
         """Log each access to what `bar` and `map` return from now on, to the logger `pyuio.tracing` at debug level.
 
         Args:
             names: the register maps by number of the BAR or name of the map, as in `Driver.register_maps`; None to log
                 offsets only.
+            file: also write them to this file, with the interrupts that are read and the buffers for DMA, until the
+                device is closed: `pyuio.model.Replay` makes a card of it. Start it before `interrupt` is used.
 
         Raises:
+            OSError: the file cannot be written.
             ValueError: `bar` or `map` was called already, and accesses through that object would not be logged.
             ClosedError: the device is closed.
         """
@@ -420,6 +433,17 @@ class Device(Owned):
             if self._regions or self._maps:
                 raise ValueError(f"{self.name}: its registers are traced from the start or not; call it before bar()")
             self._traced = {} if names is None else dict(names.items())
+            if file is not None:
+                from pyuio.region.tracing import Recording
+
+                self._recording = Recording(file)
+                self._recording.line(f"device {self.ids} class {self.class_code or 0:#08x}")
+                for bar in self.config.bars() if self.address else ():
+                    self._recording.line(f"bar{bar.index} {bar.kind} {bar.size:#x}")
+                for one in self.maps:
+                    self._recording.line(f"{one.label} memory {one.size:#x}")
+                if self._dma is not None:
+                    self._dma.on_buffer = self._recording.buffer
 
     def _close_parts(self) -> None:
         try:
@@ -428,6 +452,8 @@ class Device(Owned):
         finally:  # even if the kernel refuses to end bus mastering
             for region in (*self._regions.values(), *self._maps.values()):
                 region.close()
+            if self._recording is not None:
+                self._recording.close()
 
     def close(self) -> None:
         """Free DMA memory, unmap BARs and maps, mask the interrupt, and give the device back if `pyuio.open` took it.

@@ -82,7 +82,7 @@ class Driver:
         cls: type[_Driver],
         which: str | os.PathLike[str] | FoundDevice | None = None,
         *,
-        trace: bool = False,
+        trace: bool | str | os.PathLike[str] = False,
         **options: Any,
     ) -> _Driver:
         """Open the only card that the driver serves, or the one named, and return the driver on it.
@@ -92,7 +92,7 @@ class Driver:
 
         Args:
             which: as for `pyuio.open`, or None for the only card.
-            trace: log each access to the registers, by name: `Device.trace_registers`.
+            trace: log each access to the registers, by name: `Device.trace_registers`; a path: also in a file.
             options: arguments of the driver's class besides the device.
 
         Raises:
@@ -107,7 +107,7 @@ class Driver:
         device = Device(found, bind=found.driver is None)
         try:
             if trace:
-                device.trace_registers(cls.register_maps)
+                device.trace_registers(cls.register_maps, file=None if isinstance(trace, bool) else trace)
             return cls(device, **options)
         except BaseException:
             device.close()

@@ -85,6 +85,8 @@ class Dma(Owned):
         self._is_coherent = directory is None or config is not None
         self.lock = _lock
         self._closed = False
+        self.on_buffer: Callable[[int, int], object] | None = None
+        """Called with address and size of each piece of a new buffer, for a recording."""
         self._source: MemorySource[Any] = PhysicalMemory(name, directory) if source is None else source
         self._pages: list[Page] = []
         self._live: set[DmaBuffer] = set()
@@ -275,6 +277,9 @@ class Dma(Owned):
             if self._is_master is not True:
                 self._switch_bus_mastering(on=True)
             self._require_open()  # a signal handler may have closed it meanwhile
+            if self.on_buffer is not None:
+                for address, size in buffer.page.pieces(buffer.offset_in_page, buffer.size):
+                    self.on_buffer(address, size)
         except BaseException:
             self._live.discard(buffer)
             buffer.close_views()

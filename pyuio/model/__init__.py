@@ -4,6 +4,7 @@
 - `card` has `Card`, from which a card derives; `register_file` its registers, `pci_function` its PCI side.
 - `host` is what any card is plugged into; `machine` is that of a card in this process, and `backend` opens it.
 - `clock` is virtual time. `complaint` is what a card says about its driver. `faults` go wrong with it.
+- `replay` is a card made of what a driver did on a real one.
 
 docs/model.md is the tutorial.
 """
@@ -15,6 +16,7 @@ from pyuio.model.complaint import Complaint
 from pyuio.model.faults import Faults, TransferError
 from pyuio.model.host import BusError
 from pyuio.model.pci_function import BarSpace, Capability
+from pyuio.model.replay import Replay, ReplayDifference
 
 __all__ = [
     "BarSpace",
@@ -24,6 +26,8 @@ __all__ = [
     "Complaint",
     "Faults",
     "NothingPlannedError",
+    "Replay",
+    "ReplayDifference",
     "TransferError",
     "clock",
     "open",

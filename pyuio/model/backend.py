@@ -68,6 +68,7 @@ def open(card: Card | type[Card]) -> Device:
     )
     device = Device(found, opener=partial(ModelBackend, machine))
     machine.dma = device.dma
+    machine.dma.on_buffer = getattr(card, "note_buffer", None)
     return device
 
 

@@ -6,8 +6,8 @@ lets time jump to the next thing that a card has planned, or to the end of the w
 deterministic, and a wait of a second is over at once.
 
 Several threads share the clock. Time jumps only when every thread waits for a card: one that does something else, or
-the handler of a signal that a timer is about to send, may be about to do what the others wait for. As long as there is such a thread, waits take real time, and no longer than they
-should. Tasks of asyncio are treated alike.
+the handler of a signal that a timer is about to send, may be about to do what the others wait for. As long as there is
+such a thread, waits take real time, and no longer than they should. Tasks of asyncio are treated alike.
 
 There is one clock for all cards of the process, so that a program can wait for several.
 """

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-_PYUIO = str(Path(__file__).parent.parent)
+_PYUIO = str(Path(__file__).parent.parent / "_").removesuffix("_")  # with the separator: pyuio_drivers is another
 # Through these files a driver comes to a card.
 _ENTRANCES = tuple(
     str(Path(__file__).resolve().with_name(name)) for name in ("region.py", "interrupt.py", "backend.py")

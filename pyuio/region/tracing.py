@@ -9,13 +9,18 @@ not even imported. Lines go to the logger ``pyuio.tracing``, at debug level::
 
 Accesses that bypass Python's methods are not logged: those of a `pyuio.Service`, and those through periphery's object,
 `Region.mmio`.
+
+A `Recording` is the same as a file, from which `pyuio.model.Replay` makes a card. Besides, it says what the device is,
+when an interrupt was read, and which memory the driver allocated for DMA. It does not have the contents of that memory.
 """
 
 from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyuio.region import PortRegion, Region
@@ -54,16 +59,85 @@ def _names(registers: RegisterNames | None, reading: bool) -> dict[int, str]:
     return found
 
 
+class Recording:
+    """A trace as a file.
+
+    Args:
+        path: of the file, which is made, or overwritten.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+
+    FIRST_LINE = "pyuio trace 1"
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = Path(path).open("w", encoding="ascii", buffering=1)  # noqa: SIM115  (closed by its device)
+        self.line(self.FIRST_LINE)
+
+    def line(self, text: str) -> None:
+        """Write a line, unless the file is closed."""
+        if not self._file.closed:
+            self._file.write(f"{text}\n")
+
+    def interrupts(self, made: Sequence[Any]) -> None:
+        """Write a line from now on for each `read` of these interrupts."""
+        for number, interrupt in enumerate(made):
+            label = f"vector{number}" if len(made) > 1 else "interrupt"
+            interrupt.read = self._reading(interrupt.read, label)
+            interrupt.read_async = self._reading_async(interrupt.read_async, label)
+
+    def _reading(self, read: Callable[..., int], label: str) -> Callable[..., int]:
+        def recorded(*arguments: Any, **keywords: Any) -> int:
+            try:
+                count = read(*arguments, **keywords)
+            except TimeoutError:
+                self.line(f"{label} = none")
+                raise
+            self.line(f"{label} = {count}")
+            return count
+
+        return recorded
+
+    def _reading_async(self, read: Callable[..., Any], label: str) -> Callable[..., Any]:
+        async def recorded(*arguments: Any, **keywords: Any) -> int:
+            try:
+                count: int = await read(*arguments, **keywords)
+            except TimeoutError:
+                self.line(f"{label} = none")
+                raise
+            self.line(f"{label} = {count}")
+            return count
+
+        return recorded
+
+    def buffer(self, address: int, size: int) -> None:
+        """Write a line for a buffer for DMA."""
+        self.line(f"dma {address:#x} {size:#x}")
+
+    def close(self) -> None:
+        """Close the file. A second close does nothing."""
+        self._file.close()
+
+
 class _Trace:
     """A region's place, and the names of its registers."""
 
-    def __init__(self, place: str, registers: RegisterNames | None) -> None:
-        self._place = place
+    def __init__(self, device: str, place: str, registers: RegisterNames | None, recording: Recording | None) -> None:
+        self._device, self._place = device, place
         self._names = {reading: _names(registers, reading) for reading in (True, False)}
+        self.recording = recording
 
     def log(self, verb: str, offset: int, values: str, *, reading: bool) -> None:
+        _log.debug("%s: %s", self._device, self._text(verb, offset, values, reading))
+
+    def record(self, verb: str, offset: int, values: str, *, reading: bool) -> None:
+        if self.recording is not None:
+            self.recording.line(self._text(verb, offset, values, reading))
+
+    def _text(self, verb: str, offset: int, values: str, reading: bool) -> str:
         name = self._names[reading].get(offset, "")
-        _log.debug("%s %s %#05x%s%s", self._place, verb, offset, name and " ", name + values)
+        return f"{self._place} {verb} {offset:#05x}{name and ' '}{name}{values}"
 
 
 def _digits(value: Any, bits: int) -> str:
@@ -73,7 +147,8 @@ def _digits(value: Any, bits: int) -> str:
 def _reader(bits: int) -> Callable[..., int]:
     def read(self: Any, offset: Any, /, **endian: Any) -> int:
         value: int = getattr(super(Traced, self), f"read{bits}")(offset, **endian)
-        self.trace.log(f"read{bits}", operator.index(offset), f" = {_digits(value, bits)}", reading=True)
+        for write in (self.trace.log, self.trace.record):
+            write(f"read{bits}", operator.index(offset), f" = {_digits(value, bits)}", reading=True)
         return value
 
     return read
@@ -87,9 +162,28 @@ def _changer(verb: str, bits: int) -> Callable[..., None]:
         if hasattr(offset, "__index__"):
             text = sign + ", ".join(_digits(value, bits) for value in given)
             self.trace.log(f"{verb}{bits}", operator.index(offset), text, reading=False)
+            if verb == "write":
+                self.trace.record(f"write{bits}", operator.index(offset), text, reading=False)
+            elif self.trace.recording is not None:
+                _change_in_two_steps(super(Traced, self), self.trace, verb, bits, operator.index(offset), given, endian)
+                return
         getattr(super(Traced, self), f"{verb}{bits}")(offset, *values, **endian)
 
     return change
+
+
+def _change_in_two_steps(
+    region: Any, trace: _Trace, verb: str, bits: int, offset: int, given: tuple[Any, ...], endian: dict[str, Any]
+) -> None:
+    """Do a set, clear or update by a read and a write, so that a recording has what was read."""
+    mask, value = map(operator.index, given if verb == "update" else (given[0], given[0] if verb == "set" else 0))
+    if value & ~mask or not 0 <= mask < 1 << bits or value < 0:
+        getattr(region, f"{verb}{bits}")(offset, *given, **endian)  # which says what is wrong
+    old = getattr(region, f"read{bits}")(offset, **endian)
+    trace.record(f"read{bits}", offset, f" = {_digits(old, bits)}", reading=True)
+    new = old & ~mask | value
+    trace.record(f"write{bits}", offset, f" = {_digits(new, bits)}", reading=False)
+    getattr(region, f"write{bits}")(offset, new, **endian)
 
 
 class Traced:
@@ -101,14 +195,26 @@ class Traced:
     def read(self, offset: Any, /, length: Any, width: Any = 4, *, fixed: bool = False) -> bytes:
         """Read, and log it."""
         data: bytes = super().read(offset, length, width, fixed=fixed)  # type: ignore[misc]
-        self.trace.log("read", operator.index(offset), f" {len(data)} bytes: {data[:32].hex(' ', 4)}", reading=True)
+        at = operator.index(offset)
+        self.trace.log("read", at, f" {len(data)} bytes: {data[:32].hex(' ', 4)}", reading=True)
+        self._record_run("read", at, data, width, fixed)
         return data
+
+    def _record_run(self, verb: str, offset: int, data: bytes, width: Any, fixed: bool) -> None:
+        if self.trace.recording is not None:
+            size = operator.index(width)
+            for start in range(0, len(data), size):
+                value = int.from_bytes(data[start : start + size], self.endian)  # type: ignore[attr-defined]
+                place, text = offset if fixed else offset + start, f" = {_digits(value, 8 * size)}"
+                self.trace.record(f"{verb}{8 * size}", place, text, reading=verb == "read")
 
     def write(self, offset: Any, /, data: Any, width: Any = 4, *, fixed: bool = False) -> None:
         """Log a write, and do it."""
         with memoryview(data) as view, view.cast("B") as octets:
             text = f" {len(octets)} bytes: {octets[:32].hex(' ', 4)}"
+            copy = octets.tobytes() if self.trace.recording is not None else b""
         self.trace.log("write", operator.index(offset), text, reading=False)
+        self._record_run("write", operator.index(offset), copy, width, fixed)
         super().write(offset, data, width, fixed=fixed)  # type: ignore[misc]
 
 
@@ -133,13 +239,21 @@ class TracedPortRegion(Traced, PortRegion):
 TRACED_CLASSES = (TracedRegion, TracedPortRegion)
 
 
-def begin(region: Region | PortRegion, place: str, registers: RegisterNames | None) -> None:
+def begin(
+    region: Region | PortRegion,
+    device: str,
+    place: str,
+    registers: RegisterNames | None,
+    recording: Recording | None = None,
+) -> None:
     """Set the names in the log lines of a region of one of `TRACED_CLASSES`; call it before the region is used.
 
     Args:
         region: the region.
-        place: the start of each line, as in "0000:00:04.0: bar0".
+        device: the start of each line in the log, as in "0000:00:04.0".
+        place: what the region is called, as in "bar0".
         registers: the map with the registers' names; None for none.
+        recording: also gets the accesses; None for none.
     """
     assert isinstance(region, Traced)
-    region.trace = _Trace(place, registers)
+    region.trace = _Trace(device, place, registers, recording)

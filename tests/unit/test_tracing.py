@@ -35,7 +35,7 @@ def region(request: pytest.FixtureRequest) -> Iterator[Any]:
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
         file.truncate(4096)
         with request.param(file.name, 4096, name="BAR 0 of a file") as made:
-            begin(made, "0000:00:04.0: bar0", Registers)
+            begin(made, "0000:00:04.0", "bar0", Registers)
             yield made
 
 

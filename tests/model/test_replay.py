@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""Recording what a driver does on a card, and replaying it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pyuio_drivers.edu import Edu
+from pyuio_drivers.models.edu import EduCard
+
+import pyuio.model
+from pyuio.model import Card, Replay, ReplayDifference
+from pyuio.registers import Array, Field, Memory, Register, RegisterMap
+
+
+def drive(edu: Edu, number: int = 5) -> None:
+    assert edu.factorial_by_interrupt(number) == [1, 1, 2, 6, 24, 120, 720][number]
+    edu.to_device(b"abc" * 100, by_interrupt=True)
+    with pytest.raises(TimeoutError):
+        edu.wait_for_interrupt(0.5)
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    device = pyuio.model.open(EduCard())
+    device.trace_registers(Edu.register_maps, file=tmp_path / "edu.trace")
+    with Edu(device) as edu:
+        drive(edu)
+    return tmp_path / "edu.trace"
+
+
+def test_a_driver_that_does_the_same_gets_the_same(recording: Path) -> None:
+    replay = Replay(recording)
+    assert (replay.vendor, replay.device, replay.function.bars[0].size) == (0x1234, 0x11E8, 1 << 20)
+    with Edu(pyuio.model.open(replay)) as edu:
+        drive(edu)
+    replay.check()
+
+
+def test_addresses_of_buffers_may_differ(recording: Path) -> None:
+    text = recording.read_text()
+    address = next(line.split()[1] for line in text.splitlines() if line.startswith("dma "))
+    moved = int(address, 16) + 0x10_0000
+    recording.write_text(text.replace(f"{int(address, 16):016x}", f"{moved:016x}").replace(address, f"{moved:#x}"))
+    replay = Replay(recording)
+    with Edu(pyuio.model.open(replay)) as edu:
+        drive(edu)
+    replay.check()
+
+
+def test_another_value_is_shown_by_name(recording: Path) -> None:
+    replay = Replay(recording)
+    with pytest.raises(ReplayDifference) as caught, Edu(pyuio.model.open(replay)) as edu:
+        drive(edu, 6)
+    shown = str(caught.value).splitlines()
+    assert "-bar0 write32 0x008 factorial = 0x00000005" in shown
+    assert "+bar0 write32 0x008 factorial = 0x00000006" in shown
+    assert any("edu.py" in line and "registers.factorial.write(n)" in line for line in shown)
+
+
+def left_out(edu: Edu) -> None:
+    edu.factorial_by_interrupt(5)
+
+
+def one_more(edu: Edu) -> None:
+    drive(edu)
+    edu.liveness(1)
+
+
+@pytest.mark.parametrize(("change", "shown"), [(left_out, "status"), (one_more, "+bar0 write32 0x004")])
+def test_accesses_left_out_and_added_are_told(recording: Path, change: Callable[[Edu], None], shown: str) -> None:
+    with pytest.raises(ReplayDifference) as caught, Edu(pyuio.model.open(Replay(recording))) as edu:
+        change(edu)
+    assert shown in str(caught.value)
+
+
+def test_what_the_driver_did_not_come_to_is_told(recording: Path) -> None:
+    replay = Replay(recording)
+    device = pyuio.model.open(replay)
+    assert device.bar(0).read32(0) == 0x0100_00ED
+    device.close()
+    with pytest.raises(ReplayDifference, match="has not done"):
+        replay.check()
+
+
+class Wide(Register):
+    low = Field(3, 0)
+    high = Field(31, 28)
+
+
+class Channel(RegisterMap):
+    count = Register(0, width=16)
+
+
+class Everything(RegisterMap):
+    wide = Wide(0)
+    channel = Array(Channel.at(0x10), 2)
+    words = Memory(Register(0x20), 8)
+
+
+class EverythingCard(Card):
+    vendor, device, bars, msix_vectors = 1, 2, {0: 64, 2: 16}, 3
+    registers = {0: Everything}  # noqa: RUF012
+
+    def on_write_wide(self, value: int) -> None:
+        self.raise_interrupt(2)
+        self.raise_interrupt(2)
+
+
+def use_everything(device: pyuio.Device) -> None:
+    vectors = device.vectors(3)
+    registers = Everything(device.bar(0))
+    registers.wide.high = 5
+    assert vectors[2].read(1) == 2
+    device.bar(0).set32(0, 1)
+    assert vectors[2].read(1) == 2
+    registers.channel[1].count.write(7)
+    registers.words.write(0, bytes(range(32)))
+    assert registers.words.read(4, 4) == bytes([4, 5, 6, 7])
+    device.bar(2).write8(3, 9)
+    assert device.bar(2).read32(0) == 0x09000000
+    with device.dma.alloc(64) as buffer:
+        registers.wide.write(buffer.address & 0xFFFF_FFFF)
+    with pytest.raises(TimeoutError):
+        vectors[1].read(0)
+
+
+def test_changes_runs_arrays_and_vectors_replay(tmp_path: Path) -> None:
+    device = pyuio.model.open(EverythingCard)
+    device.trace_registers({0: Everything}, file=tmp_path / "trace")
+    with device:
+        use_everything(device)
+    assert "bar0 write16 0x012 channel[1].count = 0x0007" in (tmp_path / "trace").read_text()
+    replay = Replay(tmp_path / "trace")
+    with pyuio.model.open(replay) as again:
+        use_everything(again)
+    replay.check()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no recording"),
+        ("hello\n", "no recording"),
+        ("pyuio trace 1\n", "which device"),
+        ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nbar0 read32 zero\n", "line 3: not a line"),
+        ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nbar0 memory 0x3\n", "power of two"),
+        ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nbar0 memory 0x10\nvector999 = 1\n", "msix_vectors"),
+    ],
+)
+def test_what_is_no_recording_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "bad").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        Replay(tmp_path / "bad")
+
+
+def test_a_recording_that_cannot_be_written_leaves_the_device_as_it_is(tmp_path: Path) -> None:
+    with pyuio.model.open(EduCard) as device:
+        with pytest.raises(FileNotFoundError):
+            device.trace_registers(file=tmp_path / "none/trace")
+        assert Edu(device).liveness(1) == 0xFFFF_FFFE
