@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex
+from weakref import WeakSet
 
 from pyuio._native._access import Presence
 from pyuio.device import Device
@@ -101,6 +102,7 @@ class ModelBackend:
         self.presence = Presence(self.name)
         self.memory = machine.source()
         self._interrupts: tuple[ModelInterrupt, ...] = ()
+        self._regions: WeakSet[ModelRegion] = WeakSet()
         with ExitStack() as stack:
             with clock.lock:
                 if machine.is_open:
@@ -201,7 +203,7 @@ class ModelBackend:
         if width not in (None, 8, 16, 32, 64):
             raise ValueError(f"{name}: the widest access has 8, 16, 32 or 64 bits, not {width!r}")
         kind = ModelRegion if region_classes[1] is PortRegion else TracedModelRegion
-        return kind(
+        region = kind(
             self._function,
             index,
             address=bar.address,
@@ -210,6 +212,8 @@ class ModelBackend:
             width=widest if width is None else min(width, widest),
             presence=self.presence,
         )
+        self._regions.add(region)
+        return region
 
     @property
     def maps(self) -> tuple[UioMap, ...]:
@@ -240,6 +244,8 @@ class ModelBackend:
         self._resources.pop_all()
         for interrupt in self._interrupts:
             interrupt.forget()
+        for region in list(self._regions):
+            region.forget()
         self._config.forget()
         self.presence.close()
         os.close(self._request)

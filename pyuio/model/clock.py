@@ -16,11 +16,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+from pyuio.process.late import release_after_fork
 
 ACCESS = 1e-6
 """Virtual seconds that each access takes; a read of a PCI Express card takes about as long."""
@@ -164,6 +168,7 @@ class Clock:
         deadline = None if timeout is None else begin + timeout
         loop: Any = asyncio.get_running_loop()
         self._tasks.add(me)
+        self._deadlines[me] = deadline  # before others, which wait, too, let time pass
         try:
             while True:
                 with self.lock:
@@ -207,3 +212,6 @@ class NothingPlannedError(AssertionError):
 
 clock = Clock()
 """The clock of all cards in this process."""
+# A child inherits the lock as it is at the fork.
+_release = partial(release_after_fork, clock.lock)
+os.register_at_fork(before=clock.lock.acquire, after_in_parent=_release, after_in_child=_release)

@@ -75,12 +75,13 @@ class Faults:
         self._plan(at_access, "the card resets", self._card.reset)
 
     def spurious_interrupt(self, *, at_access: SupportsIndex, vector: SupportsIndex = 0) -> None:
-        """Raise an interrupt without a cause just before this access. A line stays asserted for 1 us only."""
+        """Raise an interrupt without a cause just before this access. A line is asserted for a moment only."""
         card, number = self._card, operator.index(vector)
 
         def raise_one() -> None:
             card.function.raise_interrupt(number)
-            card.after(1e-6, lambda: None if number in card.raised else card.function.lower_interrupt(number))
+            if number not in card.raised:
+                card.function.lower_interrupt(number)
 
         self._plan(at_access, f"a spurious interrupt {number}", raise_one)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import bisect
 import ctypes
 import itertools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from pyuio.pci.config_image import Command
 if TYPE_CHECKING:
     from pyuio.dma.allocator import Dma
     from pyuio.model.card import Card
+
+_log = logging.getLogger("pyuio.model")
 
 _DOMAIN = 0xFFFF  # no machine has it: the address is nobody's
 _slots = itertools.count(1)
@@ -126,8 +129,17 @@ class Machine:
         return clock.monotonic()
 
     def after(self, seconds: float, call: Callable[[], object]) -> None:
-        """Call `call` in `seconds` of virtual time."""
-        clock.after(seconds, call)
+        """Call `call` in `seconds` of virtual time. Its errors are logged if the device is closed by then."""
+
+        def go() -> None:
+            try:
+                call()
+            except Exception as error:
+                if self.is_open:
+                    raise
+                _log.warning("%s, whose device is closed: %s", self.card.name, error)
+
+        clock.after(seconds, go)
 
     def set_line(self, asserted: bool) -> None:
         """Assert the INTx line, or deassert it."""

@@ -96,7 +96,8 @@ class Pace:
             return False
         if self.elapsed >= _SPIN:
             self._clock.sleep(self._pause if self._timeout is None else min(self._pause, self._timeout - self.elapsed))
-            self._pause = min(2 * self._pause, _LAST_PAUSE)
+            # In virtual time nobody waits for the end of a pause.
+            self._pause = min(2 * self._pause, _LAST_PAUSE) if self._clock is time else 2 * self._pause
         # Taken before the look, so that one look follows the deadline.
         self.elapsed = self._clock.monotonic() - self._start
         return True
