@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import mmap
 import operator
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar, NoReturn, SupportsIndex
@@ -41,7 +42,9 @@ from pyuio.registers import RegisterMap
 _log = logging.getLogger("pyuio.model")
 
 _SMALLEST = {False: 16, True: 4}  # bytes of a BAR in memory, and in ports (PCI 3.0, section 6.2.5.1)
+_LARGEST = {False: 1 << 30, True: 256}  # with addresses of 32 bits
 _MSIX_BAR = 4096
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python has the name from 3.11 on
 
 
 class CardMemory:
@@ -162,7 +165,7 @@ class Card:
                 slot.on_write = getattr(self, f"on_write_{slot.hook}", None)
         self._slots = {slot.name: (slot, file) for file in self._files.values() for slot in file.slots}
         self.regs: Any = _Names([file.view for file in self._files.values()])
-        self._memories = {index: bytearray(bar.size) for index, bar in spaces.items() if index not in self._files}
+        self._memories = {index: _zeros(bar.size) for index, bar in spaces.items() if index not in self._files}
         self.memory = CardMemory(self)
         self.complaints: list[Complaint] = []
         self.raised: set[int] = set()
@@ -256,8 +259,8 @@ class Card:
         self.function.reset()
         for file in self._files.values():
             file.reset()
-        for memory in self._memories.values():
-            memory[:] = bytes(len(memory))
+        for index, memory in self._memories.items():
+            self._memories[index] = _zeros(len(memory))
         for name, value in self.reset_values.items():
             slot, file = self._slots[name]
             file.store(slot.place, slot.word, value)
@@ -386,6 +389,14 @@ class Card:
         return f"<{self.name} {self.vendor:04x}:{self.device:04x}{state}>"
 
 
+def _zeros(size: int) -> mmap.mmap:
+    """Return memory for a BAR: the kernel gives each page when it is used, so that a large BAR costs nothing."""
+    try:
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"a BAR of {size:#x} bytes of memory is more than this process can have: {error}") from error
+
+
 class _Names:
     """The registers of all BARs by name."""
 
@@ -430,6 +441,10 @@ def _spaces(cls: type[Card]) -> dict[int, BarSpace]:
             raise ValueError(f"{where}: the size of a BAR is a power of two from {least} on, not {bar.size:#x}")
         if bar.width not in (32, 64) or (bar.width == 64 and (bar.ports or index == 5 or index + 1 in cls.bars)):
             raise ValueError(f"{where}: an address has 32 bits; or 64, in memory, and takes the next BAR's place, too")
+        if bar.size > _LARGEST[bar.ports] and bar.width == 32:
+            raise ValueError(
+                f"{where}: a BAR of {bar.size:#x} bytes is too large for addresses of 32 bits, or for ports"
+            )
         spaces[index] = bar
     if cls.msix_vectors:
         _msix_bar(spaces)

@@ -28,7 +28,8 @@ _DOMAIN = 0xFFFF  # no machine has it: the address is nobody's
 _slots = itertools.count(1)
 
 _MESSAGES = 0xFEE0_0000  # where messages go on x86, and memory is not
-_FIRST_ADDRESS = {False: 0xC000_0000, True: 0xC000}  # of BARs in memory, and in ports
+# Where BARs begin: in ports, in memory with addresses of 32 bits, and of 64 bits.
+_PORTS, _LOW, _HIGH = 0x1000, 0x8000_0000, 1 << 40
 # Bus addresses begin neither at 0 nor at a round number, and are the same in each run.
 _START = 0x345
 
@@ -114,10 +115,12 @@ class Machine:
     def configure(self) -> None:
         """Give the BARs addresses and switch them on, as firmware does."""
         function = self.card.function
-        free = dict(_FIRST_ADDRESS)
+        free = {_PORTS: _PORTS, _LOW: _LOW, _HIGH: _HIGH}
         for index, bar in sorted(function.bars.items(), key=lambda item: -item[1].size):
-            function.config_write(0x10 + 4 * index, 8 if bar.width == 64 else 4, free[bar.ports])
-            free[bar.ports] += bar.size
+            where = _PORTS if bar.ports else _HIGH if bar.width == 64 else _LOW
+            address = -(-free[where] // bar.size) * bar.size
+            function.config_write(0x10 + 4 * index, bar.width // 8, address)
+            free[where] = address + bar.size
         function.config_write(4, 2, function.command | Command.MEMORY_SPACE | Command.IO_SPACE)
 
     def source(self) -> IommuMemory:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -192,6 +193,7 @@ class RegisterFile:
         self.loads = {1: window.read8, 2: window.read16, 4: window.read32, 8: window.read64}
         self.stores = {1: window.write8, 2: window.write16, 4: window.write32, 8: window.write64}
         self._offsets = [slot.offset for slot in self.slots]
+        self._ends = list(itertools.accumulate((slot.offset + slot.size for slot in self.slots), max))
 
     def find(self, offset: int, *, writing: bool) -> Slot | None:
         """Return the register that the driver reaches at `offset`, or None."""
@@ -199,13 +201,14 @@ class RegisterFile:
         if slot is not None:
             return slot
         found = None
-        for one in self.slots[: bisect.bisect_right(self._offsets, offset)][::-1]:
-            if one.offset <= offset < one.offset + one.size:
+        at = bisect.bisect_right(self._offsets, offset) - 1
+        while at >= 0 and self._ends[at] > offset:  # one of those up to here may reach as far
+            one = self.slots[at]
+            if offset < one.offset + one.size:
                 if one.writable if writing else one.readable:
                     return one
                 found = found or one
-            elif found is None and offset - one.offset > 1 << 20:
-                break
+            at -= 1
         return found
 
     def reset(self) -> None:

@@ -25,10 +25,10 @@ from pyuio.model.pci_function import BarSpace
 from pyuio.region.tracing import Recording
 
 _DEVICE = re.compile(r"device ([0-9a-f]{4}):([0-9a-f]{4}) class 0x([0-9a-f]{6})")
-_BAR = re.compile(r"bar([0-5]) (memory|io) 0x([0-9a-f]+)")
-_ACCESS = re.compile(r"bar([0-5]) (read|write)(8|16|32|64) 0x([0-9a-f]+)( \S+)? = 0x([0-9a-f]+)")
-_INTERRUPT = re.compile(r"(?:interrupt|vector(\d+)) = (none|\d+)")
-_BUFFER = re.compile(r"dma 0x([0-9a-f]+) 0x([0-9a-f]+)")
+_BAR = re.compile(r"bar([0-5]) (memory|io) 0x([0-9a-f]{1,16})")
+_ACCESS = re.compile(r"bar([0-5]) (read|write)(8|16|32|64) 0x([0-9a-f]{1,16})( \S+)? = 0x([0-9a-f]{1,16})")
+_INTERRUPT = re.compile(r"(?:interrupt|vector(\d{1,3})) = (none|\d{1,6})")
+_BUFFER = re.compile(r"dma 0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16})")
 _CONTEXT = 6  # lines shown before a difference
 
 

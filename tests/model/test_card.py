@@ -490,6 +490,24 @@ def test_a_card_that_is_not_plugged_in_says_so(card: Engine) -> None:
         card.after(-1, card.move)
 
 
+def test_a_large_bar_costs_nothing() -> None:
+    class Large(Card):
+        vendor, device = 1, 2
+        bars: ClassVar = {0: BarSpace(1 << 36, width=64)}
+
+    class TooLarge(Card):
+        vendor, device = 1, 2
+        bars: ClassVar = {0: BarSpace(1 << 62, width=64)}
+
+    with pyuio.model.open(Large) as device:
+        device.bar(0).write32((1 << 36) - 4, 7)
+        assert device.bar(0).read32((1 << 36) - 4) == 7
+        device.reset()
+        assert device.bar(0).read32((1 << 36) - 4) == 0
+    with pytest.raises(ValueError, match="more than this process can have"):
+        TooLarge()
+
+
 def test_the_errors_of_a_card_reach_the_driver(card: Engine) -> None:
     def fail() -> None:
         raise KeyError("a fault of the model")
