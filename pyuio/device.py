@@ -174,6 +174,9 @@ class Device(Owned):
     def vectors(self, count: int) -> tuple[Interrupt, ...]:
         """Enable MSI-X, or MSI, and return one interrupt for each of the first `count` vectors.
 
+        If the kernel driver made several UIO nodes, it returns the interrupts of the first `count` of them instead, and
+        keeps these nodes open.
+
         Call it once, and before `interrupt` is used: a device has either INTx or messages. Messages need bus mastering,
         which is on from then on until the device is closed.
 
@@ -185,6 +188,7 @@ class Device(Owned):
             DeviceRemovedError: the device is gone.
             InterruptUnavailableError: the device has not so many, its interrupts are enabled already, or its kernel
                 driver delivers no messages, as ``uio_pci_generic``.
+            DeviceBusyError: another UIO node of the device is open.
             ValueError: `count` is below 1.
         """
         count = operator.index(count)

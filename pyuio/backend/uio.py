@@ -29,6 +29,7 @@ from pyuio.kernel.sysfs import translated, write_text
 from pyuio.kernel.uio import UioMap, UioNode
 from pyuio.pci.assigned_interrupt import assigned_interrupt
 from pyuio.pci.config_space import ConfigSpace
+from pyuio.process.signals import postponed_signals
 from pyuio.region.bar_mapping import find_bar, map_bar
 from pyuio.region.map_mapping import map_region
 
@@ -66,6 +67,7 @@ class UioBackend:
         self.config = None
         self.memory = PhysicalMemory(found.name, found.directory)
         self._files = OpenFiles(found.name)
+        self._of_other_nodes: list[Interrupt] = []
         self._resources = ExitStack()
         with ExitStack() as stack:
             stack.callback(self.presence.close)
@@ -90,6 +92,7 @@ class UioBackend:
         self.driver = claimed.driver
         refuse_what_freezes(self.name, claimed.driver)
         self.node = chosen_node(found, claimed.nodes)
+        self._nodes = claimed.nodes
         self._device = device = self._files.keep(self.node.open(), stack)
         attribute = self.node.open_attribute()
         try:
@@ -144,17 +147,44 @@ class UioBackend:
 
     @property
     def most_vectors(self) -> int:
-        """1 if the interrupt is a message, else 0."""
+        """The number of its nodes, if it has several; else 1 if the interrupt is a message, and 0 if not."""
+        if len(self._nodes) > 1:
+            return len(self._nodes)
         return int(isinstance(self._interrupt, Interrupt) and self._interrupt.kind not in (None, "INTx"))
 
     def vectors(self, count: int) -> tuple[Interrupt, ...]:
-        """Return the interrupt if it is a message, and the only one that was asked for; see `Device.vectors`."""
+        """Return the interrupt of each of its first nodes, or the only one if it is a message; see `Device.vectors`."""
+        if 1 < count <= len(self._nodes):
+            return self._interrupts_of_nodes(self._nodes[:count])
         interrupt = self.interrupt
         if count == 1 and interrupt.kind not in (None, "INTx"):
             return (interrupt,)
         has = f"one interrupt{f', {interrupt.kind}' if interrupt.kind else ''}"
+        if len(self._nodes) > 1:
+            has = f"an interrupt for each of its {len(self._nodes)} nodes"
         reason = f"{self.name}: its kernel driver, {self.driver}, delivers {has}, not {count} message interrupts"
-        raise InterruptUnavailableError(errno.ENXIO, f"{reason}; open it with bind='{VFIO_PCI}', which does")
+        advice = "" if self.config is None else f"; open it with bind='{VFIO_PCI}', which does"
+        raise InterruptUnavailableError(errno.ENXIO, reason + advice)
+
+    def _interrupts_of_nodes(self, nodes: tuple[UioNode, ...]) -> tuple[Interrupt, ...]:
+        """Open the other nodes, and return the interrupts of all of them in their order."""
+        if self._of_other_nodes:
+            reason = f"{self.name}: the interrupts of its other nodes are open already; ask for vectors once"
+            raise InterruptUnavailableError(errno.EBUSY, reason)
+        found = {self.node.name: self.interrupt}
+        with postponed_signals(), ExitStack() as stack:
+            for node in nodes:
+                if node.name == self.node.name:
+                    continue
+                file = self._files.keep(node.open(), stack)
+                self._files.lock(file, stack)
+                kind = found[self.node.name].kind
+                made = open_uio_interrupt(node, file, self.config, f"{self.name} ({node.name})", self.presence, kind)
+                stack.callback(made.close)
+                found[node.name] = made
+            self._of_other_nodes = [one for one in found.values() if one is not self._interrupt]
+            self._resources.callback(stack.pop_all().close)
+        return tuple(found[node.name] for node in nodes)
 
     def reset(self) -> None:
         """Reset the function by its attribute ``reset``; see `Device.reset`."""
@@ -204,6 +234,8 @@ class UioBackend:
         # First: while this process has the files open, the kernel does not end bus mastering if the parent is killed.
         if isinstance(self._interrupt, Interrupt):
             self._interrupt.forget()
+        for interrupt in self._of_other_nodes:
+            interrupt.forget()
         self._files.forget()
         self.presence.close()
         if self.config is not None:

@@ -68,6 +68,29 @@ def test_each_is_opened_and_locked_by_itself(entries: list[pyuio.FoundDevice], l
             device.close()
 
 
+def test_vectors_are_the_interrupts_of_its_nodes(entries: list[pyuio.FoundDevice]) -> None:
+    with pyuio.open(entries[1]) as device:
+        assert device.most_vectors == len(entries)
+        vectors = device.vectors(len(entries))
+        assert vectors[0] is device.interrupt
+        for which in range(len(entries)):
+            fire(entries[0], which)
+            fire(entries[0], which)
+            assert pyuio.wait(vectors, 10) == [vectors[which]]
+            assert vectors[which].read(0) == 2
+        with pytest.raises(pyuio.DeviceBusyError, match=f"{entries[0].uio} is open already"):
+            pyuio.open(entries[0])
+        with pytest.raises(pyuio.InterruptUnavailableError, match="ask for vectors once"):
+            device.vectors(2)
+    with pyuio.open(entries[0]) as device:
+        with pytest.raises(pyuio.InterruptUnavailableError, match=f"each of its {len(entries)} nodes, not 9"):
+            device.vectors(9)
+        with pyuio.open(entries[1]), pytest.raises(pyuio.DeviceBusyError):
+            device.vectors(2)
+        assert len(device.vectors(2)) == 2
+    pyuio.open(entries[1]).close()
+
+
 def test_the_device_alone_does_not_say_which(entries: list[pyuio.FoundDevice]) -> None:
     found = entries[0]._replace(uio=None)
     names = ", ".join(found.nodes)

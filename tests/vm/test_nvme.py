@@ -16,6 +16,8 @@ import pytest
 
 from pyuio.vm.initramfs import tool_environment
 
+from tests.run import IN_AN_IOMMU
+
 from .conftest import Vm
 
 LIMIT = 240  # seconds
@@ -58,8 +60,8 @@ def blockdev(name: str, path: Path) -> str:
     return " ".join(f"-blockdev '{json.dumps(layer)}'" for layer in layers)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+@pytest.fixture(scope="module", params=["uio", pytest.param("vfio", marks=pytest.mark.long)])
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     directory = tmp_path_factory.mktemp("nvme")
     noise = random.Random(7).randbytes(RANDOM)
     (directory / "random").write_bytes(noise)
@@ -76,7 +78,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
                 image.write(noise)
             elif name in ("two", "five"):
                 image.write(f"{name}\n".encode())
-    words = ["--qemu", "-object throttle-group,id=slow,x-iops-total=4"]
+    words = list(IN_AN_IOMMU) if request.param == "vfio" else []
+    words += ["--qemu", "-object throttle-group,id=slow,x-iops-total=4"]
     for name in NAMES:
         words += ["--qemu", blockdev(name, directory / f"{name}.img")]
     for name in ("main,mdts=4", "faulty", "slow"):
