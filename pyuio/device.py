@@ -80,6 +80,8 @@ class Device(Owned):
         driver: the kernel driver that hands it on: ``uio_pci_generic``, ``vfio-pci``, or another.
     """
 
+    _recording: Recording | None = None
+
     def __init__(
         self, found: FoundDevice, *, bind: bool | str = False, opener: Callable[..., Backend] = open_backend
     ) -> None:
@@ -92,7 +94,6 @@ class Device(Owned):
         self._maps: dict[tuple[str, int, int | None, Endian, int | None], Region] = {}
         self._widths: dict[int | str, int] = {}
         self._traced: Mapping[int | str, type[RegisterMap]] | None = None
-        self._recording: Recording | None = None
         self._dma: Dma | None = None
         self._interrupt: Interrupt | None = None  # once it was used
         # Recursive: a signal handler that closes the device may enter it again. Other threads wait.

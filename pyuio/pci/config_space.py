@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyuio._native._access import Presence
-from pyuio.errors import DeviceRemovedError, PermissionDeniedError
+from pyuio.errors import ConfigLockedError, DeviceRemovedError, PermissionDeniedError
 from pyuio.kernel.sysfs import link_name, read_text, translated
 from pyuio.pci.bars import Bar, parse_resources
 from pyuio.pci.command_register import CommandRegister
@@ -31,6 +31,7 @@ _log = logging.getLogger("pyuio.config_space")
 _in_use: dict[int, CommandRegister] = {}
 
 _NO_BITS = Command(0)
+_POWER_MANAGEMENT = 0x01
 
 
 class ConfigFile(NamedTuple):
@@ -69,6 +70,8 @@ class ConfigSpace(Owned, ConfigImage):
         PermissionDeniedError: this user may not open its ``config`` file.
     """
 
+    _by_vfio = False
+
     def __init__(self, directory: Path, presence: Presence | None = None, file: ConfigFile | None = None) -> None:
         self.directory = directory
         self._presence = presence
@@ -78,6 +81,7 @@ class ConfigSpace(Owned, ConfigImage):
         self._guard = ConfigGuard(self, directory.name)
         self._file = -1
         self._start = 0 if file is None else file.start
+        self._by_vfio = file is not None
         path = directory / "config"
         try:
             if file is None:
@@ -168,6 +172,8 @@ class ConfigSpace(Owned, ConfigImage):
         with self._lock:
             file = self._require_writable()
             self._guard.require(offset, width)
+            if self._by_vfio:
+                self._require_memory_stays(offset, width, value)
             _log.debug("%s: write%d %#x = %#x", self.directory.name, 8 * width, offset, value)
             try:
                 if offset // 4 == 1:
@@ -176,6 +182,20 @@ class ConfigSpace(Owned, ConfigImage):
                     self._store(file, offset, data)
             except OSError as error:
                 raise self._failed(error, f"writing the {self.name} at {offset:#x}") from error
+
+    def _require_memory_stays(self, offset: int, width: int, value: int) -> None:
+        """Refuse a write after which VFIO would end the process at the next access to a BAR, by SIGBUS.
+
+        It does so while memory decoding is off, and in the power state D3 (``drivers/vfio/pci/vfio_pci_core.c``,
+        vfio_pci_mmap_fault; ``vfio_pci_config.c``, __vfio_pci_memory_enabled).
+        """
+        off = offset == 4 and not value & Command.MEMORY_SPACE
+        for capability in self.capabilities():
+            state = capability.offset + 4 - offset
+            off = off or (capability.id == _POWER_MANAGEMENT and 0 <= state < width and value >> 8 * state & 3 == 3)
+        if off:
+            reason = f"{self.name}: VFIO ends a program that accesses a BAR after this write (SIGBUS)"
+            raise ConfigLockedError(f"{reason}; to try that, bind uio_pci_generic")
 
     def guarded(self, offset: int, width: int) -> str:
         """Return why a write of `width` bytes at `offset` needs `unlocked`; "" if a driver owns all of them.
@@ -214,6 +234,7 @@ class ConfigSpace(Owned, ConfigImage):
             TypeError: a wrong type.
             DeviceRemovedError: the device is gone.
             PermissionDeniedError: this user may only read the configuration space.
+            ConfigLockedError: it would switch memory decoding off over VFIO, which ends programs for that.
         """
         for bits in (set, clear):
             if not 0 <= operator.index(bits) <= 0xFFFF:
@@ -222,6 +243,8 @@ class ConfigSpace(Owned, ConfigImage):
             raise ValueError(f"{self.name}: {set & clear!r} cannot be set and cleared at once")
         with self._lock:
             self._require_writable()
+            if self._by_vfio and clear & Command.MEMORY_SPACE:
+                self._require_memory_stays(4, 2, 0)
             try:
                 self.command_register.change(set=int(set), clear=int(clear))
             except OSError as error:

@@ -51,6 +51,37 @@ E1000E = "8086:10d3"
 NVME = "1b36:0010"
 
 
+# ---- The configuration space ----
+
+
+def test_what_would_make_accesses_end_the_program_is_refused(device: pyuio.Device) -> None:
+    """While memory decoding is off, or in D3, VFIO answers an access to a BAR with SIGBUS."""
+    config, bar = device.config, device.bar(0)
+    with pytest.raises(pyuio.ConfigLockedError, match="SIGBUS"):
+        config.change_command(clear=Command.MEMORY_SPACE)
+    with config.unlocked():
+        writes: list[Callable[[], None]] = [
+            lambda: config.write8(4, 0),
+            lambda: config.write16(4, 0),
+            lambda: config.write32(4, 0),
+        ]
+        for write in writes:
+            with pytest.raises(pyuio.ConfigLockedError, match="SIGBUS"):
+                write()
+        config.write16(4, int(config.command))
+    assert bar.read32(0) == 0x0100_00ED
+
+
+def test_the_power_state_without_registers_is_refused(cards: Cards) -> None:
+    with pyuio.open(cards(E1000E)[0], bind="vfio-pci") as device, device.config.unlocked():
+        power = next(one.offset for one in device.config.capabilities() if one.id == 1)
+        with pytest.raises(pyuio.ConfigLockedError, match="SIGBUS"):
+            device.config.write8(power + 4, 3)
+        with pytest.raises(pyuio.ConfigLockedError, match="SIGBUS"):
+            device.config.write16(power + 4, 0x103)
+        device.config.write8(power + 4, 0)
+
+
 # ---- Messages ----
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from pyuio.vm.initramfs import tool_environment
-
 from tests.run import IN_AN_IOMMU
 
 from .conftest import Vm
