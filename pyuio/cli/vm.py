@@ -80,6 +80,7 @@ def _options(
     out: Path | None,
     qemu: list[str],
     boot: bool,
+    one_thread: bool,
     **others: str,
 ) -> Options:
     """Return the guest's options from those of the command line.
@@ -97,6 +98,7 @@ def _options(
         out=out,
         qemu=[word for text in qemu for word in shlex.split(text)],
         boot=boot,
+        one_thread=one_thread,
         **others,
     )
 
@@ -126,6 +128,9 @@ def run(
     boot: Annotated[
         bool, typer.Option("--boot", help="Boot the kernel; do not start from a saved state, which is quicker.")
     ] = False,
+    one_thread: Annotated[
+        bool, typer.Option("--one-thread", help="Emulate all processors in one thread: better beside other guests.")
+    ] = False,
     qemu: Annotated[
         list[str] | None, typer.Option(metavar="OPTIONS", help="More options for QEMU, in one string; repeatable.")
     ] = None,
@@ -144,7 +149,17 @@ def run(
         _fail(str(error), error.status)
     try:
         options = _options(
-            device or [], memory, cpus, timeout, out, qemu or [], boot, kernel=kernel, append=append, machine=machine
+            device or [],
+            memory,
+            cpus,
+            timeout,
+            out,
+            qemu or [],
+            boot,
+            one_thread,
+            kernel=kernel,
+            append=append,
+            machine=machine,
         )
     except ValueError as error:
         _fail(str(error), 2)

@@ -184,15 +184,14 @@ class Guest:
             ours, theirs = stack.enter_context(socket_pairs("console", "monitor", *machine.PORTS))
             inherited = {name: end.fileno() for name, end in theirs.items()}
             descriptors = [*inherited.values()]
+            one_thread = machine.needs_one_thread(start.qemu, start.accelerator, self.options)
             if state is None:
-                one_thread = machine.needs_one_thread(start.qemu, start.accelerator, self.options)
                 memory, source = "", [stack.enter_context(memory_file(*start.initramfs))]
                 append = self.options.append
                 path = f"/proc/self/fd/{source[0]}"
                 descriptors += source
                 tail = machine.boot(start.kernel, path, start.accelerator, parameters=append, chatty=self.verbose)
             else:
-                one_thread = False  # a guest with ports boots
                 memory, tail = state.backend(machine.memory_size(self.options)), ["-incoming", "defer"]
             root = stack.enter_context(tempfile.TemporaryDirectory(prefix="pyuio-")) if os.geteuid() == 0 else "/"
             line = machine.base(

@@ -51,6 +51,8 @@ class Options:
         machine: QEMU's machine type and its properties, as for QEMU's -M.
         qemu: More arguments for QEMU.
         boot: Boot always, even where the guest could start from a saved state.
+        one_thread: Emulate all processors in one thread. Alone the guest is slower; beside others on a busy machine it
+            takes less processor time, as no processor waits in vain for one that has no thread to run on.
 
     Raises:
         ValueError: A value is malformed or out of range.
@@ -66,6 +68,7 @@ class Options:
     machine: str = "q35"
     qemu: Sequence[str] = ()
     boot: bool = False
+    one_thread: bool = False
 
     def __post_init__(self) -> None:
         if re.fullmatch(r"\d{1,9}[KMGT]?", self.memory, re.ASCII | re.IGNORECASE) is None:
@@ -125,12 +128,14 @@ def find_qemu() -> str:
 
 
 def needs_one_thread(qemu: str, accelerator: str, options: Options) -> bool:
-    """Return whether a guest's processors must be emulated in one thread, because several would lose interrupts.
+    """Return whether a guest's processors are emulated in one thread: if asked for, or several would lose interrupts.
 
     When a device comes or goes, the memory map changes. In QEMU before 8.2, with a thread for each emulated processor,
     another processor's write to its interrupt controller can be lost at that moment: the interrupt in service never
     ends, and the guest stands still (docs/findings.md). Devices come and go where there are ports.
     """
+    if accelerator == "tcg" and options.one_thread:
+        return True
     names = [device_name(text) for text in (*options.devices, *options.qemu)]
     if accelerator != "tcg" or options.cpus == 1 or not any(_PORT.match(name) for name in names):
         return False

@@ -73,6 +73,8 @@ def test_where_qemu_loses_interrupts_one_thread_does_all() -> None:
     assert machine.needs_one_thread(qemu, "tcg", ports) is old
     assert not machine.needs_one_thread(qemu, "tcg", machine.Options())
     assert not machine.needs_one_thread(qemu, "kvm", ports)
+    assert machine.needs_one_thread(qemu, "tcg", machine.Options(one_thread=True))
+    assert not machine.needs_one_thread(qemu, "kvm", machine.Options(one_thread=True))
     assert "tcg,thread=single" in machine.base(qemu, "tcg", ports, {}, one_thread=True)
 
 

@@ -131,11 +131,12 @@ def test_programs_beside_pyuio_are_found_without_activation(vm: Vm) -> None:
 
 
 def test_no_device_and_command_not_found(vm: Vm) -> None:
-    result = vm.run("--boot", "--device", "none", "-v", "no-such-program", "-v", "--memory")
+    result = vm.run("--boot", "--one-thread", "--device", "none", "-v", "no-such-program", "-v", "--memory")
     assert result.returncode == 127
     assert b"no-such-program" in result.stderr
     assert b"-device edu" not in result.stderr
     assert b"s from start to COMMAND" in result.stderr
+    assert (b"-accel tcg,thread=single" in result.stderr) == (b"-accel tcg" in result.stderr)
     assert b"Linux version" in result.stderr
     assert b"acceleration: " in result.stderr
 
