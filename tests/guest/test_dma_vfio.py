@@ -420,7 +420,7 @@ def transfer_after_all(address: str) -> bool:
 
 def test_the_transfer_was_on_its_way(bound: str) -> None:
     """The control: what was killed does write, and a start that is the same for each open would let it."""
-    assert any(transfer_after_all(bound) for _ in range(5))
+    assert any(transfer_after_all(bound) for _ in range(20))  # on a busy machine most come too late
 
 
 @pytest.mark.long
