@@ -39,7 +39,8 @@ from tests.guest.support import (
     set_aside_what_the_card_reaches,
 )
 
-collect_ignore = [] if DRIVER == VFIO_PCI else ["test_vfio.py", "test_dma_vfio.py"]
+OVER_VFIO = ["test_vfio.py", "test_dma_vfio.py", "commands/test_vfio.py"]
+collect_ignore = [] if DRIVER == VFIO_PCI else OVER_VFIO
 NEED_HUGEPAGES = ("test_dma", "test_crashes")  # beginnings of files' names
 
 
@@ -62,6 +63,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = kept
     # A kernel that has run for a while moves much memory to find a hugepage, and more so for one that the card reaches.
     items.sort(key=lambda item: not item.path.name.startswith(NEED_HUGEPAGES))
+    # Its last test locks the kernel down, until it ends.
+    items.sort(key=lambda item: item.path == Path(__file__).with_name("commands") / "test_vfio.py")
 
 
 @pytest.fixture(scope="session")

@@ -518,6 +518,7 @@ def test_pool(device: pyuio.Device) -> None:
 # -- all there is; last, as the kernel is slow to find hugepages afterwards --
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)  # it takes all hugepages there are, one by one
 def test_addresses_above_the_mask_are_never_handed_out(card: Edu) -> None:
     """With 1 GiB of memory most of it is above 28 bits: the low part runs out first, and says so."""

@@ -223,7 +223,7 @@ def test_a_handler_that_closes_the_other_of_the_last_two(device: pyuio.Device, c
     assert at > 10
 
 
-@pytest.mark.parametrize("step", [101, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("step", [307, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 def test_several_hugepages(device: pyuio.Device, ctrl_c: Interrupter, step: int) -> None:
     before = sizes()[0].total, sizes()[0].free, len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     at, came = -step + 1, True

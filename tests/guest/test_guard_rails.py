@@ -13,7 +13,7 @@ from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio.kernel.drivers import bound_driver
-from tests.guest.support import PCI_SERIAL, Cards, command_register, pyuio_command
+from tests.guest.support import PCI_SERIAL, Cards, command_register
 
 
 def config_bytes(address: str) -> bytes:
@@ -84,16 +84,6 @@ def test_what_happens_is_logged(edu: str, caplog: pytest.LogCaptureFixture) -> N
         ("pyuio.realtime_settings", f"{thread}: real time, policy: fifo 89"),
         ("pyuio.realtime_settings", f"{thread}: real time ends"),
     ]
-
-
-def test_the_command_line_shows_what_is_logged(edu: str) -> None:
-    done = pyuio_command("-v", "bind", edu)
-    try:
-        assert f" pyuio.binding: {edu}: bound to uio_pci_generic, taken from no driver\n" in done.stderr
-        assert done.stdout.startswith(f"{edu} is bound to uio_pci_generic as /dev/uio")
-    finally:
-        quiet = pyuio_command("unbind", edu)
-    assert (quiet.returncode, quiet.stderr) == (0, "")
 
 
 def test_registers_are_traced_by_name(edu: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,7 @@ import pyuio
 from pyuio import device as device_module
 from pyuio.claim import binding, in_use
 from pyuio.kernel.drivers import bound_driver, load_driver
-from tests.guest.support import EDU, PCI_SERIAL, Cards, attribute, forked, pyuio_command, signals_come
+from tests.guest.support import EDU, PCI_SERIAL, Cards, attribute, forked, signals_come
 
 CLONE_NEWNS = 0x20000  # include/uapi/linux/sched.h
 
@@ -74,19 +74,6 @@ def test_lists_the_candidates_when_several_match(cards: Cards) -> None:
         with pytest.raises(pyuio.AmbiguousDeviceError) as caught:
             open_any()
         assert all(address in str(caught.value) for address in cards(EDU))
-
-
-def test_without_bind_names_the_command_that_would_bind(edu: str) -> None:
-    with pytest.raises(pyuio.DriverNotBoundError) as caught:
-        pyuio.open(edu)
-    name, *words = str(caught.value).split("as root: ")[1].split()
-    assert name == "pyuio"
-    try:
-        assert pyuio_command(*words).returncode == 0
-        with pyuio.open(edu) as device:
-            assert device.uio.driver_name == "uio_pci_generic"
-    finally:
-        assert pyuio_command("unbind", edu).returncode == 0
 
 
 def test_never_takes_a_held_device_silently(cards: Cards) -> None:

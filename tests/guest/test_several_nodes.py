@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 import pyuio
 from pyuio.pci.discovery import find
-from tests.guest.support import PCI_TESTDEV, Cards, pyuio_command
+from tests.guest.support import PCI_TESTDEV, Cards
 
 PLATFORM = "several_nodes.0"
 
@@ -103,19 +102,3 @@ def test_the_device_alone_does_not_say_which(entries: list[pyuio.FoundDevice]) -
             pyuio.open(way)
     with pytest.raises(pyuio.DeviceNotFoundError, match="there is no device uio99"):
         find(entries[0]._replace(uio="uio99"))
-
-
-@pytest.mark.parametrize("entries", [PCI_TESTDEV], indirect=True)
-def test_the_commands_tell_of_each(entries: list[pyuio.FoundDevice]) -> None:
-    listed = json.loads(pyuio_command("list", "--json").stdout)["devices"]
-    assert [one["uio"] for one in listed if one["name"] == entries[0].device_name] == [one.uio for one in entries]
-    second = str(entries[1].uio)
-    shown = pyuio_command("info", second)
-    assert f"/dev/{second} (unit-b)" in shown.stdout, shown.stderr
-    assert f"beside {entries[0].uio}" in shown.stdout
-    fire(entries[0], 1)
-    assert pyuio_command("irq", str(entries[0].uio), "--count", "1", "--timeout", "0.2").returncode == 1
-    address = str(entries[0].address)
-    shown = pyuio_command("info", address)
-    assert f"{', '.join(entries[0].nodes)}; name one to see it" in shown.stdout, shown.stderr
-    assert "several_nodes" in pyuio_command("doctor", address).stdout

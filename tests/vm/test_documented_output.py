@@ -44,7 +44,7 @@ def run(options: tuple[str, ...], group: list[Shown], directory: Path) -> Result
     file.write_text(json.dumps(jobs))
     kernel = [] if "--kernel" in options else [f"--kernel={os.environ.get('KERNEL', 'debian')}"]
     command = [sys.executable, "-m", "tests.vm.documented_output_guest", str(file)]
-    words = Vm().command(*kernel, *options, "--", *command)
+    words = Vm().command(*kernel, "--one-thread", *options, "--", *command)
     done = subprocess.run(words, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return {shown: (status, text) for shown, (status, text) in zip(group, json.loads(done.stdout), strict=True)}

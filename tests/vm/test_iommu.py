@@ -16,7 +16,9 @@ def test_memory_for_dma_behind_an_iommu(vm: Vm) -> None:
     vm.append = "intel_iommu=on"
     iommu = "-device intel-iommu,intremap=on,caching-mode=on"
     command = [sys.executable, "-m", "tests.vm.iommu_guest"]
-    result = vm.run("-M", "q35,kernel-irqchip=split", "--qemu", iommu, "--device", "edu", "--", *command, cwd=ROOT)
+    result = vm.run(
+        "--one-thread", "-M", "q35,kernel-irqchip=split", "--qemu", iommu, "--device", "edu", "--", *command, cwd=ROOT
+    )
     output = result.stdout.decode()
     assert result.returncode == 0, output + result.stderr.decode()
     assert "its IOMMU translates (iommu_group/type is DMA" in output

@@ -90,7 +90,9 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     program = Path(__file__).with_name("nvme_guest.py")
     options = ["-v", "--noconftest", "-pno:cacheprovider", "-ppytest_timeout", "--timeout=0"]  # LIMIT is enough
     vm = Vm()
-    command = vm.command(*words, f"--timeout={LIMIT}", "--", sys.executable, "-m", "pytest", *options, str(program))
+    command = vm.command(
+        *words, "--one-thread", f"--timeout={LIMIT}", "--", sys.executable, "-m", "pytest", *options, str(program)
+    )
     result = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,

@@ -166,7 +166,7 @@ def test_a_mistake_is_told_once(vm: Vm, cache_home: Path, three: object) -> None
     assert SavedState(the_state(cache_home)).intact()
 
 
-@pytest.mark.parametrize("harm", [flip_a_bit, claim_another_kernel])
+@pytest.mark.parametrize("harm", [pytest.param(flip_a_bit, marks=pytest.mark.long), claim_another_kernel])
 def test_a_damaged_state_is_not_used(vm: Vm, cache_home: Path, three: object, harm: Callable[[Path], None]) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache_home)}
     state = the_state(cache_home)

@@ -120,7 +120,7 @@ def run_guest(directory: Path, size: int, data: bytes) -> dict[str, Any]:
             thread = threading.Thread(target=serve, args=[listener, other], daemon=True)
             thread.start()
             stack.callback(thread.join, 10)
-        command = [*vm.command(*words), "--", sys.executable, str(GUEST), str(size), str(len(data))]
+        command = [*vm.command("--one-thread", *words), "--", sys.executable, str(GUEST), str(size), str(len(data))]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert not vm.left()

@@ -184,3 +184,26 @@ def test_wrong_usage(edu: str) -> None:
     ):
         done = pyuio_command(command, *words)
         assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+
+
+def test_verbose_shows_what_is_logged(edu: str) -> None:
+    done = pyuio_command("-v", "bind", edu)
+    try:
+        assert f" pyuio.binding: {edu}: bound to uio_pci_generic, taken from no driver\n" in done.stderr
+        assert done.stdout.startswith(f"{edu} is bound to uio_pci_generic as /dev/uio")
+    finally:
+        quiet = pyuio_command("unbind", edu)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+
+
+def test_open_names_the_command_that_would_bind(edu: str) -> None:
+    with pytest.raises(pyuio.DriverNotBoundError) as caught:
+        pyuio.open(edu)
+    name, *words = str(caught.value).split("as root: ")[1].split()
+    assert name == "pyuio"
+    try:
+        assert pyuio_command(*words).returncode == 0
+        with pyuio.open(edu) as device:
+            assert device.uio.driver_name == "uio_pci_generic"
+    finally:
+        assert pyuio_command("unbind", edu).returncode == 0

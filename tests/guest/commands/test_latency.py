@@ -32,12 +32,12 @@ def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("loads", ["python", pytest.param("idle,python", marks=pytest.mark.long)])
+@pytest.mark.parametrize("loads", ["idle", pytest.param("idle,python", marks=pytest.mark.long)])
 def test_latency(edu: str, tmp_path: Path, loads: str) -> None:
     run = result(
         bench("latency", edu, "--count", "8", "--loads", loads, "--json", "--no-picture", "--out", str(tmp_path))
     )
-    names = {"python": ["busy Python thread"], "idle,python": ["idle", "busy Python thread"]}[loads]
+    names = {"idle": ["idle"], "idle,python": ["idle", "busy Python thread"]}[loads]
     assert [(series["load"], series["way"]) for series in run["series"]] == [
         (name, way) for name in names for way in WAYS
     ]

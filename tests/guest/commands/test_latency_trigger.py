@@ -25,8 +25,8 @@ from pyuio.latency.load import Load
 from pyuio.latency.plan import Plan
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import Run
+from tests.guest.commands.test_latency import bench, result
 from tests.guest.support import PATIENCE
-from tests.guest.test_latency import bench, result
 
 LAST_WAIT = trigger_process._LAST_WAIT
 WAYS = ["Python read loop", "native service"]
