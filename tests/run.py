@@ -126,12 +126,14 @@ def run_docs() -> bool:
     return built.returncode == 0
 
 
-def in_guest(command: list[str], kernel: str, output: Path, *, bridge: bool = True, memory: str = "1G") -> list[str]:
+def in_guest(
+    command: list[str], kernel: str, output: Path, *options: str, bridge: bool = True, memory: str = "1G"
+) -> list[str]:
     """Return the command that runs another one in a guest with all the devices, which can write to `output`."""
     cards = GUEST_DEVICES + (BEHIND_A_BRIDGE if bridge else NETWORK_CARD)
     devices = [f"--device={card}" for card in cards]
     guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}", f"--memory={memory}", ONE_THREAD]
-    return [str(BIN / "pyuio"), "vm", "run", *guest, *devices, "--", *command]
+    return [str(BIN / "pyuio"), "vm", "run", *guest, *options, *devices, "--", *command]
 
 
 def in_vfio_guest(command: list[str], kernel: str, output: Path) -> list[str]:
@@ -250,7 +252,7 @@ def run_sanitized(options: list[str]) -> tuple[int, int, int]:
             if part == "guest":
                 rewrite_assertions(sanitize.COPY)
                 kernel = os.environ.get("KERNEL", "debian")
-                command = in_guest(command, kernel, output, memory=sanitize.GUEST_MEMORY)
+                command = in_guest(command, kernel, output, sanitize.GUEST_HUGEPAGES, memory=sanitize.GUEST_MEMORY)
             status = subprocess.run(command, cwd=sanitize.COPY, check=False).returncode
             passed, failed, skipped = counted(status, output / "results.xml")
             reports = sanitize.found(output)
