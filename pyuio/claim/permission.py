@@ -146,8 +146,8 @@ class _Permission(abc.ABC):
         """
         _reload_rules()
         directories = self.directories()
-        _run("udevadm", "trigger", "--action=add", *map(str, directories))
-        _run("udevadm", "settle", f"--timeout={SETTLE_SECONDS}")
+        # `udevadm settle` alone returns at once if udevd has not heard of the event yet.
+        _run("udevadm", "trigger", "--settle", "--action=add", *map(str, directories))
         number = grp.getgrnam(self.group).gr_gid
         for path in self.files():
             status = path.stat()
