@@ -18,7 +18,7 @@ NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
 PACKAGES := pyuio drivers benchmarks examples tests
 COMPILED := .venv/compiled
 
-.PHONY: demo test test-all test-unit test-vm test-guest test-vfio test-long test-sanitize fuzz test-pythons wheels lint docs bench setup clean
+.PHONY: demo test test-all test-unit test-vm test-guest test-vfio test-iommufd test-long test-sanitize fuzz test-pythons wheels lint docs bench setup clean
 
 demo: $(COMPILED)
 	@$(BIN)/pyuio vm fetch "$(KERNEL)" >/dev/null
@@ -40,6 +40,13 @@ test-guest: $(COMPILED)
 # The same tests through VFIO, in a guest with an IOMMU.
 test-vfio: $(COMPILED)
 	@$(BIN)/python -m tests.run vfio -- $(T)
+
+# The same on a kernel with iommufd, once with Intel's IOMMU and once with virtio's. To build it takes some 15 minutes.
+test-iommufd: $(COMPILED)
+	@$(BIN)/python -m tests.iommufd_kernel build/iommufd >/dev/null
+	@KERNEL=build/iommufd/boot/vmlinuz $(BIN)/python -m tests.run vfio -- $(or $(T),-m 'not long')
+	@KERNEL=build/iommufd/boot/vmlinuz IOMMU=virtio $(BIN)/python -m tests.run vfio -- $(or $(T),-m 'not long')
+	@$(if $(T),,KERNEL=$(CURDIR)/build/iommufd/boot/vmlinuz $(BIN)/python -m tests.run vm -- tests/vm/test_vfio_commands.py)
 
 # Tests that take minutes each and are not part of test.
 test-long: $(COMPILED) fuzz

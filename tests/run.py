@@ -53,7 +53,7 @@ REWRITTEN = "PYUIO_TESTS_REWRITTEN"  # set in the environment of parts for which
 COMMANDS = "tests/guest/commands"
 CARDS = tuple(f"tests/vm/test_{name}.py" for name in ("documented_output", "iommu", "nvme", "removal", "serial"))
 # What does not depend on the kernel driver. make test runs the first, make test-long all.
-_OVER_VFIO = ("masking", "test_edu.py", "test_vfio.py", "test_dma_vfio.py", "commands/test_vfio.py")
+_OVER_VFIO = ("masking", "test_edu.py", "test_vfio.py", "test_dma_vfio.py", "test_iommufd.py", "commands/test_vfio.py")
 VFIO = tuple(f"tests/guest/{name}" for name in _OVER_VFIO)
 VFIO_LONG = tuple(
     f"tests/guest/test_{name}.py"
@@ -86,11 +86,19 @@ BEHIND_A_BRIDGE = (
 )
 
 
-IN_AN_IOMMU = (
-    *("--append=intel_iommu=on", "--machine=q35,kernel-irqchip=split"),
-    "--qemu=-device intel-iommu,intremap=on,caching-mode=on",
-    "--qemu=-blockdev driver=null-co,node-name=zeros,size=67108864,read-zeroes=on",  # an empty disk
-)
+# The options of a guest with an IOMMU, by the name that the variable IOMMU gives.
+IOMMUS = {
+    "intel": (
+        *("--append=intel_iommu=on", "--machine=q35,kernel-irqchip=split"),
+        "--qemu=-device intel-iommu,intremap=on,caching-mode=on",
+    ),
+    # It does not remap interrupts. Its driver must be built in: Debian's is a module, which comes too late.
+    "virtio": (
+        "--append=vfio_iommu_type1.allow_unsafe_interrupts=1 iommufd.allow_unsafe_interrupts=1",
+        "--qemu=-device virtio-iommu-pci",
+    ),
+}
+EMPTY_DISK = "--qemu=-blockdev driver=null-co,node-name=zeros,size=67108864,read-zeroes=on"
 VFIO_DEVICES = (
     "edu,addr=08",
     "edu,addr=0c,dma_mask=0xffffffffffffffff",
@@ -138,15 +146,8 @@ def in_guest(
 
 def in_vfio_guest(command: list[str], kernel: str, output: Path) -> list[str]:
     """Return the command that runs another one in a guest with an IOMMU, which can write to `output`."""
-    devices = [f"--device={card}" for card in VFIO_DEVICES]
-    guest = [
-        f"--kernel={kernel}",
-        f"--timeout={GUEST_LIMIT}",
-        f"--out={output}",
-        "--memory=1G",
-        ONE_THREAD,
-        *IN_AN_IOMMU,
-    ]
+    devices = [*IOMMUS[os.environ.get("IOMMU", "intel")], EMPTY_DISK, *(f"--device={card}" for card in VFIO_DEVICES)]
+    guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}", "--memory=1G", ONE_THREAD]
     return [str(BIN / "pyuio"), "vm", "run", *guest, *devices, "--", *command]
 
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from weakref import WeakMethod, WeakSet
 
 from pyuio._native._access import Presence
-from pyuio.backend import removal_watch, vfio_group
+from pyuio.backend import removal_watch, vfio_membership
 from pyuio.backend.open_files import OpenFiles
 from pyuio.claim.claim import claim
 from pyuio.dma.iommu_memory import IommuMemory
@@ -38,6 +38,7 @@ from pyuio.errors import (
     InterruptUnavailableError,
     KernelSupportError,
     MappingError,
+    PyuioError,
     ResetUnavailableError,
 )
 from pyuio.interrupt.interrupt import Interrupt
@@ -97,9 +98,9 @@ class VfioBackend:
             stack.callback(self.presence.close)
             self._open(found, bind, stack)
             stack.callback(close_parts)
-            stack.callback(_log.info, "%s: closing %s", self.name, vfio.group_path(self._group.number))
+            stack.callback(_log.info, "%s: closing %s", self.name, self._group.path)
             self._resources = stack.pop_all()
-        _log.info("%s: opened through IOMMU group %d", self.name, self._group.number)
+        _log.info("%s: opened by %s", self.name, self._group.path)
 
     def _open(self, found: FoundDevice, bind: bool, stack: ExitStack) -> None:
         if bind:
@@ -111,13 +112,15 @@ class VfioBackend:
         if number is None:
             reason = f"{self.name} has no IOMMU group: this machine's IOMMU is off; see pyuio doctor"
             raise KernelSupportError(errno.ENOSYS, reason)
-        self._group = vfio_group.Membership(number, self.address)
+        self._group = vfio_membership.Membership(number, self.address)
         stack.callback(self._group.leave)
         self.memory = IommuMemory(self.name, self._group.space)
         try:
             self._file = self._files.keep(self._group.open_device(), stack)
+        except PyuioError:
+            raise
         except OSError as error:
-            raise translated(error, f"opening {self.name} in IOMMU group {number}", DeviceBusyError) from error
+            raise translated(error, f"opening {self.name} by {self._group.path}", DeviceBusyError) from error
         stack.callback(self._note_closed)
         with self._guard:  # the watch may let it go from now on, and needs all of it
             try:
@@ -229,7 +232,7 @@ class VfioBackend:
         # Ctrl-C amid this would leave a mapping that keeps the function from being given back.
         with self._guard, postponed_signals():
             self.presence.require()
-            path = f"{vfio.group_path(self._group.number)} (VFIO)"
+            path = f"{self._group.path} (VFIO)"
             try:
                 place = vfio.file_region(self._file, index)
                 mapped = bar.kind == "memory" and place.mappable
@@ -306,7 +309,7 @@ class VfioBackend:
         self._guard = threading.RLock()
         users = (*self._interrupts, *list(self._regions), *self._mappings, self.config, self._files)
         with ExitStack() as steps:  # whatever fails, the child must not keep the files of the function
-            steps.callback(vfio_group.forget_all)
+            steps.callback(vfio_membership.forget_all)
             steps.callback(self.presence.close)
             for user in reversed(users):
                 steps.callback(user.forget)

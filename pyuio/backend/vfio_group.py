@@ -1,25 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""The IOMMU groups that this process has open. The functions of a group share it, because the kernel opens it once."""
+"""An IOMMU group that this process has open by its group file, with a container for memory."""
 
 from __future__ import annotations
 
-import errno
 from contextlib import ExitStack
 
 from pyuio.claim import group_users
 from pyuio.dma.address_space import AddressSpace
-from pyuio.dma.lock import lock
 from pyuio.errors import DeviceBusyError
 from pyuio.kernel import vfio
 from pyuio.kernel.sysfs import translated
 
-# `lock`, that of all memory for DMA, guards it: the last one that leaves a group closes its memory, and whoever closes
-# a device while it allocates memory, as a signal handler may, leaves the group.
-_open: dict[int, OpenGroup] = {}
-
 
 class OpenGroup:
-    """An IOMMU group and its container, and the functions of it that this process has open.
+    """An IOMMU group and its container.
 
     Args:
         number: of the group.
@@ -33,8 +27,6 @@ class OpenGroup:
     """
 
     def __init__(self, number: int, name: str) -> None:
-        self.number = number
-        self.users: set[str] = set()
         with ExitStack() as undo:
             try:
                 self._group = vfio.Group(number)
@@ -50,6 +42,7 @@ class OpenGroup:
             except OSError as error:
                 raise translated(error, f"{name}: setting up the IOMMU for its group {number}") from error
             self.space = AddressSpace(container)
+            """The bus addresses that its functions share."""
             undo.callback(self.space.close)
             self._files = undo.pop_all()
 
@@ -60,50 +53,3 @@ class OpenGroup:
     def close(self) -> None:
         """Close it; a second call does nothing."""
         self._files.close()
-
-
-class Membership:
-    """One function's use of its group, which this process may have open already.
-
-    Args:
-        number: of the group.
-        address: of the function.
-
-    It raises the errors of `OpenGroup`, and DeviceBusyError if this process has the function open.
-    """
-
-    def __init__(self, number: int, address: str) -> None:
-        self.number = number
-        self._address = address
-        with lock:
-            group = _open.get(number)
-            if group is None:
-                group = _open[number] = OpenGroup(number, address)
-            elif address in group.users:  # the kernel would open it again
-                raise DeviceBusyError(errno.EBUSY, f"{address} is open already, in this process; close it first")
-            group.users.add(address)
-        self._group: OpenGroup | None = group
-        self.space = group.space
-        """The bus addresses that its functions share."""
-
-    def open_device(self) -> int:
-        """Return a new descriptor of the function. OSError: the kernel's answer."""
-        assert self._group is not None
-        return self._group.open_device(self._address)
-
-    def leave(self) -> None:
-        """Leave the group; the last function that leaves closes it. A second call does nothing."""
-        with lock:
-            group, self._group = self._group, None
-            if group is not None:
-                group.users.discard(self._address)
-                if not group.users:
-                    _open.pop(group.number, None)
-                    group.close()
-
-
-def forget_all() -> None:
-    """In a forked child: close the groups there."""
-    for group in _open.values():
-        group.close()
-    _open.clear()

@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from pyuio.claim.binding_record import BindingRecord
 from pyuio.errors import BindingError, DeviceBusyError, DeviceRemovedError, KernelFileError
 from pyuio.kernel import trusted_file, vfio
 from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI, bound_driver, is_for_user_space, load_driver
+from pyuio.kernel.iommufd import device_node
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, read_optional, read_text, translated, write_text
 from pyuio.kernel.trusted_file import boot_id
 from pyuio.pci.address import ids_of
@@ -87,7 +88,9 @@ def _binding_lock(address: str) -> Iterator[None]:
 def _free_of_vfio(address: str, patience: float = 0) -> Iterator[None]:
     """Keep everybody from opening a function through VFIO in a ``with`` block, which takes it from ``vfio-pci``.
 
-    `pyuio.kernel.vfio.group_to_try` says what would happen if a program had it open.
+    `pyuio.kernel.vfio.group_to_try` says what would happen if a program had it open. Not kept out is a program that
+    opens the function's device file (`pyuio.kernel.iommufd`) during the block. It cannot bind that, and a driver of
+    pyuio's closes it at once then.
 
     Args:
         address: of the function. Nothing happens if ``vfio-pci`` does not have it.
@@ -96,26 +99,23 @@ def _free_of_vfio(address: str, patience: float = 0) -> Iterator[None]:
     Raises:
         DeviceBusyError: a program has it open.
     """
-    number = vfio.group_to_try(PCI_DEVICES / address)
-    if number is None:
+    function = PCI_DEVICES / address
+    with ExitStack() as stack:
+        deadline = time.monotonic() + patience
+        while (number := vfio.group_to_try(function)) is not None:
+            try:
+                stack.callback(vfio.Group(number).close)
+                break
+            except DeviceRemovedError:
+                break
+            except DeviceBusyError as error:
+                if time.monotonic() >= deadline:
+                    raise group_users.busy(number, address) from error
+            time.sleep(0.01)
+        if who := group_users.have_device_file(function):
+            reason = f"{'; '.join(who)} has its device file, {device_node(function)}, open; end that first"
+            raise DeviceBusyError(errno.EBUSY, f"{address} is in use through VFIO: {reason}")
         yield
-        return
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            group = vfio.Group(number)
-            break
-        except DeviceRemovedError:
-            yield
-            return
-        except DeviceBusyError as error:
-            if time.monotonic() >= deadline:
-                raise group_users.busy(number, address) from error
-        time.sleep(0.01)
-    try:
-        yield
-    finally:
-        group.close()
 
 
 def refuse_held(address: str) -> None:

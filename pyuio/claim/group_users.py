@@ -13,30 +13,56 @@ from pathlib import Path
 from pyuio.errors import DeviceBusyError
 from pyuio.kernel import process_files, vfio
 from pyuio.kernel.drivers import VFIO_PCI
-from pyuio.kernel.sysfs import link_name
+from pyuio.kernel.iommufd import device_node
+from pyuio.kernel.sysfs import PCI_DEVICES, link_name
 from pyuio.process.printable import printable_name
 
 
+def _nodes(number: int) -> list[Path]:
+    """Return the files by which a group, and each of its functions, is opened, of those that there are."""
+    functions = (device_node(PCI_DEVICES / one.address) for one in vfio.members(number))
+    return [node for node in (vfio.group_path(number), *functions) if node is not None and node.exists()]
+
+
 def processes(number: int) -> list[str]:
-    """Return a few words on each process that has a group open; of others' processes, only root sees which.
+    """Return a few words on each process that has a group, or a function of it, open; only root sees all of them.
 
     A process that has closed the group and kept a function open does not show which group that is of. Such processes
     are returned if there is no other.
     """
-    try:
-        group = process_files.identity(vfio.group_path(number))
-    except OSError:
-        return []
+    return _those_with(_nodes(number))
+
+
+def have_device_file(function: Path) -> list[str]:
+    """Return a few words on each process that has a function's device file open, bound or not; see `processes`.
+
+    Args:
+        function: its directory in sysfs.
+    """
+    node = device_node(function)
+    return [] if node is None else _those_with([node], only_open=True)
+
+
+def _those_with(nodes: list[Path], *, only_open: bool = False) -> list[str]:
+    sought = []
+    for node in nodes:
+        with suppress(OSError):  # it has gone
+            sought.append(process_files.identity(node))
+    numbers, places = {what.node for what in sought}, {(what.device, what.inode) for what in sought}
     certain, others = [], []
-    for process in process_files.processes():
+    for process in process_files.processes() if sought else ():
         with suppress(OSError):  # it has ended, or is another user's
-            files = list(process_files.opened(process, [group.inode]))
-            if any(file.identity is not None and file.identity.node == group.node for file in files):
+            files = list(process_files.opened(process, {what.inode for what in sought}))
+            if any(file.identity and file.identity.node in numbers for file in files):
                 certain.append(process)
-            elif any(
+                continue
+            mapped = [] if only_open else process_files.mapped(process)
+            if any((device, inode) in places for device, inode, _name in mapped):
+                certain.append(process)
+            elif not only_open and any(
                 (
                     *(file.path == process_files.VFIO_FUNCTION or file.is_some_function for file in files),
-                    *(name == process_files.VFIO_FUNCTION for _device, _inode, name in process_files.mapped(process)),
+                    *(name == process_files.VFIO_FUNCTION for _device, _inode, name in mapped),
                 )
             ):
                 others.append(process)
@@ -49,6 +75,10 @@ def _name(process: int) -> str:
     return "ended meanwhile"
 
 
+def _fuser(number: int) -> str:
+    return f"fuser -v {' '.join(map(str, _nodes(number)))}"
+
+
 def taking(function: Path) -> str | None:
     """Return that somebody is taking a function from ``vfio-pci`` and waits, and for whom; None if nobody is.
 
@@ -58,15 +88,15 @@ def taking(function: Path) -> str | None:
     number = vfio.group_to_try(function)
     if number is None or link_name(function / "driver") is not None:
         return None
-    who = "; ".join(processes(number)) or f"a process (as root: fuser -v {vfio.group_path(number)} shows which)"
+    who = "; ".join(processes(number)) or f"a process (as root: {_fuser(number)} shows which)"
     return f"it is being taken from {VFIO_PCI}, which waits for {who}"
 
 
 def busy(number: int, name: str) -> DeviceBusyError:
     """Return the error for a device whose group somebody has open."""
-    path = vfio.group_path(number)
-    who = "; ".join(processes(number)) or f"another process (as root: fuser -v {path} shows which)"
-    reason = f"{name} is in use through VFIO: {who} has its IOMMU group, {path}, open"
+    paths = " or ".join(map(str, _nodes(number)))
+    who = "; ".join(processes(number)) or f"another process (as root: {_fuser(number)} shows which)"
+    reason = f"{name} is in use through VFIO: {who} has its IOMMU group, {paths}, open"
     return DeviceBusyError(errno.EBUSY, f"{reason}; end that, or close the device there, first")
 
 

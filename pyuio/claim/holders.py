@@ -5,7 +5,8 @@ Changing the mode of a file takes nothing from those who have it open. So whoeve
 for them (`pyuio.kernel.process_files`). Not found is a file that is on its way in a UNIX socket (SCM_RIGHTS), because
 it is in no process then, and the file of a process that hands it on to new ones faster than they can be looked at.
 
-By VFIO a process has the node of the IOMMU group open and, from that, a file of the function. Only Linux 6.18 and later
+By VFIO a process has the device file of the function open, where the kernel has iommufd. Otherwise it has the node of
+the IOMMU group open and, from that, a file of the function. Only Linux 6.18 and later
 tell of which function (``vfio-device-syspath`` in ``fdinfo``). A process that has closed the node and kept such a file
 is a suspect, if the kernel says that the group is in use.
 """
@@ -23,6 +24,7 @@ from typing import NamedTuple
 from pyuio.claim.nodes_in_use import is_roots
 from pyuio.errors import DeviceBusyError, PyuioError
 from pyuio.kernel import process_files, vfio
+from pyuio.kernel.iommufd import device_node
 from pyuio.kernel.process_files import Identity, OpenFile
 from pyuio.kernel.sysfs import UIO_CLASS
 from pyuio.kernel.uio import UioNode
@@ -63,6 +65,7 @@ def files_of(function: Path) -> list[Path]:
     nodes = [node.path for node in UioNode.of_device(function)]
     number = vfio.group_to_try(function)
     nodes += [] if number is None else [vfio.group_path(number)]
+    nodes += [node for node in [device_node(function)] if node is not None]
     return [path for path in (function / "config", *sorted(function.glob("resource[0-5]*")), *nodes) if path.exists()]
 
 

@@ -6,7 +6,9 @@ driver's ``bind`` reaches other functions, too. What the group then gets depends
 
 By ``vfio-pci`` it is ``/dev/vfio/N``, the node of the function's IOMMU group, and nothing else. Whoever may open it
 needs no capability, and reaches only the functions of that group that ``vfio-pci`` has, and only his own memory. The
-node has no parent in udev, so the rule works at the events of the function.
+node has no parent in udev, so the rule works at the events of the function. Where the kernel has iommufd, it is also
+the function's device file, ``/dev/vfio/devices/vfioN``, and ``/dev/iommu``, by which a user can do no more than lock
+memory of his own. That has one group only: if it is another's, the users go by the IOMMU group.
 
 By ``uio_pci_generic`` it is ``config``, ``resourceN`` and ``/dev/uioN``. To write or map these, a process needs no
 capability; the file mode alone decides (``drivers/pci/pci-sysfs.c``: pci_write_config, pci_mmap_resource; lockdown
@@ -32,7 +34,7 @@ from pathlib import Path
 
 from pyuio.claim.holders import files_of
 from pyuio.errors import PyuioError
-from pyuio.kernel import trusted_file, vfio
+from pyuio.kernel import iommufd, trusted_file, vfio
 from pyuio.kernel.drivers import IGB_UIO, UIO_PCI_GENERIC, VFIO_PCI
 from pyuio.kernel.programs import SYSTEM_PATH, environment, find_program
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS, translated
@@ -253,7 +255,8 @@ class Permission(_Permission):
     def directories(self) -> list[Path]:
         """Return the directories of the function and of its nodes in sysfs."""
         directory = PCI_DEVICES / self.address
-        return [directory, *(node.directory for node in UioNode.of_device(directory))]
+        nodes = (node.directory for node in UioNode.of_device(directory))
+        return [directory, *nodes, *sorted(directory.glob("vfio-dev/*"))]
 
     def rule(self) -> str:
         """Return the udev rule, which binds the function if no driver has it and gives its files to the group.
@@ -271,8 +274,8 @@ class Permission(_Permission):
             # The node exists, too, while vfio-pci has other functions of the IOMMU group only.
             give = (
                 f"case $$(readlink driver) in */{driver}) number=$$(readlink iommu_group); "
-                f"node={vfio.group_path('$${number##*/}')}; "
-                f"chgrp {self.group} $$node; chmod 0660 $$node;; esac"
+                f"for node in {vfio.group_path('$${number##*/}')} {iommufd.IOMMU}; do [ -e $$node ] || continue; "
+                f"chgrp {self.group} $$node; chmod 0660 $$node; done;; esac"
             )
         else:
             give = (
@@ -287,19 +290,20 @@ class Permission(_Permission):
             f"RUN+=\"/bin/sh -c '{start}; {bind}; {give}'\"",
             f'ACTION=="bind", {function}, ENV{{PYUIO_GROUP}}="{self.group}", RUN+="/bin/sh -c \'{start}; {give}\'"',
         ]
-        if driver != VFIO_PCI:
-            lines.append(
-                f'SUBSYSTEM=="uio", KERNELS=="{self.address}", ATTRS{ids[0]}, ATTRS{ids[1]}, '
-                f'GROUP="{self.group}", MODE="0660"'
-            )
+        lines.append(
+            f'SUBSYSTEM=="{"vfio-dev" if driver == VFIO_PCI else "uio"}", KERNELS=="{self.address}", '
+            f'ATTRS{ids[0]}, ATTRS{ids[1]}, GROUP="{self.group}", MODE="0660"'
+        )
         return "\n".join([*lines, ""])
 
     def files(self) -> list[Path]:
         """Return the files that the group gets of the present function."""
         if self.driver != VFIO_PCI:
             return super().files()
-        number = vfio.group_of(PCI_DEVICES / self.address)
-        return [] if number is None else [vfio.group_path(number)]
+        function = PCI_DEVICES / self.address
+        number, node = vfio.group_of(function), iommufd.device_node(function)
+        nodes = [vfio.group_path(number)] if number is not None else []
+        return [*nodes, node, iommufd.IOMMU] if node is not None else nodes
 
     def unit(self) -> str:
         """Return the part of a systemd unit for a service that drives the card without root."""
@@ -377,6 +381,9 @@ def undo(key: str) -> list[Path]:
         if group not in others and limits.exists():
             limits.unlink()
             removed.append(limits)
+        with contextlib.suppress(KeyError, FileNotFoundError):
+            if group not in others and iommufd.IOMMU.group() == group:
+                files.add(iommufd.IOMMU)
     except OSError as error:
         raise translated(error, f"removing {path} and what goes with it", SetupError) from error
     with contextlib.suppress(SetupError):  # udev may not be there to reload them

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The bus addresses of a VFIO container: which are free, and which memory of this process is at the others."""
+"""Bus addresses that an IOMMU translates: which are free, and which memory of this process is at the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger("pyuio.dma")
 
 
 class Mappings(Protocol):
-    """What `AddressSpace` uses of a `pyuio.kernel.vfio.Container`, and of what stands for one."""
+    """What `AddressSpace` uses of a container of VFIO's, an IOAS of iommufd's, and what stands for them."""
 
     @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
@@ -26,6 +26,9 @@ class Mappings(Protocol):
     @property
     def page_sizes(self) -> tuple[int, ...]:
         """The sizes that can be mapped, in bytes, ascending."""
+
+    def over_limit(self, size: int) -> str | None:
+        """Say what is locked, if the limit of locked memory does not permit so many bytes more; None if it does."""
 
     def map(self, memory: int, address: int, size: int) -> None:
         """Map memory of this process at a bus address."""
@@ -38,15 +41,15 @@ class Mappings(Protocol):
 
 
 class AddressSpace:
-    """Gives out the bus addresses of a container, which several devices may share.
+    """Gives out the bus addresses of a VFIO container, or of an IOAS of iommufd's, which several devices may share.
 
-    The first addresses differ from one container to the next. So a transfer that a killed driver left in the card finds
+    The first addresses differ from one to the next. So a transfer that a killed driver left in the card finds
     nothing at its address when the next driver switches bus mastering on, instead of that driver's memory.
 
     Those who map and unmap hold the lock of all memory for DMA.
 
     Args:
-        container: set up, with a group in it.
+        container: set up, with a group in it; or an IOAS.
         start: chooses the first addresses; None for a random number.
     """
 
@@ -62,6 +65,14 @@ class AddressSpace:
     def _rebuild(self) -> None:
         self._free = BusAddresses(self._container.ranges, self.unit, self._start, self._taken.values())
         self._outdated = False
+
+    def renew(self) -> None:
+        """Heed that the container translates fewer addresses from now on."""
+        self._outdated = True
+
+    def over_limit(self, size: int) -> str | None:
+        """Say what is locked, if the limit of locked memory does not permit `size` bytes more; None if it does."""
+        return self._container.over_limit(size)
 
     def map(self, owner: object, memory: int, size: int, align: int, mask: int) -> int:
         """Pin memory of this process, let the devices read and write it, and return its bus address.

@@ -5,7 +5,7 @@ The kernel pins what is mapped, and the IOMMU keeps the device from everything e
 ends, the kernel unmaps the memory before it frees it, because a mapping has a reference to each page. So neither order
 nor hugepages matter here, and nobody needs to know a physical address.
 
-Source: Documentation/driver-api/vfio.rst; ``drivers/vfio/vfio_iommu_type1.c``.
+Sources: Documentation/driver-api/vfio.rst; ``drivers/vfio/vfio_iommu_type1.c``; ``drivers/iommu/iommufd/pages.c``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pyuio.dma.bus_addresses import LARGE_PAGE
 from pyuio.dma.free_ranges import FreeRanges
 from pyuio.errors import DeviceRemovedError, DmaMemoryError
 from pyuio.kernel import privilege
-from pyuio.kernel.memory_use import available, lock_limit, locked_size, room_to_lock
+from pyuio.kernel.memory_use import available, lock_limit
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -205,12 +205,10 @@ class IommuMemory:
         if number in (errno.EBADF, errno.ENOTTY, errno.ENODEV):  # the container was closed when the device was let go
             return DeviceRemovedError(errno.ENODEV, f"{tried}: the device was removed or unbound")
         if number == errno.ENOMEM:
-            room = room_to_lock()
-            if room is not None and size > room:
+            if used := self._space.over_limit(size):
                 return DmaMemoryError(
-                    f"{tried}: the limit of locked memory (ulimit -l) is {lock_limit()} bytes, of which "
-                    f"{locked_size()} are used: by memory for DMA, and by mlockall (pyuio.realtime), which counts the "
-                    f"same memory once more. {privilege.remedy(privilege.CAP_IPC_LOCK, 'memlock', 'unlimited')}"
+                    f"{tried}: the limit of locked memory (ulimit -l) is {lock_limit()} bytes, of which {used}. "
+                    f"{privilege.remedy(privilege.CAP_IPC_LOCK, 'memlock', 'unlimited')}"
                 )
             return DmaMemoryError(f"{tried}: the kernel has no memory left")
         if number == errno.ENOSPC:

@@ -14,7 +14,7 @@ from pyuio.claim import choice
 from pyuio.doctor import facts
 from pyuio.doctor.finding import Answer, Check, advice, blocks, counted, good, unknown
 from pyuio.errors import PermissionDeniedError
-from pyuio.kernel import vfio
+from pyuio.kernel import iommufd, vfio
 from pyuio.kernel.drivers import (
     INSTALL_UIO_PCI_GENERIC,
     MODPROBE_SECONDS,
@@ -237,6 +237,9 @@ def files_to_open(device: FoundDevice | None) -> list[Path]:
     directory = PCI_DEVICES / device.address
     if goes_by_vfio(device):
         number = vfio.group_of(directory)
+        node = iommufd.device_node(directory)
+        if node is not None and iommufd.is_usable(directory):
+            return [iommufd.IOMMU, node]
         if bound_driver(device.address) == VFIO_PCI and number is not None:
             return [vfio.CONTAINER, vfio.group_path(number)]
         return [directory / "driver_override", *binding]

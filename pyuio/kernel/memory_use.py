@@ -24,8 +24,13 @@ def mapped_size() -> int:
 
 
 def locked_size() -> int:
-    """Return how many bytes of this process are locked in memory: by mlock, and by VFIO for devices."""
+    """Return how many bytes of this process are locked in memory: by mlock, and by VFIO's containers for devices."""
     return _kilobytes("/proc/self/status", "VmLck")
+
+
+def pinned_size() -> int:
+    """Return how many bytes of this process are pinned for devices in another way: by iommufd, and by io_uring."""
+    return _kilobytes("/proc/self/status", "VmPin")
 
 
 def available() -> int:
@@ -38,9 +43,11 @@ def lock_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
 
 
+def is_limited() -> bool:
+    """Return whether there is a limit to what this process may lock (RLIMIT_MEMLOCK, CAP_IPC_LOCK)."""
+    return lock_limit() != resource.RLIM_INFINITY and not privilege.has(privilege.CAP_IPC_LOCK)
+
+
 def room_to_lock() -> int | None:
-    """Return how many more bytes may be locked, None for any number (RLIMIT_MEMLOCK, CAP_IPC_LOCK)."""
-    limit = lock_limit()
-    if limit == resource.RLIM_INFINITY or privilege.has(privilege.CAP_IPC_LOCK):
-        return None
-    return max(0, limit - locked_size())
+    """Return how many more bytes may be locked, None for any number."""
+    return max(0, lock_limit() - locked_size()) if is_limited() else None

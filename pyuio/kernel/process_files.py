@@ -82,6 +82,8 @@ class OpenFile(NamedTuple):
         """Whether it is, or an io_uring keeps, a function that is open by VFIO, and the kernel does not tell which."""
         if self.path == VFIO_FUNCTION:
             return not self.inside
+        if self.path.startswith("/dev/vfio/devices/") and self.path.endswith(" (deleted)"):  # it is being taken
+            return self.identity is not None and _is_function(self.identity.node)
         return bool({VFIO_FUNCTION, VFIO_FUNCTION.removeprefix("anon_inode:")} & {*self.inside})
 
 
@@ -90,6 +92,12 @@ def _library() -> Any:
     import ctypes
 
     return ctypes.CDLL(None, use_errno=True)
+
+
+def _is_function(node: tuple[bool, int] | None) -> bool:
+    """Return whether the number of a node is that of a function's device file (``drivers/vfio/device_cdev.c``)."""
+    major = re.search(r"^ *([0-9]+) vfio-dev$", (_PROC / "devices").read_text(), re.MULTILINE)
+    return node is not None and major is not None and (node[0], os.major(node[1])) == (False, int(major[1]))
 
 
 def identity(path: Path) -> Identity:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyuio.errors import DeviceBusyError, DeviceRemovedError, KernelSupportError, PermissionDeniedError
+from pyuio.kernel import memory_use
 from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.sysfs import link_name, read_optional, translated
 
@@ -196,6 +197,14 @@ class Container:
                 self.ranges = tuple(zip(words[::2], words[1::2], strict=True))
             capability = following
 
+    def over_limit(self, size: int) -> str | None:
+        """Say what is locked, if the limit of locked memory does not permit `size` bytes more; None if it does."""
+        room = memory_use.room_to_lock()
+        if room is None or size <= room:
+            return None
+        by = "by memory for DMA, and by mlockall (pyuio.realtime), which counts the same memory once more"
+        return f"{memory_use.locked_size()} are used: {by}"
+
     def map(self, memory: int, address: int, size: int) -> None:
         """Pin memory of this process, and let the group's functions read and write it.
 
@@ -224,6 +233,16 @@ class Container:
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
+
+
+def unsafe_interrupts(number: int, module: str) -> PermissionDeniedError:
+    """Return the error for a group whose interrupts the IOMMU cannot keep apart, and for the module that insists."""
+    return PermissionDeniedError(
+        errno.EPERM,
+        f"IOMMU group {number}: the IOMMU does not remap interrupts, so a card could raise any interrupt of this "
+        f"machine; switch interrupt remapping on, or accept that (as root: modprobe {module} "
+        f"allow_unsafe_interrupts=1)",
+    )
 
 
 class Group:
@@ -267,12 +286,7 @@ class Group:
         try:
             container.begin()
         except PermissionError as error:
-            reason = (
-                f"IOMMU group {self.number}: the IOMMU does not remap interrupts, so a card could raise any interrupt "
-                f"of this machine; switch interrupt remapping on, or accept that (as root: modprobe vfio_iommu_type1 "
-                f"allow_unsafe_interrupts=1)"
-            )
-            raise PermissionDeniedError(errno.EPERM, reason) from error
+            raise unsafe_interrupts(self.number, "vfio_iommu_type1") from error
 
     def open_device(self, address: str) -> int:
         """Return a new descriptor of a function of the group. OSError: the kernel's answer.

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pyuio.vm.initramfs import tool_environment
-from tests.run import IN_AN_IOMMU
+from tests.run import IOMMUS
 
 from .conftest import Vm
 
@@ -77,7 +77,7 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
                 image.write(noise)
             elif name in ("two", "five"):
                 image.write(f"{name}\n".encode())
-    words = list(IN_AN_IOMMU) if request.param == "vfio" else []
+    words = list(IOMMUS["intel"]) if request.param == "vfio" else []
     words += ["--qemu", "-object throttle-group,id=slow,x-iops-total=4"]
     for name in NAMES:
         words += ["--qemu", blockdev(name, directory / f"{name}.img")]

@@ -27,7 +27,7 @@ import pyuio
 from pyuio import cli, installed_drivers
 from pyuio.claim import binding
 from pyuio.claim.permission import LIMITS, RULES
-from pyuio.kernel import vfio
+from pyuio.kernel import iommufd, vfio
 from pyuio.kernel.drivers import bound_driver, load_driver
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS
 from tests.guest.support import (
@@ -86,23 +86,39 @@ def until_killed(begin: Callable[[], object]) -> Callable[[], None]:
     return program
 
 
-def hold(
-    address: str, group_of_users: int | None = None, *, only_the_function: bool = False
-) -> tuple[vfio.Group, vfio.Container, int]:
-    """Open a function by VFIO as a program does that does not listen when the kernel wants it back.
+def hold(address: str, group_of_users: int | None = None, *, only_the_function: bool = False) -> tuple[int, ...]:
+    """Open a function by VFIO, and by iommufd where that is, as a program that ignores that the kernel wants it back.
 
     With a group of users, this becomes a user who is in it and in no other.
+
+    Returns:
+        The descriptors, that of the function last.
     """
     if group_of_users is not None:
         os.setgroups([group_of_users])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
-    group, container = vfio.Group(group_of(address)), vfio.Container()
-    group.join(container)
-    function = group.open_device(address)
+    node = iommufd.device_node(PCI_DEVICES / address)
+    if node is not None:
+        ioas = iommufd.Ioas()
+        function = os.open(node, os.O_RDWR)
+        ioas.attach(function)
+        memory: tuple[int, ...] = (ioas.fileno(),)
+    else:
+        group, container = vfio.Group(group_of(address)), vfio.Container()
+        group.join(container)
+        function = group.open_device(address)
+        memory = (group._file, container.fileno())
     if only_the_function:
-        group.close()
-    return group, container, function
+        os.close(memory[0])
+        memory = memory[1:]
+    return *memory, function
+
+
+def nodes_of(address: str) -> list[Path]:
+    """Return the nodes by which a function that vfio-pci has can be opened."""
+    node = iommufd.device_node(PCI_DEVICES / address)
+    return [vfio.group_path(group_of(address)), *([node] if node else [])]
 
 
 @contextlib.contextmanager
@@ -143,9 +159,8 @@ def test_what_open_would_bind_is_bound(edu: str) -> None:
 
 
 def test_a_holder_is_named_at_once(card: str) -> None:
-    path = vfio.group_path(group_of(card))
     with held(card) as holder:
-        wanted = f"process {holder.pid} (", f"has its IOMMU group, {path}, open"
+        wanted = f"process {holder.pid} (", f"has its IOMMU group, {' or '.join(map(str, nodes_of(card)))}, open"
         for words in (
             ("bind", card, "--driver", "uio_pci_generic"),
             ("bind", card, "--driver", "uio_pci_generic", "--force"),
@@ -165,7 +180,7 @@ def test_a_holder_is_named_at_once(card: str) -> None:
 @pytest.mark.parametrize("way", ["thread", "io_uring"])
 def test_a_holder_who_hides(card: str, way: str) -> None:
     """It is found without its first thread, or descriptors; and no stranger whose file has the path of the node is."""
-    path = vfio.group_path(group_of(card))
+    path = nodes_of(card)[-1]
     library = ctypes.CDLL(None, use_errno=True)
 
     def hidden() -> None:
@@ -173,13 +188,12 @@ def test_a_holder_who_hides(card: str, way: str) -> None:
             kept = hold(card, only_the_function=True)
             threading.Thread(target=until_killed(lambda: kept)).start()
             library.syscall(SYS_EXIT, 0)
-        group, container, function = hold(card)
+        files = hold(card)
         ring = library.syscall(IO_URING_SETUP, 4, ctypes.create_string_buffer(120))
-        files = group._file, container.fileno(), function
-        assert library.syscall(IO_URING_REGISTER, ring, 2, (ctypes.c_int * 3)(*files), 3) == 0  # REGISTER_FILES
-        group.close()
-        container.close()
-        os.close(function)
+        registered = (ctypes.c_int * len(files))(*files)
+        assert library.syscall(IO_URING_REGISTER, ring, 2, registered, len(files)) == 0  # REGISTER_FILES
+        for file in files:
+            os.close(file)
         until_killed(lambda: ring)()
 
     def pretend() -> object:
@@ -436,7 +450,8 @@ def test_a_user_without_capabilities(edu: str) -> None:
             return sorted(str(path) for path in paths if not path.is_symlink() and os.access(path, os.W_OK))
 
         more = set(without_capabilities(number, writable)) - set(without_capabilities(None, writable))
-        assert more == {str(path)}
+        by_iommufd = len(nodes_of(edu)) > 1
+        assert more == {*map(str, nodes_of(edu)), *([str(iommufd.IOMMU)] if by_iommufd else [])}
 
         # A card that comes back is the group's again.
         (PCI_DEVICES / edu / "remove").write_text("1")
@@ -444,19 +459,23 @@ def test_a_user_without_capabilities(edu: str) -> None:
         Path("/sys/bus/pci/rescan").write_text("1")
         subprocess.run(["udevadm", "settle", "--timeout=30"], check=True)
         path = vfio.group_path(group_of(edu))
-        assert (bound_driver(edu), owner(path)) == ("vfio-pci", (number, "crw-rw----"))
+        assert bound_driver(edu) == "vfio-pci"
+        assert {owner(node) for node in nodes_of(edu)} == {(number, "crw-rw----")}
+        assert without_capabilities(number, lambda: drive(edu))[0] == NOBODY
 
-        # Of which function a process has VFIO's file the kernel does not tell: it is named, and not killed.
-        member = until_killed(lambda: hold(edu, number, only_the_function=True))
-        with Beside(member, "member") as process:
-            assert process.stdout.readline() == "begun\n", process.stderr.read()
-            for force in ([], ["--force"]):
-                errors = command("setup", edu, "--undo", *force)[2]
-                assert f"process {process.pid} (" in errors
-                assert owner(path) == (0, "crw-------")
-            assert process.poll() is None
-            assert bound_driver(edu) == "vfio-pci"
-            process.send_signal(signal.SIGKILL)
+        if (
+            not by_iommufd
+        ):  # then the kernel does not tell of which function a process has VFIO's file: it is not killed
+            member = until_killed(lambda: hold(edu, number, only_the_function=True))
+            with Beside(member, "member") as process:
+                assert process.stdout.readline() == "begun\n", process.stderr.read()
+                for force in ([], ["--force"]):
+                    errors = command("setup", edu, "--undo", *force)[2]
+                    assert f"process {process.pid} (" in errors
+                    assert owner(path) == (0, "crw-------")
+                assert process.poll() is None
+                assert bound_driver(edu) == "vfio-pci"
+                process.send_signal(signal.SIGKILL)
         assert pyuio_command("setup", edu, "--driver", "vfio-pci", "--group", GROUP).returncode == 0
 
         # What is taken back is taken from those who have it open, too; by force.
@@ -465,8 +484,9 @@ def test_a_user_without_capabilities(edu: str) -> None:
             assert process.stdout.readline() == "begun\n", process.stderr.read()
             errors = command("setup", edu, "--undo")[2]
             assert f"process {process.pid} (" in errors
-            assert f"has {path}" in errors
-            assert owner(path) == (0, "crw-------")
+            assert f"has {nodes_of(edu)[-1]}" in errors
+            nodes = [*nodes_of(edu), *([iommufd.IOMMU] if by_iommufd else [])]
+            assert {owner(node) for node in nodes} == {(0, "crw-------")}
             status, output, errors = command("setup", edu, "--undo", "--force")
             assert (status, f"killed process {process.pid}" in errors) == (0, True), output + errors
             assert f"{edu} is root's alone again, and has no driver" in output
