@@ -76,10 +76,12 @@ def require_vfio(found: FoundDevice) -> None:
     """Check, before anything is changed, that VFIO can hand out a PCI function once ``vfio-pci`` has it.
 
     Raises:
-        KernelSupportError: no IOMMU has the function.
+        KernelSupportError: this machine has no IOMMU.
         DeviceBusyError: ordinary kernel drivers have other functions of its IOMMU group.
     """
     number = vfio.group_of(found.directory)
+    if number is None and vfio.iommus():
+        return  # there may be a group as soon as a driver is bound; if not, vfio-pci does not take the function
     if number is None:
         reason = f"{found.name} has no IOMMU group, without which {VFIO_PCI} hands out nothing: this machine has no "
         raise KernelSupportError(errno.ENOSYS, f"{reason}IOMMU, or it is off; {SWITCH_IOMMU_ON}")

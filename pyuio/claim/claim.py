@@ -140,7 +140,7 @@ def claim_group(found: FoundDevice, when_used: WhenUsed = refuse_used) -> list[B
     for address in addresses:
         refuse_held(address)
     if number is None:
-        choice.require_vfio(found)  # it refuses
+        choice.require_vfio(found)  # it refuses, unless the function gets its group later
     for address in addresses:
         if bound_driver(address) != VFIO_PCI and (uses := in_use.uses(address)):
             when_used(address, uses)

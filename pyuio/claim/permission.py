@@ -302,8 +302,10 @@ class Permission(_Permission):
             return super().files()
         function = PCI_DEVICES / self.address
         number, node = vfio.group_of(function), iommufd.device_node(function)
-        nodes = [vfio.group_path(number)] if number is not None else []
-        return [*nodes, node, iommufd.IOMMU] if node is not None else nodes
+        group = [vfio.group_path(number)] if number is not None else []
+        if node is None:
+            return group
+        return [*(path for path in group if path.exists()), node, iommufd.IOMMU]  # a kernel may have no groups
 
     def unit(self) -> str:
         """Return the part of a systemd unit for a service that drives the card without root."""

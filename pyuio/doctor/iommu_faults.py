@@ -24,6 +24,9 @@ _AMD = re.compile(
     r"domain=\w+ address=0x(?P<address>[0-9a-f]+) flags=0x(?P<flags>[0-9a-f]+)\]"
 )
 _AMD_WRITE = 1 << 5
+# drivers/iommu/virtio-iommu.c, viommu_fault_handler. An endpoint is a bus, a device and a function, 8, 5 and 3 bits, on
+# the machines of QEMU.
+_VIRTIO = re.compile(r"fault from EP (?P<endpoint>\d+) at (?:0x)?(?P<address>[0-9a-f]+) \[(?P<kinds>[RWX]*)\]")
 
 
 class Fault(NamedTuple):
@@ -31,20 +34,20 @@ class Fault(NamedTuple):
 
     Attributes:
         time: seconds since the start of the machine.
-        write: whether it was a write.
+        write: whether it was a write; None if the IOMMU did not tell.
         address: the bus address.
     """
 
     time: float
-    write: bool
+    write: bool | None
     address: int
 
 
 def faults_of(device: str, log: Iterable[Message]) -> list[Fault]:
-    """Return the faults of a device that Intel's and AMD's drivers logged, oldest first.
+    """Return the faults of a device that Intel's, AMD's and virtio's drivers logged, oldest first.
 
     Args:
-        device: its address, ``0000:00:04.0``; Intel's driver leaves the domain out.
+        device: its address, ``0000:00:04.0``; Intel's and virtio's drivers leave the domain out.
         log: the kernel's.
     """
     found = []
@@ -53,6 +56,10 @@ def faults_of(device: str, log: Iterable[Message]) -> list[Fault]:
             write, named = match["kind"] == "Write", match["device"]
         elif (match := _AMD.search(message.text)) is not None:
             write, named = bool(int(match["flags"], 16) & _AMD_WRITE), match["other"] or match["device"] or ""
+        elif (match := _VIRTIO.search(message.text)) is not None:
+            endpoint = int(match["endpoint"])
+            write = "W" in match["kinds"] if match["kinds"] else None
+            named = f"{endpoint >> 8:02x}:{endpoint >> 3 & 31:02x}.{endpoint & 7}"
         else:
             continue
         if named in (device, device.partition(":")[2]):
@@ -72,7 +79,7 @@ def judge_faults(name: str, faults: list[Fault], now: float) -> Answer:
         return good(f"{name}: the kernel's log has no access outside its memory")
     last = faults[-1]
     times = "times" if len(faults) > 1 else "time"
-    what = "write to" if last.write else "read"
+    what = {True: "write to", False: "read", None: "reach"}[last.write]
     return advice(
         f"{name} tried to reach memory that is not its own, and the IOMMU prevented it; the kernel logged that "
         f"{len(faults)} {times}, and may have left others out; the last was {max(0, now - last.time):.0f} s ago, "

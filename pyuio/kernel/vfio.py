@@ -74,6 +74,17 @@ def group_of(function: Path) -> int | None:
     return int(name) if name is not None and name.isdecimal() else None
 
 
+def iommus() -> list[str]:
+    """Return the names of this machine's IOMMUs that the kernel drives.
+
+    A function gets its group at the start of the machine, or when a driver is first bound to it: so it is where a table
+    of the firmware says which IOMMU has it, as with virtio-iommu (``drivers/pci/pci-driver.c``, pci_dma_configure).
+    """
+    with suppress(OSError):
+        return sorted(entry.name for entry in Path("/sys/class/iommu").iterdir())
+    return []
+
+
 def group_path(number: int | str) -> Path:
     """Return the device file of an IOMMU group, which exists while a VFIO driver has a function of the group."""
     return _GROUPS / str(number)

@@ -7,6 +7,7 @@ import contextlib
 import mmap
 import os
 import random
+import re
 import resource
 import signal
 import time
@@ -251,7 +252,7 @@ def test_a_stray_access_does_no_harm(card: Edu) -> None:
     answer = look_at_faults(find(str(card.device.address)))
     assert answer is not None
     assert answer.state == "advice"
-    assert "s ago, to write to 0x" in answer.found
+    assert re.search("s ago, to (write to|reach) 0x", answer.found), answer.found  # virtio's in QEMU does not tell
     card.to_device(b"and it goes on")
     assert card.from_device(14) == b"and it goes on"
 
