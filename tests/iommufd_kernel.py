@@ -2,7 +2,7 @@
 """Builds a kernel for the guest that has iommufd, which Debian's kernels lack, from Debian's package of the source.
 
 ``python -m tests.iommufd_kernel DIRECTORY`` leaves ``DIRECTORY/boot/vmlinuz`` and ``DIRECTORY/lib/modules/VERSION``,
-and prints the path of the former. It takes some ten minutes on two processors, and flex, bison, bc and libelf-dev.
+and prints the path of the former. It takes 15 minutes of a processor, and flex, bison, bc and libelf-dev.
 """
 
 from __future__ import annotations

@@ -5,10 +5,9 @@ Changing the mode of a file takes nothing from those who have it open. So whoeve
 for them (`pyuio.kernel.process_files`). Not found is a file that is on its way in a UNIX socket (SCM_RIGHTS), because
 it is in no process then, and the file of a process that hands it on to new ones faster than they can be looked at.
 
-By VFIO a process has the device file of the function open, where the kernel has iommufd. Otherwise it has the node of
-the IOMMU group open and, from that, a file of the function. Only Linux 6.18 and later
+By VFIO a process has the node of the IOMMU group open and, from that, a file of the function. Only Linux 6.18 and later
 tell of which function (``vfio-device-syspath`` in ``fdinfo``). A process that has closed the node and kept such a file
-is a suspect, if the kernel says that the group is in use.
+is a suspect, if the kernel says that the group is in use. Or, by iommufd, it has the function's device file open.
 """
 
 from __future__ import annotations

@@ -47,6 +47,9 @@ _IO_URING = "anon_inode:[io_uring]"
 VFIO_FUNCTION = "anon_inode:[vfio-device]"
 """What ``/proc`` shows for a function that is open by VFIO, and for a mapping of its BARs, whichever it is."""
 
+# Such a function, or a function's device file (`pyuio.kernel.iommufd`), in an io_uring.
+_KEPT_FUNCTION = re.compile(r"(anon_inode:)?\[vfio-device\]|(/dev/vfio/devices/)?vfio\d+( \(deleted\))?")
+
 
 class Identity(NamedTuple):
     """What a file is, whatever it is called.
@@ -84,7 +87,7 @@ class OpenFile(NamedTuple):
             return not self.inside
         if self.path.startswith("/dev/vfio/devices/") and self.path.endswith(" (deleted)"):  # it is being taken
             return self.identity is not None and _is_function(self.identity.node)
-        return bool({VFIO_FUNCTION, VFIO_FUNCTION.removeprefix("anon_inode:")} & {*self.inside})
+        return any(_KEPT_FUNCTION.fullmatch(name) for name in self.inside)
 
 
 @functools.cache
