@@ -59,14 +59,14 @@ class OpenIommufd:
         if group_users.in_the_way(self._number, address):
             raise group_users.not_viable(self._number, address) from error
         # EBUSY: somebody has the group open. EINVAL: the function is bound already. EPERM, too, means that another
-        # process has a function of the group, which is known only by trying to open the group.
+        # process has a function of the group; whether it does shows in trying to open the group, if there are groups.
         busy = error.errno in (errno.EBUSY, errno.EINVAL)
         try:
             vfio.Group(self._number).close()
         except DeviceBusyError:
             busy = True
         except OSError:  # this user may not open it, or this kernel has no groups
-            pass
+            busy = busy or bool(group_users.processes(self._number))
         if busy:
             raise group_users.busy(self._number, address) from error
         if error.errno == errno.EPERM:
