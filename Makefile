@@ -47,7 +47,6 @@ test-iommufd: $(COMPILED)
 	@$(BIN)/python -m tests.iommufd_kernel build/iommufd >/dev/null
 	@$(BIN)/python -m tests.run vfio -- $(or $(T),-m 'not long')
 	@IOMMU=virtio $(BIN)/python -m tests.run vfio -- $(or $(T),-m 'not long')
-	@$(if $(T),,$(BIN)/python -m tests.run vm -- tests/vm/test_vfio_commands.py)
 
 # Tests that take minutes each and are not part of test.
 test-long: $(COMPILED) fuzz
