@@ -51,7 +51,9 @@ WHOLE = ("guest", "commands", "cards", "vfio", "vm", "unit", "docs", "lint")  # 
 AT_ONCE = 3  # parts at any time: each keeps a processor busy for two thirds of its time
 REWRITTEN = "PYUIO_TESTS_REWRITTEN"  # set in the environment of parts for which `rewrite_assertions` was called
 COMMANDS = "tests/guest/commands"
-CARDS = tuple(f"tests/vm/test_{name}.py" for name in ("documented_output", "iommu", "nvme", "removal", "serial"))
+CARDS = tuple(
+    f"tests/vm/test_{name}.py" for name in ("card", "documented_output", "iommu", "nvme", "removal", "serial")
+)
 # What does not depend on the kernel driver. make test runs the first, make test-long all.
 _OVER_VFIO = ("masking", "test_edu.py", "test_vfio.py", "test_dma_vfio.py", "test_iommufd.py", "commands/test_vfio.py")
 VFIO = tuple(f"tests/guest/{name}" for name in _OVER_VFIO)

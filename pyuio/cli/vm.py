@@ -24,14 +24,16 @@ from pyuio.vm import (
     OutputClosedError,
     invoking_user,
     kernels,
+    plugging,
 )
 
 app = typer.Typer(help="Run commands in a guest with the host's own files and any PCI device that QEMU knows.")
 
 EPILOG = (
-    "Exit status: COMMAND's; 128 + N if signal N ended it; 2 wrong usage; 121 the guest stood still; 122 QEMU ended "
-    "before COMMAND did; 123 the guest's kernel panicked; 124 the time limit passed; 125 the guest could not be "
-    "started; 129, 130 or 143 ended by SIGHUP, Ctrl-C or SIGTERM; 141 the reader of the output went away."
+    "Exit status: COMMAND's; 128 + N if signal N ended it; 2 wrong usage; 120 a card in Python failed; 121 the guest "
+    "stood still; 122 QEMU ended before COMMAND did; 123 the guest's kernel panicked; 124 the time limit passed; 125 "
+    "the guest could not be started; 129, 130 or 143 ended by SIGHUP, Ctrl-C or SIGTERM; 141 the reader of the output "
+    "went away."
 )
 
 
@@ -74,6 +76,7 @@ def _ended_by_signals(timeout: float | None) -> Iterator[None]:
 
 def _options(
     devices: list[str],
+    cards: list[str],
     memory: str,
     cpus: int,
     timeout: float | None,
@@ -91,7 +94,8 @@ def _options(
     if "none" in devices and len(devices) > 1:
         raise ValueError("--device none excludes every other --device")
     return Options(
-        devices=[device for device in devices or ["edu"] if device != "none"],
+        devices=[device for device in devices or ([] if cards else ["edu"]) if device != "none"],
+        cards=cards,
         memory=memory,
         cpus=cpus,
         timeout=timeout,
@@ -114,6 +118,13 @@ def run(
     device: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help="A device as for QEMU's -device, or 'none'; repeatable. Default: edu."),
+    ] = None,
+    card: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE:CLASS[,hotplug]",
+            help="A card in Python, a pyuio.model.Card; repeatable. Then no edu by default. hotplug: see vm plug.",
+        ),
     ] = None,
     memory: Annotated[str, typer.Option(metavar="SIZE", help="The guest's memory, as in 512M or 1G.")] = "1G",
     cpus: Annotated[int, typer.Option(metavar="N", help="The guest's processors.")] = 2,
@@ -150,6 +161,7 @@ def run(
     try:
         options = _options(
             device or [],
+            card or [],
             memory,
             cpus,
             timeout,
@@ -212,3 +224,25 @@ def fetch(
     except GuestError as error:
         _fail(str(error), error.status)
     print(f"{kernel}: {ready.version} in {ready.image.parent.parent}")
+
+
+Number = Annotated[int, typer.Argument(metavar="N", help="The card's number, from 0, in the order of --card.", min=0)]
+
+
+@app.command()
+def plug(number: Number) -> None:
+    """In a guest: plug in a card in Python that was given as --card MODULE:CLASS,hotplug."""
+    _change(plugging.plug, number)
+
+
+@app.command()
+def unplug(number: Number) -> None:
+    """In a guest: have a card in Python unplugged that was given as --card MODULE:CLASS,hotplug."""
+    _change(plugging.unplug, number)
+
+
+def _change(change: Callable[[int], None], number: int) -> None:
+    try:
+        change(number)
+    except GuestError as error:
+        _fail(str(error), error.status)

@@ -107,7 +107,7 @@ class PciFunction:
         self.bars = dict(bars)
         self.host: Host | None = None
         self.msix, self.msi = msix, msi
-        self._msix_bar = msix_bar if msix else -1
+        self.msix_bar = msix_bar if msix else -1
         self._read, self._write = read, write
         self._image = bytearray(CONFIG_SIZE)
         self._writable = bytearray(CONFIG_SIZE)
@@ -151,7 +151,7 @@ class PciFunction:
             msi = control.to_bytes(2, "little") + bytes(10)
             own.append(Capability(_MSI, msi, bytes([0x71, 0, 0xFC, *[0xFF] * 9])))
         if self.msix:  # section 6.8.2
-            words = (self.msix - 1, 2), (self._msix_bar, 4), (_PENDING | self._msix_bar, 4)
+            words = (self.msix - 1, 2), (self.msix_bar, 4), (_PENDING | self.msix_bar, 4)
             msix = b"".join(word.to_bytes(size, "little") for word, size in words)
             own.append(Capability(_MSIX, msix, bytes([0, 0xC0])))
         for one in (*own, *capabilities):
@@ -212,11 +212,11 @@ class PciFunction:
 
     def handlers(self, index: int) -> tuple[Callable[[int, int, int], int], Callable[[int, int, int, int], None]]:
         """Return what answers reads of a BAR, and what takes writes to it; both are called as `bar_read` is."""
-        return (self.bar_read, self.bar_write) if index == self._msix_bar else (self._read, self._write)
+        return (self.bar_read, self.bar_write) if index == self.msix_bar else (self._read, self._write)
 
     def bar_read(self, index: int, offset: int, width: int) -> int:
         """Return what a read of `width` bytes in a BAR gets."""
-        if index == self._msix_bar:
+        if index == self.msix_bar:
             if offset < _PENDING:
                 return int.from_bytes(self._table[offset : offset + width], "little")
             bits = sum(1 << vector for vector in self._pending)
@@ -225,7 +225,7 @@ class PciFunction:
 
     def bar_write(self, index: int, offset: int, width: int, value: int) -> None:
         """Take a write of `width` bytes to a BAR."""
-        if index == self._msix_bar:
+        if index == self.msix_bar:
             if offset + width <= len(self._table):
                 self._table[offset : offset + width] = value.to_bytes(width, "little")
                 self._send_pending()

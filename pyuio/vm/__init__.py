@@ -8,6 +8,7 @@ one of these statuses, and never leaves a QEMU behind:
 ===========  ==========================================================================================
 COMMAND's    It ended; 128 + N if signal N ended it, 127 if it was not found, 126 if it is not a program
 2            The command line is wrong
+120          A card in Python failed: it complained, raised an exception, hung or ended
 121          The guest stood still: nothing in it ran for half a minute
 122          QEMU ended before COMMAND did: it aborted, or the guest switched itself off
 123          The guest's kernel panicked
@@ -21,6 +22,7 @@ COMMAND's    It ended; 128 + N if signal N ended it, 127 if it was not found, 12
 """
 
 from pyuio.vm.errors import (
+    CardError,
     GuestError,
     GuestExitError,
     GuestHangError,
@@ -34,6 +36,7 @@ from pyuio.vm.guest import Guest, run
 from pyuio.vm.machine import Options
 
 __all__ = [
+    "CardError",
     "Guest",
     "GuestError",
     "GuestExitError",

@@ -60,3 +60,9 @@ class OutputClosedError(GuestError):
     """The reader of COMMAND's output went away, as in ``pyuio vm run -- yes | head``."""
 
     status = 141  # 128 + SIGPIPE, as the shell reports it for a command in the same situation
+
+
+class CardError(GuestError):
+    """A card in Python failed: it raised an exception, complained about its driver, did not return, or ended."""
+
+    status = 120

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyuio.vm import host_files, kernels, kvm_probe, machine, saved_state, session, terminal
-from pyuio.vm.errors import GuestError, GuestHangError, GuestStartError, GuestTimeoutError
+from pyuio.vm.cards import PROXY, Cards
+from pyuio.vm.errors import CardError, GuestError, GuestHangError, GuestStartError, GuestTimeoutError
 from pyuio.vm.initramfs import command_script, configuration, overlay_archive
 from pyuio.vm.monitor import Monitor
 from pyuio.vm.process import Lines, Process, memory_file, socket_pairs
@@ -48,6 +49,7 @@ class _Start:
     accelerator: str
     initramfs: Sequence[bytes]
     script: str
+    cards: Cards | None
     interactive: bool
 
 
@@ -127,13 +129,30 @@ class Guest:
         fill_standard_streams()
         variables = dict(os.environ if environment is None else environment)
         qemu = machine.find_qemu()
+        if not self.options.cards:
+            return self._start(qemu, None, command, directory, variables)
+        with Cards(self.options, qemu, self._tell) as cards:
+            cards.wait_until_ready()
+            return self._start(qemu, cards, command, directory, variables)
+
+    def _start(
+        self,
+        qemu: str,
+        cards: Cards | None,
+        command: Sequence[str],
+        directory: str | None,
+        variables: Mapping[str, str],
+    ) -> int:
         kernel = kernels.prepare(self.options.kernel, self._say)
-        accelerator = kvm_probe.choose(qemu, kernel, self._say)
+        if cards is None:
+            accelerator = kvm_probe.choose(qemu, kernel, self._say)
+        else:
+            accelerator = kvm_probe.Acceleration("tcg", "a card in Python needs emulation")
         self._show(accelerator.text)
         words = _beside_python(command) or [variables.get("SHELL") or "/bin/bash"]
         script = command_script(words, directory or str(Path.cwd()), variables)
         initramfs = [kernel.archive.read_bytes(), overlay_archive("run")]
-        start = _Start(qemu, kernel, accelerator.name, initramfs, script, interactive=not command)
+        start = _Start(qemu, kernel, accelerator.name, initramfs, script, cards, interactive=not command)
         state = self._saved_state(start)
         if state is None:
             return self._run(start, None)
@@ -154,6 +173,8 @@ class Guest:
     def _saved_state(self, start: _Start) -> SavedState | None:
         """Return the state that the guest starts from; None if it boots."""
         reason = saved_state.reason_to_boot(self.options, start.accelerator)
+        if start.cards is not None and start.cards.transport != PROXY:
+            reason = "QEMU restores no guest that has a card by vfio-user"
         if not reason:
             try:
                 state = saved_state.find(start.qemu, start.kernel, start.initramfs, self.options, self._show)
@@ -185,19 +206,33 @@ class Guest:
             inherited = {name: end.fileno() for name, end in theirs.items()}
             descriptors = [*inherited.values()]
             one_thread = machine.needs_one_thread(start.qemu, start.accelerator, self.options)
+            # An access to a card holds up the thread that makes it, and a second thread would wait for a lock of it.
+            one_thread |= start.cards is not None and start.cards.transport == PROXY
             if state is None:
-                memory, source = "", [stack.enter_context(memory_file(*start.initramfs))]
+                memory = "" if start.cards is None else machine.shared_memory(self.options)
+                source = [stack.enter_context(memory_file(*start.initramfs))]
                 append = self.options.append
                 path = f"/proc/self/fd/{source[0]}"
                 descriptors += source
                 tail = machine.boot(start.kernel, path, start.accelerator, parameters=append, chatty=self.verbose)
             else:
-                memory, tail = state.backend(machine.memory_size(self.options)), ["-incoming", "defer"]
+                path = None
+                if start.cards is not None:  # they share the memory
+                    descriptors.append(stack.enter_context(state.memory_copy()))
+                    path = f"/proc/self/fd/{descriptors[-1]}"
+                memory = state.backend(machine.memory_size(self.options), shared=path)
+                tail = ["-incoming", "defer"]
             root = stack.enter_context(tempfile.TemporaryDirectory(prefix="pyuio-")) if os.geteuid() == 0 else "/"
             line = machine.base(
                 start.qemu, start.accelerator, self.options, inherited, memory, root, one_thread=one_thread
             )
-            line += [*tail, *machine.devices(self.options)]
+            line += tail
+            given = stack.enter_context(contextlib.ExitStack())  # what is QEMU's alone
+            if start.cards is not None:
+                words, ends = start.cards.arguments(given)
+                line += words
+                descriptors += ends
+            line += machine.devices(self.options)
             if root != "/":
                 line = [sys.executable, "-I", "-S", host_files.__file__, root, *line]
             self._show(shlex.join(line))
@@ -208,9 +243,11 @@ class Guest:
             check = _Check(state) if state is not None else None
             if state is not None:
                 state.load(monitor)
-            process = stack.enter_context(Process(line, descriptors))
+            processor = None if start.cards is None else start.cards.processor
+            process = stack.enter_context(Process(line, descriptors, processor))
             for end in theirs.values():
                 end.close()  # otherwise ours would not see that QEMU ended
+            given.close()
 
             def configure() -> bytes:
                 if check is not None:
@@ -243,10 +280,11 @@ class Guest:
                 None if self.options.timeout is None else self._begin + self.options.timeout,
                 started,
                 self._show,
+                start.cards,
             )
             try:
                 return run.run(self._progress)
-            except GuestTimeoutError:
+            except (CardError, GuestTimeoutError):
                 raise
             except GuestError as error:
                 if state is None or run.running:
@@ -281,8 +319,12 @@ class Guest:
 
     def _show(self, text: str) -> None:
         if self.verbose:
-            # The terminal may be raw.
-            print(text, file=sys.stderr, flush=True, end="\r\n" if os.isatty(2) else "\n")
+            self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        self._progress.clear()
+        # The terminal may be raw.
+        print(text, file=sys.stderr, flush=True, end="\r\n" if os.isatty(2) else "\n")
 
 
 @contextlib.contextmanager

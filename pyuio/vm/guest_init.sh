@@ -5,8 +5,9 @@
 #
 # Ports (virtio-serial, by name): control, which is descriptor 3, carries lines: "ready", "started" and "status N" to the
 # host, the configuration and "size ROWS COLUMNS" from it. heartbeat carries an empty line every few seconds: the host
-# takes a guest without it for one that stands still. stdin, stdout, stderr and tty carry bytes. The token of
-# /run/pyuio/config ends stdout, stderr and tty, because the host cannot see that a port was closed.
+# takes a guest without it for one that stands still. cards carries what `pyuio vm plug` asks for, and the answers.
+# stdin, stdout, stderr and tty carry bytes. The token of /run/pyuio/config ends stdout, stderr and tty, because the host
+# cannot see that a port was closed.
 
 run=/run/pyuio
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -51,7 +52,7 @@ find_ports() {
             pyuio.*) b ln -sfn "/dev/${port##*/}" "$run/port.${name#pyuio.}" ;;
         esac
     done
-    for name in control heartbeat tty stdin stdout stderr; do
+    for name in control heartbeat cards tty stdin stdout stderr; do
         [ -c $run/port.$name ] || return 1
     done
 }

@@ -18,7 +18,7 @@ from pyuio.vm.host_files import exported
 from pyuio.vm.kernels import Kernel
 
 QEMU = "qemu-system-x86_64"
-PORTS = ("control", "heartbeat", "tty", "stdin", "stdout", "stderr")
+PORTS = ("control", "heartbeat", "cards", "tty", "stdin", "stdout", "stderr")
 RESTORABLE = "q35"  # the machine that may start from a saved state
 
 # These switch off checks and mitigations that cost time and do not matter here. None of them changes how a driver sees
@@ -33,6 +33,7 @@ PARAMETERS = {name: _PARAMETERS + clock for name, clock in _CLOCK.items()}  # th
 _CPU = {"kvm": "host", "tcg": "max,la57=off,smap=off"}
 # QEMU's devices with a bus into which others are plugged while the guest runs.
 _PORT = re.compile("pcie-root-port|ioh3420|xio3130-downstream|pci-bridge|pcie-pci-bridge|pxb")
+_CARD = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*(,hotplug)?")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Options:
     Attributes:
         kernel: ``debian``, ``debian-rt``, ``host``, or the path of a kernel.
         devices: QEMU device texts, as for QEMU's -device.
+        cards: Cards in Python, as MODULE:CLASS or MODULE:CLASS,hotplug: see `pyuio.vm.cards`.
         memory: The size of its memory: a number of MiB, or a number with K, M, G or T; at least 128 MiB.
         cpus: The number of its processors, 1 to 255.
         timeout: Time limit for the whole run in seconds; None for none.
@@ -60,6 +62,7 @@ class Options:
 
     kernel: str = "debian"
     devices: Sequence[str] = ("edu",)
+    cards: Sequence[str] = ()
     memory: str = "1G"
     cpus: int = 2
     timeout: float | None = None
@@ -83,6 +86,13 @@ class Options:
             if not device_name(text) or text.endswith(","):
                 forms = 'edu, or edu,dma_mask=0xffffffff, or {"driver":"edu","dma_mask":4294967295}'
                 raise ValueError(f"a device must be a QEMU device text, as in {forms}: not {text!r}")
+        for text in self.cards:
+            if _CARD.fullmatch(text) is None:
+                raise ValueError(f"a card must be MODULE:CLASS, or MODULE:CLASS,hotplug: not {text!r}")
+        if self.cards and self.machine.split(",")[0] != "q35":
+            raise ValueError(
+                f"a card in Python needs the machine q35, whose interrupts pyuio knows: not {self.machine}"
+            )
         if self.out is not None and (not self.out.is_dir() or self.out.resolve() == Path("/")):
             raise ValueError(f"out must be a directory other than /: not {self.out}")
         if self.out is not None and os.geteuid() == 0:
@@ -115,6 +125,11 @@ def memory_size(options: Options) -> str:
     return f"{-(-_kibibytes(options.memory) // 2**10)}M"
 
 
+def shared_memory(options: Options) -> str:
+    """Return the memory of a guest that shares it with other programs; see `base`."""
+    return f"memory-backend-memfd,id=pyuio-memory,size={memory_size(options)},share=on"
+
+
 def find_qemu() -> str:
     """Return the path of QEMU.
 
@@ -139,9 +154,15 @@ def needs_one_thread(qemu: str, accelerator: str, options: Options) -> bool:
     names = [device_name(text) for text in (*options.devices, *options.qemu)]
     if accelerator != "tcg" or options.cpus == 1 or not any(_PORT.match(name) for name in names):
         return False
+    version = qemu_version(qemu)
+    return version is None or version < (8, 2)
+
+
+def qemu_version(qemu: str) -> tuple[int, int] | None:
+    """Return the first two numbers of QEMU's version; None if it does not say one."""
     done = subprocess.run([qemu, "--version"], capture_output=True, text=True, timeout=60, check=False)
     found = re.search(r"version (\d+)\.(\d+)", done.stdout)
-    return found is None or (int(found[1]), int(found[2])) < (8, 2)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def base(

@@ -48,6 +48,40 @@ class Lines:
         return any(text in line for line in self.last(LINES_KEPT))
 
 
+@contextlib.contextmanager
+def on_processor(number: int | None) -> Iterator[None]:
+    """Have programs that are started in a ``with`` block run on one processor only; None for any."""
+    if number is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {number})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def start(command: Sequence[str], output: int, inherited: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, so that Ctrl-C does not reach it; the kernel ends it with this one.
+
+    Args:
+        command: The program and its arguments.
+        output: A file descriptor for its standard output and error. It has no input.
+        inherited: The file descriptors that it inherits.
+    """
+    setpriv = shutil.which("setpriv")
+    guard = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+    return subprocess.Popen(
+        [*guard, *command],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=inherited,
+        start_new_session=True,
+    )
+
+
 class Process:
     """QEMU as a child in a session of its own, so that Ctrl-C on the terminal does not reach it.
 
@@ -56,6 +90,7 @@ class Process:
     Args:
         command: QEMU's program and arguments.
         inherited: The file descriptors that QEMU inherits.
+        processor: The number of the only processor that QEMU may use; None for all.
 
     Attributes:
         pid: QEMU's process id.
@@ -65,19 +100,11 @@ class Process:
         GuestStartError: QEMU could not be started.
     """
 
-    def __init__(self, command: Sequence[str], inherited: Sequence[int]) -> None:
-        setpriv = shutil.which("setpriv")
-        guard = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+    def __init__(self, command: Sequence[str], inherited: Sequence[int], processor: int | None = None) -> None:
         self.messages, messages = socket.socketpair()
         try:
-            self._child: subprocess.Popen[bytes] = subprocess.Popen(
-                [*guard, *command],
-                stdin=subprocess.DEVNULL,
-                stdout=messages.fileno(),
-                stderr=messages.fileno(),
-                pass_fds=inherited,
-                start_new_session=True,
-            )
+            with on_processor(processor):
+                self._child = start(command, messages.fileno(), inherited)
         except OSError as error:
             self.messages.close()
             raise GuestStartError(f"cannot start {command[0]}: {error.strerror}") from error

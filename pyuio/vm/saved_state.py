@@ -37,7 +37,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,12 +80,38 @@ class SavedState:
     @property
     def writable(self) -> bool:
         """Whether this user can write to the memory's file, which QEMU demands, although it does not write."""
-        return os.access(self.directory / "memory", os.W_OK)
+        return os.access(self.memory, os.W_OK)
 
-    def backend(self, size: str, *, private: bool = True) -> str:
-        """Return the guest's memory of `size` with its unit, for QEMU's -object; writes are lost if `private`."""
-        path = str(self.directory / "memory").replace(",", ",,")
-        return f"memory-backend-file,id=pyuio-memory,size={size},mem-path={path},share={'off' if private else 'on'}"
+    def backend(self, size: str, *, shared: str | None = None) -> str:
+        """Return the guest's memory for QEMU's -object.
+
+        Args:
+            size: With its unit.
+            shared: The file that the guest writes to, which may be `memory_copy`; None: `memory`, and writes are lost.
+        """
+        path = (shared or str(self.memory)).replace(",", ",,")
+        return f"memory-backend-file,id=pyuio-memory,size={size},mem-path={path},share={'on' if shared else 'off'}"
+
+    @property
+    def memory(self) -> Path:
+        """The file of the guest's memory."""
+        return self.directory / "memory"
+
+    @contextlib.contextmanager
+    def memory_copy(self) -> Iterator[int]:
+        """Yield the descriptor of a copy in memory of the guest's memory, for a guest that shares it with others."""
+        with self.memory.open("rb", buffering=0) as source, memory_file() as copy:
+            size = source.seek(0, os.SEEK_END)
+            os.ftruncate(copy, size)
+            start = 0
+            with contextlib.suppress(OSError):  # ENXIO: there are only holes left
+                while start < size:
+                    start = os.lseek(source.fileno(), start, os.SEEK_DATA)
+                    end = os.lseek(source.fileno(), start, os.SEEK_HOLE)
+                    os.lseek(copy, start, os.SEEK_SET)
+                    while start < end:
+                        start += os.sendfile(copy, source.fileno(), start, end - start)
+            yield copy
 
     def load(self, monitor: Monitor) -> None:
         """Send QEMU, which must be started with ``-incoming defer``, the commands to restore the state.
@@ -121,6 +147,8 @@ def reason_to_boot(options: machine.Options, accelerator: str) -> str:
         return "--boot"
     if accelerator != "tcg":
         return "KVM boots in a second"
+    if ports := [text for text in options.cards if text.endswith(",hotplug")]:
+        return f"{ports[0]} has a root port"
     if options.append:
         return "--append gives kernel parameters"
     if options.machine != machine.RESTORABLE:
@@ -201,7 +229,8 @@ def _save(state: SavedState, qemu: str, kernel: Kernel, initramfs: Sequence[byte
         (state.directory / name).touch(mode=0o600)
     with memory_file(*initramfs) as archive, socket_pairs("console", "monitor", *machine.PORTS) as (ours, theirs):
         inherited = {name: end.fileno() for name, end in theirs.items()}
-        line = machine.base(qemu, "tcg", options, inherited, state.backend(machine.memory_size(options), private=False))
+        memory = state.backend(machine.memory_size(options), shared=str(state.memory))
+        line = machine.base(qemu, "tcg", options, inherited, memory)
         line += machine.boot(kernel, f"/proc/self/fd/{archive}", "tcg")
         with Process(line, [archive, *inherited.values()]) as process:
             for end in theirs.values():

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from pyuio.vm import hang_report, terminal
+from pyuio.vm.cards import Cards
 from pyuio.vm.errors import GuestExitError, GuestHangError, GuestPanicError, GuestStartError, GuestTimeoutError
 from pyuio.vm.monitor import Monitor
 from pyuio.vm.process import Lines, Process
@@ -64,6 +65,7 @@ class Session:
         deadline: When the run must be over, by the monotonic clock; None for never.
         started: Called when COMMAND starts.
         show: Called with each line of the kernel and of QEMU.
+        cards: The guest's cards in Python; None if it has none.
 
     Attributes:
         running: Whether COMMAND has started.
@@ -82,8 +84,10 @@ class Session:
         deadline: float | None,
         started: Callable[[], None],
         show: Callable[[str], None],
+        cards: Cards | None,
     ) -> None:
         self._process = process
+        self._cards = cards
         self._monitor = monitor
         self._configuration = configuration
         self._answer = Pending(sockets["control"])
@@ -110,6 +114,11 @@ class Session:
             sockets["monitor"].fileno(): lambda: self._listen(sockets["monitor"], self._hear),
             process.messages.fileno(): lambda: self._listen(process.messages, self._note),
         }
+        self._requests = Lines()
+        self._answers = Pending(sockets["cards"])
+        if cards is not None:
+            cards.attach(monitor, self._answers)
+            self._inputs[sockets["cards"].fileno()] = lambda: self._listen(sockets["cards"], self._ask_cards)
 
     def run(self, progress: terminal.Progress) -> int:
         """Run until COMMAND has ended and all its output was passed on.
@@ -127,7 +136,11 @@ class Session:
             now = time.monotonic()
             if not self.running:
                 progress.tick()
-            if all(stream.done for stream in self._outgoing):
+            over = all(stream.done for stream in self._outgoing)
+            if self._cards is not None:
+                ended = over and (self._status is not None or not self._inputs)
+                self._cards.check(over=ended or not self.running)
+            if over:
                 if self._status is not None:
                     return self._status
                 if not self._inputs:
@@ -155,7 +168,9 @@ class Session:
     def _turn(self) -> bool:
         """Wait a moment for something to do, and do it; return whether output moved or waits for its reader."""
         wanted: list[tuple[int, int, Callable[[], None]]] = [(fd, _READ, take) for fd, take in self._inputs.items()]
-        streams: list[Incoming | Outgoing | Pending] = [self._answer, self._incoming, *self._outgoing]
+        cards = self._cards.inputs() if self._cards is not None else {}
+        wanted += [(fd, _READ, take) for fd, take in cards.items()]
+        streams: list[Incoming | Outgoing | Pending] = [self._answer, self._answers, self._incoming, *self._outgoing]
         for stream in streams:
             if interest := stream.interest():
                 wanted.append((*interest, stream.advance))
@@ -172,7 +187,9 @@ class Session:
         ready = [(fd, act) for fd, mask, act in wanted if events.get(fd, 0) & (mask | _BROKEN)]
         for _, act in ready:
             act()
-        return any(stream.waiting for stream in self._outgoing) or any(fd not in self._inputs for fd, _ in ready)
+        return any(stream.waiting for stream in self._outgoing) or any(
+            fd not in self._inputs and fd not in cards for fd, _ in ready
+        )
 
     def _listen(self, source: socket.socket, take: Callable[[bytes], None]) -> None:
         """Read from an input, on which QEMU or the guest speaks, and drop the input when it ends."""
@@ -204,6 +221,11 @@ class Session:
             elif word == "status" and re.fullmatch("[0-9]{1,3}", value):
                 self._status = int(value)
 
+    def _ask_cards(self, data: bytes) -> None:
+        for line in self._requests.feed(data):
+            if self._cards is not None:
+                self._cards.obey(line)
+
     def _beat(self, _: bytes) -> None:
         self._silence = 0.0
         self._beats = self._status is None
@@ -211,6 +233,8 @@ class Session:
     def _hear(self, data: bytes) -> None:
         """Hear what QEMU's monitor says."""
         for message in self._monitor.take(data):
+            if self._cards is not None and self._cards.hear(message):
+                continue
             facts = message.get("data", {})
             if "error" in message:
                 text = f"QEMU's monitor: {message['error'].get('desc')}"

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""Cards in Python in a guest: ``pyuio vm run --card``. card_guest.py runs there; cards.py has the cards."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyuio.vm import cache, kernels
+from tests import debian_qemu
+from tests.guest import igb_uio, kernel_module
+
+from .conftest import Vm
+
+ROOT = Path(__file__).resolve().parents[2]
+GUEST = Path(__file__).with_name("card_guest.py")
+EDU = "pyuio_drivers.models.edu:EduCard"
+
+
+both_ways = pytest.mark.parametrize("way", ["proxy", "vfio-user"])
+
+
+def run(
+    vm: Vm, cards: list[str], *words: str, limit: float = 120, way: str = "proxy"
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a part of card_guest.py in a guest with these cards, by this machine's QEMU, or by one with vfio-user."""
+    environment = dict(os.environ)
+    if way == "vfio-user":
+        environment["PATH"] = f"{debian_qemu.fetch(cache.root() / 'qemu')}:{environment['PATH']}"
+    options = [f"--card={card if ':' in card else f'tests.vm.cards:{card}'}" for card in cards]
+    command = ["env", f"PYTHONPATH={ROOT}", sys.executable, str(GUEST), *words]
+    return vm.run(*options, f"--timeout={limit}", "--", *command, cwd=ROOT, env=environment, limit=limit + 20)
+
+
+def found(result: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
+    assert result.returncode == 0, result.stderr.decode()
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+def use(way: str) -> dict[str, Any]:
+    """Return what card_guest.py found of four cards in one guest."""
+    version = kernels.prepare("debian", print).version
+    (ROOT / "build").mkdir(exist_ok=True)
+    with (ROOT / "build/prepare.lock").open("w") as lock:  # another part of the tests may build it at this moment
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kernel_module.build(version, ROOT / "build/modules", igb_uio.MODULE)
+    module = kernel_module.path(version, ROOT / "build/modules", "igb_uio")
+    vm = Vm()
+    report = found(run(vm, [EDU, "Raiser", "MsixRaiser", "MsiRaiser"], "cards", str(module), way=way))
+    assert not vm.left()
+    return report
+
+
+@pytest.fixture(scope="module")
+def used() -> dict[str, Any]:
+    return use("proxy")
+
+
+def test_the_tests_of_edu_pass_unchanged(used: dict[str, Any]) -> None:
+    assert used["edu"].split(" in ")[0] == "10 passed"
+
+
+def test_accesses_arrive_as_they_were_made(used: dict[str, Any]) -> None:
+    accesses = used["accesses"]
+    assert accesses["registers"] == [0xA5, 0xBEEF, 0x0123456789ABCDEF]
+    assert accesses["words"] == bytes(range(64)).hex()
+    assert accesses["memory"] == bytes(range(256)).hex()
+    assert accesses["ports"] == 0x12340000
+    assert accesses["BARs"] == [[0, "memory", 4096], [2, "memory", 4096], [4, "io", 16]]
+
+
+@pytest.mark.parametrize(("kind", "number"), [("INTx", 300), ("msix", 100), ("msi", 100)])
+def test_each_interrupt_is_taken_once(used: dict[str, Any], kind: str, number: int) -> None:
+    messages = kind != "INTx"
+    assert used[kind] == {
+        "raised": number,
+        "taken": number,
+        "more": False,
+        "unhandled": 0,
+        "messages": int(messages),
+    }
+
+
+@pytest.mark.long
+def test_vfio_user_does_the_same(used: dict[str, Any]) -> None:
+    other = use("vfio-user")
+    assert other.pop("edu").split(" in ")[0] == "10 passed"
+    assert other == {name: value for name, value in used.items() if name != "edu"}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+@both_ways
+def test_100_000_interrupts(vm: Vm, way: str) -> None:
+    taken = found(run(vm, ["Raiser"], "interrupts", "100000", limit=1200, way=way))
+    assert taken == {"raised": 100_000, "taken": 100_000, "more": False, "unhandled": 0, "messages": 0}
+
+
+@pytest.mark.long
+@both_ways
+def test_cards_come_and_go(vm: Vm, way: str) -> None:
+    report = found(run(vm, ["Leaving,hotplug", "Raiser"], "hotplug", way=way))
+    assert report["factorials"] == [720, 720]
+    assert report["data"] == ["some data"] * 2
+    assert report["wait"] == ["DeviceRemovedError"] * 2
+    assert report["unplugged"] == [True, True]
+    already, root_bus, none = report["refusals"]
+    assert already == "card 0 is plugged in already"
+    assert "card 1 is on the root bus" in root_bus
+    assert "there is no card 9" in none
+    assert report["pulled out"] == "DeviceRemovedError"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("card", "part", "said"),
+    [
+        ("Raising", "provoke", "ZeroDivisionError: integer division or modulo by zero, at a 32-bit write of 0x0"),
+        ("Hanging", "provoke", "CardHangError: a call of the card did not return within 5 s"),
+        ("Dying", "provoke", "its process ended with status 3"),
+        ("Speaking", "complain", "Complaint: Speaking: a 8-bit read at offset 0x18 of BAR 0"),
+    ],
+)
+@both_ways
+def test_a_card_that_fails_ends_the_run(vm: Vm, card: str, part: str, said: str, way: str) -> None:
+    """The guest sees that the card is gone, and COMMAND has time to say what it saw."""
+    result = run(vm, [card], part, way=way)
+    errors = result.stderr.decode()
+    assert result.returncode == 120, errors
+    assert said in errors
+    assert json.loads(result.stdout) == {"driver": "DeviceRemovedError"}
+    lines = [line for line in errors.splitlines() if line.startswith("  File")]
+    if card in ("Raising", "Hanging"):
+        assert "cards.py" in lines[0]  # the traceback begins with the card's own lines
+        assert "in on_write_lower" in lines[0]
+    else:
+        assert lines == []
+    assert ("lower 7\n" in errors) == (card == "Speaking")  # what a card prints
+
+
+@pytest.mark.parametrize(
+    ("card", "status", "said"),
+    [
+        ("no_such_module:Card", 125, "there is no module no_such_module"),
+        ("tests.vm.cards:Nothing", 125, "tests.vm.cards has no Nothing; its cards: "),
+        ("tests.vm.cards:NO_CARD", 125, "no class that derives from pyuio.model.Card: 5"),
+        ("tests.vm.cards:WideCard", 125, "BAR 0 has an address of 64 bits"),
+        ("broken:Card", 125, "ZeroDivisionError: division by zero"),
+        ("wrong:Odd", 125, "the size of a BAR is a power of two"),
+        ("missing:Card", 125, "ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("ends:Card", 125, "SystemExit: 0"),
+        ("dies:Card", 125, "its process ended with status 4"),
+        ("EduCard", 2, "a card must be MODULE:CLASS"),
+        ("a:b,c", 2, "a card must be MODULE:CLASS"),
+    ],
+)
+def test_bad_cards_are_refused_before_the_guest_starts(
+    vm: Vm, tmp_path: Path, card: str, status: int, said: str
+) -> None:
+    files = {
+        "broken": "1 / 0",
+        "wrong": "import pyuio.model\nclass Odd(pyuio.model.Card):\n    bars = {0: 3000}",
+        "missing": "import no_such_thing",
+        "ends": "import sys\nsys.exit(0)",
+        "dies": "import os\nos._exit(4)",
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = vm.run("-v", f"--card={card}", "--", "true", cwd=tmp_path, env=environment)
+    errors = result.stderr.decode()
+    assert result.returncode == status, errors
+    assert said in errors
+    assert "-nodefaults" not in errors  # QEMU's command line
+
+
+@pytest.mark.parametrize(("version", "says"), [("8.2.0", "8.2"), ("10.0.13", "10.0"), ("5.2.0", "5.2")])
+def test_a_qemu_that_cannot(vm: Vm, tmp_path: Path, version: str, says: str) -> None:
+    program = tmp_path / "qemu-system-x86_64"
+    program.write_text(f"#!/bin/sh\necho QEMU emulator version {version}\n")
+    program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    result = vm.run(f"--card={EDU}", "--", "true", env=environment)
+    assert result.returncode == 125
+    assert f"this QEMU is {says}, and a card in Python needs 6.2 to 8.1" in result.stderr.decode()
+
+
+def test_it_needs_the_machine_that_it_knows(vm: Vm) -> None:
+    result = vm.run(f"--card={EDU}", "--machine=pc", "--", "true")
+    assert result.returncode == 2
+    assert b"a card in Python needs the machine q35" in result.stderr
+
+
+def test_plugging_outside_of_a_guest() -> None:
+    command = [sys.executable, "-m", "pyuio.cli", "vm", "plug", "0"]
+    result = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert b"this is no guest of pyuio vm" in result.stderr
