@@ -8,7 +8,7 @@ from setuptools import Extension, find_packages, setup
 
 # drivers/ installs as pyuio_drivers, and benchmarks/ as pyuio_benchmarks.
 DIRECTORIES = {"pyuio": "pyuio", "pyuio_drivers": "drivers", "pyuio_benchmarks": "benchmarks"}
-PACKAGES = [*DIRECTORIES, *(f"pyuio.{name}" for name in find_packages("pyuio"))]
+PACKAGES = [*DIRECTORIES, "pyuio_drivers.models", *(f"pyuio.{name}" for name in find_packages("pyuio"))]
 
 
 def editable_directory() -> str:
