@@ -8,7 +8,6 @@ driver for a card of your own: the registers by name, one method for each thing 
 from __future__ import annotations
 
 import enum
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
@@ -132,14 +131,15 @@ class Edu(Driver):
         Arguments and errors are those of `factorial`. InterruptUnavailableError: the device cannot deliver interrupts.
         """
         self._check_factorial(n)
-        deadline = time.monotonic() + timeout
+        clock = self.device.clock
+        deadline = clock.monotonic() + timeout
         self.acknowledge(Interrupts.factorial.mask)  # an old one must not be taken for this one
         self.registers.status.interrupt_after_factorial = True
         try:
             self._start_factorial(n, timeout)
             done = False
             while not done:  # the interrupt may be for other bits
-                bits = self.wait_for_interrupt(max(0.0, deadline - time.monotonic()))
+                bits = self.wait_for_interrupt(max(0.0, deadline - clock.monotonic()))
                 done = bool(bits & Interrupts.factorial.mask) and not self.registers.status.computing
         finally:
             self.registers.status.interrupt_after_factorial = False
@@ -276,7 +276,8 @@ class Edu(Driver):
         self, direction: Direction, source: int, destination: int, count: int, by_interrupt: bool, timeout: float
     ) -> None:
         """Run one transfer, between addresses of 64 bits: section "DMA controller"."""
-        deadline = time.monotonic() + timeout
+        clock = self.device.clock
+        deadline = clock.monotonic() + timeout
         # The card ignores what is written to these registers while it transfers.
         self._wait_for_transfer(timeout)
         self.registers.dma_source.write(source)
@@ -287,9 +288,9 @@ class Edu(Driver):
             command.direction = direction
             command.raise_interrupt = by_interrupt
         if by_interrupt:
-            while not self.wait_for_interrupt(max(0.0, deadline - time.monotonic())) & Interrupts.dma.mask:
+            while not self.wait_for_interrupt(max(0.0, deadline - clock.monotonic())) & Interrupts.dma.mask:
                 pass  # the interrupt was raised by something else
-        self.registers.dma_command.poll(lambda command: not command.start, max(0.0, deadline - time.monotonic()))
+        self.registers.dma_command.poll(lambda command: not command.start, max(0.0, deadline - clock.monotonic()))
 
     def quiet(self) -> None:
         """Wait for the end of a transfer, disable the interrupt after a factorial, acknowledge what was raised.

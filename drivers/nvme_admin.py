@@ -7,7 +7,6 @@ queue entry (CQE), ring the head doorbell. "Section" is one of the NVM Express B
 
 from __future__ import annotations
 
-import time
 from itertools import repeat
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,7 @@ class AdminQueue:
 
     def __init__(self, disk: Nvme) -> None:
         self.disk = disk
+        self._clock = disk.device.clock
         self.submission, self.completion = allocate_rings(disk, ADMIN_ENTRIES, ADMIN_ENTRIES, ADMIN_SQE_FIELDS)
         self._sqtdbl, self._cqhdbl = doorbell_offsets(0, disk.capabilities.doorbell_stride)
         self._command_id = 0
@@ -63,7 +63,7 @@ class AdminQueue:
         self.submission.publish(self._sq_tail, **sqe)
         self._sq_tail = (self._sq_tail + 1) % ADMIN_ENTRIES
         self.disk.bar.write32(self._sqtdbl, self._sq_tail)
-        deadline = time.monotonic() + self.disk.timeout
+        deadline = self._clock.monotonic() + self.disk.timeout
         while True:
             dw0, dw3 = self._next_cqe(doing, deadline)
             if dw3 & DW3_CID != self._command_id:
@@ -75,7 +75,7 @@ class AdminQueue:
     def _next_cqe(self, doing: str, deadline: float) -> tuple[int, int]:
         """Wait for a CQE, and return its dwords 0 and 3."""
         while True:
-            in_time = time.monotonic() < deadline
+            in_time = self._clock.monotonic() < deadline
             for _ in repeat(None, 100):
                 dw3 = self.completion.owner(self._cq_head)
                 if dw3 & DW3_PHASE_TAG == self._phase_tag:
@@ -88,4 +88,4 @@ class AdminQueue:
             self.disk.require_working(doing)
             if not in_time:
                 raise CommandTimeoutError(f"{doing}: not completed within {self.disk.timeout:g} s; see reset()")
-            time.sleep(PAUSE)
+            self._clock.sleep(PAUSE)

@@ -8,7 +8,6 @@ queue with entries (CQE). `pyuio_drivers.nvme_batch` prepares the SQEs; this fil
 from __future__ import annotations
 
 import errno
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -97,6 +96,7 @@ class NvmeQueue:
         self._commands = PreparedCommands(disk, self.submission, blocks_per_command)
         self._cqe_dw3 = self.completion.column("dw3")
         self._write32 = disk.bar.write32
+        self._clock = disk.device.clock
         self._sqtdbl, self._cqhdbl = doorbell_offsets(number, disk.capabilities.doorbell_stride)
         self._cqhdbl_interval = 1 if interrupt else self._cq_entries // 4  # CQEs for each write of the doorbell
         self._outstanding: deque[Batch] = deque()  # oldest first
@@ -244,7 +244,7 @@ class NvmeQueue:
                     return batch.views, None
                 self._record(cqes)
             elif not self._reap_available():
-                deadline = deadline or time.monotonic() + self.disk.timeout
+                deadline = deadline or self._clock.monotonic() + self.disk.timeout
                 self._check_progress(batch, deadline)
         if following:
             self._submit(following)
@@ -420,10 +420,10 @@ class NvmeQueue:
         except PyuioError:
             self._broken = True
             raise
-        if time.monotonic() >= deadline:
+        if self._clock.monotonic() >= deadline:
             self._abort_outstanding(cid)
         if not self.interrupt:
-            time.sleep(PAUSE)
+            self._clock.sleep(PAUSE)
 
     def _abort_outstanding(self, cid: int) -> NoReturn:
         """Abort all outstanding commands (section 5.1), reset the controller if that does not help, and raise.
@@ -436,10 +436,10 @@ class NvmeQueue:
         try:
             for each in sorted(outstanding - self._completed):
                 self.disk.abort(self.number, each)
-            deadline = time.monotonic() + timeout
-            while not outstanding <= self._completed and time.monotonic() < deadline:
+            deadline = self._clock.monotonic() + timeout
+            while not outstanding <= self._completed and self._clock.monotonic() < deadline:
                 if not self._reap_available():
-                    time.sleep(PAUSE)
+                    self._clock.sleep(PAUSE)
         except (NvmeError, DeviceTimeoutError) as error:
             late += f"; aborting it failed ({error})"
         if outstanding <= self._completed:

@@ -12,7 +12,6 @@ import errno
 import io
 import os
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -71,6 +70,7 @@ class Serial16550(Line, Driver, io.RawIOBase):
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
+        self._clock = device.clock
         self.timeout: float | None = None
         self.write_timeout: float | None = None
         self.rtscts = False
@@ -160,7 +160,7 @@ class Serial16550(Line, Driver, io.RawIOBase):
     def _wait(self, deadline: float | None) -> bool:
         """Wait for an event, with the condition held; return whether one came before the deadline."""
         service = self._require_service()
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        left = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
         if self._reader is not None or self._stopping:
             return self._changed.wait(left)
         self._reader = threading.get_ident()
@@ -239,7 +239,7 @@ class Serial16550(Line, Driver, io.RawIOBase):
 
     def _take(self, size: int | None, expected: bytes = b"") -> bytes:
         """Return `size` bytes, or those up to `expected`, or fewer: see `read`."""
-        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        deadline = None if self.timeout is None else self._clock.monotonic() + self.timeout
         taken = bytearray()
         late = False
         with self._changed:
@@ -310,7 +310,7 @@ class Serial16550(Line, Driver, io.RawIOBase):
         return done
 
     def _write_deadline(self) -> float | None:
-        return None if self.write_timeout is None else time.monotonic() + self.write_timeout
+        return None if self.write_timeout is None else self._clock.monotonic() + self.write_timeout
 
     def _wait_for_room(self, deadline: float | None, done: int, size: int) -> None:
         while why := self._held_up():
@@ -349,7 +349,7 @@ class Serial16550(Line, Driver, io.RawIOBase):
                 if not self._wait(deadline) and self._filled:
                     reason = f"{self.device.name}: up to {filled} bytes were not sent in {self.write_timeout} s"
                     raise WriteTimeoutError(errno.ETIMEDOUT, f"{reason}; reset_output_buffer() drops them")
-        time.sleep(self.character_time())  # the last byte is still in the shift register
+        self._clock.sleep(self.character_time())  # the last byte is still in the shift register
 
     @property
     def out_waiting(self) -> int:
@@ -363,7 +363,7 @@ class Serial16550(Line, Driver, io.RawIOBase):
         self.flush()
         self.break_condition = True
         try:
-            time.sleep(duration)
+            self._clock.sleep(duration)
         finally:
             self.break_condition = False
 
