@@ -28,7 +28,7 @@ from pyuio.errors import ClosedError, OverrunError, PermissionDeniedError
 from pyuio.interrupt.interrupt import Interrupt
 from pyuio.process.fork import Owned
 from pyuio.process.signals import poll_with_signals, postponed_signals
-from pyuio.process.timeouts import timeout_error, timeout_nanoseconds
+from pyuio.process.timeouts import TimeSource, timeout_error, timeout_nanoseconds
 from pyuio.program import NativeProgram, Operation
 
 HANDLER = """
@@ -239,7 +239,7 @@ class Service(Owned):
         nanoseconds = timeout_nanoseconds(timeout)
         if most is not None and most < 1:
             raise ValueError(f"most is 1 or more events, not {most}")
-        clock = self._interrupt.clock
+        clock = self.clock
         deadline = None if nanoseconds < 0 else clock.monotonic() + nanoseconds / _NANOSECONDS
         while True:
             with self._guard:
@@ -261,6 +261,11 @@ class Service(Owned):
             if left == 0:
                 raise timeout_error(timeout, f"{self.name}: no event came within {timeout} s")
             self._sleep(left)
+
+    @property
+    def clock(self) -> TimeSource:
+        """The time of the device, as `Device.clock`."""
+        return self._interrupt.clock
 
     def _ended(self) -> int:
         """Return the result that ended the service; 0 while it runs."""

@@ -21,7 +21,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import select
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +45,6 @@ from pyuio.kernel.uio import UioNode
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.process.asyncio_waiters import Waiters
 from pyuio.process.fork import Owned
-from pyuio.process.signals import poll_with_signals
 from pyuio.process.timeouts import TimeSource, timeout_error, timeout_nanoseconds
 
 if TYPE_CHECKING:
@@ -396,10 +394,6 @@ class Interrupt(Owned):
         """
         self.require_open()
         return self._descriptor
-
-    def poll_files(self, poller: select.poll, timeout: float | None) -> list[tuple[int, int]]:
-        """Return what `poller` finds within `timeout` seconds, while Python's signal handlers run."""
-        return poll_with_signals(poller, timeout)
 
     @contextmanager
     def armed(self) -> Iterator[tuple[int, int, bool]]:

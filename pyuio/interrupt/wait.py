@@ -6,7 +6,7 @@ from __future__ import annotations
 import operator
 import select
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -61,8 +61,9 @@ def wait(objects: Iterable[int | HasFileno], timeout: float | None = None) -> li
                 descriptor = _descriptor(item)
             descriptors.append(descriptor)
             poller.register(descriptor, select.POLLIN)
-        # A card in Python answers only while its time passes; then its interrupt polls.
-        poll = next((one.poll_files for one in interrupts.values() if one.clock is not time), poll_with_signals)
+        # A card in Python answers only while its time passes: then its clock polls.
+        clocks: Iterator[Any] = (getattr(one, "clock", time) for one in objects)
+        poll = next((clock.poll for clock in clocks if clock is not time), poll_with_signals)
         events = dict(poll(poller, None if nanoseconds < 0 else nanoseconds / 1e9))
         for descriptor, event in events.items():
             if descriptor in wakes:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
+import select
 import signal
 import threading
 import time
@@ -130,6 +131,8 @@ class Clock:
         me = threading.get_ident()
         start = time.monotonic()
         with self.lock:
+            if timeout == 0:  # a look takes its time, too, so that who looks again and again sees the card get on
+                self.access()
             begin = self._time
             deadline = None if timeout is None else begin + timeout
             self._waiting_threads.add(me)
@@ -151,6 +154,17 @@ class Clock:
             finally:
                 self._waiting_threads.discard(me)
                 self.leave(me)
+
+    def poll(self, poller: select.poll, timeout: float | None) -> list[tuple[int, int]]:
+        """Return what `poller` finds within `timeout` virtual seconds. The errors are those of `wait`."""
+        events: list[tuple[int, int]] = []
+
+        def ready() -> bool:
+            events[:] = poller.poll(0)
+            return bool(events)
+
+        self.wait(timeout, ready)
+        return events
 
     def _others_run(self) -> bool:
         idle = {threading.get_ident(), *self._waiting_threads}

@@ -9,7 +9,6 @@ card's time pass instead of sleeping.
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -53,7 +52,7 @@ class ModelInterrupt(Interrupt):
         self._eventfd, native = eventfd_interrupt(request)
         self._asserted = asserted
         self.on_come: Callable[[], object] | None = None
-        """Called when one comes, for a service."""
+        """Called when one comes, and when none comes any more, for a service."""
         self._masked_by_handler = False
         self.came = 0
         """How many came so far."""
@@ -66,9 +65,7 @@ class ModelInterrupt(Interrupt):
             if not self.closed:
                 self.came += 1
                 os.write(self._eventfd, (1).to_bytes(8, "little"))
-                if self.on_come is not None:
-                    self.on_come()
-                clock.changed()
+                self._tell()
 
     @property
     def service_class(self) -> type[Service]:
@@ -126,17 +123,6 @@ class ModelInterrupt(Interrupt):
             return result
         raise self.timed_out(timeout)
 
-    def poll_files(self, poller: select.poll, timeout: float | None) -> list[tuple[int, int]]:
-        """Return what `poller` finds within `timeout` virtual seconds."""
-        events: list[tuple[int, int]] = []
-
-        def ready() -> bool:
-            events[:] = poller.poll(0)
-            return bool(events)
-
-        clock.wait(timeout, ready)
-        return events
-
     def unmask(self) -> None:
         """Unmask the interrupt; the next one masks it again. The errors are those of `read`."""
         super().unmask()
@@ -157,10 +143,15 @@ class ModelInterrupt(Interrupt):
     def let_go(self) -> None:
         """End every wait for the interrupt of a card that is gone."""
         super().let_go()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.on_come is not None:
+            self.on_come()
         clock.changed()
 
     def close(self) -> None:
         """Mask the interrupt, end every wait for it with `ClosedError`, and free it. A second close does nothing."""
         with clock.lock:
             super().close()
-            clock.changed()
+            self._tell()

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import weakref
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, cast
 
 from pyuio._native._interrupt import ffi as _ffi
@@ -52,7 +54,13 @@ class ModelService(Service):
         self._result = 0
         self._is_closed = False
         self._planned = False
-        interrupt.begin_service()
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # readable when `read` need not wait
+        self._close_descriptor = weakref.finalize(self, os.close, self._descriptor)
+        try:
+            interrupt.begin_service()
+        except BaseException:
+            self._close_descriptor()
+            raise
         self.own()
         with clock.lock:
             self._card_interrupt.on_come = self._plan
@@ -60,15 +68,18 @@ class ModelService(Service):
             self._plan()
 
     def _plan(self) -> None:
-        """Serve soon, if an interrupt is pending."""
-        if not self._planned and _lib.pyuio_interrupt_is_pending(self._interrupt.native) == _lib.PYUIO_READY:
+        """Serve soon, if an interrupt is pending; serve no more, if none will come."""
+        if not self._ended() and not self._planned and self._pending() == _lib.PYUIO_READY:
             self._planned = True
             clock.after(LATENCY, self._serve)
+
+    def _pending(self) -> int:
+        return int(_lib.pyuio_interrupt_is_pending(self._interrupt.native))
 
     def _serve(self) -> None:
         self._planned = False
         native = self._interrupt.native
-        if self._result or _lib.pyuio_interrupt_is_pending(native) != _lib.PYUIO_READY:
+        if self._result or self._pending() != _lib.PYUIO_READY:
             return
         time = _ffi.new("int64_t *")
         count = int(_lib.pyuio_service_wait_next(native, time))  # does not wait: one is pending
@@ -88,7 +99,23 @@ class ModelService(Service):
         if not self._result:
             self._card_interrupt.unmask()
             self._plan()
+        self._show()
         clock.changed()
+
+    def _show(self) -> None:
+        """Let the descriptor be readable if there are events, or an error, to `read`."""
+        if self._close_descriptor.alive:
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._descriptor)
+            if self._queue or self._result:
+                os.eventfd_write(self._descriptor, 1)
+
+    def _next_events(self, most: int | None) -> list[Event]:
+        with clock.lock:
+            try:
+                return super()._next_events(most)
+            finally:
+                self._show()
 
     def _run(self, operations: Sequence[Operation], state: _Run) -> None:
         values = state.values
@@ -133,12 +160,14 @@ class ModelService(Service):
 
     def _ended(self) -> int:
         if not self._result:
-            pending = int(_lib.pyuio_interrupt_is_pending(self._interrupt.native))
+            pending = self._pending()
             if pending < 0:  # closed, or gone
                 self._end(pending)
         return self._result
 
     def _fill(self, most: int | None) -> None:
+        with clock.lock:
+            clock.access()  # a look takes its time, as that of `Clock.wait` does
         if not self._queue:
             self._note_lost(self._lost)
 
@@ -150,6 +179,7 @@ class ModelService(Service):
             self._result = result
             self._card_interrupt.on_come = None
             _lib.pyuio_service_wait_end(self._interrupt.native)
+            self._show()
             clock.changed()
 
     @property
@@ -163,9 +193,12 @@ class ModelService(Service):
         return dict(self._counts)
 
     def fileno(self) -> int:
-        """Raise TypeError: events come only while the card's time passes, for which `read` waits."""
+        """Return a descriptor that is readable when there are events to `read`, for `pyuio.wait`.
+
+        Nothing else that polls it lets the card's time pass. ClosedError: the service is closed.
+        """
         self._require_open()
-        raise TypeError(f"{self.name}: a service of a card in Python has no descriptor; use read()")
+        return self._descriptor
 
     @property
     def closed(self) -> bool:
@@ -183,11 +216,13 @@ class ModelService(Service):
         with clock.lock:
             self._is_closed = True
             self._end(_lib.PYUIO_CLOSED)
+            self._close_descriptor()
 
     def forget(self) -> None:
         """Close it in a forked child."""
         self.inherited = self._is_closed = True
         self._result = int(_lib.PYUIO_CLOSED)
+        self._close_descriptor()
 
 
 class _Run:

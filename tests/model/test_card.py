@@ -564,13 +564,17 @@ def test_a_service_runs_its_program(card: Engine) -> None:
                 device.interrupt.read(0)
             with pytest.raises(TimeoutError):
                 service.read(5)
-            with pytest.raises(TypeError, match="has no descriptor"):
-                service.fileno()
         with pytest.raises(pyuio.ClosedError):
             service.read(0)
         with pytest.raises(TypeError, match="a handler in C cannot reach"):
             pyuio.Service(device.interrupt, handler=1)
         service = pyuio.Service(device.interrupt, [Read("status", registers.status)], capacity=1)
+        assert pyuio.wait([service], 2) == []
+        card.after(1, card.raise_interrupt)
+        card.after(1, card.lower_interrupt)
+        assert pyuio.wait([service], 2) == [service]
+        assert len(service.read(0)) == 1
+        assert pyuio.wait([service], 0) == []
         for _ in range(3):
             card.raise_interrupt()
             clock.sleep(1e-3)
@@ -580,5 +584,6 @@ def test_a_service_runs_its_program(card: Engine) -> None:
             service.read(1)
         assert service.lost >= 2
         card.remove()
+        assert pyuio.wait([service]) == [service]
         with pytest.raises(pyuio.DeviceRemovedError):
             service.read()
