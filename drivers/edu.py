@@ -11,7 +11,7 @@ import enum
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from pyuio import Device, DmaBuffer, Driver, Field, Register, RegisterMap
+from pyuio import Device, DmaBuffer, Driver, Field, Register, RegisterMap, UnsupportedDeviceError
 
 if TYPE_CHECKING:
     from pyuio.program import Operation
@@ -83,7 +83,7 @@ class Edu(Driver):
     """Driver of the educational card, on an open device.
 
     Raises:
-        ValueError: the device is not an edu card.
+        UnsupportedDeviceError: the device is not an edu card.
     """
 
     ids = ("1234:11e8",)
@@ -98,7 +98,9 @@ class Edu(Driver):
         """The registers by name."""
         identification = self.registers.identification.snapshot()
         if identification.card != 0x00ED:
-            raise ValueError(f"{device.name} identifies itself as {identification.read():#010x}, not 0xRRrr00ed")
+            raise UnsupportedDeviceError(
+                f"{device.name} identifies itself as {identification.read():#010x}, not 0xRRrr00ed"
+            )
         self.version = (identification.major, identification.minor)
         """Major and minor version of the card, section "MMIO area spec", 0x00."""
         self._staging: DmaBuffer | None = None

@@ -76,7 +76,8 @@ class Nvme(Driver):
         DeviceTimeoutError: the controller did not become ready within the time that it specifies (CAP.TO).
         DeviceRemovedError: the controller does not answer at all.
         NvmeError: the controller or the namespace lacks what this driver needs.
-        ValueError: the device is of another kind, or the timeout is not above 0.
+        UnsupportedDeviceError: the device is of another kind.
+        ValueError: the timeout is not above 0.
     """
 
     class_codes = (spec.CLASS_CODE,)

@@ -30,7 +30,17 @@ from pyuio_drivers.serial16550_registers import (
 from pyuio_drivers.serial_line import Line
 from pyuio_drivers.serial_received import Received
 
-from pyuio import ClosedError, Device, DeviceTimeoutError, Driver, Event, OverrunError, Service, wait
+from pyuio import (
+    ClosedError,
+    Device,
+    DeviceTimeoutError,
+    Driver,
+    Event,
+    OverrunError,
+    Service,
+    UnsupportedDeviceError,
+    wait,
+)
 from pyuio.program import Append, Operation, Read, When, While, Write
 
 if TYPE_CHECKING:
@@ -62,7 +72,7 @@ class Serial16550(Line, Driver, io.RawIOBase):
         rtscts: send only while CTS is on, by which the other end says that it is ready.
 
     Raises:
-        ValueError: the device is of another kind, or has no FIFOs.
+        UnsupportedDeviceError: the device is of another kind, or has no FIFOs.
     """
 
     ids = ("1b36:0002",)  # QEMU's, docs/specs/pci-serial in its sources
@@ -90,7 +100,7 @@ class Serial16550(Line, Driver, io.RawIOBase):
             lcr.wls = 8 - 5
         self._reset_fifos(receiver=True, transmitter=True)
         if self.registers.iir.snapshot().fifos_enabled != 3:
-            raise ValueError(f"{device.name} has no FIFOs that work: it is older than the 16550A")
+            raise UnsupportedDeviceError(f"{device.name} has no FIFOs that work: it is older than the 16550A")
         self._set_divisor(self._baudrate)
         with self.registers.mcr.change(0) as mcr:
             mcr.dtr = mcr.rts = mcr.out2 = True

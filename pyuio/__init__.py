@@ -66,6 +66,7 @@ from pyuio.errors import (
     SystemRdlUnavailableError,
     UnknownValueError,
     UnsupportedByDriverError,
+    UnsupportedDeviceError,
     WouldBlockError,
 )
 from pyuio.process.late import late as _late
@@ -137,6 +138,7 @@ __all__ = [
     "UioMap",
     "UnknownValueError",
     "UnsupportedByDriverError",
+    "UnsupportedDeviceError",
     "WouldBlockError",
     "devices",
     "dma_rmb",

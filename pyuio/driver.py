@@ -10,7 +10,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pyuio.device import Device
-from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError, DeviceRemovedError, UnsupportedByDriverError
+from pyuio.errors import (
+    AmbiguousDeviceError,
+    DeviceNotFoundError,
+    DeviceRemovedError,
+    UnsupportedByDriverError,
+    UnsupportedDeviceError,
+)
 from pyuio.pci.discovery import FoundDevice, devices, find
 from pyuio.registers.register_map import RegisterMap
 
@@ -38,7 +44,7 @@ class Driver:
         interrupts: the message interrupts, as many as `vectors` says.
 
     Raises:
-        ValueError: the device is of another kind.
+        UnsupportedDeviceError: the device is of another kind.
         InterruptUnavailableError: the device, or its kernel driver, does not have so many message interrupts.
     """
 
@@ -98,7 +104,7 @@ class Driver:
         Raises:
             DeviceNotFoundError: there is no such card.
             AmbiguousDeviceError: there are several, and `which` is None.
-            ValueError: the card named is of another kind.
+            UnsupportedDeviceError: the card named is of another kind.
             DeviceBusyError: it is open already, or another kernel driver has it.
             PermissionDeniedError: this user may not open it.
         """
@@ -123,7 +129,7 @@ class Driver:
         if not cls.serves(device):
             code = "" if device.class_code is None or not cls.class_codes else f" of class {device.class_code:06x}"
             what = f"{device.ids}{code}" if device.address else f"the node {device.uio_name}"
-            raise ValueError(f"{cls.__name__} serves {cls._kind()}; {device.name} is {what}")
+            raise UnsupportedDeviceError(f"{cls.__name__} serves {cls._kind()}; {device.name} is {what}")
 
     @classmethod
     def _only_card(cls) -> FoundDevice:

@@ -46,6 +46,10 @@ class UnsupportedByDriverError(PyuioError, NotImplementedError):
     """A driver was asked for something optional that it does not supply."""
 
 
+class UnsupportedDeviceError(PyuioError, ValueError):
+    """The device is of another kind than those that the driver serves, or says so."""
+
+
 class BindingError(PyuioError, OSError):
     """The kernel refused to bind a driver to a device, or to release it."""
 

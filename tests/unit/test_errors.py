@@ -17,6 +17,7 @@ BUILT_IN = {
     "AmbiguousDriverError": LookupError,
     "DriverLoadError": ImportError,
     "UnsupportedByDriverError": NotImplementedError,
+    "UnsupportedDeviceError": ValueError,
     "DeviceNotFoundError": LookupError,
     "AmbiguousDeviceError": LookupError,
     "DeviceBusyError": OSError,
