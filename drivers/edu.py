@@ -8,10 +8,20 @@ driver for a card of your own: the registers by name, one method for each thing 
 from __future__ import annotations
 
 import enum
+import errno
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from pyuio import Device, DmaBuffer, Driver, Field, Register, RegisterMap, UnsupportedDeviceError
+from pyuio import (
+    Device,
+    DeviceTimeoutError,
+    DmaBuffer,
+    Driver,
+    Field,
+    Register,
+    RegisterMap,
+    UnsupportedDeviceError,
+)
 
 if TYPE_CHECKING:
     from pyuio.program import Operation
@@ -139,10 +149,9 @@ class Edu(Driver):
         self.registers.status.interrupt_after_factorial = True
         try:
             self._start_factorial(n, timeout)
-            done = False
-            while not done:  # the interrupt may be for other bits
-                bits = self.wait_for_interrupt(max(0.0, deadline - clock.monotonic()))
-                done = bool(bits & Interrupts.factorial.mask) and not self.registers.status.computing
+            self._wait_for(Interrupts.factorial.mask, deadline)
+            while self.registers.status.computing:  # the interrupt was raised by something else
+                self._wait_for(Interrupts.factorial.mask, deadline)
         finally:
             self.registers.status.interrupt_after_factorial = False
         return self.registers.factorial.read()
@@ -204,6 +213,16 @@ class Edu(Driver):
         bits = self.interrupt_status()
         self.acknowledge(bits)
         return bits
+
+    def _wait_for(self, bit: int, deadline: float) -> None:
+        """Wait for the interrupt with this bit, until a time of the device's clock; others are acknowledged."""
+        clock = self.device.clock
+        left = deadline - clock.monotonic()
+        while not self.wait_for_interrupt(max(0.0, left)) & bit:
+            if left <= 0:  # a card that does not lower its line interrupts again and again
+                reason = f"interrupts came, and none of them had bit {bit:#x}"
+                raise DeviceTimeoutError(errno.ETIMEDOUT, f"{self.device.name}: {reason}")
+            left = deadline - clock.monotonic()
 
     def to_device(
         self,
@@ -290,8 +309,7 @@ class Edu(Driver):
             command.direction = direction
             command.raise_interrupt = by_interrupt
         if by_interrupt:
-            while not self.wait_for_interrupt(max(0.0, deadline - clock.monotonic())) & Interrupts.dma.mask:
-                pass  # the interrupt was raised by something else
+            self._wait_for(Interrupts.dma.mask, deadline)
         self.registers.dma_command.poll(lambda command: not command.start, max(0.0, deadline - clock.monotonic()))
 
     def quiet(self) -> None:
@@ -300,9 +318,11 @@ class Edu(Driver):
         The card has no way to stop a transfer. One that a killed driver left running moves no data as long as nobody
         switches bus mastering on.
         """
-        self.registers.dma_command.poll(lambda command: not command.start, 1.0)
-        self.registers.status.interrupt_after_factorial = False
-        self.acknowledge()
+        try:
+            self._wait_for_transfer(1.0)
+        finally:
+            self.registers.status.interrupt_after_factorial = False
+            self.acknowledge()
 
 
 def _pieces(length: int, offset: int) -> Iterator[tuple[int, int]]:
