@@ -198,7 +198,8 @@ class Serial16550(Line, Driver, io.RawIOBase):
             self._reader = None
             self._changed.notify_all()
         self._note(events)
-        return True
+        # A port that interrupts again and again must not keep the caller for ever.
+        return deadline is None or self._clock.monotonic() < deadline
 
     def _read_events(self, service: Service) -> None:
         try:

@@ -190,6 +190,17 @@ def test_the_divisor_is_in_place_of_other_registers(model: Serial16550Card, port
     assert model.sent == b""
 
 
+def test_a_port_that_interrupts_for_ever_is_a_timeout(model: Serial16550Card, port: Serial16550) -> None:
+    """Its status says that there is no byte, so nothing is read and the line stays asserted."""
+    model.faults.stick("lsr", 0, 0)
+    model.feed(b"never seen")
+    port.timeout = 0.05
+    start = clock.monotonic()
+    assert port.read(1) == b""
+    assert clock.monotonic() - start < 0.06
+    model.faults.clear()
+
+
 def test_no_fifos(model: Serial16550Card) -> None:
     model.faults.stick("iir", 6, 0)
     with pyuio.model.open(model) as device, pytest.raises(pyuio.UnsupportedDeviceError, match="no FIFOs that work"):
