@@ -108,6 +108,11 @@ class Nvme(Driver):
         self.capabilities = Capabilities.of(self.registers.cap.read(), version)
         if not self.capabilities.nvm_command_set:
             raise NvmeError(f"{device.name}: the controller has no commands to read and write blocks (CAP.CSS)")
+        pairs = (self.bar.size - 0x1000) // (2 * self.capabilities.doorbell_stride)
+        if pairs < 2:
+            stride = self.capabilities.doorbell_stride
+            raise NvmeError(f"{device.name}: BAR 0 has no room for doorbells {stride} bytes apart (CAP.DSTRD)")
+        self._queue_limit = min(_IO_QUEUES, pairs - 1)
         # A driver that was killed may have left transfers, so the controller is reset before there is memory for
         # transfers, which turns bus mastering on.
         self._disable()
@@ -160,7 +165,7 @@ class Nvme(Driver):
         allocated = self._admin.execute(
             spec.SET_FEATURES, cdw10=spec.FEATURE_NUMBER_OF_QUEUES, cdw11=wanted << 16 | wanted
         )
-        self._queue_limit = min(_IO_QUEUES, (allocated & 0xFFFF) + 1, (allocated >> 16) + 1)
+        self._queue_limit = min(self._queue_limit, (allocated & 0xFFFF) + 1, (allocated >> 16) + 1)
         if self._vectors:  # vector 0 is the admin queue's
             self._queue_limit = min(self._queue_limit, len(self._vectors) - 1)
 

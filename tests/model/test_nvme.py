@@ -301,6 +301,7 @@ def test_what_the_capabilities_rule_out(model: NvmeCard) -> None:
         Nvme(pyuio.model.open(model), namespace=2)
     for bits, error, text in (
         ({37: 0}, NvmeError, "no commands to read and write"),
+        (dict.fromkeys(range(32, 36), 1), NvmeError, "no room for doorbells 131072 bytes apart"),
     ):
         other = NvmeCard()
         cap = other.regs.cap.read()
