@@ -231,7 +231,7 @@ class Card:
         """
         number = self._checked_vector(vector)
         self.raised.add(number)
-        self.faults.interrupt(lambda: self.function.raise_interrupt(number))
+        self.faults.interrupt(number)
 
     def lower_interrupt(self, vector: SupportsIndex = 0) -> None:
         """Deassert the INTx line, unless another vector still holds it. A message cannot be taken back."""
@@ -246,7 +246,13 @@ class Card:
         return number
 
     def complain(self, text: str) -> NoReturn:
-        """Raise `Complaint`: the driver did wrong. The driver's line that led here is added."""
+        """Raise `Complaint`: the driver did wrong. The driver's line that led here is added.
+
+        If a fault has misled the driver (`Faults.misleading`), this raises `TransferError` instead, which ends the
+        method of the card without anybody being told.
+        """
+        if self.faults.misleading:
+            raise TransferError(f"{self.name}: {text}")
         line = driver_line()
         complaint = Complaint(f"{self.name}: {text}" + (f"\n  at {line}" if line else ""))
         self.complaints.append(complaint)
@@ -284,6 +290,11 @@ class Card:
             raise RegisterNotFoundError(f"{self.name} has no register {register}{_like(register, self._slots)}")
         return self._slots[register][0]
 
+    def slot_at(self, bar: int, offset: int, *, writing: bool) -> Slot | None:
+        """Return the place of the register that the driver reaches at an offset behind a BAR; None for memory."""
+        file = self._files.get(bar)
+        return None if file is None else file.find(offset, writing=writing)
+
     # ---- Accesses of the driver ----
 
     def read_bar(self, index: int, offset: int, width: int) -> int:
@@ -299,7 +310,8 @@ class Card:
             return int.from_bytes(self._memories[index][offset : offset + width], "little")
         slot = file.reads.get(offset)
         if slot is None or slot.word != width or slot.access_size != width:
-            return self._read_part(file, index, offset, width)
+            part: Any = self._do(self._read_part, file, index, offset, width)
+            return part or 0
         value = None
         if slot.on_read is not None:
             value = self._hooked(slot, slot.indices, width)
@@ -346,7 +358,7 @@ class Card:
             return
         slot = file.writes.get(offset)
         if slot is None or slot.word != width or slot.access_size != width:
-            self._write_part(file, index, offset, width, value)
+            self._do(self._write_part, file, index, offset, width, value)
             return
         if slot.plain:
             file.stores[width](slot.place, value)

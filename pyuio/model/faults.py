@@ -41,7 +41,12 @@ class Faults:
         accesses: how many accesses to BARs the driver has made.
         interrupts: how many interrupts the card has raised.
         transfers: how many times the card has read or written memory.
+        vectors: the interrupts that the card has raised.
         happened: what the faults did so far, in words.
+        began: at which access the first of that happened; 0 for before all.
+        misleading: whether what happened may have told the driver something false, as a reset and a stuck bit do. From
+            then on the card does not complain about what the driver does, which cannot know better: it does nothing,
+            as hardware would.
     """
 
     def __init__(self, card: Faulty) -> None:
@@ -51,7 +56,10 @@ class Faults:
     def clear(self) -> None:
         """Take all faults away, and begin to count anew."""
         self.accesses = self.interrupts = self.transfers = 0
+        self.vectors: set[int] = set()
         self.happened: list[str] = []
+        self.began = 0
+        self.misleading = False
         self.planned: dict[int, list[tuple[str, Callable[[], object]]]] = {}
         self._at_interrupt: dict[int, tuple[str, float]] = {}
         self._at_transfer: dict[int, str] = {}
@@ -59,7 +67,9 @@ class Faults:
         self.reads_altered = False
 
     def _note(self, text: str) -> None:
-        self.happened.append(text)
+        if not self.happened:
+            self.began = self.accesses
+        self.happened.append(f"at access {self.accesses}: {text}")
 
     def _plan(self, access: SupportsIndex, what: str, call: Callable[[], object]) -> None:
         self.planned.setdefault(_from_one(access, "access"), []).append((what, call))
@@ -72,14 +82,25 @@ class Faults:
 
     def reset(self, *, at_access: SupportsIndex) -> None:
         """Reset the card just before this access, as a power failure would: registers, interrupts, configuration."""
-        self._plan(at_access, "the card resets", self._card.reset)
 
-    def spurious_interrupt(self, *, at_access: SupportsIndex, vector: SupportsIndex = 0) -> None:
-        """Raise an interrupt without a cause just before this access. A line is asserted for a moment only."""
+        def reset() -> None:
+            self.misleading = True
+            self._card.reset()
+
+        self._plan(at_access, "the card resets", reset)
+
+    def spurious_interrupt(self, *, at_access: SupportsIndex, vector: SupportsIndex = 0, seconds: float = 0.0) -> None:
+        """Raise an interrupt without a cause just before this access. A line stays asserted for so many seconds."""
         card, number = self._card, operator.index(vector)
 
         def raise_one() -> None:
             card.function.raise_interrupt(number)
+            if seconds:
+                card.after(seconds, end)
+            else:
+                end()
+
+        def end() -> None:
             if number not in card.raised:
                 card.function.lower_interrupt(number)
 
@@ -139,7 +160,7 @@ class Faults:
 
         def begin() -> None:
             self._stuck[register] = mask, value
-            self.reads_altered = True
+            self.reads_altered = self.misleading = True
 
         if at_access is None:
             begin()
@@ -147,12 +168,16 @@ class Faults:
             what = "reads as all ones" if mask < 0 else f"has bit {mask.bit_length() - 1} stuck"
             self._plan(at_access, f"{register} {what}", begin)
 
-    # ---- Used by the card ----
+    # ---- Used by the card, and by `pyuio.model.explore` ----
+
+    def at(self, access: int, call: Callable[[], object]) -> None:
+        """Call `call` just before this access."""
+        self._plan(access, "a call", call)
 
     def before_access(self) -> None:
         """Let happen what was planned for this access, which the card has counted."""
         for what, call in self.planned.pop(self.accesses, ()):
-            self._note(f"at access {self.accesses}: {what}")
+            self._note(what)
             call()
 
     def altered(self, register: str, value: int, width: int) -> int:
@@ -160,19 +185,27 @@ class Faults:
         mask, stuck = self._stuck.get(register, (0, 0))
         return (value & ~mask | stuck & mask) & (1 << 8 * width) - 1
 
-    def interrupt(self, send: Callable[[], object]) -> None:
+    def interrupt(self, vector: int) -> None:
         """Count an interrupt that the card raises, and send it, unless something is wrong with it."""
+        function, raised = self._card.function, self._card.raised
         self.interrupts += 1
+        self.vectors.add(vector)
         fault, seconds = self._at_interrupt.pop(self.interrupts, ("", 0.0))
         if fault:
             self._note(f"interrupt {self.interrupts} is {fault}")
         if fault == "late":
-            self._card.after(seconds, send)
+            is_message = bool(function.messages)
+
+            def come_late() -> None:  # unless its cause, or who waits for messages, is gone
+                if bool(function.messages) == is_message and (is_message or vector in raised):
+                    function.raise_interrupt(vector)
+
+            self._card.after(seconds, come_late)
             return
         if fault != "lost":
-            send()
+            function.raise_interrupt(vector)
         if fault == "doubled":
-            send()
+            function.raise_interrupt(vector)
 
     def transfer(self, data: Any, move: Callable[[Any], Any]) -> Any:
         """Count an access of the card to memory, and let `move` do it, unless something is wrong with it.
@@ -190,6 +223,7 @@ class Faults:
             return move(data)
         self._note(f"transfer {self.transfers} {fault}")
         if fault == "is corrupted":
+            self.misleading = True
             if isinstance(data, int):
                 return _flipped(move(data))
             return move(_flipped(data))

@@ -308,6 +308,61 @@ def test_a_spurious_line_does_not_stay(card: Engine) -> None:
             device.interrupt.read(1)
 
 
+def test_a_spurious_line_that_stays(card: Engine) -> None:
+    with pyuio.model.open(card) as device:
+        card.faults.spurious_interrupt(at_access=1, seconds=5e-6)
+        device.bar(0).read32(0)
+        assert device.interrupt.read(0) == 1
+        clock.sleep(1e-5)
+        with pytest.raises(TimeoutError):
+            device.interrupt.read(1)
+        card.faults.clear()
+        card.faults.spurious_interrupt(at_access=1, seconds=5e-6, vector=1)
+        Registers(device.bar(0)).level.write(1)
+        clock.sleep(1e-5)
+        assert device.interrupt.read(0) == 1  # by then there is a cause
+
+
+def test_an_interrupt_that_is_late_does_not_come_without_its_cause(card: Engine) -> None:
+    with pyuio.model.open(card) as device:
+        for number in (1, 2):
+            card.faults.delay_interrupt(number, 0.5)
+        level = Registers(device.bar(0)).level
+        level.write(1)
+        level.write(0)
+        with pytest.raises(TimeoutError):
+            device.interrupt.read(1)
+    with pyuio.model.open(card) as device:
+        device.vectors(2)
+        card.raise_interrupt(1)
+    clock.sleep(1)  # the messages are disabled by then
+    assert not card.function.asserted
+    assert card.faults.vectors == {1}
+
+
+def test_a_card_that_misleads_does_not_complain(card: Engine) -> None:
+    with pyuio.model.open(card) as device, device.dma.alloc(64) as buffer:
+        bar = device.bar(0)
+        with pytest.raises(Complaint, match="takes accesses of 32 bits"):
+            bar.read8(0)
+        assert not card.faults.misleading
+        card.faults.clear()
+        card.faults.reset(at_access=4)
+        start(device, buffer.address, 8)
+        bar.read32(0)
+        assert card.faults.misleading
+        start(device, buffer.address, 8)  # without bus mastering, which the reset has switched off
+        clock.sleep(1)
+        assert not card.regs.status.ready
+        assert bar.read8(0) == 0
+        bar.write8(0, 1)
+        assert (bar.read32(0x800), card.regs.control.read()) == (0, 1)
+        assert len(card.complaints) == 1
+        card.faults.clear()
+        with pytest.raises(Complaint, match="takes accesses of 32 bits"):
+            bar.write8(0, 1)
+
+
 def test_transfers_that_fail_stop_and_are_corrupted(card: Engine) -> None:
     with pyuio.model.open(card) as device, device.dma.alloc(4096) as buffer:
         card.faults.fail_transfer(1)
