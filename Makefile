@@ -52,7 +52,7 @@ test-iommufd: $(COMPILED)
 test-long: $(COMPILED) fuzz
 	@$(BIN)/python -m tests.run guest vm -- -m long
 	@$(BIN)/python -m tests.run vfio -- -m 'long or not long'
-	@$(BIN)/python -m tests.run unit -- --hypothesis-profile=thorough
+	@$(BIN)/python -m tests.run unit -- -m 'long or not long' --hypothesis-profile=thorough
 
 # All tests: those above, and the unit tests on every CPython. It takes most of an hour.
 test-all:

@@ -5,6 +5,7 @@
 - `host` is what any card is plugged into; `machine` is that of a card in this process, and `backend` opens it.
 - `clock` is virtual time. `complaint` is what a card says about its driver. `faults` go wrong with it.
 - `replay` is a card made of what a driver did on a real one.
+- `explore` runs a driver with each fault at each access.
 
 docs/model.md is the tutorial.
 """
@@ -13,6 +14,7 @@ from pyuio.model.backend import open
 from pyuio.model.card import Card
 from pyuio.model.clock import NothingPlannedError, clock
 from pyuio.model.complaint import Complaint
+from pyuio.model.explore import explore
 from pyuio.model.faults import Faults, TransferError
 from pyuio.model.host import BusError
 from pyuio.model.pci_function import BarSpace, Capability
@@ -30,5 +32,6 @@ __all__ = [
     "ReplayDifference",
     "TransferError",
     "clock",
+    "explore",
     "open",
 ]

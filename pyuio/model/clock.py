@@ -21,7 +21,8 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -46,6 +47,7 @@ class Clock:
         self._changed = threading.Condition(self.lock)
         self._time = 0.0
         self._planned: list[tuple[float, int, Callable[[], object]]] = []
+        self._is_anew = False
         self._numbers = itertools.count()
         self._deadlines: dict[object, float | None] = {}  # of those who wait: threads and tasks
         self._waiting_threads: set[int] = set()
@@ -166,12 +168,30 @@ class Clock:
         self.wait(timeout, ready)
         return events
 
+    @contextmanager
+    def anew(self) -> Iterator[None]:
+        """Let time begin at 0 in a ``with`` block, with nothing planned; after it, all is as it was before.
+
+        What runs in the block runs in the same way each time; no timer of signals is waited for. RuntimeError: somebody
+        waits.
+        """
+        with self.lock:
+            if self._deadlines:
+                raise RuntimeError("time cannot begin anew while a thread or a task waits for a card")
+            before = self._time, self._planned, self._is_anew
+            self._time, self._planned, self._is_anew = 0.0, [], True
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._time, self._planned, self._is_anew = before
+
     def _others_run(self) -> bool:
         idle = {threading.get_ident(), *self._waiting_threads}
         if any(thread.ident not in idle and thread.is_alive() for thread in threading.enumerate()):
             return True
         # A handler that is to run soon may do something, too. Timers of test programs run for longer.
-        return 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= _SOON
+        return not self._is_anew and 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= _SOON
 
     async def wait_async(self, timeout: float | None, ready: Callable[[], bool]) -> bool:
         """Do what `wait` does, while other tasks of asyncio run."""

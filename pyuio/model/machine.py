@@ -69,6 +69,11 @@ class Mappings:
                 return piece
         raise BusError("the driver has no memory for the card there")
 
+    @property
+    def empty(self) -> bool:
+        """Whether the card reaches no memory."""
+        return not self._starts
+
     def close(self) -> None:
         """Forget all."""
         self._starts.clear()

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""The drivers of this package with each fault at each access. ``make test`` tries some; those marked long try all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+from pyuio_drivers import nvme_queue
+from pyuio_drivers.edu import Edu
+from pyuio_drivers.models.edu import EduCard
+from pyuio_drivers.models.nvme import NvmeCard
+from pyuio_drivers.models.serial16550 import Serial16550Card
+from pyuio_drivers.nvme import Nvme
+from pyuio_drivers.serial16550 import Serial16550
+
+import pyuio
+from pyuio.model import Card, explore
+from pyuio.model.explore import Fault
+
+DATA = bytes(range(256)) * 80
+
+
+def drive_edu(device: pyuio.Device) -> tuple[list[int], bytes, bytes]:
+    """Poll, and wait for interrupts.
+
+    The time limits are short, because a line that stays asserted keeps the driver busy until then.
+    """
+    with Edu(device) as edu:
+        factorials = [edu.factorial(5, timeout=0.01), edu.factorial_by_interrupt(6, timeout=0.01)]
+        edu.to_device(DATA[:100], timeout=0.11)
+        polled = bytes(edu.from_device(100, timeout=0.11))
+        edu.to_device(DATA[100:200], by_interrupt=True, timeout=0.11)
+        return factorials, polled, bytes(edu.from_device(100, by_interrupt=True, timeout=0.11))
+
+
+def drive_serial(device: pyuio.Device) -> tuple[bytes, bytes]:
+    with Serial16550(device) as port:
+        port.timeout = port.write_timeout = 0.05
+        port.baudrate = 115200
+        port.write(DATA[:40])
+        port.flush()
+        echoed = port.read(40)
+        port.loopback = True
+        port.write(b"looped")
+        looped = port.read(6)
+        port.loopback = False
+        assert isinstance(port.cts, bool)
+        return echoed, looped
+
+
+class EchoingPort(Serial16550Card):
+    """The other end of the line sends back what it gets."""
+
+    def _finish_byte(self, byte: int) -> None:
+        super()._finish_byte(byte)
+        if not self.regs.mcr.loop:
+            self.feed(bytes([byte]))
+
+
+def drive_nvme(by_interrupt: bool) -> Callable[[pyuio.Device], tuple[bytes, bytes]]:
+    def drive(device: pyuio.Device) -> tuple[bytes, bytes]:
+        with Nvme(device, writable=True, by_interrupt=by_interrupt, timeout=0.02) as disk:
+            disk.smart()
+            disk.write(10, DATA)
+            read = disk.read(10, 40)
+            with disk.queue(4, 4) as queue:
+                many = b"".join(bytes(data) for data in queue.read_many(range(10, 50, 4), 4))
+            for block in range(10, 40):
+                disk.read(block)
+            disk.flush()
+            return read, many
+
+    return drive
+
+
+class LineNvme(NvmeCard):
+    """Has the interrupt line only."""
+
+    msix_vectors = 0
+
+
+class Explored(NamedTuple):
+    """A driver to be explored.
+
+    Attributes:
+        scenario: what it does.
+        card: its card.
+        right: whether a result is right that nothing has falsified.
+        accesses: how many there are at least.
+        every: which part of the faults a short test tries.
+    """
+
+    scenario: Callable[[pyuio.Device], Any]
+    card: type[Card]
+    right: Callable[[Any], bool]
+    accesses: int
+    every: int
+
+
+def nvme_right(result: tuple[bytes, bytes]) -> bool:
+    return result == (DATA, DATA)
+
+
+DRIVERS = {
+    "edu": Explored(drive_edu, EduCard, lambda result: result == ([120, 720], DATA[:100], DATA[100:200]), 150, 3),
+    # What is late or lost is not received in time: fewer bytes.
+    "serial": Explored(
+        drive_serial,
+        EchoingPort,
+        lambda result: DATA[:40].startswith(result[0]) and b"looped".startswith(result[1]),
+        200,
+        6,
+    ),
+    "nvme": Explored(drive_nvme(by_interrupt=True), NvmeCard, nvme_right, 300, 12),
+    "nvme line": Explored(drive_nvme(by_interrupt=True), LineNvme, nvme_right, 300, 30),
+    "nvme polled": Explored(drive_nvme(by_interrupt=False), NvmeCard, nvme_right, 300, 30),
+}
+
+
+def run(name: str, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Looks at memory take no virtual time, so most of them are in vain.
+    monkeypatch.setattr(nvme_queue, "SPINS", 20)
+    driver = DRIVERS[name]
+
+    def check(result: Any, fault: Fault) -> None:
+        assert fault.misleads or driver.right(result), result
+
+    found = explore(driver.scenario, driver.card, check=check, every=every)
+    print(found)
+    assert len(found.accesses) >= driver.accesses
+    found.check()
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_some_faults(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(name, DRIVERS[name].every, monkeypatch)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", DRIVERS)
+def test_every_fault_at_every_access(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(name, 1, monkeypatch)
