@@ -105,6 +105,12 @@ class Dma(Owned):
     def mask(self, mask: int) -> None:
         self._mask = _checked_mask(mask)
 
+    @property
+    def buffers(self) -> tuple[DmaBuffer, ...]:
+        """Those that are open, by address; none after `close`."""
+        with self.lock:
+            return tuple(sorted((one for one in self._live if not one.closed), key=lambda buffer: buffer.address))
+
     def assume_coherent(self) -> None:
         """Let `alloc` give memory to a device that is not a PCI function. Whoever calls this answers for the board.
 
