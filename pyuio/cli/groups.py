@@ -28,6 +28,7 @@ COMMANDS = {
     "dump": ("pyuio.cli.dump", DRIVE),
     "irq": ("pyuio.cli.irq", DRIVE),
     "doctor": ("pyuio.cli.doctor", MEASURE),
+    "new": ("pyuio.cli.new", MEASURE),
 }
 SHORT_HELP = {
     "install_completion": "Set up completion for this shell.",

@@ -1,0 +1,1 @@
+"""A driver, and a model of its card for the tests."""

@@ -1,0 +1,58 @@
+"""The driver."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pyuio import Device, Driver
+
+from sampler.registers import Control, Registers, Status
+
+KIND = 0xADC0
+FULL_SCALE = 4.095
+"""Volts that the largest sample, 4095, stands for."""
+
+
+class Sampler(Driver):
+    """A 12-bit analogue-to-digital converter.
+
+    Raises:
+        ValueError: the device is another card.
+    """
+
+    ids = ("1234:adc0",)  # those of your card: lspci -n shows them
+    register_maps: ClassVar = {0: Registers}  # pyuio read 1234:adc0 bar0.sample
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self.registers = Registers(device.bar(0))
+        if self.registers.identification.kind != KIND:
+            raise ValueError(f"{device.name} is another card: {self.registers.identification.snapshot()}")
+        self.quiet()  # the driver before this one may have been killed
+
+    def sample(self, timeout: float = 0.1) -> int:
+        """Convert once, and return the sample, 0 to 4095. The thread sleeps until the card's interrupt.
+
+        Args:
+            timeout: in seconds.
+
+        Raises:
+            DeviceTimeoutError: the conversion was not done in time.
+        """
+        clock = self.device.clock  # of the machine; on a model, virtual time
+        deadline = clock.monotonic() + timeout
+        self.registers.status.write(Status.value(done=True))  # forget an earlier conversion that nobody waited for
+        self.registers.control.write(Control.value(start=True, interrupt_enable=True))
+        while not self.registers.status.done:
+            self.device.interrupt.read(max(0.0, deadline - clock.monotonic()))
+        self.registers.status.write(Status.value(done=True))  # ends the interrupt; else it would come again
+        return self.registers.sample.read()
+
+    def volts(self, timeout: float = 0.1) -> float:
+        """Convert once, and return the voltage, 0 to `FULL_SCALE`. The errors are those of `sample`."""
+        return self.sample(timeout) * FULL_SCALE / 4095
+
+    def quiet(self) -> None:
+        """Leave the card without an interrupt. `close` calls this."""
+        self.registers.control.write(Control.value(interrupt_enable=False))
+        self.registers.status.write(Status.value(done=True))
