@@ -54,6 +54,8 @@ def open(card: Card | type[Card]) -> Device:
         card = card()
     if not isinstance(card, Card):
         raise TypeError(f"pyuio.model.open takes a Card, or a class that derives from it, not {card!r}")
+    if not hasattr(card, "function"):
+        raise TypeError(f"{type(card).__name__}.__init__ does not call super().__init__(), so it makes no card")
     machine = card.function.host or Machine(card)
     if not isinstance(machine, Machine):
         raise DeviceBusyError(errno.EBUSY, f"{card.name} is plugged into {machine!r}; make another card")

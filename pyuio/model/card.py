@@ -24,7 +24,6 @@ docs/model.md is the tutorial.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import mmap
 import operator
@@ -33,6 +32,7 @@ from typing import Any, ClassVar, NoReturn, SupportsIndex
 
 from pyuio.errors import RegisterNotFoundError
 from pyuio.model.complaint import Complaint, driver_line
+from pyuio.model.declaration import check, checked_bars, like, msix_bar, register_files
 from pyuio.model.faults import Faults, TransferError
 from pyuio.model.host import BusError, Host
 from pyuio.model.pci_function import BarSpace, Capability, PciFunction
@@ -41,8 +41,6 @@ from pyuio.registers import RegisterMap
 
 _log = logging.getLogger("pyuio.model")
 
-_SMALLEST = {False: 16, True: 4}  # bytes of a BAR in memory, and in ports (PCI 3.0, section 6.2.5.1)
-_LARGEST = {False: 1 << 30, True: 256}  # with addresses of 32 bits
 _MSIX_BAR = 4096
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python has the name from 3.11 on
 
@@ -145,19 +143,13 @@ class Card:
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Check the attributes. TypeError, ValueError: they do not make a card."""
         super().__init_subclass__(**keywords)
-        spaces = _spaces(cls)
-        files = _files(cls, spaces)
-        names = {slot.hook for file in files.values() for slot in file.slots}
-        for attribute in dir(cls):
-            for start in ("on_read_", "on_write_"):
-                if attribute.startswith(start) and (name := attribute.removeprefix(start)) not in names:
-                    raise ValueError(f"{cls.__name__}.{attribute}: no register is called {name}{_like(name, names)}")
+        check(cls)
 
     def __init__(self) -> None:
         cls = type(self)
         self.name = cls.__name__
-        spaces = _spaces(cls)
-        self._files = _files(cls, spaces)
+        spaces = checked_bars(cls)
+        self._files = register_files(cls, spaces)
         for file in self._files.values():
             for slot in file.slots:
                 slot.narrow = slot.hook in cls.narrow or slot.name in cls.narrow
@@ -172,9 +164,9 @@ class Card:
         self._removed = False
         self._life = 0  # counts resets: what was planned before one does not happen
         subvendor, subsystem = cls.subsystem or (cls.vendor, cls.device)
-        msix_bar = _msix_bar(spaces) if cls.msix_vectors else 0
+        table_bar = msix_bar(cls, spaces) if cls.msix_vectors else 0
         if cls.msix_vectors:
-            spaces[msix_bar] = BarSpace(_MSIX_BAR)
+            spaces[table_bar] = BarSpace(_MSIX_BAR)
         self.function = PciFunction(
             ids=(cls.vendor, cls.device, subvendor, subsystem),
             class_code=cls.class_code,
@@ -183,7 +175,7 @@ class Card:
             pin=cls.interrupt_pin,
             msi=cls.msi_vectors,
             msix=cls.msix_vectors,
-            msix_bar=msix_bar,
+            msix_bar=table_bar,
             capabilities=cls.capabilities,
             read=self.read_bar,
             write=self.write_bar,
@@ -269,7 +261,7 @@ class Card:
             self._memories[index] = _zeros(len(memory))
         for name, value in self.reset_values.items():
             slot, file = self._slots[name]
-            file.store(slot.place, slot.word, value)
+            file.store(slot.place, slot.word, operator.index(value))
 
     def remove(self) -> None:
         """Pull the card out: it reads as all ones from now on, and its driver is told. It cannot be undone."""
@@ -287,7 +279,7 @@ class Card:
     def slot(self, register: str) -> Slot:
         """Return the place of a register by its name in the map. RegisterNotFoundError: there is none."""
         if register not in self._slots:
-            raise RegisterNotFoundError(f"{self.name} has no register {register}{_like(register, self._slots)}")
+            raise RegisterNotFoundError(f"{self.name} has no register {register}{like(register, self._slots)}")
         return self._slots[register][0]
 
     def slot_at(self, bar: int, offset: int, *, writing: bool) -> Slot | None:
@@ -324,11 +316,17 @@ class Card:
     def _hooked(self, slot: Slot, indices: tuple[int, ...], width: int) -> int | None:
         assert slot.on_read is not None
         value: Any = self._do(slot.on_read, *indices)
-        if value is not None and not 0 <= operator.index(value) < 1 << 8 * width:
+        if value is None:
+            return None
+        try:
+            number = operator.index(value)
+        except TypeError:
+            raise TypeError(f"{self.name}.on_read_{slot.hook} returned {value!r}, which is no number") from None
+        if not 0 <= number < 1 << 8 * width:
             raise ValueError(
-                f"{self.name}.on_read_{slot.hook} returned {value:#x}, which does not fit {8 * width} bits"
+                f"{self.name}.on_read_{slot.hook} returned {number:#x}, which does not fit {8 * width} bits"
             )
-        return None if value is None else operator.index(value)
+        return number
 
     def _read_part(self, file: RegisterFile, index: int, offset: int, width: int) -> int:
         """Read a word of a memory, one of several parts of a register, or some bytes of one."""
@@ -418,81 +416,4 @@ class _Names:
                 setattr(self, name, getattr(view, name))
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"the card has no register {name}{_like(name, vars(self))}")
-
-
-def _like(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), 1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _number(cls: type[Card], name: str, bits: int) -> None:
-    value = getattr(cls, name)
-    if not isinstance(value, int) or not 0 <= value < 1 << bits:
-        raise ValueError(f"{cls.__name__}.{name} is a number of {bits} bits, not {value!r}")
-
-
-def _spaces(cls: type[Card]) -> dict[int, BarSpace]:
-    """Return what stands behind the BARs of a class of cards, or raise TypeError or ValueError."""
-    for name, bits in {"vendor": 16, "device": 16, "revision": 8, "class_code": 24, "dma_mask": 64}.items():
-        _number(cls, name, bits)
-    if not 0 <= cls.interrupt_pin <= 4:
-        raise ValueError(f"{cls.__name__}.interrupt_pin is 0 to 4, not {cls.interrupt_pin!r}")
-    if cls.msi_vectors not in (0, 1, 2, 4, 8, 16, 32):
-        raise ValueError(f"{cls.__name__}.msi_vectors is 0, or a power of two up to 32, not {cls.msi_vectors!r}")
-    if not 0 <= cls.msix_vectors <= 128:
-        raise ValueError(f"{cls.__name__}.msix_vectors is 0 to 128, not {cls.msix_vectors!r}")
-    spaces: dict[int, BarSpace] = {}
-    for index, given in cls.bars.items():
-        bar = given if isinstance(given, BarSpace) else BarSpace(operator.index(given))
-        where = f"{cls.__name__}.bars[{index!r}]"
-        if index not in range(6):
-            raise ValueError(f"{where}: a card has BARs 0 to 5")
-        if bar.size & (bar.size - 1) or bar.size < _SMALLEST[bar.ports]:
-            least = _SMALLEST[bar.ports]
-            raise ValueError(f"{where}: the size of a BAR is a power of two from {least} on, not {bar.size:#x}")
-        if bar.width not in (32, 64) or (bar.width == 64 and (bar.ports or index == 5 or index + 1 in cls.bars)):
-            raise ValueError(f"{where}: an address has 32 bits; or 64, in memory, and takes the next BAR's place, too")
-        if bar.size > _LARGEST[bar.ports] and bar.width == 32:
-            raise ValueError(
-                f"{where}: a BAR of {bar.size:#x} bytes is too large for addresses of 32 bits, or for ports"
-            )
-        spaces[index] = bar
-    if cls.msix_vectors:
-        _msix_bar(spaces)
-    return spaces
-
-
-def _msix_bar(spaces: Mapping[int, BarSpace]) -> int:
-    taken = set(spaces) | {index + 1 for index, bar in spaces.items() if bar.width == 64}
-    free = [index for index in range(6) if index not in taken]
-    if not free:
-        raise ValueError("the table of MSI-X needs a BAR, and all six are taken")
-    return free[0]
-
-
-def _files(cls: type[Card], spaces: Mapping[int, BarSpace]) -> dict[int, RegisterFile]:
-    files: dict[int, RegisterFile] = {}
-    owners: dict[str, int] = {}
-    for index, kind in cls.registers.items():
-        if index not in spaces:
-            raise ValueError(f"{cls.__name__}.registers[{index!r}]: the card has no such BAR; see bars")
-        file = files[index] = RegisterFile(kind)
-        for slot in file.slots:
-            if slot.offset + slot.size > spaces[index].size:
-                size = spaces[index].size
-                raise ValueError(f"{cls.__name__}: {slot.name} at {slot.offset:#x} is beyond BAR {index}, of {size:#x}")
-        for name in kind._declared:
-            if name in owners:
-                raise ValueError(f"{cls.__name__}: BARs {owners[name]} and {index} both have a register {name}")
-            owners[name] = index
-    slots = {slot.name: slot for file in files.values() for slot in file.slots}
-    for name, value in cls.reset_values.items():
-        if name not in slots:
-            raise ValueError(f"{cls.__name__}.reset_values: no register is called {name}{_like(name, slots)}")
-        if not 0 <= value < 1 << 8 * slots[name].word:
-            raise ValueError(f"{cls.__name__}.reset_values[{name!r}]: {value:#x} does not fit the register")
-    for name in cls.narrow:
-        if not any(name in (slot.name, slot.hook) for slot in slots.values()):
-            raise ValueError(f"{cls.__name__}.narrow: no register is called {name}{_like(name, slots)}")
-    return files
+        raise AttributeError(f"the card has no register {name}{like(name, vars(self))}")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
 import pyuio
 from pyuio import cli
@@ -61,6 +62,7 @@ def test_the_tests_of_the_new_package_pass(run: Run, tmp_path: Path) -> None:
 
 
 def test_no_word_of_the_template_is_left_and_each_file_is_clean(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("ruff")
     assert run("frame-counter").returncode == 0
     made = tmp_path / "frame-counter"
     for name in files(made):
@@ -143,7 +145,7 @@ def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pyte
         return len(text)
 
     monkeypatch.setattr(Path, "write_text", write)
-    with pytest.raises(new.typer.Exit) as stopped:
+    with pytest.raises(typer.Exit) as stopped:
         new.new("adc")
     assert stopped.value.exit_code == 1
     assert len(written) == 4
