@@ -9,9 +9,9 @@ from pathlib import Path
 from types import FrameType
 
 _PYUIO = str(Path(__file__).parent.parent / "_").removesuffix("_")  # with the separator: pyuio_drivers is another
-# Through these files a driver comes to a card.
+# Through these files a driver comes to a card. Named as Python names them, also where a link leads to the package.
 _ENTRANCES = tuple(
-    str(Path(__file__).resolve().with_name(name)) for name in ("region.py", "interrupt.py", "backend.py")
+    str(Path(__file__).with_name(name)) for name in ("region.py", "interrupt.py", "backend.py", "clock.py")
 )
 _GUEST_ENTRANCE = str(Path(__file__).resolve().with_name("loop.py"))  # behind it is a driver in another process
 
