@@ -4,9 +4,10 @@
 In a Markdown file these fenced blocks count, one after the other:
 
 - ``python`` whose first line is ``# NAME.py``: the file NAME.py. With ``# NAME.py, continued`` it is added to that
-  file.
+  file. NAME may have directories.
 - ``console``: lines ``$ pyuio vm run [OPTION...] -- COMMAND``, each followed by what COMMAND prints. The command finds
-  the files as the blocks before have given them.
+  the files as the blocks before have given them. In the pages of `HERE`, other commands run on this machine, one after
+  the other; tests/unit/test_documented_output.py runs them.
 
 In an example, an indented block of the docstring has the same form as ``console``.
 
@@ -25,8 +26,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"# (\w+\.py)(, continued)?\n")
+_FILE = re.compile(r"# ([\w/]+\.py)(, continued)?\n")
 _PROMPT = ["pyuio", "vm", "run"]
+HERE = (ROOT / "docs/model.md",)
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,14 @@ class Shown:
 
     Attributes:
         place: the file and the line that show it.
-        options: the options of ``pyuio vm run``.
-        command: the command that runs in the guest.
+        options: the options of ``pyuio vm run``; None for a command that runs on this machine.
+        command: the command that runs.
         output: the output shown, with wildcards.
         files: names and texts of the files in its directory; None for an example, which runs where it is.
     """
 
     place: str
-    options: tuple[str, ...]
+    options: tuple[str, ...] | None
     command: tuple[str, ...]
     output: str
     files: tuple[tuple[str, str], ...] | None
@@ -55,11 +57,14 @@ def _commands(block: str, place: Path, line: int, files: dict[str, str] | None) 
             first, _, output = part.partition("\n")
             words = shlex.split(first[2:])
             where = f"{place.relative_to(ROOT)}:{line}"
-            if words[:3] != _PROMPT or "--" not in words:
-                raise ValueError(f"{where}: {first!r} is not $ pyuio vm run ... -- COMMAND, and cannot be tested")
-            end = words.index("--")
             kept = None if files is None else tuple(files.items())
-            found.append(Shown(where, tuple(words[3:end]), tuple(words[end + 1 :]), output.rstrip(), kept))
+            if words[:3] == _PROMPT and "--" in words:
+                end = words.index("--")
+                found.append(Shown(where, tuple(words[3:end]), tuple(words[end + 1 :]), output.rstrip(), kept))
+            elif place in HERE:
+                found.append(Shown(where, None, tuple(words), output.rstrip(), kept))
+            else:
+                raise ValueError(f"{where}: {first!r} is not $ pyuio vm run ... -- COMMAND, and cannot be tested")
         line += part.count("\n")
     return found
 
@@ -86,6 +91,13 @@ def in_example(path: Path) -> list[Shown]:
         return []
     # The first line is the licence; the docstring follows.
     return _commands("".join(lines[start:]), path, start + 2, None)
+
+
+def write_files(directory: Path, shown: Shown) -> None:
+    """Write the files that a command finds."""
+    for name, text in shown.files or ():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text)
 
 
 def matches(wanted: str, printed: str) -> bool:

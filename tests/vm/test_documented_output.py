@@ -13,18 +13,25 @@ from pathlib import Path
 import pytest
 
 from .conftest import Vm
-from .documented_output import ROOT, Shown, in_example, in_markdown, matches
+from .documented_output import ROOT, Shown, in_example, in_markdown, matches, write_files
 
 # It needs a peer at the other end of the line; test_serial.py runs it.
 RUN_ELSEWHERE = "serial_console.py"
 LIMIT = 600  # seconds for all commands with the same options
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def _options(shown: Shown) -> tuple[str, ...]:
+    assert shown.options is not None
+    return shown.options
+
+
 # Sorting groups the commands by options: one guest runs all commands with the same options.
 SHOWN = sorted(
     [shown for path in EXAMPLES for shown in in_example(path)]
-    + [shown for path in DOCUMENTS for shown in in_markdown(path)],
-    key=lambda shown: shown.options,
+    + [shown for path in DOCUMENTS for shown in in_markdown(path) if shown.options is not None],
+    key=_options,
 )
 Results = dict[Shown, tuple[int, str]]
 
@@ -37,8 +44,7 @@ def run(options: tuple[str, ...], group: list[Shown], directory: Path) -> Result
         if shown.files is not None:
             place = directory / str(number)
             place.mkdir()
-            for name, text in shown.files:
-                (place / name).write_text(text)
+            write_files(place, shown)
         jobs.append((str(place), shown.command))
     file = directory / "jobs.json"
     file.write_text(json.dumps(jobs))
@@ -55,7 +61,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """Run the commands that this run of pytest selected, and return the result of each."""
     selected = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     wanted = [params["shown"] for params in selected if "shown" in params]
-    groups = itertools.groupby([shown for shown in SHOWN if shown in wanted], key=lambda shown: shown.options)
+    groups = itertools.groupby([shown for shown in SHOWN if shown in wanted], key=_options)
     found: Results = {}
     for options, group in groups:
         found |= run(options, list(group), tmp_path_factory.mktemp("shown"))
