@@ -119,6 +119,7 @@ class Card:
         memory: the machine's memory, by bus address.
         faults: what goes wrong with the card; nothing at first.
         complaints: those that the card has made.
+        raised: the interrupt vectors that are raised, and not lowered yet.
         function: the PCI side of the card.
 
     Raises:
@@ -182,6 +183,8 @@ class Card:
         )
         self.faults = Faults(self)
         self.reset()
+        if not self._life:
+            raise TypeError(f"{self.name}.reset() does not call super().reset(), so it resets no register")
 
     # ---- For the card's own methods ----
 
@@ -382,7 +385,7 @@ class Card:
     def _part(self, file: RegisterFile, index: int, offset: int, width: int, verb: str) -> tuple[Slot, int, int]:
         """Return the register of an access, the number of the word in it, and where in the word it is, in bytes."""
         slot = file.find(offset, writing=verb == "write")
-        access = f"a {8 * width}-bit {verb} at offset {offset:#x} of BAR {index}"
+        access = f"{'an' if width == 1 else 'a'} {8 * width}-bit {verb} at offset {offset:#x} of BAR {index}"
         if slot is None:
             self.complain(f"{access}: the card has no register there")
         if not (slot.writable if verb == "write" else slot.readable):

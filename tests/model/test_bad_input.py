@@ -217,6 +217,15 @@ def test_a_card_whose_init_forgot_the_base() -> None:
         pyuio.model.open(Forgot)
 
 
+def test_a_reset_that_forgot_the_base() -> None:
+    class Forgot(Good):
+        def reset(self) -> None:
+            self.extra = 1
+
+    with pytest.raises(TypeError, match=r"^Forgot.reset\(\) does not call super\(\).reset\(\)"):
+        Forgot()
+
+
 @pytest.mark.parametrize(("attributes", "last"), [({}, 0), ({"msi_vectors": 4}, 3), ({"msix_vectors": 2}, 1)])
 def test_a_vector_that_the_card_does_not_have(attributes: dict[str, Any], last: int) -> None:
     card = made(**attributes)()
