@@ -51,7 +51,17 @@ def run(options: tuple[str, ...], group: list[Shown], directory: Path) -> Result
     kernel = [] if "--kernel" in options else [f"--kernel={os.environ.get('KERNEL', 'debian')}"]
     command = [sys.executable, "-m", "tests.vm.documented_output_guest", str(file)]
     words = Vm().command(*kernel, "--one-thread", *options, "--", *command)
-    done = subprocess.run(words, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, check=False)
+    # A card is in the page's own files.
+    path = os.pathsep.join([str(directory / "0"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        words,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr.decode()
     return {shown: (status, text) for shown, (status, text) in zip(group, json.loads(done.stdout), strict=True)}
 
