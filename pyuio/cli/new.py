@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """``pyuio new``: a package for a driver of one's own.
 
-``template/`` is such a package, as it stands: this renames its sampler.
+``template/`` is such a package, as it stands: this renames its sampler. Its files name no licence, as that is for their
+new owner to choose.
 """
 
 from __future__ import annotations

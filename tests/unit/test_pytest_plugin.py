@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The plugin for pytest, as the tests of somebody's driver use it; in the guest, tests/vm/test_card_tests_in_guest.py."""
+"""The plugin for pytest, as a driver's tests use it; tests/vm/test_card_tests_in_guest.py has the guest."""
 
 from __future__ import annotations
 

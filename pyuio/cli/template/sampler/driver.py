@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pyuio import Device, Driver
+from pyuio import Device, DeviceTimeoutError, Driver, UnsupportedDeviceError
 
 from sampler.registers import Control, Registers, Status
 
@@ -17,7 +17,7 @@ class Sampler(Driver):
     """A 12-bit analogue-to-digital converter.
 
     Raises:
-        ValueError: the device is another card.
+        UnsupportedDeviceError: the device is another card.
     """
 
     ids = ("1234:adc0",)  # those of your card: lspci -n shows them
@@ -27,7 +27,8 @@ class Sampler(Driver):
         super().__init__(device)
         self.registers = Registers(device.bar(0))
         if self.registers.identification.kind != KIND:
-            raise ValueError(f"{device.name} is another card: {self.registers.identification.snapshot()}")
+            found = self.registers.identification.snapshot()
+            raise UnsupportedDeviceError(f"{device.name} is another card: {found}")
         self.quiet()  # the driver before this one may have been killed
 
     def sample(self, timeout: float = 0.1) -> int:
@@ -44,7 +45,10 @@ class Sampler(Driver):
         self.registers.status.write(Status.value(done=True))  # forget an earlier conversion that nobody waited for
         self.registers.control.write(Control.value(start=True, interrupt_enable=True))
         while not self.registers.status.done:
-            self.device.interrupt.read(max(0.0, deadline - clock.monotonic()))
+            left = deadline - clock.monotonic()
+            if left <= 0:  # also where interrupts keep coming
+                raise DeviceTimeoutError(f"{self.device.name}: no sample in {timeout:g} s")
+            self.device.interrupt.read(left)
         self.registers.status.write(Status.value(done=True))  # ends the interrupt; else it would come again
         return self.registers.sample.read()
 

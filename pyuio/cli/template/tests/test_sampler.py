@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from pyuio import Device, DeviceRemovedError, DeviceTimeoutError
+from pyuio import Device, DeviceRemovedError, DeviceTimeoutError, UnsupportedDeviceError
 from pyuio.model import Complaint, clock
+from pyuio.model.explore import explore
 
 from sampler.driver import Sampler
 from sampler.model import SamplerCard
@@ -66,7 +67,7 @@ def test_a_card_that_is_pulled_out_is_told(card: SamplerCard, driver: Sampler, a
 
 def test_another_card_is_refused(card: SamplerCard, device: Device) -> None:
     card.regs.identification.kind = 0xFFFF
-    with pytest.raises(ValueError, match="is another card"):
+    with pytest.raises(UnsupportedDeviceError, match="is another card"):
         Sampler(device)
 
 
@@ -74,3 +75,11 @@ def test_the_model_complains_of_what_the_card_does_not_take(card: SamplerCard, d
     with pytest.raises(Complaint, match="sample is read-only"):
         device.bar(0).write32(0x0C, 1)
     card.complaints.clear()  # it was wanted; any other complaint fails the test
+
+
+def test_every_fault_at_every_access_ends_well() -> None:
+    def scenario(device: Device) -> int:
+        with Sampler(device) as driver:
+            return driver.sample(timeout=0.01)
+
+    explore(scenario, card=SamplerCard).check()  # print what explore() returns for a table
