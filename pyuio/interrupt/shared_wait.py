@@ -17,12 +17,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 from pyuio.errors import DeviceBusyError, DeviceTimeoutError
-from pyuio.process.timeouts import timeout_error, timeout_nanoseconds
+from pyuio.process.timeouts import TimeSource, timeout_error, timeout_nanoseconds
 
 Result = TypeVar("Result")
 
@@ -33,6 +32,7 @@ class _Interrupt(Protocol):
     """What is used of an `Interrupt`."""
 
     name: str
+    clock: TimeSource
 
     def read(self, timeout: float | None) -> int: ...
     async def read_async(self, timeout: float | None) -> int: ...
@@ -42,17 +42,30 @@ class _Interrupt(Protocol):
 class _Waiter:
     """One that waits, made in its own thread. `wake` ends its sleep, from any thread."""
 
-    def __init__(self, wake: Callable[[], object], timeout: float | None) -> None:
+    def __init__(self, wake: Callable[[], object], timeout: float | None, clock: TimeSource) -> None:
         self.wake = wake
         self.timeout = timeout
+        self._clock = clock
         nanoseconds = timeout_nanoseconds(timeout)
-        self._deadline = None if nanoseconds < 0 else time.monotonic() + nanoseconds / _NANOSECONDS
+        self._deadline = None if nanoseconds < 0 else clock.monotonic() + nanoseconds / _NANOSECONDS
+        self.is_late = False  # its last read was at the deadline
         self.served = 0
         self.thread = threading.get_ident()
 
     def left(self) -> float | None:
         """Return the seconds until the deadline, 0 if it has passed; None for ever."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return None if self._deadline is None else max(0.0, self._deadline - self._clock.monotonic())
+
+    def left_to_read(self) -> float | None:
+        """Return what `left` does, or -1 if a read came at the deadline already.
+
+        Without that, a line that stays asserted, whatever is served, would keep the waiter for ever.
+        """
+        left = self.left()
+        if self.is_late:
+            return -1
+        self.is_late = left == 0
+        return left
 
 
 class SharedWait:
@@ -123,14 +136,16 @@ class SharedWait:
         _require_functions(condition, serve)
         self._refuse_below_the_leader(interrupt)
         awake = threading.Event()
-        waiter = _Waiter(awake.set, timeout)
+        waiter = _Waiter(awake.set, timeout, interrupt.clock)
         with self._among_the_waiters(waiter):
             while True:
                 awake.clear()
                 leads = self._leads(waiter)
                 if result := condition():
                     return result
-                left = waiter.left()
+                left = waiter.left_to_read() if leads else waiter.left()
+                if left == -1:
+                    raise _too_late(interrupt, waiter, leads=True)
                 if leads:
                     try:
                         count = interrupt.read(left)
@@ -162,14 +177,16 @@ class SharedWait:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(awake.set)
 
-        waiter = _Waiter(wake, timeout)
+        waiter = _Waiter(wake, timeout, interrupt.clock)
         with self._among_the_waiters(waiter):
             while True:
                 awake.clear()
                 leads = self._leads(waiter)
                 if result := condition():
                     return result
-                left = waiter.left()
+                left = waiter.left_to_read() if leads else waiter.left()
+                if left == -1:
+                    raise _too_late(interrupt, waiter, leads=True)
                 if leads:
                     try:
                         count = await interrupt.read_async(left)
@@ -202,7 +219,7 @@ def _require_functions(*functions: object) -> None:
 
 
 def _too_late(interrupt: _Interrupt, waiter: _Waiter, *, leads: bool) -> OSError:
-    if waiter.timeout == 0:
+    if waiter.timeout == 0 and not waiter.served:
         reason = f"{interrupt.name}: the condition does not hold, and no interrupt is pending; it is unmasked now"
         return timeout_error(waiter.timeout, reason)
     if not waiter.served and leads:

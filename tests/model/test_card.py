@@ -480,6 +480,27 @@ def test_threads_share_the_time(card: Engine) -> None:
     assert ends == pytest.approx({"first": 2, "second": 5}, abs=2)
 
 
+def test_wait_until_ends_in_time_while_the_line_stays_asserted(card: Engine) -> None:
+    with pyuio.model.open(card) as device:
+        card.raise_interrupt()
+        served: list[int] = []
+        for timeout in (0, 0.01):
+            with pytest.raises(TimeoutError, match="condition"):
+                device.interrupt.wait_until(
+                    lambda: False, lambda count: served.append(device.bar(0).read32(4)), timeout
+                )
+            assert served
+            served.clear()
+            with pytest.raises(TimeoutError, match="condition"):
+                asyncio.run(
+                    device.interrupt.wait_until_async(
+                        lambda: False, lambda count: served.append(device.bar(0).read32(4)), timeout
+                    )
+                )
+            assert served
+            served.clear()
+
+
 # ---- Life ----
 
 
