@@ -62,6 +62,7 @@ def run(vm: Vm, package: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_tests_of_a_new_package(vm: Vm, package: Path) -> None:
     assert "tests/test_sampler.py" in FILES

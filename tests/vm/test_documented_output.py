@@ -78,9 +78,15 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return found
 
 
-# The pages of docs/ take minutes under emulation, so they are part of make test-long.
+# What make test runs: the README and the examples that share a guest without options. The pages of docs/, and examples
+# that need a guest of their own, take minutes under emulation, so they are part of make test-long.
+IN_MAKE_TEST: tuple[str, ...] = ()
 PARAMETERS = [
-    pytest.param(shown, id=shown.place, marks=[pytest.mark.long] if shown.place.startswith("docs/") else [])
+    pytest.param(
+        shown,
+        id=shown.place,
+        marks=[pytest.mark.long] if shown.place.startswith("docs/") or shown.options != IN_MAKE_TEST else [],
+    )
     for shown in SHOWN
 ]
 

@@ -562,6 +562,7 @@ def test_a_kernel_without_vfio_pci(edu: str) -> None:
         override.unlink()
 
 
+@pytest.mark.long
 def test_measuring(card: str) -> None:
     for words in (["latency", card, "--count", "200", "--loads", "idle"], ["rate", card, "--count", "1000"]):
         done = pyuio_command("bench", *words, "--no-picture", "--json")
