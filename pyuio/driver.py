@@ -44,6 +44,7 @@ class Driver:
         interrupts: the message interrupts, as many as `vectors` says.
 
     Raises:
+        TypeError: `device` is no device.
         UnsupportedDeviceError: the device is of another kind.
         InterruptUnavailableError: the device, or its kernel driver, does not have so many message interrupts.
     """
@@ -67,6 +68,9 @@ class Driver:
     """
 
     def __init__(self, device: Device) -> None:
+        if not hasattr(device, "ids"):
+            how = "open() finds a card and opens it, and pyuio.model.open() opens a card in Python"
+            raise TypeError(f"{type(self).__name__} takes an open Device, not {device!r}; {how}")
         self._require_served(device)
         self.device = device
         widths = {bar: kind._widest for bar, kind in self.register_maps.items() if kind._widest < 64}

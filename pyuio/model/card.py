@@ -34,7 +34,7 @@ from pyuio.errors import RegisterNotFoundError
 from pyuio.model.complaint import Complaint, driver_line
 from pyuio.model.declaration import check, checked_bars, like, msix_bar, register_files
 from pyuio.model.faults import Faults, TransferError
-from pyuio.model.host import BusError, Host
+from pyuio.model.host import BusError, Host, check_seconds
 from pyuio.model.pci_function import BarSpace, Capability, PciFunction
 from pyuio.model.register_file import RegisterFile, Slot, changed_by_write
 from pyuio.registers import RegisterMap
@@ -144,7 +144,7 @@ class Card:
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Check the attributes. TypeError, ValueError: they do not make a card."""
         super().__init_subclass__(**keywords)
-        check(cls)
+        check(cls, [*Card.__annotations__])
 
     def __init__(self) -> None:
         cls = type(self)
@@ -200,9 +200,13 @@ class Card:
         return self.host.now()
 
     def after(self, seconds: float, call: Callable[[], object]) -> None:
-        """Call `call` in `seconds`, unless the card is reset or removed meanwhile."""
-        if not seconds >= 0:
-            raise ValueError(f"{self.name}: after() takes seconds from 0 on, not {seconds}")
+        """Call `call` in `seconds`, unless the card is reset or removed meanwhile.
+
+        ValueError: the seconds are negative, or beyond `pyuio.model.host.LONGEST`. TypeError: `call` cannot be called.
+        """
+        check_seconds(seconds, f"{self.name}: after()")
+        if not callable(call):
+            raise TypeError(f"{self.name}: after() takes a method, as in after(1e-3, self.done), not {call!r}")
         life = self._life
 
         def go() -> None:
@@ -222,7 +226,7 @@ class Card:
     def raise_interrupt(self, vector: SupportsIndex = 0) -> None:
         """Send the message of a vector, if messages are enabled; else assert the INTx line until `lower_interrupt`.
 
-        ValueError: the card has no such vector.
+        ValueError: the card has no such vector, or no interrupts at all.
         """
         number = self._checked_vector(vector)
         self.raised.add(number)
@@ -235,7 +239,9 @@ class Card:
         self.function.lower_interrupt(number)
 
     def _checked_vector(self, vector: SupportsIndex) -> int:
-        number, count = operator.index(vector), max(self.msix_vectors, self.msi_vectors, 1)
+        number, count = operator.index(vector), max(self.msix_vectors, self.msi_vectors, self.interrupt_pin and 1)
+        if not count:
+            raise ValueError(f"{self.name} has no interrupts: interrupt_pin, msi_vectors and msix_vectors are 0")
         if not 0 <= number < count:
             raise ValueError(f"{self.name} has interrupt vectors 0 to {count - 1}, not {number}")
         return number
@@ -416,7 +422,12 @@ class _Names:
     def __init__(self, views: Iterable[RegisterMap]) -> None:
         for view in views:
             for name in type(view)._declared:
-                setattr(self, name, getattr(view, name))
+                self.__dict__[name] = getattr(view, name)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        if name in vars(self):
+            raise AttributeError(f"{name} is no value: write regs.{name}.write({value!r}), or set a field")
+        raise AttributeError(f"the card has no register {name}{like(name, vars(self))}")
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"the card has no register {name}{like(name, vars(self))}")

@@ -26,12 +26,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from pyuio.model.host import LONGEST, check_seconds
 from pyuio.process.late import release_after_fork
 
 ACCESS = 1e-6
 """Virtual seconds that each access takes; a read of a PCI Express card takes about as long."""
 
 _SOON = 1.0  # real seconds
+_MOST_AT_ONCE = 100_000  # calls that are due without time passing; beyond it, a card plans calls for now without end
 _SLICE = 2e-3  # real seconds after which a waiting thread looks again whether the others wait, too
 
 
@@ -58,9 +60,8 @@ class Clock:
         return self._time
 
     def sleep(self, seconds: float, /) -> None:
-        """Return after so many virtual seconds."""
-        if not seconds >= 0:
-            raise ValueError(f"sleep() takes seconds from 0 on, not {seconds}")
+        """Return after so many virtual seconds. ValueError: they are negative, or beyond `LONGEST`."""
+        check_seconds(seconds, "sleep()")
         self.wait(seconds, lambda: False)
 
     def after(self, seconds: float, call: Callable[[], object]) -> None:
@@ -81,9 +82,17 @@ class Clock:
             self._changed.notify_all()
 
     def _run_due(self) -> None:
+        begin, calls = self._time, 0
         while self._planned and self._planned[0][0] <= self._time:
             call = heapq.heappop(self._planned)[2]
             call()
+            calls = calls + 1 if self._time == begin else 0
+            begin = self._time
+            if calls == _MOST_AT_ONCE:
+                raise RuntimeError(
+                    f"{calls} calls were due at {self._time:g} s, and more are: a card plans calls for now without "
+                    "end; let after() wait for longer than 0 s"
+                )
 
     def step(self, who: object, deadline: float | None, *, alone: bool) -> bool | None:
         """Let time pass for one who waits, if it may; wait for nothing.
@@ -136,7 +145,7 @@ class Clock:
             if timeout == 0:  # a look takes its time, too, so that who looks again and again sees the card get on
                 self.access()
             begin = self._time
-            deadline = None if timeout is None else begin + timeout
+            deadline = self._deadline(timeout)
             self._waiting_threads.add(me)
             try:
                 while not ready():
@@ -186,6 +195,10 @@ class Clock:
             with self.lock:
                 self._time, self._planned, self._is_anew = before
 
+    def _deadline(self, timeout: float | None) -> float | None:
+        """Return when a wait ends: never, if its time is so long that all times after it would be the same."""
+        return None if timeout is None or timeout > LONGEST else self._time + timeout
+
     def _others_run(self) -> bool:
         idle = {threading.get_ident(), *self._waiting_threads}
         if any(thread.ident not in idle and thread.is_alive() for thread in threading.enumerate()):
@@ -199,7 +212,7 @@ class Clock:
 
         me = object()
         start, begin = time.monotonic(), self._time
-        deadline = None if timeout is None else begin + timeout
+        deadline = self._deadline(timeout)
         loop: Any = asyncio.get_running_loop()
         self._tasks.add(me)
         self._deadlines[me] = deadline  # before others, which wait, too, let time pass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pyuio.model.pci_function import BarSpace, Capability
@@ -24,8 +24,17 @@ _LARGEST = {False: 1 << 30, True: 256}  # with addresses of 32 bits
 _LARGEST_CONFIGURATION = 256 - 0x40  # bytes, from the first capability on
 
 
-def check(cls: Kind) -> None:
-    """Check a class of cards. TypeError, ValueError: its attributes or hooks are not those of a card."""
+def check(cls: Kind, known: Sequence[str]) -> None:
+    """Check a class of cards.
+
+    Args:
+        cls: the class.
+        known: the names of the attributes that say what the card is.
+
+    Raises:
+        TypeError, ValueError: its attributes or hooks are not those of a card.
+    """
+    _check_spelling(cls, known)
     files = register_files(cls, checked_bars(cls))
     _check_hooks(cls, [slot for file in files.values() for slot in file.slots])
 
@@ -45,6 +54,15 @@ def _mapping(cls: Kind, name: str, of: str) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
         raise TypeError(f"{cls.__name__}.{name} is a dict {of}, not {value!r}")
     return value
+
+
+def _check_spelling(cls: Kind, known: Sequence[str]) -> None:
+    """Find a misspelt attribute: the card would be without it, and nobody would say so."""
+    for name, value in vars(cls).items():
+        if name in known or name.startswith("_") or not isinstance(value, (int, tuple, list, Mapping)):
+            continue
+        if close := difflib.get_close_matches(name, known, 1, cutoff=0.85):
+            raise ValueError(f"{cls.__name__}.{name} says nothing of the card; did you mean {close[0]}?")
 
 
 # ---- The PCI side ----
@@ -193,6 +211,8 @@ def _check_hook(hook: Any, where: str, slots: list[Slot], *, writing: bool) -> N
         raise ValueError(f"{where} is never called: {slot.name} is {only}-only, so no driver {verb} it")
     if not inspect.isfunction(hook):
         raise TypeError(f"{where} is a method, not {hook!r}")
+    if inspect.iscoroutinefunction(hook) or inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
+        raise TypeError(f"{where} is an ordinary method: as `async def`, or with `yield`, its lines would never run")
     words = ["index"] * (len(slot.indices) + (slot.size > slot.word)) + ["value"] * writing
     try:
         inspect.signature(hook).bind(None, *words)

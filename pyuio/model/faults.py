@@ -10,6 +10,8 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from pyuio.model.host import check_seconds
+
 if TYPE_CHECKING:
     from typing import Protocol
 
@@ -91,6 +93,7 @@ class Faults:
 
     def spurious_interrupt(self, *, at_access: SupportsIndex, vector: SupportsIndex = 0, seconds: float = 0.0) -> None:
         """Raise an interrupt without a cause just before this access. A line stays asserted for so many seconds."""
+        check_seconds(seconds, "spurious_interrupt()")
         card, number = self._card, operator.index(vector)
 
         def raise_one() -> None:
@@ -115,7 +118,8 @@ class Faults:
         self._at_interrupt[_from_one(number, "interrupt")] = "doubled", 0.0
 
     def delay_interrupt(self, number: SupportsIndex, seconds: float) -> None:
-        """Send the n-th interrupt so many seconds late."""
+        """Send the n-th interrupt so many seconds late. ValueError: they are negative, or too many."""
+        check_seconds(seconds, "delay_interrupt()")
         self._at_interrupt[_from_one(number, "interrupt")] = "late", float(seconds)
 
     def fail_transfer(self, number: SupportsIndex) -> None:
@@ -139,6 +143,7 @@ class Faults:
 
         Raises:
             RegisterNotFoundError: the card has no such register.
+            ValueError: it is write-only.
         """
         self._stick(register, -1, -1, at_access)
 
@@ -156,7 +161,8 @@ class Faults:
         self._stick(register, 1 << number, stuck << number, at_access)
 
     def _stick(self, register: str, mask: int, value: int, at_access: SupportsIndex | None) -> None:
-        self._card.slot(register)
+        if not self._card.slot(register).readable:
+            raise ValueError(f"{register} is write-only: no driver reads it, so nothing would happen")
 
         def begin() -> None:
             self._stuck[register] = mask, value
@@ -171,13 +177,14 @@ class Faults:
     # ---- Used by the card, and by `pyuio.model.explore` ----
 
     def at(self, access: int, call: Callable[[], object]) -> None:
-        """Call `call` just before this access."""
-        self._plan(access, "a call", call)
+        """Call `call` just before this access. It is no fault, and is not in `happened`."""
+        self._plan(access, "", call)
 
     def before_access(self) -> None:
         """Let happen what was planned for this access, which the card has counted."""
         for what, call in self.planned.pop(self.accesses, ()):
-            self._note(what)
+            if what:
+                self._note(what)
             call()
 
     def altered(self, register: str, value: int, width: int) -> int:

@@ -6,6 +6,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+LONGEST = 1e9
+"""The most seconds that a card or a driver may let pass at once, 30 years: beyond them, the 1 us of an access would be
+lost in rounding."""
+
+
+def check_seconds(seconds: float, what: str) -> None:
+    """Check a time that is to pass. ValueError, TypeError: `what` does not take it."""
+    try:
+        fits = 0 <= seconds <= LONGEST
+    except TypeError:
+        raise TypeError(f"{what} takes seconds, a number, not {seconds!r}") from None
+    if not fits:
+        raise ValueError(f"{what} takes seconds from 0 to {LONGEST:g}, not {seconds}")
+
 
 class Host(Protocol):
     """The machine on the other side of a card's connector."""

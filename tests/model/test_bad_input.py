@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 import pyuio.model
-from pyuio import Array, Field, Memory, Register, RegisterMap
+from pyuio import Array, Driver, Field, Memory, Register, RegisterMap
 from pyuio.model import BarSpace, Capability, Card
 
 
@@ -194,6 +194,39 @@ def test_what_makes_no_card(attributes: dict[str, Any], error: type[Exception], 
         made(**attributes)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "near"),
+    [("bar", {0: 4096}, "bars"), ("register", {0: Registers}, "registers"), ("msix_vector", 2, "msix_vectors")],
+)
+def test_a_misspelt_attribute(name: str, value: Any, near: str) -> None:
+    with pytest.raises(ValueError, match=rf"^Bad.{name} says nothing of the card; did you mean {near}\?"):
+        made(**{name: value})
+
+
+def test_attributes_of_ones_own() -> None:
+    assert made(version=1, channels=4, devices=lambda self: (), _bar=5)
+
+
+def test_a_card_without_interrupts() -> None:
+    card = made(interrupt_pin=0)()
+    for method in (card.raise_interrupt, card.lower_interrupt):
+        with pytest.raises(ValueError, match=r"^Bad has no interrupts: interrupt_pin, msi_vectors and"):
+            method()
+
+
+def _generator(self: Card, value: int) -> Any:
+    yield value
+
+
+async def _coroutine(self: Card, value: int) -> None: ...
+
+
+@pytest.mark.parametrize("method", [_generator, _coroutine])
+def test_a_hook_whose_lines_would_never_run(method: Any) -> None:
+    with pytest.raises(TypeError, match=r"Bad\.on_write_control is an ordinary method: as `async def`, or with"):
+        made(on_write_control=method)
+
+
 def test_two_registers_at_one_place() -> None:
     with pytest.raises(ValueError, match="overlap"):
 
@@ -206,6 +239,12 @@ def test_two_registers_at_one_place() -> None:
 def test_what_is_no_card_is_not_opened(thing: Any) -> None:
     with pytest.raises(TypeError, match=r"pyuio.model.open takes a Card, or a class that derives from it, not "):
         pyuio.model.open(thing)
+
+
+@pytest.mark.parametrize("thing", [Good, Good()])
+def test_a_card_that_is_not_open_has_no_driver(thing: Any) -> None:
+    with pytest.raises(TypeError, match=r"^Driver takes an open Device, not .*Good.*; .* pyuio.model.open\(\) opens"):
+        Driver(thing)
 
 
 def test_a_card_whose_init_forgot_the_base() -> None:
@@ -258,6 +297,16 @@ def test_a_value_that_does_not_fit() -> None:
             card.regs.control.write(value)
     with pytest.raises(AttributeError, match=r"the card has no register contrl; did you mean control\?"):
         card.regs.contrl.write(1)
+    with pytest.raises(AttributeError, match=r"control is no value: write regs.control.write\(5\)"):
+        card.regs.control = 5
+    with pytest.raises(AttributeError, match=r"the card has no register contrl; did you mean control\?"):
+        card.regs.contrl = 5
+
+
+def test_a_fault_of_a_register_that_nobody_reads() -> None:
+    card = Good()
+    with pytest.raises(ValueError, match="command is write-only: no driver reads it, so nothing would happen"):
+        card.faults.read_ones("command")
 
 
 @pytest.mark.parametrize(
@@ -275,13 +324,6 @@ def test_what_a_hook_returns(value: Any, error: type[Exception], message: str) -
 
     with pyuio.model.open(Wrong) as device, pytest.raises(error, match=f"^{re.escape(message)}"):
         device.bar(0).read32(0)
-
-
-@pytest.mark.parametrize("seconds", [-1, float("nan")])
-def test_a_time_that_is_none(seconds: float) -> None:
-    card = Good()
-    with pyuio.model.open(card), pytest.raises(ValueError, match=r"^Good: after\(\) takes seconds from 0 on, not "):
-        card.after(seconds, card.reset)
 
 
 def test_a_card_that_is_not_plugged_in_has_no_time() -> None:

@@ -562,7 +562,7 @@ def test_a_card_that_is_not_plugged_in_says_so(card: Engine) -> None:
     with pytest.raises(RuntimeError, match=r"not plugged in; pyuio.model.open\(\)"):
         card.after(1, card.move)
     pyuio.model.open(card).close()
-    with pytest.raises(ValueError, match="from 0 on"):
+    with pytest.raises(ValueError, match="from 0 to"):
         card.after(-1, card.move)
 
 
