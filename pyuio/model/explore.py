@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import os
 import signal
 import threading
@@ -47,6 +48,8 @@ AFTERWARDS = 10.0
 
 _LATE = (1e-3, 2.0)  # seconds: within the patience of most drivers, and beyond it
 _SPURIOUS = 5e-6  # seconds for which a line is asserted without a cause; an access takes 1 us
+_MOST_HANGS = 5  # runs; one may take as long as all others together, and they often have one cause
+_HANG = "no end"  # stands for the name of an error
 _MOST = 1_000_000  # accesses of a run, and twenty times those of the run without a fault; then it hangs
 
 
@@ -141,11 +144,13 @@ class Exploration:
         runs: how many runs with a fault there were.
         errors: how many of them ended with each kind of error, by its name.
         failures: those that did not end well.
+        stopped: whether it was left at that because too many runs did not end.
     """
 
     def __init__(self, accesses: Sequence[Access], interrupts: int, transfers: int) -> None:
         self.accesses, self.interrupts, self.transfers = tuple(accesses), interrupts, transfers
         self.failures: list[Failure] = []
+        self.stopped = False
         self.errors: Counter[str] = Counter()
         self._ends: Counter[tuple[str, str]] = Counter()
 
@@ -177,6 +182,8 @@ class Exploration:
             if any(ends):
                 lines += [f"{kind:20}{sum(ends):8}{ends[0]:10}{ends[1]:8}{ends[2]:8}"]
         lines += [f"{name}: {number}" for name, number in self.errors.most_common()]
+        if self.stopped:
+            lines += ["", f"{_MOST_HANGS} runs did not end, so other faults were not tried: mend these first"]
         shown: set[str] = set()
         for failure in self.failures:  # a traceback is shown once
             place = failure.traceback.rpartition("\n  File")[2].partition("\n")[0]
@@ -223,6 +230,8 @@ def explore(
     - The card has not complained, neither during the run nor in those ten seconds: about a transfer to memory that is
       the program's again, say.
 
+    After five runs that did not end, no more are made (`Exploration.stopped`).
+
     What a fault misleads the driver to is not held against it: a card that has reset, or lies, does not complain
     (`Faults.misleading`), and may have its line asserted at the end, as when it seemed to be ready and was not.
 
@@ -241,12 +250,17 @@ def explore(
 
     Raises:
         Exception: what the scenario, or `check`, raised without a fault.
-        AssertionError: without a fault, something was left.
+        AssertionError: without a fault, something was left, the scenario did not end, or it made no access to the card.
         ValueError: there are no such faults.
-        TypeError: `card` is a card itself, which would be used up after one run.
+        TypeError: `card` is a card itself, which would be used up after one run, or `scenario` is no function, or a
+            coroutine's.
     """
     if isinstance(card, Card) or not callable(card):
         raise TypeError(f"explore takes a class of cards, or a function that makes one, for each run, not {card!r}")
+    if not callable(scenario) or inspect.iscoroutinefunction(scenario):
+        raise TypeError(f"the scenario is a function that takes a device, not {scenario!r}; call asyncio.run() in one")
+    if isinstance(kinds, str):
+        raise TypeError(f"kinds holds kinds of faults, as in [{kinds!r}], not {kinds!r} itself")
     if unknown := sorted(set(kinds) - set(KINDS)):
         raise ValueError(f"there are no faults called {', '.join(unknown)}; there are {', '.join(KINDS)}")
     if every < 1:
@@ -258,6 +272,9 @@ def explore(
             if kind in kinds:
                 for fault, set_fault in [plan for plan in plans if plan[0].kind == kind][::every]:
                     runner.explore(found, fault, set_fault)
+                    if found.errors[_HANG] == _MOST_HANGS:
+                        found.stopped = True
+                        return found
     return found
 
 
@@ -387,10 +404,14 @@ class _Runner:
                 raise TypeError(f"explore takes a class of cards, or a function that makes one, not one of {card!r}")
             rehearsal = _Rehearsal(card)
             error, problems = self._run(card, NONE)
+            if isinstance(error, _HangError):
+                raise AssertionError(f"without any fault: {error}") from error
             if error is not None:
                 raise error
             if problems:
                 raise AssertionError(f"without any fault: {'; '.join(problems)}")
+            if not rehearsal.accesses:
+                raise AssertionError("without any fault: the scenario makes no access to the card, so none can fail")
             rehearsal.complete()
             self._most = 20 * len(rehearsal.accesses) + _MOST
             found = Exploration(rehearsal.accesses, card.faults.interrupts, card.faults.transfers)
@@ -408,7 +429,7 @@ class _Runner:
             problems.append("the fault did not come: the scenario does not do the same in each run")
         text = name = ""
         if error is not None:
-            name = type(error).__name__
+            name = _HANG if isinstance(error, _HangError) else type(error).__name__
             trace = error.__traceback__ and error.__traceback__.tb_next  # without the frame of this file
             text = "".join(traceback.format_exception(type(error), error, trace))
             _clear(error)

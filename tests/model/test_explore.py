@@ -314,6 +314,33 @@ def test_what_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failures(spins, kinds=["failed transfer"], seconds=0.2) == ["it has not ended after 0.2 s"]
 
 
+def test_it_stops_when_many_runs_do_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(device: pyuio.Device) -> None:
+        with device:
+            registers = Registers(device.bar(0))
+            while registers.status.read():
+                pass
+
+    monkeypatch.setattr(module, "_MOST", 1000)
+    found = explore(waits, Sum, kinds=["stuck bit", "removal"])
+    assert found.stopped
+    assert found.errors == {"DeviceRemovedError": 1, "no end": 5}
+    assert "\n5 runs did not end, so other faults were not tried: mend these first\n" in str(found)
+    assert [failure.happened for failure in found.failures][:2] == [
+        "at access 1: status has bit 0 stuck",
+        "at access 1: status has bit 1 stuck",
+    ]
+
+
+def test_a_scenario_that_never_ends_by_itself() -> None:
+    def spins(device: pyuio.Device) -> None:
+        while True:
+            pass
+
+    with pytest.raises(AssertionError, match=r"without any fault: it has not ended after 0\.1 s"):
+        explore(spins, Sum, seconds=0.1)
+
+
 def test_the_timer_of_others_goes_on() -> None:
     fired: list[int] = []
     before = signal.signal(signal.SIGALRM, lambda *_: fired.append(1))
@@ -355,6 +382,8 @@ def test_without_a_fault_all_is_well() -> None:
         explore(wrong, Sum)
     with pytest.raises(AssertionError, match="without any fault: the device is not closed"):
         explore(lambda device: None, Sum)
+    with pytest.raises(AssertionError, match="without any fault: the scenario makes no access to the card"):
+        explore(lambda device: device.close(), Sum)
     with pytest.raises(AssertionError, match="1 == 2"):
         explore(scenario, Sum, check=never)
 
@@ -388,6 +417,10 @@ def test_bad_arguments() -> None:
         explore(scenario, card)
     with pytest.raises(TypeError, match="not one of 5"):
         explore(scenario, lambda: 5)  # type: ignore[arg-type,return-value]
+    with pytest.raises(TypeError, match="the scenario is a function that takes a device, not 5"):
+        explore(5, Sum)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"kinds of faults, as in \['removal'\], not 'removal' itself"):
+        explore(scenario, Sum, kinds="removal")
     with pytest.raises(ValueError, match="no faults called flood"):
         explore(scenario, Sum, kinds=["flood"])
     with pytest.raises(ValueError, match="every is 1 or more"):
