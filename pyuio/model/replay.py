@@ -146,6 +146,8 @@ class Replay(Card):
         came = place + name + ("" if value is None else f" = {value:#0{2 + 2 * width}x}")
         expected = [] if step is None else [step.line if value is not None else step.line.partition(" = ")[0]]
         text = "the driver goes on after the end of the recording" if step is None else "the driver does something else"
+        if self._recorded:
+            text += " (what the card wrote into the driver's memory is not recorded, and is missing here)"
         raise self._difference(expected, [came], text)
 
     def _name_at(self, index: int, offset: int) -> str:
