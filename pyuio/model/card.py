@@ -316,6 +316,8 @@ class Card:
         value = None
         if slot.on_read is not None:
             value = self._hooked(slot, slot.indices, width)
+        if self._removed:  # by the hook
+            return (1 << 8 * width) - 1
         if value is None:
             value = file.loads[width](slot.place)
         if slot.reads_change:

@@ -107,7 +107,8 @@ class Machine:
 
     def __init__(self, card: Card) -> None:
         self.card = card
-        self.address = f"{_DOMAIN:04x}:00:{next(_slots) % 32:02x}.0"
+        bus, slot = divmod(next(_slots), 32)
+        self.address = f"{_DOMAIN:04x}:{bus % 256:02x}:{slot:02x}.0"
         self.directory = Path("/sys/bus/pci/devices") / self.address
         self.dma: Dma | None = None
         self.is_open = False
@@ -127,6 +128,8 @@ class Machine:
         for index, bar in sorted(function.bars.items(), key=lambda item: -item[1].size):
             where = _PORTS if bar.ports else _HIGH if bar.width == 64 else _LOW
             address = -(-free[where] // bar.size) * bar.size
+            if where == _LOW and address + bar.size > _MESSAGES:
+                raise ValueError(f"{self.card.name}: its BARs take more than a machine has below 4 GiB; use width=64")
             function.config_write(0x10 + 4 * index, bar.width // 8, address)
             free[where] = address + bar.size
         function.config_write(4, 2, function.command | Command.MEMORY_SPACE | Command.IO_SPACE)

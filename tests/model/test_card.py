@@ -584,6 +584,21 @@ def test_a_large_bar_costs_nothing() -> None:
         TooLarge()
 
 
+def test_bars_that_no_machine_has_room_for_are_refused() -> None:
+    class Many(Card):
+        vendor, device = 1, 2
+        bars: ClassVar = {0: 1 << 30, 1: 1 << 30}
+
+    with pytest.raises(ValueError, match="below 4 GiB"):
+        pyuio.model.open(Many)
+
+
+def test_a_hook_that_removes_the_card_answers_with_ones(card: Engine) -> None:
+    card._slots["status"][0].on_read = card.remove
+    with pyuio.model.open(card) as device, pytest.raises(pyuio.DeviceRemovedError):
+        device.bar(0).read32(4)
+
+
 def test_the_errors_of_a_card_reach_the_driver(card: Engine) -> None:
     def fail() -> None:
         raise KeyError("a fault of the model")
