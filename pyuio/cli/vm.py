@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pyuio.cli.output import say
+from pyuio.kernel import programs
 from pyuio.vm import (
     Guest,
     GuestError,
@@ -107,6 +108,16 @@ def _options(
     )
 
 
+def _give_up_rights() -> None:
+    """Take the rights of the user who called sudo. For root, take from PATH what other users can write to.
+
+    Raises:
+        GuestStartError: that user's rights cannot be taken.
+    """
+    invoking_user.become()
+    os.environ["PATH"] = programs.trusted_path()
+
+
 @app.command(epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 def run(
     command: Annotated[
@@ -155,7 +166,7 @@ def run(
     has the rights of the user who called sudo.
     """
     try:
-        invoking_user.become()
+        _give_up_rights()
     except GuestError as error:
         _fail(str(error), error.status)
     try:
@@ -216,7 +227,7 @@ def fetch(
 ) -> None:
     """Fetch and prepare a kernel ahead of its first use."""
     try:
-        invoking_user.become()
+        _give_up_rights()
         with _ended_by_signals(None):
             ready = kernels.prepare(kernel, say, refresh=refresh)
     except _Ended as ended:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The program that runs the cards of one guest, beside QEMU: ``python -m pyuio.model.serve``.
+"""The program that runs the cards of one guest, beside QEMU.
 
     python -m pyuio.model.serve TRANSPORT CONTROL MODULE:CLASS...
 
@@ -21,8 +21,10 @@ import importlib
 import json
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
+from pyuio.kernel.trusted_directory import stranger
 from pyuio.model.card import Card
 from pyuio.model.failure import describe
 from pyuio.model.loop import Loop
@@ -35,6 +37,26 @@ MESSAGE_LIMIT = 65536  # bytes
 
 class CardTextError(Exception):
     """MODULE:CLASS names no card."""
+
+
+def _look_in_current_directory() -> None:
+    """Import from the current directory first, as by ``python -m``, unless another user can put modules there."""
+    if _replaceable() is None and not getattr(sys.flags, "safe_path", False):  # Python 3.11 and later have -P
+        sys.path.insert(0, str(Path.cwd()))
+
+
+def _replaceable() -> Path | None:
+    return stranger(Path.cwd(), open_to_new_files=False)
+
+
+def _where() -> str:
+    """Return where modules are looked for."""
+    if (place := _replaceable()) is not None:
+        return (
+            f"modules are not looked for in the current directory, because another user can write to {place}; if you "
+            "trust what is there, set PYTHONPATH=."
+        )
+    return "modules are looked for in the current directory first, as by python -m"
 
 
 def load(text: str) -> type[Card]:
@@ -50,9 +72,7 @@ def load(text: str) -> type[Card]:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise CardTextError(
-            f"there is no module {error.name}: modules are looked for in the current directory first, as by python -m"
-        ) from None
+        raise CardTextError(f"there is no module {error.name}: {_where()}") from None
     found: Any = module
     for part in path.split("."):
         if not hasattr(found, part):
@@ -145,6 +165,7 @@ def main() -> None:
     server = Server(control, classes)
     text = ""
     try:
+        _look_in_current_directory()
         for text in texts:
             classes.append(load(text))
             if transport == "proxy" and (reason := unfit(classes[-1])):

@@ -15,6 +15,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
+from pyuio.process import python_module
+
 if TYPE_CHECKING:
     from pyuio.model import Card
 
@@ -94,12 +96,12 @@ def run(session: pytest.Session, kind: type[Card], items: list[pytest.Item]) -> 
     with tempfile.TemporaryDirectory(prefix="pyuio-guest-") as directory:
         reports = Path(directory, "reports.jsonl")
         reports.touch()
-        again = [sys.executable, "-m", "pytest", *config.invocation_params.args]
+        again = [*python_module.command("pytest"), *config.invocation_params.args]
         # The same directory is the root, so that tests have the same names. Options hold their values by "=", or pytest
         # would take paths among them for places of tests.
         again += [f"--rootdir={config.rootpath}", f"--reports-of-guest={reports}", f"--card-of-guest={name_of(kind)}"]
         more = shlex.split(config.getoption("--guest-options"))
-        guest = [sys.executable, "-m", "pyuio.cli", "vm", "run", "--card", name_of(kind), "--out", directory, *more]
+        guest = [*python_module.command("pyuio.cli"), "vm", "run", "--card", name_of(kind), "--out", directory, *more]
         with reports.open(encoding="utf-8") as lines, tempfile.TemporaryFile() as output:
             relay = _Relay(session, items, lines)
             process = subprocess.Popen(

@@ -6,17 +6,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import grp
 import hashlib
 import json
 import os
-import pwd
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pyuio.kernel.trusted_directory import stranger
 from pyuio.vm.errors import GuestStartError
 
 MANIFEST = "manifest.json"
@@ -35,36 +33,15 @@ def root() -> Path:
     try:
         path = (Path(base) if base.startswith("/") else Path.home() / ".cache") / "pyuio"
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        stranger = _stranger(path)
+        replaceable = stranger(path)
     except (OSError, RuntimeError) as error:
         raise GuestStartError(f"no cache directory for kernels ({error}); set XDG_CACHE_HOME to a directory") from error
-    if stranger is not None:
+    if replaceable is not None:
         raise GuestStartError(
-            f"the cache {path} is not used, because another user can write to {stranger}; set XDG_CACHE_HOME to a "
+            f"the cache {path} is not used, because another user can write to {replaceable}; set XDG_CACHE_HOME to a "
             "directory of your own (with sudo: sudo -H)"
         )
     return path
-
-
-def _stranger(path: Path) -> Path | None:
-    """Return the first of a path's directories and links that another user could replace; None if there is none."""
-    mine = {0, os.geteuid()}
-    for one in (path, *path.parents, path.resolve(), *path.resolve().parents):
-        status = one.lstat()
-        others = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not _is_own(status.st_gid))
-        exposed = others and not status.st_mode & stat.S_ISVTX and not one.is_symlink()
-        if status.st_uid not in mine or exposed:
-            return one
-    return None
-
-
-def _is_own(number: int) -> bool:
-    """Return whether a group has this user alone, as far as it tells: root's, or one with the user's name."""
-    try:
-        group, user = grp.getgrgid(number), pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return False
-    return (number == 0 or group.gr_name == user) and not {*group.gr_mem} - {user, "root"}
 
 
 @contextlib.contextmanager

@@ -5,9 +5,9 @@ A card is given as ``MODULE:CLASS``. It takes the first free slot of the bus. ``
 Express root port in that slot, and the guest can have it unplugged and plugged in again (`pyuio.vm.plugging`).
 
 All cards of a guest run in one process, `pyuio.model.serve`, because their interrupt lines may lead to one pin. It is a
-child of this one, has its rights, and imports as ``python -m`` does, from the current directory first. How it speaks
-with QEMU depends on QEMU's version: by sockets that both inherit (`pyuio.model.proxy`), or by one in a directory of
-this user's (`pyuio.model.vfio_user`).
+child of this one, has its rights, and imports as ``python -m`` does, from the current directory first; but not from one
+that another user can write to. How it speaks with QEMU depends on QEMU's version: by sockets that both inherit
+(`pyuio.model.proxy`), or by one in a directory of this user's (`pyuio.model.vfio_user`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import random
 import re
 import select
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from types import TracebackType
 from typing import Any
 
 from pyuio.model.loop import CALL_LIMIT
+from pyuio.process import python_module
 from pyuio.vm import machine
 from pyuio.vm.errors import CardError, GuestStartError
 from pyuio.vm.monitor import Message, Monitor
@@ -136,7 +136,7 @@ class Cards:
         self._messages, messages = socket.socketpair()
         names = [card.name for card in self._cards]
         try:
-            command = [sys.executable, "-m", "pyuio.model.serve", self.transport, str(control.fileno()), *names]
+            command = [*python_module.command("pyuio.model.serve"), self.transport, str(control.fileno()), *names]
             with on_processor(self.processor):
                 self._child = start(command, messages.fileno(), [control.fileno()])
         finally:

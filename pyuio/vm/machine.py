@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyuio.kernel.trusted_directory import stranger
 from pyuio.vm import time_stamp_counter
 from pyuio.vm.errors import GuestStartError
 from pyuio.vm.host_files import exported
@@ -101,6 +102,11 @@ class Options:
                 raise ValueError(
                     f"other users can enter {self.out}, where the guest could leave a program that runs as root for "
                     f"them: chown root {self.out} && chmod 700 {self.out}"
+                )
+            if (place := stranger(self.out)) is not None:
+                raise ValueError(
+                    f"another user can write to {place}, and put something else in the place of {self.out}, to which "
+                    "the guest writes as root; take a directory elsewhere"
                 )
 
 

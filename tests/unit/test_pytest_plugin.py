@@ -255,11 +255,11 @@ def test_needs_none():
 
 
 def replaced_guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str) -> None:
-    """Let ``python -m pyuio.cli`` be a program that finds the command line in `sys.argv`."""
+    """Let the command that runs `pyuio.cli` be a program that finds what follows in `words`."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
-        "if sys.orig_argv[1:3] == ['-m', 'pyuio.cli']:\n"
-        f"    exec({program!r}, {{'words': sys.orig_argv[3:]}})\n"
+        "if sys.orig_argv[3:4] == ['pyuio.cli']:\n"
+        f"    exec({program!r}, {{'words': sys.orig_argv[4:]}})\n"
         "    sys.stdout.flush()\n"
         "    import os; os._exit(0)\n"
     )

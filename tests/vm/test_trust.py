@@ -122,6 +122,59 @@ def test_out_of_root_is_roots_alone(vm: Vm, tmp_path: Path) -> None:
 
 
 @AS_ROOT
+def test_out_of_root_stays_where_it_is(vm: Vm, tmp_path: Path) -> None:
+    """Nobody can put a link in its place after it was looked at."""
+    (tmp_path / "others/out").mkdir(parents=True, mode=0o700)
+    os.chown(tmp_path / "others", NOBODY, NOBODY)
+    done = vm.run("--out", str(tmp_path / "others/out"), "--", "true")
+    assert done.returncode == 2
+    assert f"another user can write to {tmp_path}/others".encode() in done.stderr
+
+
+def put_modules(directory: Path) -> None:
+    """Do what another user does in a directory: put modules there, one by a name that every program imports."""
+    for name in ("json", "theirs"):
+        (directory / f"{name}.py").write_text("open('PWNED', 'w')\nraise SystemExit(9)\n")
+
+
+@AS_ROOT
+def test_no_module_of_another_user(tmp_path: Path) -> None:
+    """A card is imported from the current directory, unless that is one like /tmp."""
+    put_modules(tmp_path)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def refusal(card: str, **more: str) -> str:
+        # python -m would itself import from the current directory.
+        command = [str(Path(sys.executable).with_name("pyuio")), "vm", "run", f"--card={card}", "--", "true"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env={**environment, **more}, check=False
+        )
+        assert done.returncode == GuestError.status, done.stderr
+        return done.stderr
+
+    for make_it_theirs in (lambda: tmp_path.chmod(0o1777), lambda: os.chown(tmp_path, NOBODY, NOBODY)):
+        make_it_theirs()
+        assert "its cards: EduCard" in refusal("pyuio_drivers.models.edu:Other")
+        assert f"another user can write to {tmp_path}" in refusal("theirs:Card")
+        assert not (tmp_path / "PWNED").exists()
+        tmp_path.chmod(0o700)
+    (tmp_path / "json.py").unlink()
+    refusal("theirs:Card", PYTHONPATH=".")
+    assert (tmp_path / "PWNED").exists(), "who says so trusts them"
+
+
+@AS_ROOT
+def test_no_program_of_another_user(vm: Vm, tmp_path: Path) -> None:
+    program = tmp_path / "qemu-system-x86_64"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/PWNED\n")
+    program.chmod(0o755)
+    os.chown(tmp_path, NOBODY, NOBODY)
+    done = vm.run("--timeout=90", "--", "true", env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert done.returncode == 0, done.stderr.decode()
+    assert not (tmp_path / "PWNED").exists()
+
+
+@AS_ROOT
 def test_a_guest_does_not_see_the_hosts_processes(vm: Vm) -> None:
     """Below the guest's own /proc there is an empty directory, whichever way the guest looks at it."""
     look = """
