@@ -26,7 +26,7 @@ from pyuio.region.tracing import Recording
 
 _DEVICE = re.compile(r"device ([0-9a-f]{4}):([0-9a-f]{4}) class 0x([0-9a-f]{6})")
 _BAR = re.compile(r"bar([0-5]) (memory|io) 0x([0-9a-f]{1,16})")
-_ACCESS = re.compile(r"bar([0-5]) (read|write)(8|16|32|64) 0x([0-9a-f]{1,16})( \S+)? = 0x([0-9a-f]{1,16})")
+_ACCESS = re.compile(r"bar([0-5]) (read|write)(8|16|32|64) 0x([0-9a-f]{1,16})( [\w.\[\]]+)? = 0x([0-9a-f]{1,16})")
 _INTERRUPT = re.compile(r"(?:interrupt|vector(\d{1,3})) = (none|\d{1,6})")
 _BUFFER = re.compile(r"dma 0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16})")
 _CONTEXT = 6  # lines shown before a difference
@@ -87,7 +87,8 @@ class Replay(Card):
         self._first: ReplayDifference | None = None
 
     def _add(self, line: str, where: str) -> None:
-        if access := _ACCESS.fullmatch(line):
+        access = _ACCESS.fullmatch(line)
+        if access and not int(access[6], 16) >> int(access[3]):  # no register holds more than its width
             bar, verb, bits, offset, name, value = access.groups()
             place = int(bar), verb == "write", int(bits) // 8, int(offset, 16)
             self._steps.append(_Step(line, *place, name=(name or "").strip(), value=int(value, 16)))

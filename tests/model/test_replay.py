@@ -146,6 +146,8 @@ def test_changes_runs_arrays_and_vectors_replay(tmp_path: Path) -> None:
         ("hello\n", "no recording"),
         ("pyuio trace 1\n", "which device"),
         ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nbar0 read32 zero\n", "line 3: not a line"),
+        ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nbar0 read8 0x000 = 0x100\n", "line 3: not a line"),
+        ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nbar0 read8 0x000 \x1b]0;x\x07 = 0x1\n", "line 3: not a line"),
         ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nbar0 memory 0x3\n", "power of two"),
         ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nbar0 memory 0x10\nvector999 = 1\n", "msix_vectors"),
     ],
