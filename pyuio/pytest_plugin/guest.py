@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 from pyuio.process import python_module
+from pyuio.vm import invoking_user
 
 if TYPE_CHECKING:
     from pyuio.model import Card
@@ -103,6 +104,7 @@ def run(session: pytest.Session, kind: type[Card], items: list[pytest.Item]) -> 
         more = shlex.split(config.getoption("--guest-options"))
         guest = [*python_module.command("pyuio.cli"), "vm", "run", "--card", name_of(kind), "--out", directory, *more]
         with reports.open(encoding="utf-8") as lines, tempfile.TemporaryFile() as output:
+            invoking_user.give(Path(directory), reports)
             relay = _Relay(session, items, lines)
             process = subprocess.Popen(
                 [*guest, "--", *again],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pyuio.vm import GuestError, GuestStartError, KernelError, cache, kernels
+from pyuio.vm import GuestError, GuestStartError, KernelError, cache, invoking_user, kernels
 from pyuio.vm.image import kernel_version
 
 from .conftest import Vm
@@ -110,6 +110,19 @@ print(os.getresuid(), os.getresgid(), os.getgroups(), os.environ["HOME"])
 
 
 @AS_ROOT
+def test_the_reports_of_such_a_guest_are_that_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest --card-in-guest reads what the guest, with that user's rights, writes to a directory of pytest's."""
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    (tmp_path / "link").symlink_to(tmp_path)
+    invoking_user.give(tmp_path / "link")
+    assert (tmp_path / "link").lstat().st_uid == 0
+    monkeypatch.setenv("SUDO_UID", str(NOBODY))
+    invoking_user.give(tmp_path / "link")
+    assert (tmp_path / "link").lstat().st_uid == NOBODY
+    assert tmp_path.stat().st_uid == 0, "it follows no link"
+
+
+@AS_ROOT
 def test_out_of_root_is_roots_alone(vm: Vm, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
@@ -152,12 +165,12 @@ def test_no_module_of_another_user(tmp_path: Path) -> None:
         assert done.returncode == GuestError.status, done.stderr
         return done.stderr
 
-    for make_it_theirs in (lambda: tmp_path.chmod(0o1777), lambda: os.chown(tmp_path, NOBODY, NOBODY)):
-        make_it_theirs()
+    for mode, owner in ((0o1777, 0), (0o700, NOBODY)):
+        tmp_path.chmod(mode)
+        os.chown(tmp_path, owner, owner)
         assert "its cards: EduCard" in refusal("pyuio_drivers.models.edu:Other")
         assert f"another user can write to {tmp_path}" in refusal("theirs:Card")
         assert not (tmp_path / "PWNED").exists()
-        tmp_path.chmod(0o700)
     (tmp_path / "json.py").unlink()
     refusal("theirs:Card", PYTHONPATH=".")
     assert (tmp_path / "PWNED").exists(), "who says so trusts them"
