@@ -12,6 +12,7 @@ import logging
 import mmap
 import os
 import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -407,6 +408,7 @@ def test_removal(board: Device) -> None:
 
 
 def test_nodes_that_come_and_go(edu_board: None) -> None:
+    subprocess.run(["udevadm", "settle", "--timeout=30"], check=True)  # the boards have just come
     with pyuio.Hotplug() as hotplug, pyuio.Hotplug(EDU) as of_edu:
         for _ in range(3):
             uio = find("edu-board").uio
@@ -429,6 +431,7 @@ def test_nodes_that_come_and_go(edu_board: None) -> None:
 
 
 def test_hotplug_leaves_nodes_of_pci_functions_out(cards: Cards, edu_board: None) -> None:
+    subprocess.run(["udevadm", "settle", "--timeout=30"], check=True)
     with pyuio.Hotplug() as hotplug:
         with pyuio.open(cards(PCI_TESTDEV)[0], bind=True):
             pass
