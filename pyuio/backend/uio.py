@@ -154,7 +154,7 @@ class UioBackend:
 
     def vectors(self, count: int) -> tuple[Interrupt, ...]:
         """Return the interrupt of each of its first nodes, or the only one if it is a message; see `Device.vectors`."""
-        if 1 < count <= len(self._nodes):
+        if len(self._nodes) > 1 and count <= len(self._nodes):
             return self._interrupts_of_nodes(self._nodes[:count])
         interrupt = self.interrupt
         if count == 1 and interrupt.kind not in (None, "INTx"):

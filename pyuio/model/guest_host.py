@@ -7,6 +7,7 @@ import array
 import contextlib
 import os
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
@@ -29,7 +30,7 @@ class Watcher(Protocol):
         """Hear that a method of the card raised an exception."""
 
 
-class GuestHost:
+class GuestHost(ABC):
     """One card, plugged into a guest: `pyuio.model.host.Host`, without `set_line` and `send_message`.
 
     Args:
@@ -84,10 +85,11 @@ class GuestHost:
 
     # ---- Messages ----
 
+    @abstractmethod
     def length(self, header: bytes) -> int:
         """Return the length of a message in bytes, header included."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, message: bytes, descriptors: list[int]) -> None:
         """Do what a message asks for.
 
@@ -95,7 +97,6 @@ class GuestHost:
             message: with its header.
             descriptors: those that came with it. What is taken out of the list is open until it is closed.
         """
-        raise NotImplementedError
 
     def send(self, message: bytes) -> None:
         """Send a message to QEMU."""

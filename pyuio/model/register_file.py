@@ -215,7 +215,7 @@ class RegisterFile:
         """Make all registers 0."""
         self._storage[:] = bytes(len(self._storage))
         for slot in self.slots:
-            slot.written = False
+            slot.written, slot.gathered = False, 0
 
     def load(self, place: int, size: int) -> int:
         """Return a value of the storage."""

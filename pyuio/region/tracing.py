@@ -16,10 +16,11 @@ when an interrupt was read, and which memory the driver allocated for DMA. It do
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,13 +88,18 @@ class Recording:
             interrupt.read = self._reading(interrupt.read, label)
             interrupt.read_async = self._reading_async(interrupt.read_async, label)
 
+    @contextlib.contextmanager
+    def _noting_timeouts(self, label: str) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            self.line(f"{label} = none")
+            raise
+
     def _reading(self, read: Callable[..., int], label: str) -> Callable[..., int]:
         def recorded(*arguments: Any, **keywords: Any) -> int:
-            try:
+            with self._noting_timeouts(label):
                 count = read(*arguments, **keywords)
-            except TimeoutError:
-                self.line(f"{label} = none")
-                raise
             self.line(f"{label} = {count}")
             return count
 
@@ -101,11 +107,8 @@ class Recording:
 
     def _reading_async(self, read: Callable[..., Any], label: str) -> Callable[..., Any]:
         async def recorded(*arguments: Any, **keywords: Any) -> int:
-            try:
+            with self._noting_timeouts(label):
                 count: int = await read(*arguments, **keywords)
-            except TimeoutError:
-                self.line(f"{label} = none")
-                raise
             self.line(f"{label} = {count}")
             return count
 
@@ -164,7 +167,7 @@ def _changer(verb: str, bits: int) -> Callable[..., None]:
             self.trace.log(f"{verb}{bits}", operator.index(offset), text, reading=False)
             if verb == "write":
                 self.trace.record(f"write{bits}", operator.index(offset), text, reading=False)
-            elif self.trace.recording is not None:
+            elif self.trace.recording is not None and given:
                 _change_in_two_steps(super(Traced, self), self.trace, verb, bits, operator.index(offset), given, endian)
                 return
         getattr(super(Traced, self), f"{verb}{bits}")(offset, *values, **endian)

@@ -28,8 +28,7 @@ ONE_GROUP = "8086:2922", "8086:2930"  # functions of QEMU's ICH9: AHCI, SMBus
 
 def node_of(address: str) -> Path:
     node = device_node(PCI_DEVICES / address)
-    if node is None or not IOMMU.exists():
-        pytest.skip("this kernel has no iommufd")
+    assert node is not None, "conftest.py leaves this file out where the kernel has no iommufd"
     return node
 
 
@@ -74,7 +73,7 @@ def as_nobody(what: Callable[[], object]) -> Any:
 @pytest.fixture
 def bound(edu: str) -> str:
     keep_bound(edu, VFIO_PCI)
-    node_of(edu)  # or this skips
+    node_of(edu)
     return edu
 
 
@@ -151,7 +150,7 @@ def test_functions_of_a_group_share_it(cards: Cards) -> None:
     with contextlib.ExitStack() as stack:
         for address in addresses:
             stack.callback(binding.bind(address, VFIO_PCI).undo)
-            node_of(address)  # or this skips
+            node_of(address)
         assert len({group_path(address) for address in addresses}) == 1
         one, other = (stack.enter_context(pyuio.open(address)) for address in addresses)
         assert path_of(one) != path_of(other)

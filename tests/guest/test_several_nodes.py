@@ -86,6 +86,7 @@ def test_vectors_are_the_interrupts_of_its_nodes(entries: list[pyuio.FoundDevice
             device.vectors(9)
         with pyuio.open(entries[1]), pytest.raises(pyuio.DeviceBusyError):
             device.vectors(2)
+        assert device.vectors(1) == (device.interrupt,)
         assert len(device.vectors(2)) == 2
     pyuio.open(entries[1]).close()
 

@@ -115,6 +115,8 @@ def use_everything(device: pyuio.Device) -> None:
     registers.wide.high = 5
     assert vectors[2].read(1) == 2
     device.bar(0).set32(0, 1)
+    with pytest.raises(TypeError):
+        device.bar(0).set32(0, "1")  # type: ignore[arg-type]
     assert vectors[2].read(1) == 2
     registers.channel[1].count.write(7)
     registers.words.write(0, bytes(range(32)))
