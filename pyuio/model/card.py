@@ -53,7 +53,7 @@ class CardMemory:
 
     def _host(self, address: SupportsIndex, length: int, doing: str) -> tuple[Host, int]:
         card, address = self._card, operator.index(address)
-        if not 0 <= address <= address + length <= 1 << 64:
+        if not 0 <= address < 1 << 64:
             raise ValueError(f"{card.name} {doing} {length} bytes at {address:#x}, beyond bus addresses of 64 bits")
         if not card.function.is_master:
             card.complain(f"the card {doing} {length} bytes at {address:#x} while bus mastering is off")
@@ -67,7 +67,7 @@ class CardMemory:
         """Return `length` bytes from a bus address.
 
         Raises:
-            Complaint: bus mastering is off; the address is above `Card.dma_mask`, or not in the driver's memory.
+            Complaint: bus mastering is off; a byte is above `Card.dma_mask`, or not in the driver's memory.
             TransferError: `Card.faults` makes it fail.
             ValueError: the address has more than 64 bits.
         """

@@ -191,6 +191,24 @@ def test_no_room(card: Edu) -> None:
         assert 4096 <= low.address < 0x10000
 
 
+@pytest.mark.skipif(Path("/dev/iommu").exists(), reason="iommufd has no such limit")
+def test_a_full_container(bound: str) -> None:
+    """Each mapping takes an entry of the container, and the kernel gives a container only so many."""
+    limit = Path("/sys/module/vfio_iommu_type1/parameters/dma_entry_limit")
+    usual = limit.read_text()
+    limit.write_text("2")  # the next container takes it over
+    try:
+        with Edu.open(bound) as card:
+            memory = [card.device.dma.map(mmap.mmap(-1, 4096)) for _ in range(2)]
+            with pytest.raises(pyuio.DmaMemoryError, match="the container is full, with 2 mappings of this device"):
+                card.device.dma.map(mmap.mmap(-1, 4096))
+            memory.pop().close()
+            card.to_device(b"there is room for it now")
+            assert card.from_device(24) == b"there is room for it now"
+    finally:
+        limit.write_text(usual)
+
+
 def in_a_child(what: Callable[[], object]) -> None:
     """Run a function in a fork, and fail with its exception."""
     reading, writing = os.pipe()

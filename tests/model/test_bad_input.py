@@ -283,11 +283,14 @@ def test_memory_beyond_64_bits() -> None:
     card = Good()
     with pyuio.model.open(card) as device:
         device.dma.alloc(64)
-        for address in (-1, 1 << 64, (1 << 64) - 4):
+        for address in (-1, 1 << 64):
             with pytest.raises(ValueError, match=r"^Good reads 8 bytes at .*, beyond bus addresses of 64 bits"):
                 card.memory.read(address, 8)
             with pytest.raises(ValueError, match=r"^Good writes 8 bytes at .*, beyond bus addresses of 64 bits"):
                 card.memory.write(address, bytes(8))
+        # The driver may have given such an address: then it is the driver's fault.
+        with pytest.raises(pyuio.model.Complaint, match=r"8 bytes at 0xfffffffffffffffc, and its addresses end at"):
+            card.memory.read((1 << 64) - 4, 8)
 
 
 def test_a_value_that_does_not_fit() -> None:
