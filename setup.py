@@ -8,7 +8,7 @@ from setuptools import Extension, find_packages, setup
 
 # drivers/ installs as pyuio_drivers, and benchmarks/ as pyuio_benchmarks.
 DIRECTORIES = {"pyuio": "pyuio", "pyuio_drivers": "drivers", "pyuio_benchmarks": "benchmarks"}
-PACKAGES = [*DIRECTORIES, "pyuio_drivers.models", *(f"pyuio.{name}" for name in find_packages("pyuio"))]
+PACKAGES = [*DIRECTORIES, *(f"{name}.{inner}" for name, path in DIRECTORIES.items() for inner in find_packages(path))]
 
 
 def editable_directory() -> str:

@@ -59,7 +59,17 @@ _OVER_VFIO = ("masking", "test_edu.py", "test_vfio.py", "test_dma_vfio.py", "tes
 VFIO = tuple(f"tests/guest/{name}" for name in _OVER_VFIO)
 VFIO_LONG = tuple(
     f"tests/guest/test_{name}.py"
-    for name in ("asyncio", "crashes", "fork", "many_interrupts", "serial16550", "service", "threads", "wait_until")
+    for name in (
+        "asyncio",
+        "crashes",
+        "e1000e",
+        "fork",
+        "many_interrupts",
+        "serial16550",
+        "service",
+        "threads",
+        "wait_until",
+    )
 )
 OWN_MODULES = ("several_nodes", "edu_board")  # a file of C in tests/guest each
 # Beside two other guests, the part guest takes a quarter less processor time so, and commands a tenth more.
@@ -76,12 +86,14 @@ GUEST_DEVICES = (
     "pci-serial",  # port BAR, and a kernel driver that has it from the start
     "qemu-xhci",  # PCI Express, 64-bit BAR
 )
-# Every kind of BAR but a 64-bit one, MSI-X, extended capabilities. A guest with a bridge boots; the others start from a
-# saved state, so that the tests run both ways.
-NETWORK_CARD = ("e1000e",)
+# Every kind of BAR but a 64-bit one, MSI-X, extended capabilities. A hub joins the two. A guest with a bridge boots;
+# the others start from a saved state, so that the tests run both ways.
+HUB = "--qemu=-netdev hubport,id=port0,hubid=0 -netdev hubport,id=port1,hubid=0"
+NETWORK_CARDS = ("e1000e,netdev=port0", "e1000e,netdev=port1")
 BEHIND_A_BRIDGE = (
+    NETWORK_CARDS[0],
     "pcie-root-port,id=slot1,chassis=1",
-    "e1000e,bus=slot1",
+    f"{NETWORK_CARDS[1]},bus=slot1",
     # With one virtual function, when the kernel is told so.
     "pcie-root-port,id=slot2,chassis=2",
     "nvme-subsys,id=subsystem",
@@ -107,7 +119,7 @@ VFIO_DEVICES = (
     "edu,addr=0c,dma_mask=0xffffffffffffffff",
     "pci-serial",
     "pci-testdev",
-    "e1000e",
+    *NETWORK_CARDS,
     "nvme,serial=one,drive=zeros",
 )
 
@@ -141,17 +153,22 @@ def in_guest(
     command: list[str], kernel: str, output: Path, *options: str, bridge: bool = True, memory: str = "1G"
 ) -> list[str]:
     """Return the command that runs another one in a guest with all the devices, which can write to `output`."""
-    cards = GUEST_DEVICES + (BEHIND_A_BRIDGE if bridge else NETWORK_CARD)
+    cards = GUEST_DEVICES + (BEHIND_A_BRIDGE if bridge else NETWORK_CARDS)
     devices = [f"--device={card}" for card in cards]
     guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}", f"--memory={memory}"]
     if COMMANDS not in command:
         guest.append(ONE_THREAD)
-    return [str(BIN / "pyuio"), "vm", "run", *guest, *options, *devices, "--", *command]
+    return [str(BIN / "pyuio"), "vm", "run", *guest, *options, HUB, *devices, "--", *command]
 
 
 def in_vfio_guest(command: list[str], kernel: str, output: Path) -> list[str]:
     """Return the command that runs another one in a guest with an IOMMU, which can write to `output`."""
-    devices = [*IOMMUS[os.environ.get("IOMMU", "intel")], EMPTY_DISK, *(f"--device={card}" for card in VFIO_DEVICES)]
+    devices = [
+        *IOMMUS[os.environ.get("IOMMU", "intel")],
+        EMPTY_DISK,
+        HUB,
+        *(f"--device={card}" for card in VFIO_DEVICES),
+    ]
     guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}", "--memory=1G", ONE_THREAD]
     return [str(BIN / "pyuio"), "vm", "run", *guest, *devices, "--", *command]
 

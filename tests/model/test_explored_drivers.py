@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from pyuio_drivers import nvme_queue
+from pyuio_drivers.e1000e import E1000e, nic
 from pyuio_drivers.edu import Edu
+from pyuio_drivers.models.e1000e import E1000eCard
 from pyuio_drivers.models.edu import EduCard
 from pyuio_drivers.models.nvme import NvmeCard
 from pyuio_drivers.models.serial16550 import Serial16550Card
@@ -75,6 +77,41 @@ def drive_nvme(by_interrupt: bool) -> Callable[[pyuio.Device], tuple[bytes, byte
     return drive
 
 
+def drive_nic(by_interrupt: bool) -> Callable[[pyuio.Device], tuple[list[bytes], int]]:
+    """Send frames, which come back, and receive them."""
+
+    def drive(device: pyuio.Device) -> tuple[list[bytes], int]:
+        with E1000e(device, by_interrupt=by_interrupt) as card:
+            card.filters.promiscuous(True)
+            received: list[bytes] = []
+            for number in (1, 8):
+                card.send(FRAMES[:number], timeout=0.02)
+                while len(received) < number and (frames := card.receive(8, 0.02)):
+                    received += map(bytes, frames)
+                card.flush(0.02)
+            card.wait_for_link(0.02)
+            return received[1:], card.statistics.read().transmitted
+
+    return drive
+
+
+FRAMES = [bytes(6) + bytes([index] * (60 + index)) for index in range(8)]
+
+
+class EchoingNic(E1000eCard):
+    """What it sends comes back."""
+
+    def _transmit(self, frame: bytes) -> None:
+        super()._transmit(frame)
+        self.arrive(frame)
+
+
+class LineNic(EchoingNic):
+    """Has the interrupt line only."""
+
+    msix_vectors = 0
+
+
 class LineNvme(NvmeCard):
     """Has the interrupt line only."""
 
@@ -103,6 +140,12 @@ def nvme_right(result: tuple[bytes, bytes]) -> bool:
     return result == (DATA, DATA)
 
 
+def nic_right(result: tuple[list[bytes], int]) -> bool:
+    # What is late or lost is not received in time.
+    received, _ = result
+    return all(frame in FRAMES for frame in received)
+
+
 DRIVERS = {
     "edu": Explored(drive_edu, EduCard, lambda result: result == ([120, 720], DATA[:100], DATA[100:200]), 150, 3),
     # What is late or lost is not received in time: fewer bytes.
@@ -113,6 +156,9 @@ DRIVERS = {
         200,
         6,
     ),
+    "nic": Explored(drive_nic(by_interrupt=True), EchoingNic, nic_right, 600, 60),
+    "nic line": Explored(drive_nic(by_interrupt=True), LineNic, nic_right, 600, 120),
+    "nic polled": Explored(drive_nic(by_interrupt=False), EchoingNic, nic_right, 600, 120),
     "nvme": Explored(drive_nvme(by_interrupt=True), NvmeCard, nvme_right, 300, 12),
     "nvme line": Explored(drive_nvme(by_interrupt=True), LineNvme, nvme_right, 300, 30),
     "nvme polled": Explored(drive_nvme(by_interrupt=False), NvmeCard, nvme_right, 300, 30),
@@ -122,6 +168,7 @@ DRIVERS = {
 def run(name: str, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Looks at memory take no virtual time, so most of them are in vain.
     monkeypatch.setattr(nvme_queue, "SPINS", 20)
+    monkeypatch.setattr(nic, "SPINS", 2)
     driver = DRIVERS[name]
 
     def check(result: Any, fault: Fault) -> None:

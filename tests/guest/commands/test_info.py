@@ -228,7 +228,7 @@ def test_the_machine_has_what_the_comparison_is_about() -> None:
 
 
 def test_as_text(cards: Cards) -> None:
-    (address,) = cards(E1000E)
+    address = cards(E1000E)[-1]  # the one behind a bridge
     shown = re.sub(r" +", " ", run("info", address))
     lines = [line.strip() for line in shown.splitlines()]
     assert lines[0].startswith(f"{address} {E1000E} Ethernet controller [020000]: Intel Corporation 82574L")

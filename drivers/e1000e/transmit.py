@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""The transmit queue of the Intel 82574L: many frames with one write of a register.
+
+The frames of a batch lie one behind the other in memory, so they are copied by one call, and their descriptors are
+filled in by two, whatever their number. Only the last descriptor of a batch reports its status (RS). "Section" is one
+of the data sheet 317694.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from pyuio_drivers.e1000e import descriptors
+from pyuio_drivers.e1000e.basic import BUFFER_SIZE, SHORTEST
+
+from pyuio import dma_wmb
+
+if TYPE_CHECKING:
+    from pyuio_drivers.e1000e.offload import InsertChecksums
+    from typing_extensions import Buffer
+
+    from pyuio import DescriptorRing, DmaBuffer
+
+_SHORTEST_ON_THE_RING = 17  # bytes of a frame that the card can pad to 64: TCTL.PSP, section 10.2.6.1
+
+
+class TransmitQueue:
+    """A ring of descriptors, and memory for as many frames.
+
+    Args:
+        ring: with `descriptors.TRANSMIT_FIELDS`.
+        memory: for the frames: 2048 bytes for each descriptor.
+        write_tail: writes the tail register, TDT.
+        wait: waits until a condition holds, which it is given: that the card has fetched frames.
+    """
+
+    def __init__(
+        self,
+        ring: DescriptorRing,
+        memory: DmaBuffer,
+        write_tail: Callable[[int], object],
+        wait: Callable[[Callable[[], bool], float], None],
+    ) -> None:
+        self._addresses, self._commands = ring.column("address"), ring.column("command")
+        self._entries = len(ring)
+        self.most_at_once = self._entries // 2
+        self._memory, self._address = memoryview(memory), memory.address
+        self._write_tail, self._wait = write_tail, wait
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all frames: the card is reset, and its head and tail are 0."""
+        self._tail = 0  # the descriptor to fill in next
+        self._free = self._entries - 1  # a full ring would look like an empty one: section 7.2.4
+        self._batches: deque[tuple[int, int]] = deque()  # last descriptor and number of each, oldest first
+        self._context: InsertChecksums | None = None  # that the card remembers
+
+    def send(
+        self,
+        frames: Sequence[Buffer],
+        longest: int,
+        timeout: float,
+        checksums: InsertChecksums | None,
+        vlan: int | None,
+    ) -> None:
+        """Do what `E1000e.send` says."""
+        command = descriptors.EOP | descriptors.IFCS
+        if checksums is not None:
+            command |= checksums.command
+        if vlan is not None:
+            command |= descriptors.VLE | vlan << descriptors.VLAN_SHIFT
+        for start in range(0, len(frames), self.most_at_once):
+            batch = frames[start : start + self.most_at_once]
+            data, sizes = b"".join(batch), [*map(len, batch)]  # type: ignore[arg-type]
+            if sum(sizes) != len(data) or min(sizes) < _SHORTEST_ON_THE_RING or max(sizes) > longest:
+                data, sizes = _checked(batch, longest)
+            if checksums is not None and checksums != self._context:
+                self._put_context(checksums, timeout)
+            if max(sizes) > BUFFER_SIZE:
+                for frame in batch:
+                    self._put_long(bytes(frame), command, timeout)
+                continue
+            while sizes:
+                # A batch that would wrap around the end of the ring is two.
+                number = min(len(sizes), self._entries - self._tail)
+                size = sum(sizes[:number]) if number < len(sizes) else len(data)
+                self._put(data[:size], sizes[:number], command, timeout)
+                data, sizes = data[size:], sizes[number:]
+
+    def _put_context(self, checksums: InsertChecksums, timeout: float) -> None:
+        """Tell the card where the checksums of the following frames are: section 7.2.10.2."""
+        self._reserve(1, timeout)
+        self._addresses[self._tail], self._commands[self._tail] = checksums.context
+        self._commands[self._tail] |= descriptors.RS
+        self._pass_on(1)
+        self._context = checksums
+
+    def _put(self, data: bytes, sizes: list[int], command: int, timeout: float) -> None:
+        """Pass frames to the card; `data` has all of them, and there are descriptors for them before the ring's end."""
+        number, tail = len(sizes), self._tail
+        self._reserve(number, timeout)
+        start = tail * BUFFER_SIZE  # the descriptors' memory is enough for all
+        self._memory[start : start + len(data)] = data
+        address, size = self._address + start, sizes[0]
+        if sizes.count(size) == number:
+            addresses = array("Q", range(address, address + number * size, size))
+            commands = array("Q", (command | size,)) * number
+        else:
+            addresses = array("Q", accumulate(sizes[:-1], initial=address))
+            commands = array("Q", map(command.__or__, sizes))
+        commands[-1] |= descriptors.RS
+        self._addresses[tail : tail + number] = addresses
+        self._commands[tail : tail + number] = commands
+        self._pass_on(number)
+
+    def _put_long(self, frame: bytes, command: int, timeout: float) -> None:
+        """Pass one frame to the card, in as many descriptors as it needs; only the last has EOP."""
+        pieces = [frame[start : start + BUFFER_SIZE] for start in range(0, len(frame), BUFFER_SIZE)]
+        self._reserve(len(pieces), timeout)
+        for number, piece in enumerate(pieces):
+            index = (self._tail + number) % self._entries
+            start = index * BUFFER_SIZE
+            self._memory[start : start + len(piece)] = piece
+            self._addresses[index] = self._address + start
+            self._commands[index] = command & ~descriptors.EOP | len(piece)
+        self._commands[index] |= descriptors.EOP | descriptors.RS
+        self._pass_on(len(pieces))
+
+    def _reserve(self, number: int, timeout: float) -> None:
+        """Wait until the card has fetched so many frames that there is room for `number` descriptors."""
+        while self._free < number:
+            last, done = self._batches[0]
+            if not self._commands[last] & descriptors.TRANSMIT_DONE:
+                self._wait(self._oldest_is_done, timeout)
+            self._batches.popleft()
+            self._free += done
+
+    def _oldest_is_done(self) -> bool:
+        return bool(self._commands[self._batches[0][0]] & descriptors.TRANSMIT_DONE)
+
+    def _pass_on(self, number: int) -> None:
+        """Give the card the descriptors that are filled in: section 7.2.4."""
+        self._batches.append((self._tail + number - 1, number))
+        self._free -= number
+        self._tail = (self._tail + number) % self._entries
+        dma_wmb()
+        self._write_tail(self._tail)
+
+    def flush(self, timeout: float) -> None:
+        """Do what `E1000e.flush` says."""
+        self._reserve(self._entries - 1, timeout)
+
+
+def _checked(frames: Sequence[Buffer], longest: int) -> tuple[bytes, list[int]]:
+    """Return the frames as bytes, one behind the other, and their sizes; ValueError: one is too short or too long."""
+    octets = [bytes(frame) for frame in frames]
+    for frame in octets:
+        if not SHORTEST <= len(frame) <= longest:
+            raise ValueError(f"a frame has {SHORTEST} to {longest} bytes, not {len(frame)}; nothing was sent of it")
+    padded = [frame.ljust(_SHORTEST_ON_THE_RING, b"\0") for frame in octets]
+    return b"".join(padded), [*map(len, padded)]
