@@ -30,6 +30,7 @@ def editable_directory() -> str:
 ACCESS_HEADERS = [
     f"pyuio/_native/{name}.h" for name in ("access_bus", "access_check", "clipped", "main_interpreter", "removal")
 ]
+WAITING_HEADERS = [f"pyuio/_native/{name}.h" for name in ("command_register", "interrupt")]
 
 setup(
     packages=PACKAGES,
@@ -46,6 +47,12 @@ setup(
             sources=["pyuio/_native/_registers.c"],
             depends=ACCESS_HEADERS,
             extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
+        ),
+        Extension(
+            "pyuio._native._reader",
+            sources=["pyuio/_native/_reader.c"],
+            depends=[*ACCESS_HEADERS, *WAITING_HEADERS],
+            extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
         ),
         Extension(
             "pyuio._native._memory",

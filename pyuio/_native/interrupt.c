@@ -126,12 +126,18 @@ int pyuio_interrupt_hold(pyuio_interrupt *self)
     return result;
 }
 
+// Does what pyuio_interrupt_release does, with `state` locked.
+static void release(pyuio_interrupt *self)
+{
+    if (--self->users == 0 && self->closed)
+        close_descriptors(self);
+}
+
 // Ends what pyuio_interrupt_hold began; the last user of a closed interrupt closes the descriptors.
 void pyuio_interrupt_release(pyuio_interrupt *self)
 {
     pthread_mutex_lock(&self->state);
-    if (--self->users == 0 && self->closed)
-        close_descriptors(self);
+    release(self);
     pthread_mutex_unlock(&self->state);
 }
 
@@ -331,19 +337,18 @@ void pyuio_interrupt_note_gone(pyuio_interrupt *self)
     pthread_mutex_unlock(&self->state);
 }
 
-// Takes the interrupts that are pending: returns the count, PYUIO_NONE, or an error.
+// Takes the interrupts that are pending, with `state` locked: returns the count, PYUIO_NONE, or an error.
 static int64_t take(pyuio_interrupt *self)
 {
-    int64_t result = -EBUSY;
-    pthread_mutex_lock(&self->state);
-    if (!self->served) { // a service's descriptor blocks, and so would this read
-        result = self->gone ? -EIO : pyuio_interrupt_noted(self, pyuio_interrupt_take_count(self, NULL));
-        // Threads that still wait were not woken, or found nothing left. Each of them would unmask; this does it for
-        // them. If the device still asserts its interrupt by then, it fires once more, for one of them.
-        if (result > 0 && self->sleepers > 0)
-            pyuio_interrupt_set_masked(self, 0, 1);
-    }
-    pthread_mutex_unlock(&self->state);
+    if (self->served) // a service's descriptor blocks, and so would this read
+        return -EBUSY;
+    if (self->gone)
+        return -EIO;
+    int64_t result = pyuio_interrupt_noted(self, pyuio_interrupt_take_count(self, NULL));
+    // Threads that still wait were not woken, or found nothing left. Each of them would unmask; this does it for them.
+    // If the device still asserts its interrupt by then, it fires once more, for one of them.
+    if (result > 0 && self->sleepers > 0)
+        pyuio_interrupt_set_masked(self, 0, 1);
     return result == -EAGAIN ? PYUIO_NONE : result;
 }
 
@@ -454,21 +459,29 @@ int pyuio_interrupt_wait(pyuio_interrupt *self, int64_t timeout)
 
 // Takes the interrupts that came since the last read. If there are none, unmasks and waits. `timeout` is in
 // nanoseconds: 0 does not wait, a negative one waits for ever. Returns the count, 1 to 2^32 - 1; PYUIO_NONE;
-// PYUIO_SIGNAL; or an error.
+// PYUIO_SIGNAL; or an error. After the thread wakes it locks once: it is on its way to the caller.
 int64_t pyuio_interrupt_read(pyuio_interrupt *self, int64_t timeout)
 {
-    int64_t result = hold_unserved(self);
-    if (result < 0)
-        return result;
-    result = take(self);
-    if (result == PYUIO_NONE) {
-        result = timeout == 0 ? unmask_if_masked(self) : unmask_and_sleep(self, timeout);
+    pthread_mutex_lock(&self->state);
+    int64_t result = self->closed ? PYUIO_CLOSED : take(self);
+    int waits = result == PYUIO_NONE && timeout != 0;
+    self->users += waits;
+    self->sleepers += waits; // before the unmasking: from then on take() in another thread unmasks, too
+    if (result == PYUIO_NONE)
+        result = pyuio_interrupt_set_masked(self, 0, 1);
+    if (waits) {
+        pthread_mutex_unlock(&self->state);
+        if (result == 0)
+            result = sleep_until_ready(self, timeout);
+        pthread_mutex_lock(&self->state);
+        self->sleepers--;
         if (result == PYUIO_READY) {
             result = take(self);
             if (result == PYUIO_NONE) // another thread took it: the caller waits again
                 result = PYUIO_SIGNAL;
         }
+        release(self);
     }
-    pyuio_interrupt_release(self);
+    pthread_mutex_unlock(&self->state);
     return result;
 }

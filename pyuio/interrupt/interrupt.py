@@ -10,10 +10,11 @@ Who does what:
 - ``_native/interrupt.c`` unmasks, sleeps and takes the count, in one call without the GIL. The kernel counts in 32
   bits; the difference modulo 2^32 is taken there.
 - `pyuio.interrupt.masking` finds out how a device's interrupt is masked.
+- ``_native/_reader.c`` is `Interrupt.read` and `Interrupt.poll`: one call, with no Python frame where it succeeds.
 - This module turns results into exceptions, lets Python's signal handlers run, and serves asyncio.
 
-A function in C that waits returns when a signal may have come. `Interrupt._wait` then loops: Python runs its signal
-handlers between two bytecodes, as PEP 475 asks, and a handler that raises ends the wait.
+A function in C that waits returns when a signal may have come. The reader then calls a method in Python and waits
+again: Python runs its signal handlers between two bytecodes, as PEP 475 asks, and a handler that raises ends the wait.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from pyuio._native._access import Presence
 from pyuio._native._interrupt import ffi as _ffi
 from pyuio._native._interrupt import lib as _lib
+from pyuio._native._reader import Reader
 from pyuio.errors import (
     ClosedError,
     DeviceBusyError,
@@ -56,6 +58,13 @@ _log = logging.getLogger("pyuio.interrupt")
 # uses these objects when its finalizer closes it.
 _in_use: dict[int, tuple[Any, Masking]] = {}
 
+
+def _address(thing: Any) -> int:
+    return int(_ffi.cast("uintptr_t", thing))
+
+
+_READ = _address(_ffi.addressof(_lib, "pyuio_interrupt_read"))
+_WAIT = _address(_ffi.addressof(_lib, "pyuio_interrupt_wait"))
 _NANOSECONDS = 1_000_000_000
 # The kernel's answers for a device that is gone.
 _GONE = (errno.EIO, errno.ENODEV, errno.ENXIO)
@@ -125,8 +134,10 @@ def _kernel_total(node: UioNode, device: int, name: str, is_pci: bool, otherwise
         raise InterruptUnavailableError(errno.ENXIO, reason) from error
 
 
-class Interrupt(Owned):
+class Interrupt(Owned, Reader):
     """The interrupt of an open device, masked unless someone waits.
+
+    `read` and `poll` come from the compiled `Reader`; ``pyuio/_native/_reader.pyi`` says what they do and raise.
 
     Several threads and asyncio tasks may call its methods; each interrupt is counted in one read only. A device has one
     interrupt, `Device.interrupt`.
@@ -145,6 +156,7 @@ class Interrupt(Owned):
     """
 
     clock: TimeSource = time
+    _nanoseconds = staticmethod(timeout_nanoseconds)  # for `Reader`
 
     def __init__(
         self, native: Any, masking: Masking, name: str, presence: Presence | None = None, kind: str | None = None
@@ -158,6 +170,7 @@ class Interrupt(Owned):
         self._waiters = Waiters(self._duplicate)
         self._shared_wait = SharedWait()
         self._first = int(_lib.pyuio_interrupt_total(native))
+        self._connect(_address(native), _READ, _WAIT, native, presence, self._waiters.loops)
         masking.install(native)
         self.checked(_lib.pyuio_interrupt_mask(native), "masking the interrupt")
         _in_use[id(native)] = native, masking
@@ -208,47 +221,16 @@ class Interrupt(Owned):
             raise DeviceRemovedError(errno.ENODEV, reason)
         raise translated(OSError(-result, os.strerror(-result)), f"{self.name}: {doing}")
 
-    def _wait(self, function: Any, timeout: float | None) -> int:
-        """Call a waiting function in C until it returns something other than a signal, and return that."""
-        remaining = timeout_nanoseconds(timeout)
-        deadline = None if remaining <= 0 else time.monotonic_ns() + remaining
-        self._require_there()
-        while True:
-            result: int = function(self._native, remaining)
-            if result > 0:  # first, because the caller has an interrupt to handle
-                return result
-            if result != _lib.PYUIO_SIGNAL:
-                return self.checked(result, "waiting for an interrupt")
-            # Python's signal handlers run here, between two bytecodes.
-            if deadline is not None:
-                remaining = max(0, deadline - time.monotonic_ns())
+    def _failed(self, result: int) -> None:
+        """Raise the error that a result of a waiting function in C means; for `Reader`."""
+        self.checked(result, "waiting for an interrupt")
 
-    def read(self, timeout: float | None = None) -> int:
-        """Return how many interrupts came since the last read, waiting for one if there is none.
+    def _look_for_signals(self) -> None:
+        """Let Python run its signal handlers, which it does between two bytecodes; for `Reader`."""
 
-        If some are pending, it returns at once, and the interrupt stays masked. Otherwise it unmasks the interrupt and
-        waits; the next interrupt masks it again.
-
-        Args:
-            timeout: seconds to wait; None waits for ever, 0 does not wait.
-
-        Returns:
-            1 to 2^32 - 1; the kernel's own count wraps at 2^32.
-
-        Raises:
-            DeviceTimeoutError: a `TimeoutError`; none came in time. The interrupt is unmasked. If `timeout` is 0, it is
-                its subclass `WouldBlockError`, also a `BlockingIOError`.
-            ClosedError: the interrupt was closed, before or meanwhile.
-            DeviceRemovedError: the device was removed or unbound, before or meanwhile.
-            TypeError: the timeout is not a number.
-            ValueError: the timeout is negative or NaN.
-        """
-        count = self._wait(_lib.pyuio_interrupt_read, timeout)
-        if count:
-            if self._waiters.loops:
-                self._waiters.call_on_all(self._rearm)
-            return count
-        raise self.timed_out(timeout)
+    def _took_one(self) -> None:
+        """Have the tasks that wait arm the interrupt, which was taken and is masked; for `Reader`."""
+        self._waiters.call_on_all(self._rearm)
 
     def readinto(self, buffer: Buffer, timeout: float | None = None) -> int:
         """Read the count into a buffer, as the patch's read did: an unsigned 32-bit integer in native byte order.
@@ -290,8 +272,7 @@ class Interrupt(Owned):
         while True:
             count = self.checked(_lib.pyuio_interrupt_read(self._native, 0), "waiting for an interrupt")
             if count:
-                # The loop rearms soon, not now: this task acknowledges the interrupt first.
-                self._waiters.call_on_all(self._rearm)
+                self._took_one()  # the loop rearms soon, not now: this task acknowledges the interrupt first
                 return count
             if not in_time:
                 raise self.timed_out(timeout)
@@ -351,14 +332,6 @@ class Interrupt(Owned):
         if timeout == 0:
             return timeout_error(timeout, f"{self.name}: no interrupt is pending; it is unmasked now")
         return timeout_error(timeout, f"{self.name}: no interrupt came within {timeout} s{self._masking.advice}")
-
-    def poll(self, timeout: float | None = 0) -> bool:
-        """Return whether an interrupt is pending, after waiting for one up to `timeout` seconds, unmasked meanwhile.
-
-        None waits for ever. The interrupt stays pending, for `read`. The errors are those of `read`, except for
-        `DeviceTimeoutError`.
-        """
-        return self._wait(_lib.pyuio_interrupt_wait, timeout) == _lib.PYUIO_READY
 
     @property
     def pending(self) -> bool:

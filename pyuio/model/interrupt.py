@@ -105,7 +105,20 @@ class ModelInterrupt(Interrupt):
             return result != 0
 
         clock.wait(None if nanoseconds < 0 else nanoseconds / _NANOSECONDS, ready)
-        return result if result > 0 else self.checked(result, "waiting for an interrupt")
+        return self.checked(result, "waiting for an interrupt")
+
+    def read(self, timeout: float | None = None) -> int:
+        """Return how many interrupts came since the last read, waiting for one if there is none; see `Interrupt`."""
+        count = self._wait(_lib.pyuio_interrupt_read, timeout)
+        if not count:
+            raise self.timed_out(timeout)
+        if self._waiters.loops:
+            self._took_one()
+        return count
+
+    def poll(self, timeout: float | None = 0) -> bool:
+        """Return whether an interrupt is pending, after waiting for one; see `Interrupt`."""
+        return self._wait(_lib.pyuio_interrupt_wait, timeout) == _lib.PYUIO_READY
 
     async def read_async(self, timeout: float | None = None) -> int:
         """Return what `read` returns, while other asyncio tasks run; see `Interrupt.read_async`."""
