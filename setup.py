@@ -49,6 +49,12 @@ setup(
             extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
         ),
         Extension(
+            "pyuio._native._program",
+            sources=["pyuio/_native/_program.c"],
+            depends=[*ACCESS_HEADERS, "pyuio/_native/program.h", *WAITING_HEADERS],
+            extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
+        ),
+        Extension(
             "pyuio._native._reader",
             sources=["pyuio/_native/_reader.c"],
             depends=[*ACCESS_HEADERS, *WAITING_HEADERS],

@@ -13,6 +13,9 @@ CPython 3.10 misses the targets of read and write: it is from 3.11 on that it ca
 "by name" makes the same accesses through `pyuio.registers`: ``card.status.read()``, and for an update
 ``card.status.mode = 3``. Its ratio to the Region has a target, too.
 
+"a program" is `Device.run` with a program of 20 writes, which is run again and again: its cost is compared with that of
+one `Region.write32`.
+
 For the second table another Python thread is busy, and single accesses are timed. Their times include reading the
 clock, and getting the global interpreter lock back after a call that released it. PortRegion is there for comparison:
 it has to release the lock.
@@ -32,7 +35,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +45,10 @@ from periphery import MMIO
 from rich.console import Console
 from rich.table import Table
 
+from pyuio._native._access import Presence
+from pyuio._native._program import Runner
+from pyuio.program import Operation, Write
+from pyuio.program_run import Outcome, run_once
 from pyuio.region import PortRegion, Region
 from pyuio.registers import Field, Register, RegisterMap
 
@@ -55,6 +62,8 @@ TARGETS = (
 )
 REPEATS = 20  # of the statement in the body of the loop
 LOOPS = 500
+PROGRAM_WRITES = 20
+PROGRAM_TARGET = 3.0  # the cost of a program of so many writes, as a multiple of that of one
 BUSY_ACCESSES = 500  # of each way in each round with a busy thread; there is one for 5 rounds
 GIVES_UP_LOCK = "PortRegion"
 
@@ -70,6 +79,16 @@ class Card(RegisterMap):
     """The registers by name."""
 
     status = Status(64)
+
+
+class Machine(Runner):
+    """Runs programs as `pyuio.Device` does."""
+
+    def _run_slowly(self, program: Sequence[Operation]) -> Outcome:
+        outcome, prepared = run_once(program, Presence("nothing"), time)
+        if prepared is not None:
+            self._remember(prepared)
+        return outcome
 
 
 @dataclass
@@ -190,9 +209,20 @@ def busy_thread() -> Iterator[None]:
         thread.join()
 
 
-def measure(all_ways: list[Way], rounds: int) -> None:
+def program_way(region: Region) -> Way:
+    """Return a program and a single write, whose loops make as many calls of each."""
+    program = [Write(region, 4 * number, number) for number in range(PROGRAM_WRITES)]
+    names = {"run": Machine().run, "program": program, "write32": region.write32}
+    return Way("a program", names, {"program": "run(program)", "single": "write32(64, 5)"})
+
+
+def measure(all_ways: list[Way], program: Way, rounds: int) -> None:
     gc.disable()
     for _ in range(rounds):
+        for operation, loop in program.loops.items():
+            begin = time.perf_counter_ns()
+            loop(LOOPS)
+            program.idle.setdefault(operation, []).append((time.perf_counter_ns() - begin) / (LOOPS * REPEATS))
         for operation in OPERATIONS:
             for way in all_ways:
                 count = LOOPS // 10 if way.name in (GIVES_UP_LOCK, "periphery") else LOOPS
@@ -267,13 +297,17 @@ def main() -> int:
         with Region(file.name, mmap.PAGESIZE) as region, PortRegion(file.name, mmap.PAGESIZE) as ports:
             region.write32(64, 0x12345678)
             all_ways = ways(file.name, memory, region, ports)
-            measure(all_ways, options.rounds)
+            program = program_way(region)
+            measure(all_ways, program, options.rounds)
     found = results(all_ways)
     judged = [
         (ratio(all_ways, way, other, operation), target, f"{way}, {operation}", other)
         for way, other, targets in TARGETS
         for operation, target in targets.items()
     ]
+    pairs = zip(program.idle["program"], program.idle["single"], strict=True)
+    of_program = statistics.median(a / b for a, b in pairs)
+    judged.append((of_program, PROGRAM_TARGET, f"a program of {PROGRAM_WRITES} writes", "one write"))
     missed = [
         f"{what}: {is_:.2f} times {other}, at most {target} wanted"
         for is_, target, what, other in judged
@@ -281,7 +315,13 @@ def main() -> int:
     ]
     named = {operation: ratio(all_ways, NAMED, "Region", operation) for operation in OPERATIONS}
     if options.json:
-        report = {"python": platform.python_version(), "ways": found, "named_to_region": named, "missed": missed}
+        report = {
+            "python": platform.python_version(),
+            "ways": found,
+            "named_to_region": named,
+            "program": of_program,
+            "missed": missed,
+        }
         print(json.dumps(report, indent=2))
     else:
         console = Console()
@@ -289,6 +329,8 @@ def main() -> int:
             console.print(table)
         ratios = ", ".join(f"{operation} {value:.2f}" for operation, value in named.items())
         console.print(f"{NAMED}, as ratio to Region: {ratios} (at most 2 wanted, but for set)")
+        cost = f"{min(program.idle['program']):.1f} ns, {of_program:.2f} times one write"
+        console.print(f"Device.run, {PROGRAM_WRITES} writes: {cost} (at most {PROGRAM_TARGET:g} wanted)")
     for line in missed:
         print(f"missed: {line}", file=sys.stderr)
     return 1 if options.check and missed else 0

@@ -11,10 +11,11 @@ import operator
 import os
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, SupportsIndex, TypeVar
 
+from pyuio._native._program import Runner
 from pyuio.backend.opening import open_backend
 from pyuio.dma.allocator import Dma
 from pyuio.errors import DeviceRemovedError, InterruptUnavailableError, PyuioError
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from pyuio.backend.backend import Backend
     from pyuio.kernel.uio import UioNode
     from pyuio.process.timeouts import TimeSource
+    from pyuio.program import Operation
+    from pyuio.program_run import Outcome
     from pyuio.region.tracing import Recording
     from pyuio.registers.register_map import RegisterMap
 
@@ -55,6 +58,7 @@ _LATE_MODULES = (
     "pyuio.interrupt.wait",
     "pyuio.kernel.irq",
     "pyuio.pci.hotplug",
+    "pyuio.program_run",
     "pyuio.region.mapping",
     "pyuio.rt.realtime",
     "pyuio.service",
@@ -67,8 +71,11 @@ _Key = TypeVar("_Key")
 _Region = TypeVar("_Region", Region, Region | PortRegion)
 
 
-class Device(Owned):
+class Device(Owned, Runner):
     """An open device; `pyuio.open` makes it.
+
+    `run` does a program of register operations in one call. It comes from the compiled `Runner`;
+    ``pyuio/_native/_program.pyi`` says what it does and raises.
 
     It is a context manager. `close` frees everything that came from it. In a forked child, it and everything that came
     from it is closed, except BARs and maps that were mapped before the fork (over VFIO: `let_children_access`).
@@ -390,6 +397,19 @@ class Device(Owned):
             registers = of_map(self._traced, item) if self._traced else None
             return self._mapped(self._maps, key, item.label, registers, lambda classes: map_it(region_class=classes[0]))
 
+    def _run_slowly(self, program: Sequence[Operation]) -> Outcome:
+        """Run a program that `Runner` does not remember."""
+        from pyuio.program_run import run_once  # takes long, and few programs run any
+
+        self._require_open()
+        self._backend.presence.require()
+        outcome, prepared = run_once(program, self._backend.presence, self.clock)
+        if prepared is not None:
+            self._remember(prepared)
+            if self._closed:  # a signal handler, or another thread, has closed it meanwhile
+                self._forget_programs()
+        return outcome
+
     def let_children_access(self) -> None:
         """Let children that are forked from now on access the registers of BARs that are mapped by now.
 
@@ -451,6 +471,7 @@ class Device(Owned):
                     self._dma.on_buffer = self._recording.buffer
 
     def _close_parts(self) -> None:
+        self._forget_programs()
         try:
             if self._dma is not None:
                 self._dma.close()
@@ -480,6 +501,7 @@ class Device(Owned):
         super().forget()
         self._guard = threading.RLock()
         self._closed = True
+        self._forget_programs()
         self._backend.forget()
         # Last: while a child pins the memory and has /dev/uioN open, the kernel cannot end the parent's bus mastering.
         if self._dma is not None:

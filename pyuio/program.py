@@ -458,6 +458,20 @@ class NativeProgram:
         self.length = len(flat)
         for native, step in zip(self.array, flat, strict=False):
             self._fill(native, step.operation, step.inside)
+        self._join_writes({at + 1 + step.inside for at, step in enumerate(flat) if step.inside})
+
+    def _join_writes(self, ends: set[int]) -> None:
+        """Have C do neighbouring writes of 32 bits to memory in one go; none goes beyond the end of a When or While."""
+        first: Any = None
+        for at, native in enumerate(self.array[0 : self.length]):
+            is_word = native.kind == _lib.PYUIO_WRITE and native.bits == 32 and native.file < 0 and not native.swap
+            if not is_word:
+                first = None
+            elif first is None or at in ends:
+                first = native
+                first.kind, first.limit = _lib.PYUIO_WRITE_WORDS, 1
+            else:
+                first.limit += 1
 
     def _fill(self, native: Any, operation: Operation, inside: int) -> None:
         if isinstance(operation, (Read, Poll, Write, WriteBack)):

@@ -20,6 +20,7 @@ class _Library:
     PYUIO_UNMASK: int
     PYUIO_COUNT: int
     PYUIO_WHILE: int
+    PYUIO_WRITE_WORDS: int
     PYUIO_APPEND: int
 
     def pyuio_command_new(self, config: int, start: int) -> Any: ...
@@ -52,6 +53,9 @@ class _Library:
     def pyuio_interrupt_read(self, interrupt: Any, timeout: int) -> int: ...
     def pyuio_interrupt_total(self, interrupt: Any) -> int: ...
     def pyuio_difference_modulo_2_32(self, later: int, earlier: int) -> int: ...
+    def pyuio_program_run(
+        self, operations: Any, operation_count: int, interrupt: Any, counters: Any, event: Any, /
+    ) -> int: ...
     def pyuio_service_new(
         self,
         interrupt: Any,

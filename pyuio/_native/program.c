@@ -51,6 +51,13 @@ static int write_register(const pyuio_operation *operation, uint64_t value)
     return pwrite(operation->file, bytes, length, (off_t)operation->address) == (ssize_t)length ? 0 : -errno;
 }
 
+// Does so many PYUIO_WRITEs of 32 bits to memory, without asking each what it is. Programs are mostly made of these.
+static void write_words(const pyuio_operation *operation, int64_t count)
+{
+    for (const pyuio_operation *end = operation + count; operation < end; operation++)
+        store((volatile void *)(uintptr_t)operation->address, (unsigned long)operation->value, 32);
+}
+
 static int holds(const pyuio_operation *operation, const pyuio_event *event)
 {
     return (event->values[operation->slot] & operation->mask) == operation->value;
@@ -86,7 +93,7 @@ static int append_register(const pyuio_operation *operation, pyuio_event *event)
 // Runs the operations for one event, and fills in its values. Returns 0 or the first error, which ends the program. Each
 // PYUIO_WHILE is a call within the call, as deep as Python let the program be.
 int pyuio_program_run(const pyuio_operation *operations, int operation_count, pyuio_interrupt *interrupt,
-                      _Atomic uint64_t *counters, pyuio_event *event)
+                      void *counters, pyuio_event *event)
 {
     for (int i = 0; i < operation_count; i++) {
         const pyuio_operation *operation = &operations[i];
@@ -94,6 +101,10 @@ int pyuio_program_run(const pyuio_operation *operations, int operation_count, py
         switch (operation->kind) {
         case PYUIO_READ: result = read_register(operation, &event->values[operation->slot]); break;
         case PYUIO_WRITE: result = write_register(operation, operation->value); break;
+        case PYUIO_WRITE_WORDS:
+            write_words(operation, operation->limit);
+            i += (int)operation->limit - 1;
+            break;
         case PYUIO_WRITE_BACK:
             result = write_register(operation, event->values[operation->slot] & operation->mask);
             break;
@@ -110,7 +121,7 @@ int pyuio_program_run(const pyuio_operation *operations, int operation_count, py
                 result = pyuio_program_run(operation + 1, operation->skip, interrupt, counters, event);
             i += operation->skip;
             break;
-        default: atomic_fetch_add(&counters[operation->slot], event->count); break; // PYUIO_COUNT
+        default: atomic_fetch_add((_Atomic uint64_t *)counters + operation->slot, event->count); break; // PYUIO_COUNT
         }
         if (result < 0)
             return result;

@@ -24,6 +24,7 @@ enum pyuio_operation_kind {
     PYUIO_UNMASK,
     PYUIO_COUNT,       /* counters[slot] += count */
     PYUIO_WHILE,       /* do the next `skip` operations up to `limit` times, as long as (values[slot] & mask) == value */
+    PYUIO_WRITE_WORDS, /* this and the next `limit` - 1 are PYUIO_WRITEs of 32 bits, to memory, unswapped: do them all */
     PYUIO_APPEND       /* as PYUIO_READ; and add it to the list of up to `limit` that values[value] counts and precedes */
 };
 
@@ -39,9 +40,10 @@ typedef struct {
     uint64_t value;
     int64_t limit;
 } pyuio_operation;
-/* cdef */
 
+/* `counters` are _Atomic, which cffi's parser does not know. */
 int pyuio_program_run(const pyuio_operation *operations, int operation_count, pyuio_interrupt *interrupt,
-                      _Atomic uint64_t *counters, pyuio_event *event);
+                      void *counters, pyuio_event *event);
+/* cdef */
 
 #endif

@@ -15,7 +15,8 @@ from pyuio._native._interrupt import lib as _lib
 from pyuio.errors import DeviceRemovedError
 from pyuio.interrupt.interrupt import Interrupt
 from pyuio.model.clock import clock
-from pyuio.program import Append, Count, Operation, Poll, Read, Stamp, Unmask, When, While, Write, WriteBack, flatten
+from pyuio.program import Operation
+from pyuio.program_run import Interpreter
 from pyuio.service import Event, Service
 
 LATENCY = 5e-6
@@ -45,11 +46,7 @@ class ModelService(Service):
             raise TypeError(f"{interrupt.name} is a card in Python, which a handler in C cannot reach: give a program")
         self._begin(interrupt, capacity)
         self._card_interrupt = cast("Any", interrupt)  # a ModelInterrupt, which makes this class
-        self._program = program
-        flat = [step.operation for step in flatten(program)]
-        self._kept = list(dict.fromkeys(one.name for one in flat if isinstance(one, Read | Poll | Stamp)))
-        self._appended = list(dict.fromkeys(one.name for one in flat if isinstance(one, Append)))
-        self._counts = dict.fromkeys((one.counter for one in flat if isinstance(one, Count)), 0)
+        self._interpreter = Interpreter(program, clock, interrupt.unmask)
         self._lost = 0
         self._result = 0
         self._is_closed = False
@@ -86,14 +83,15 @@ class ModelService(Service):
         if count < 0:
             self._end(count)
             return
-        state = _Run(int(clock.monotonic() * _NANOSECONDS), count, dict.fromkeys(self._kept, 0), self._appended)
+        at, run = int(clock.monotonic() * _NANOSECONDS), self._interpreter.begin()
         try:
-            self._run(self._program, state)
+            self._interpreter.run(run, count)
         except DeviceRemovedError:
             self._end(-errno.EIO)
         if len(self._queue) < self._capacity:
             self._note_lost(self._lost)
-            self._queue.append(state.event())
+            event = Event(at, count, run.late, run.values)
+            self._queue.append(event._replace(lists=run.lists) if run.lists else event)
         else:
             self._lost += 1
         if not self._result:
@@ -116,47 +114,6 @@ class ModelService(Service):
                 return super()._next_events(most)
             finally:
                 self._show()
-
-    def _run(self, operations: Sequence[Operation], state: _Run) -> None:
-        values = state.values
-        for one in operations:
-            if isinstance(one, Read):
-                values[one.name] = getattr(one.region, f"read{one.bits}")(one.offset)
-                if isinstance(one, Append):
-                    state.lists[one.name].append(values[one.name])
-            elif isinstance(one, Write):
-                getattr(one.region, f"write{one.bits}")(one.offset, one.value)
-            elif isinstance(one, WriteBack):
-                kept = values[one.name] & ((1 << one.bits) - 1 if one.mask is None else one.mask)
-                getattr(one.region, f"write{one.bits}")(one.offset, kept)
-            elif isinstance(one, When):
-                if values[one.name] & one.mask == one.value:
-                    self._run(one.operations, state)
-            elif isinstance(one, While):
-                rounds = 0
-                while rounds < one.most and values[one.name] & one.mask == one.value:
-                    self._run(one.operations, state)
-                    rounds += 1
-            elif isinstance(one, Poll):
-                self._poll(one, state)
-            elif isinstance(one, Stamp):
-                values[one.name] = int(clock.monotonic() * _NANOSECONDS)
-            elif isinstance(one, Unmask):
-                self._card_interrupt.unmask()
-            elif isinstance(one, Count):
-                self._counts[one.counter] += state.count
-
-    @staticmethod
-    def _poll(one: Poll, state: _Run) -> None:
-        deadline = clock.monotonic() + one.timeout
-        while True:
-            late = clock.monotonic() >= deadline
-            value = state.values[one.name] = getattr(one.region, f"read{one.bits}")(one.offset)
-            if value & one.mask == one.value:
-                return
-            if late:
-                state.late = True
-                return
 
     def _ended(self) -> int:
         if not self._result:
@@ -190,7 +147,7 @@ class ModelService(Service):
     @property
     def counters(self) -> dict[str, int]:
         """The present values of the program's counters (`Count`), by name."""
-        return dict(self._counts)
+        return dict(self._interpreter.counters)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there are events to `read`, for `pyuio.wait`.
@@ -223,18 +180,3 @@ class ModelService(Service):
         self.inherited = self._is_closed = True
         self._result = int(_lib.PYUIO_CLOSED)
         self._close_descriptor()
-
-
-class _Run:
-    """One run of the program."""
-
-    def __init__(self, time: int, count: int, values: dict[str, int], lists: Sequence[str]) -> None:
-        self.time, self.count, self.values = time, count, values
-        self.lists: dict[str, list[int]] = {name: [] for name in lists}
-        self.late = False
-
-    def event(self) -> Event:
-        """Return what `Service.read` returns for it."""
-        lists = {name: tuple(values) for name, values in self.lists.items()}
-        event = Event(self.time, self.count, self.late, self.values)
-        return event._replace(lists=lists) if lists else event
