@@ -218,22 +218,27 @@ class Device(Owned, Runner):
             self._recording.interrupts(interrupts)
         self._interrupt = interrupt
 
-    def reset(self) -> None:
-        """Reset the device, without its neighbours, as the kernel knows how: FLR, or by its power management.
+    def reset(self, method: str | None = None) -> None:
+        """Reset the device, without its neighbours, as the kernel knows how: FLR, power management, or its bus.
 
-        All that a driver has set up in the device is lost; configuration space is restored. Stop the device before, and
-        set it up again afterwards.
+        All that a driver has set up in the device is lost. The kernel restores the configuration space; BARs, DMA
+        buffers and interrupts stay open, and whoever waits for an interrupt goes on waiting. Stop the device before,
+        and set it up again afterwards.
+
+        Args:
+            method: the kernel's name of one, as in ``/sys/bus/pci/devices/ADDRESS/reset_method``: ``"flr"``, ``"pm"``,
+                ``"bus"`` and others; only root may choose. None for the first of them that works.
 
         Raises:
             ClosedError: the device is closed.
             DeviceRemovedError: the device is gone.
-            ResetUnavailableError: the kernel knows no way.
+            ResetUnavailableError: the kernel knows no way, does not offer this one, or it failed.
             PermissionDeniedError: this user may not.
         """
         with self._guard:
             self._require_open()
             self._backend.presence.require()
-            self._backend.reset()
+            self._backend.reset(method)
 
     @property
     def uio_name(self) -> str | None:

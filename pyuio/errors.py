@@ -101,7 +101,7 @@ class WouldBlockError(DeviceTimeoutError, BlockingIOError):
 
 
 class ResetUnavailableError(PyuioError, OSError):
-    """The kernel knows no way to reset the device without its neighbours (errno EOPNOTSUPP)."""
+    """The kernel knows no way to reset the device without its neighbours (errno EOPNOTSUPP), or the reset failed."""
 
 
 class DmaUnavailableError(PyuioError, OSError):

@@ -92,12 +92,15 @@ HUB = "--qemu=-netdev hubport,id=port0,hubid=0 -netdev hubport,id=port1,hubid=0"
 NETWORK_CARDS = ("e1000e,netdev=port0", "e1000e,netdev=port1")
 BEHIND_A_BRIDGE = (
     NETWORK_CARDS[0],
-    "pcie-root-port,id=slot1,chassis=1",
+    "pcie-root-port,id=slot1,chassis=1,x-speed=5",  # a faster link does not come back after a reset of the bus
     f"{NETWORK_CARDS[1]},bus=slot1",
     # With one virtual function, when the kernel is told so.
     "pcie-root-port,id=slot2,chassis=2",
     "nvme-subsys,id=subsystem",
     "nvme,bus=slot2,serial=physical,subsys=subsystem,sriov_max_vfs=1,sriov_vq_flexible=2,sriov_vi_flexible=1",
+    "pcie-root-port,id=slot3,chassis=3,x-speed=5",
+    "tpci200,bus=slot3,addr=0.0,multifunction=on",  # two functions that share a bus
+    "tpci200,bus=slot3,addr=0.1",
 )
 
 

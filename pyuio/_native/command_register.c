@@ -135,6 +135,17 @@ int pyuio_command_change(pyuio_command *self, int set, int clear)
     return result;
 }
 
+// Resets the function by writing to `attribute`, its file ``reset`` in sysfs or that of the bridge above it. The kernel
+// puts the register back as it was before (pci_dev_save_and_disable, drivers/pci/pci.c). The lock keeps a thread from
+// unmasking meanwhile, which the kernel would undo, so that the thread waited for ever.
+int pyuio_command_reset(pyuio_command *self, int attribute)
+{
+    pthread_mutex_lock(&self->lock);
+    int result = self->config < 0 ? -ENODEV : write(attribute, "1", 1) < 0 ? -errno : note_command(self);
+    pthread_mutex_unlock(&self->lock);
+    return result;
+}
+
 // Writes the whole register with Interrupt Disable set or cleared. The lock is held.
 static int set_masked(pyuio_command *self, int masked)
 {

@@ -14,6 +14,7 @@ void pyuio_command_close(pyuio_command *command);
 void pyuio_command_forget(pyuio_command *command);
 int pyuio_command_write(pyuio_command *command, int offset, const uint8_t *data, int length);
 int pyuio_command_change(pyuio_command *command, int set, int clear);
+int pyuio_command_reset(pyuio_command *command, int attribute);
 /* cdef */
 
 // For interrupt.c and service_wait.c.

@@ -50,7 +50,7 @@ class Backend(Protocol):
     def vectors(self, count: int) -> tuple[Interrupt, ...]:
         """Enable `count` message interrupts, and return them; see `Device.vectors`."""
 
-    def reset(self) -> None:
+    def reset(self, method: str | None) -> None:
         """Reset the device; see `Device.reset`."""
 
     def map_bar(

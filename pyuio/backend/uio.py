@@ -25,10 +25,10 @@ from pyuio.errors import InterruptUnavailableError, PermissionDeniedError, Pyuio
 from pyuio.interrupt.interrupt import Interrupt, open_uio_interrupt
 from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.preempt_rt import refuse_what_freezes
-from pyuio.kernel.sysfs import translated, write_text
 from pyuio.kernel.uio import UioMap, UioNode
 from pyuio.pci.assigned_interrupt import assigned_interrupt
 from pyuio.pci.config_space import ConfigSpace
+from pyuio.pci.reset import by_method, failed
 from pyuio.process.signals import postponed_signals
 from pyuio.region.bar_mapping import find_bar, map_bar
 from pyuio.region.map_mapping import map_region
@@ -186,16 +186,19 @@ class UioBackend:
             self._resources.callback(stack.pop_all().close)
         return tuple(found[node.name] for node in nodes)
 
-    def reset(self) -> None:
+    def reset(self, method: str | None) -> None:
         """Reset the function by its attribute ``reset``; see `Device.reset`."""
+        if self.config is None:
+            raise ResetUnavailableError(
+                errno.EOPNOTSUPP, f"{self.name} is not a PCI function: the kernel cannot reset it"
+            )
         attribute = self.directory / "reset"
-        if not attribute.exists():
-            reason = f"{self.name} has no reset: the kernel knows none for it alone"
-            raise ResetUnavailableError(errno.EOPNOTSUPP, reason)
-        try:
-            write_text(attribute, "1")
-        except OSError as error:
-            raise translated(error, f"resetting {self.name} by {attribute}") from error
+        # Ctrl-C amid this would leave the kernel with another order of methods.
+        with postponed_signals(), by_method(self.directory, method, self.name):
+            try:
+                self.config.command_register.reset(attribute)
+            except OSError as error:
+                raise failed(error, self.name, attribute) from error
 
     @property
     def maps(self) -> tuple[UioMap, ...]:

@@ -39,7 +39,6 @@ from pyuio.errors import (
     KernelSupportError,
     MappingError,
     PyuioError,
-    ResetUnavailableError,
 )
 from pyuio.interrupt.interrupt import Interrupt
 from pyuio.interrupt.vfio_interrupt import KINDS, open_vfio_interrupts
@@ -47,6 +46,7 @@ from pyuio.kernel import vfio
 from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.sysfs import translated
 from pyuio.pci.config_space import ConfigFile, ConfigSpace
+from pyuio.pci.reset import by_method, failed
 from pyuio.process.descriptors import replace_descriptor, reserve_nothing
 from pyuio.process.signals import postponed_signals
 from pyuio.region.bar_mapping import checked_write_combining, find_bar
@@ -264,17 +264,15 @@ class VfioBackend:
 
     # ---- Reset, and the end ----
 
-    def reset(self) -> None:
+    def reset(self, method: str | None) -> None:
         """Reset the function; see `Device.reset`."""
-        with self._guard:
+        # Ctrl-C amid this would leave the kernel with another order of methods.
+        with self._guard, postponed_signals(), by_method(self.directory, method, self.name):
             self.presence.require()
-            if not vfio.can_reset(self._file):
-                reason = f"{self.name} has no reset of its own: neither FLR nor a power-management reset"
-                raise ResetUnavailableError(errno.EOPNOTSUPP, reason)
             try:
                 vfio.reset(self._file)
             except OSError as error:
-                raise translated(error, f"resetting {self.name}") from error
+                raise failed(error, self.name, self._group.path) from error
 
     def _let_go(self) -> None:
         """Close everything of the function, which the kernel wants back; what uses it meanwhile does not crash.

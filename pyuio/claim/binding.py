@@ -142,11 +142,16 @@ def load(driver: str) -> None:
         KernelSupportError, PermissionDeniedError: as `pyuio.kernel.drivers.load_driver`.
     """
     if not (PCI_DRIVERS / driver).exists():
-        for function in PCI_DEVICES.iterdir():
-            if taking := group_users.taking(function):
-                reason = f"loading {driver} would wait with it: end that program first"
-                raise DeviceBusyError(errno.EBUSY, f"{function.name}: {taking}; {reason}")
+        _refuse_while_taking(f"loading {driver}")
     load_driver(driver)
+
+
+def _refuse_while_taking(doing: str) -> None:
+    """Raise DeviceBusyError if somebody is taking any function from a program by VFIO: `doing` would wait with it."""
+    for function in PCI_DEVICES.iterdir():
+        if taking := group_users.taking(function):
+            reason = f"{doing} would wait with it: end that program first"
+            raise DeviceBusyError(errno.EBUSY, f"{function.name}: {taking}; {reason}")
 
 
 class Binding(NamedTuple):
@@ -366,3 +371,45 @@ def unbind(address: str) -> Unbinding:
             return Unbinding(None, driver)
         Binding(address, driver, None, "").undo_locked()
         return Unbinding(driver, bound_driver(address), known=False)
+
+
+def remove(address: str) -> None:
+    """Have the kernel forget a function, as if the card were pulled out, until `rescan` finds it again.
+
+    Its driver loses it, and it comes back as a new one, with the driver that the kernel chooses.
+
+    Args:
+        address: in the kernel's form, ``0000:00:04.0``.
+
+    Raises:
+        BindingError: the kernel refused.
+        DeviceBusyError: another process is binding or unbinding the function, and did not finish in time; or somebody
+            has it, or a function that would go with it, open through VFIO: the kernel would wait for that program.
+        DeviceRemovedError: there is no such function.
+        PermissionDeniedError: only root may.
+    """
+    device = PCI_DEVICES / address
+    for along in (*device.glob("virtfn*"), *device.resolve().glob("**/????:??:??.?")):
+        refuse_held(along.resolve().name)
+    refuse_held(address)
+    _refuse_while_taking(f"removing {address}")  # the kernel removes and adds functions under one lock
+    with postponed_signals(), _binding_lock(address), _free_of_vfio(address):
+        _put_back_interrupts(device)
+        _write(address, device / "remove", "1")
+        _remember(address, None)
+
+
+def rescan() -> None:
+    """Have the kernel look for functions on all buses that it does not know yet (``/sys/bus/pci/rescan``).
+
+    Raises:
+        BindingError: the kernel refused.
+        DeviceBusyError: the kernel would wait for a program that has a function open through VFIO.
+        PermissionDeniedError: only root may.
+    """
+    _refuse_while_taking("looking for functions")
+    path = PCI_DEVICES.parent / "rescan"
+    try:
+        write_text(path, "1")
+    except OSError as error:
+        raise translated(error, f"writing {path}", BindingError) from error

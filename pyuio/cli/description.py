@@ -25,6 +25,7 @@ from pyuio.pci.config_image import ConfigImage
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.pci.discovery import FoundDevice
 from pyuio.pci.link import read_link
+from pyuio.pci.reset import methods
 from pyuio.pci.virtualised import virtualised
 
 _DEVSEL = ("fast", "medium", "slow", "reserved")
@@ -87,7 +88,7 @@ def _description(found: FoundDevice) -> dict[str, Any]:
         "configuration": None,
         "capabilities": [],
         "vectors": None,
-        "resets": _resets(found.directory) if is_pci else [],
+        "resets": list(methods(found.directory)) if is_pci else [],
         "virtualised": [],
         "missing": [_driver_missing(error) for error in failures],
     }
@@ -115,14 +116,6 @@ def _open_binds(found: FoundDevice) -> dict[str, Any]:
     present = choice.present_driver(found)
     chosen = choice.choose(found) if present is None else choice.Choice(present, "it has the device already")
     return chosen._asdict()
-
-
-def _resets(directory: Path) -> list[str]:
-    """Return the ways in which the kernel can reset a function by itself; "unknown" for one that it does not name."""
-    methods = _text(directory / "reset_method")  # since Linux 5.15
-    if methods is None:
-        return ["unknown"] if (directory / "reset").exists() else []
-    return methods.split()
 
 
 def _vectors(capabilities: list[dict[str, Any]]) -> dict[str, int]:

@@ -328,13 +328,6 @@ class FileRegion(NamedTuple):
     mappable: bool
 
 
-def can_reset(device: int) -> bool:
-    """Return whether the kernel knows a way to reset the function with this descriptor alone."""
-    answer = bytearray(struct.pack("=IIII", 16, 0, 0, 0))
-    fcntl.ioctl(device, _DEVICE_GET_INFO, answer)
-    return bool(struct.unpack_from("=II", answer)[1] & _CAN_RESET)
-
-
 def reset(device: int) -> None:
     """Reset the function with this descriptor. OSError: the kernel's answer; EINVAL: it has no reset of its own."""
     fcntl.ioctl(device, _DEVICE_RESET)

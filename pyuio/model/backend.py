@@ -13,7 +13,13 @@ from weakref import WeakSet
 
 from pyuio._native._access import Presence
 from pyuio.device import Device
-from pyuio.errors import DeviceBusyError, DeviceRemovedError, InterruptUnavailableError, MappingError
+from pyuio.errors import (
+    DeviceBusyError,
+    DeviceRemovedError,
+    InterruptUnavailableError,
+    MappingError,
+    ResetUnavailableError,
+)
 from pyuio.interrupt.interrupt import Interrupt
 from pyuio.model.card import Card
 from pyuio.model.clock import clock
@@ -230,8 +236,10 @@ class ModelBackend:
 
     # ---- Reset, and the end ----
 
-    def reset(self) -> None:
+    def reset(self, method: str | None) -> None:
         """Reset the card, and restore its configuration space, as the kernel does; see `Device.reset`."""
+        if method not in (None, "flr"):
+            raise ResetUnavailableError(errno.EOPNOTSUPP, f"{self.name} has no reset by {method!r}: it has flr")
         with clock.lock:
             state = self._function.state()
             self._machine.card.reset()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from pyuio._native._interrupt import ffi as _ffi
@@ -55,6 +56,18 @@ class CommandRegister:
             OSError: the kernel's answer; ENODEV when the register is closed.
         """
         self._require_done(_lib.pyuio_command_write(self.native, offset, data, len(data)))
+
+    def reset(self, attribute: Path) -> None:
+        """Reset the function by its file ``reset`` in sysfs; no thread masks or unmasks meanwhile.
+
+        Raises:
+            OSError: the kernel's answer; ENODEV when the register is closed.
+        """
+        file = os.open(attribute, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            self._require_done(_lib.pyuio_command_reset(self.native, file))
+        finally:
+            os.close(file)
 
     @staticmethod
     def _require_done(result: int) -> None:

@@ -336,8 +336,10 @@ def test_reset(edu: str, cards: Cards) -> None:
         for offset, value in ((0x24, 0x001F_001F), (0x28, 0x1000), (0x30, 0x2000), (0x14, 0x0046_0001)):
             bar.write32(offset, value)
         bar.poll32(0x1C, 1, 1, PATIENCE)
-        device.reset()
+        device.reset("flr")
         assert bar.read32(0x1C) & 1 == 0
+        with pytest.raises(pyuio.ResetUnavailableError, match="no reset by 'bus': it has flr"):
+            device.reset("bus")
 
 
 # ---- The end ----
