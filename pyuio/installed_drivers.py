@@ -47,15 +47,7 @@ class InstalledDriver:
             loaded = self.entry_point.load()
         except (Exception, SystemExit) as error:  # somebody else's module may raise anything
             raise DriverLoadError(f"{where} cannot be loaded: {type(error).__name__}: {error}; {remedy}") from error
-        if not (isinstance(loaded, type) and issubclass(loaded, Driver)):
-            raise DriverLoadError(f"{where} is not a class derived from pyuio.Driver; {remedy}")
-        if not (
-            isinstance(loaded.ids, tuple) and all(isinstance(ids, str) and _IDS.fullmatch(ids) for ids in loaded.ids)
-        ):
-            raise DriverLoadError(f"{where}: its ids are {loaded.ids!r}, not as in ('1234:11e8',); {remedy}")
-        if not (isinstance(loaded.uio_names, tuple) and all(isinstance(name, str) for name in loaded.uio_names)):
-            raise DriverLoadError(f"{where}: its uio_names are {loaded.uio_names!r}, not as in ('regs',); {remedy}")
-        return loaded
+        return checked_driver(loaded, where, remedy)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -84,6 +76,26 @@ class InstalledDriver:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution})" if self.distribution else self.name
+
+
+def checked_driver(loaded: object, where: str, remedy: str) -> type[Driver]:
+    """Return what was loaded as a driver's class.
+
+    Args:
+        loaded: it.
+        where: names it in the message.
+        remedy: what to do if it is none.
+
+    Raises:
+        DriverLoadError: it is not a driver, or says in a wrong form what it serves.
+    """
+    if not (isinstance(loaded, type) and issubclass(loaded, Driver)):
+        raise DriverLoadError(f"{where} is not a class derived from pyuio.Driver; {remedy}")
+    if not (isinstance(loaded.ids, tuple) and all(isinstance(ids, str) and _IDS.fullmatch(ids) for ids in loaded.ids)):
+        raise DriverLoadError(f"{where}: its ids are {loaded.ids!r}, not as in ('1234:11e8',); {remedy}")
+    if not (isinstance(loaded.uio_names, tuple) and all(isinstance(name, str) for name in loaded.uio_names)):
+        raise DriverLoadError(f"{where}: its uio_names are {loaded.uio_names!r}, not as in ('regs',); {remedy}")
+    return loaded
 
 
 def installed_drivers() -> list[InstalledDriver]:

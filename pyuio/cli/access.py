@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pyuio.cli.arguments import Device, Json, usage
+from pyuio.cli.arguments import Device, DriverText, Json, usage
 from pyuio.cli.output import print_json, print_line, say
 from pyuio.errors import ConfigLockedError, DeviceBusyError
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pyuio.inspect.inspection import Inspection
 
 PLACE_HELP = (
-    "bar0+0x24, config+4, map0+4 or regs+4 in a UIO node's map; or a name as in bar0.status, if an installed driver "
-    "knows the device's registers."
+    "bar0+0x24, config+4, map0+4 or regs+4 in a UIO node's map; or a name as in bar0.status, if a driver knows the "
+    "device's registers."
 )
 PLACES_HELP = f"{PLACE_HELP} The name of a map or array stands for all its registers."
 Place = Annotated[str, typer.Argument(metavar="PLACE", help=PLACE_HELP)]
@@ -74,17 +74,20 @@ def doubt(device: Inspection, read: Sequence[tuple[Cell, int]]) -> None:
         _warn(f"every bit reads as 0: {reason}")
 
 
-def _cells(device: Inspection, text: str, width: int | None, count: int) -> list[Cell]:
+def _cells(device: Inspection, text: str, width: int | None, count: int, driver: str | None) -> list[Cell]:
     from pyuio.inspect.cells import cells, named_cell, register_map, registers_within
+    from pyuio.inspect.chosen_driver import driver_of
     from pyuio.inspect.location import parse_location
 
     with usage():
         place = parse_location(text)
         if not place.name:
+            if driver is not None:
+                raise ValueError(f"--driver goes with a name, as in bar0.status, not with {text!r}")
             return cells(device, place, 32 if width is None else width, count)
         if width is not None or count != 1:
             raise ValueError(f"{text!r} names registers with their own widths: it takes neither --width nor --count")
-        registers = register_map(device.name, device.ids, device.where(place), device.class_code, device.uio_name)
+        registers = register_map(driver_of(device, driver), device.where(place))
         return [named_cell(device.registers(place), place, info) for info in registers_within(registers, place.name)]
 
 
@@ -111,6 +114,7 @@ def read(
     count: Annotated[int, typer.Option(metavar="N", help="Number of registers to read, in ascending order.")] = 1,
     watch: Annotated[bool, typer.Option("--watch", help="Keep reading and print changes, until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(metavar="SECONDS", help="Time between two reads of --watch.")] = 0.1,
+    driver: DriverText = None,
     json_wanted: Json = False,
 ) -> None:
     """Read registers, each by one access of its width.
@@ -120,7 +124,7 @@ def read(
     if not 0 <= interval < 1e9:  # refuses NaN as well
         raise typer.BadParameter(f"{interval} is not a number of seconds from 0", param_hint="--interval")
     with inspect(device) as inspection:
-        wanted = _harmless(_cells(inspection, place, width, count), place)
+        wanted = _harmless(_cells(inspection, place, width, count, driver), place)
         if not wanted[0].place.is_config:
             warn_of_others(inspection, "reads, which can have side effects")
         if watch:
@@ -172,6 +176,7 @@ def write(
         str, typer.Argument(metavar="VALUE", help="A number, decimal or hexadecimal (0x80), or a field value's name.")
     ],
     width: Width = None,
+    driver: DriverText = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write even to what a kernel driver holds or the kernel set up.")
     ] = False,
@@ -183,17 +188,17 @@ def write(
     the part of the configuration space that the kernel set up.
     """
     with inspect(device) as inspection:
-        cell, *more = _cells(inspection, place, width, 1)
+        cell, *more = _cells(inspection, place, width, 1, driver)
         with usage():
             if more:
                 raise ValueError(f"{place!r} is {len(more) + 1} registers; name one, as in {cell.place}")
             number = cell.parse(value)
             if number > cell.ones:
                 raise ValueError(f"the value {number:#x} does not fit the {cell.width} bits of {cell.place}")
-        driver = inspection.kernel_driver
-        if driver is not None and not force:
+        holder = inspection.kernel_driver
+        if holder is not None and not force:
             reason = (
-                f"{inspection.name} is held by the kernel driver {driver}, and a write can confuse the driver or even "
+                f"{inspection.name} is held by the kernel driver {holder}, and a write can confuse the driver or even "
                 f"stop the machine; first take the device (pyuio bind {inspection.name}), or insist with --force"
             )
             raise DeviceBusyError(errno.EBUSY, reason)

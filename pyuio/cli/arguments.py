@@ -52,6 +52,15 @@ Device = Annotated[str, typer.Argument(metavar="DEVICE", help=FORMS, autocomplet
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+DriverText = Annotated[
+    str | None,
+    typer.Option(
+        "--driver", metavar="FILE.py:CLASS", help="The driver that knows the registers. Default: an installed one."
+    ),
+]
+"""Names the driver of a command, as `pyuio.inspect.chosen_driver.load` takes it."""
+
+
 @contextlib.contextmanager
 def usage() -> Iterator[None]:
     """Report a ValueError as wrong usage: one line and exit status 2; but pass on a `PyuioError`.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pyuio.cli.access import EPILOG, JSON_FORMAT, doubt, inspect, warn_of_others
-from pyuio.cli.arguments import Device, Json, usage
+from pyuio.cli.arguments import Device, DriverText, Json, usage
 from pyuio.cli.output import print_json, print_line, say
 
 if TYPE_CHECKING:
@@ -38,13 +38,12 @@ def dump(
     length: Annotated[
         str | None, typer.Option(metavar="LENGTH", help="How many bytes. Default: all of config, else up to 256.")
     ] = None,
-    names: Annotated[
-        bool, typer.Option("--names", help="Print registers by name, as an installed driver knows them.")
-    ] = False,
+    names: Annotated[bool, typer.Option("--names", help="Print registers by name, as a driver knows them.")] = False,
     every: Annotated[bool, typer.Option("--all", help="With names: also read registers that a read changes.")] = False,
     only_set: Annotated[
         bool, typer.Option("--set", help="With names: print what is not 0, and of that the fields that are not 0.")
     ] = False,
+    driver: DriverText = None,
     json_wanted: Json = False,
 ) -> None:
     """Print a BAR, a map of a UIO node, or the configuration space.
@@ -63,10 +62,11 @@ def dump(
                 raise ValueError("names print registers by their own width: no offset, --width or --length")
             if names and place.is_config:
                 raise ValueError("--names goes with a BAR or map; pyuio info shows the configuration space decoded")
-            if (every or only_set) and not names:
-                raise ValueError(f"{'--all' if every else '--set'} goes with --names")
+            if (every or only_set or driver is not None) and not names:
+                option = "--all" if every else "--set" if only_set else "--driver"
+                raise ValueError(f"{option} goes with --names")
         if names:
-            _dump_names(inspection, place, every=every, only_set=only_set, json_wanted=json_wanted)
+            _dump_names(inspection, place, driver, every=every, only_set=only_set, json_wanted=json_wanted)
             return
         with usage():
             bits = checked_width(width if width is not None else 8 if place.is_config else 32)
@@ -96,20 +96,24 @@ def dump(
         say(f"{wanted:#x} of {whole:#x} bytes; --length and --offset give others")
 
 
-def _dump_names(device: Inspection, where: Location, *, every: bool, only_set: bool, json_wanted: bool) -> None:
+def _dump_names(
+    device: Inspection, where: Location, driver: str | None, *, every: bool, only_set: bool, json_wanted: bool
+) -> None:
     """Print registers of a BAR or map by name.
 
     Args:
         device: the device.
         where: the BAR or map, and the name of a part of its register map.
+        driver: the driver that has the names; None for an installed one.
         every: read those, too, that a read changes.
         only_set: print only what is not 0.
         json_wanted: print JSON.
     """
     from pyuio.inspect.cells import named_cell, register_map, registers_within
+    from pyuio.inspect.chosen_driver import driver_of
 
     with usage():
-        registers = register_map(device.name, device.ids, device.where(where), device.class_code, device.uio_name)
+        registers = register_map(driver_of(device, driver), device.where(where))
         infos = registers_within(registers, where.name)
         if infos[0].field is not None:
             raise ValueError(f"{where} is a field: pyuio read {device.name} '{where}'")

@@ -42,15 +42,22 @@ def irq(
         typer.Option(metavar="SECONDS", help="Give up, with status 1, after SECONDS without an interrupt."),
     ] = None,
     acknowledge: Annotated[
-        str | None, typer.Option(metavar="PLACE=VALUE", help="Acknowledge by a 32-bit write: bar0+0x64=0xff, regs+4=1.")
+        list[str] | None,
+        typer.Option(
+            metavar="PLACE=VALUE", help="Acknowledge by a 32-bit write, as bar0+0x64=0xff; several are made in order."
+        ),
     ] = None,
     vectors: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Take N message interrupts (MSI-X, MSI) instead of INTx; by vfio-pci."),
     ] = None,
-    use_driver: Annotated[
-        bool, typer.Option("--driver/--no-driver", help="Have an installed driver set the device up and acknowledge.")
-    ] = True,
+    driver: Annotated[
+        str | None,
+        typer.Option(
+            "--driver", metavar="FILE.py:CLASS", help="The driver that sets up and acknowledges. Default: installed."
+        ),
+    ] = None,
+    no_driver: Annotated[bool, typer.Option("--no-driver", help="Have no driver set the device up.")] = False,
     json_wanted: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each.")] = False,
 ) -> None:
     """Print interrupts as they arrive.
@@ -65,13 +72,16 @@ def irq(
 
     if timeout is not None and not 0 < timeout < 1e9:
         raise typer.BadParameter(f"{timeout} is not a number of seconds above 0", param_hint="--timeout")
+    if driver is not None and (no_driver or acknowledge):
+        other = "--no-driver" if no_driver else "--acknowledge"
+        raise typer.BadParameter(f"it does not go with {other}", param_hint="--driver")
     with usage():
         found = find(device)
     _require_driver(found)
     with Opened(found) as opened:
         interrupts = (opened.interrupt,) if vectors is None else opened.vectors(vectors)
         interrupts[0].pending  # noqa: B018 - raises at once if the device has no interrupt
-        tell = _acknowledger(opened, acknowledge, use_driver)
+        tell = _acknowledger(opened, acknowledge, driver, no_driver=no_driver)
         total, last, in_vain = 0, None, 0
         if tell is None and opened.address is None:  # of a card, configuration space tells whether it still interrupts
             say(f"{opened.name}: nothing acknowledges its interrupt; if it comes without end, give --acknowledge")
@@ -134,31 +144,41 @@ def _show(total: int, count: int, since: float | None, vector: int | None, json_
         print_line(f"{total:8}{count:8}  {seconds if vector is None else f'{seconds:<22}{vector:8}'}")
 
 
-def _acknowledger(device: OpenDevice, place_and_value: str | None, use_driver: bool) -> Callable[[], object] | None:
+def _acknowledger(
+    device: OpenDevice, writes: list[str] | None, text: str | None, *, no_driver: bool
+) -> Callable[[], object] | None:
     """Return the function that acknowledges an interrupt to the device; None if neither option nor driver has one."""
     from pyuio.errors import DriverNotFoundError
-    from pyuio.inspect.location import parse_location, parse_number
-    from pyuio.installed_drivers import driver_for
+    from pyuio.inspect.chosen_driver import driver_of
 
-    if place_and_value is not None:
-        with usage():
-            text, _equals, number = place_and_value.partition("=")
-            place = parse_location(text)
-            value = parse_number(number, "the value after =")
-            if place.is_config or place.name:
-                raise ValueError(f"--acknowledge writes to a BAR or map, as in bar0+0x64=1; not {place_and_value!r}")
-            region = device.map(place.map) if place.bar is None else device.bar(place.bar)
-            if value > 0xFFFFFFFF or place.offset % 4 or place.offset + 4 > region.size:
-                raise ValueError(f"--acknowledge {place_and_value}: not a 32-bit register of {region.name}, or value")
-        return lambda: region.write32(place.offset, value)
-    if use_driver:
-        try:
-            driver = driver_for(device.ids, device.class_code, device.uio_name)(device)
-        except DriverNotFoundError:
-            return None
-        if driver.supplies("acknowledge"):
-            return driver.acknowledge
-    return None
+    if writes:
+        made = [_write(device, one) for one in writes]
+        return lambda: [write() for write in made]
+    if no_driver:
+        return None
+    try:
+        driver = driver_of(device, text)(device)
+    except DriverNotFoundError:
+        if text is not None:
+            raise
+        return None
+    return driver.acknowledge if driver.supplies("acknowledge") else None
+
+
+def _write(device: OpenDevice, place_and_value: str) -> Callable[[], object]:
+    """Return the function that makes one write of --acknowledge."""
+    from pyuio.inspect.location import parse_location, parse_number
+
+    with usage():
+        text, _equals, number = place_and_value.partition("=")
+        place = parse_location(text)
+        value = parse_number(number, "the value after =")
+        if place.is_config or place.name:
+            raise ValueError(f"--acknowledge writes to a BAR or map, as in bar0+0x64=1; not {place_and_value!r}")
+        region = device.map(place.map) if place.bar is None else device.bar(place.bar)
+        if value > 0xFFFFFFFF or place.offset % 4 or place.offset + 4 > region.size:
+            raise ValueError(f"--acknowledge {place_and_value}: not a 32-bit register of {region.name}, or value")
+    return lambda: region.write32(place.offset, value)
 
 
 def _still_raises(device: OpenDevice) -> bool:

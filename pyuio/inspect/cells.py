@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pyuio.driver import Driver
 from pyuio.errors import RegisterNotFoundError
 from pyuio.inspect.inspection import Inspection
 from pyuio.inspect.location import Location, parse_number
-from pyuio.installed_drivers import driver_for
 from pyuio.kernel.uio import UioMap
 from pyuio.region import PortRegion, Region
 from pyuio.region.map_mapping import of_map
@@ -120,32 +120,22 @@ def cells(inspection: Inspection, place: Location, width: int, count: int = 1) -
     return [cell(place.offset + number * step) for number in range(count)]
 
 
-def register_map(
-    name: str, ids: str | None, where: int | UioMap, class_code: int | None = None, uio_name: str | None = None
-) -> type[RegisterMap]:
-    """Return the register map of a BAR or of a node's map, as an installed driver declares it.
+def register_map(driver: type[Driver], where: int | UioMap) -> type[RegisterMap]:
+    """Return the register map of a BAR or of a node's map, as a device's driver declares it.
 
     Args:
-        name: the device's name, for messages.
-        ids: the device's id pair; None if it is not a PCI function.
+        driver: the driver's class, from `pyuio.inspect.chosen_driver`.
         where: the BAR, 0 to 5; or the map.
-        class_code: the device's class code, for a driver that serves a class of cards; None not to look at it.
-        uio_name: the name of the device's UIO node; None not to look at it.
 
     Raises:
-        DriverNotFoundError: no installed driver serves the device.
-        AmbiguousDriverError: several installed drivers serve the device.
-        RegisterNotFoundError: the device's driver names no registers of this BAR or map.
+        RegisterNotFoundError: the driver names no registers of this BAR or map.
     """
-    driver = driver_for(ids, class_code, uio_name)
     maps = driver.register_maps
     found = maps.get(where) if isinstance(where, int) else of_map(maps, where)
     if found is None:
         asked = f"bar{where}" if isinstance(where, int) else where.label
         has = ", ".join(f"bar{key}" if isinstance(key, int) else key for key in maps) or "none"
-        raise RegisterNotFoundError(
-            f"{driver.__name__}, the driver of {name}, has no names for {asked}; it has names for: {has}"
-        )
+        raise RegisterNotFoundError(f"{driver.__name__} has no names for {asked}; it has names for: {has}")
     return found
 
 

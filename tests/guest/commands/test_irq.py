@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pyuio_drivers import edu as edu_driver
@@ -120,14 +121,62 @@ def test_without_a_driver_it_waits_to_be_acknowledged(card: Inspection) -> None:
     assert command_register(card.name) & INTERRUPT_DISABLE
 
 
-def test_a_write_that_acknowledges(card: Inspection) -> None:
-    with start(card.name, "--count", "2", "--acknowledge", f"bar0+{ACKNOWLEDGE:#x}=0xff") as process:
+def test_writes_that_acknowledge(card: Inspection) -> None:
+    writes = ["--acknowledge", "bar0+0x4=0x1234", "--acknowledge", f"bar0+{ACKNOWLEDGE:#x}=0xff"]
+    with start(card.name, "--count", "2", *writes) as process:
         process.stdout.readline()
         for number in (1, 2):
             raise_when_waited_for(card)
             assert process.stdout.readline().split()[0] == str(number)
             wait_until(lambda: not is_raised(card))
         assert process.wait(PATIENCE) == 0
+    assert card.bar(0).read32(4) == 0xFFFFEDCB, "the inverse of what was written before"
+
+
+DRIVER = f"""
+import pyuio
+
+class Registers(pyuio.RegisterMap):
+    inverse = pyuio.Register(0x04)
+    acknowledge = pyuio.Register({ACKNOWLEDGE}, access="wo")
+
+class Card(pyuio.Driver):
+    ids = ("1234:11e8",)
+    register_maps = {{0: Registers}}
+
+    def acknowledge(self):
+        Registers(self.device.bar(0)).acknowledge.write(0xFF)
+
+class Other(Card):
+    ids = ("1234:dead",)
+"""
+
+
+def test_a_driver_in_a_file(card: Inspection, tmp_path: Path) -> None:
+    file = tmp_path / "card_of_this_test.py"
+    file.write_text(DRIVER)
+    with start(card.name, "--count", "1", "--driver", f"{file}:Card") as process:
+        process.stdout.readline()
+        raise_when_waited_for(card)
+        assert process.stdout.readline().split()[0] == "1"
+        wait_until(lambda: not is_raised(card))
+        assert process.wait(PATIENCE) == 0
+    assert pyuio_command("write", card.name, "bar0.inverse", "7", "--driver", f"{file}:Card").returncode == 0
+    done = pyuio_command("read", card.name, "bar0.inverse", "--driver", f"{file}:Card")
+    assert (done.returncode, done.stdout) == (0, "0xfffffff8\n")
+    done = pyuio_command("dump", card.name, "bar0", "--names", "--driver", f"{file}:Card")
+    assert done.stdout == "0x0004  inverse = 0xfffffff8\n0x0064  acknowledge = write-only\n"
+    done = pyuio_command("save", card.name, "--driver", f"{file}:Card")
+    assert "\n  bar0:\n    inverse: 0xfffffff8\nconfig:\n" in done.stdout
+    for words, reason in (
+        (("read", card.name, "bar0.inverse", "--driver", f"{file}:Other"), "Other serves 1234:dead"),
+        (("irq", card.name, "--driver", f"{file}:Other"), "Other serves 1234:dead"),
+        (("dump", card.name, "bar0", "--names", "--driver", f"{file}:None"), "the drivers in it: Card, Other"),
+    ):
+        done = pyuio_command(*words)
+        assert (done.returncode, reason in done.stderr) == (1, True), done
+    for command, place in (("read", "bar0+4"), ("dump", "bar0")):
+        assert pyuio_command(command, card.name, place, "--driver", f"{file}:Card").returncode == 2
 
 
 def test_ctrl_c_ends_it_and_leaves_it_masked(card: Inspection) -> None:
@@ -172,6 +221,8 @@ def test_wrong_usage(bound: str) -> None:
         ["--acknowledge", "bar0+0x64"],
         ["--acknowledge", "bar0+0x64=0x100000000"],
         ["--acknowledge", "config+4=1"],
+        ["--driver", "edu", "--no-driver"],
+        ["--driver", "edu", "--acknowledge", "bar0+0x64=1"],
     ):
         done = pyuio_command("irq", bound, *words)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False), (words, done)
