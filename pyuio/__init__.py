@@ -62,12 +62,14 @@ from pyuio.errors import (
     RegisterNotFoundError,
     ResetUnavailableError,
     ShortBufferError,
+    StateFileError,
     SystemRdlError,
     SystemRdlUnavailableError,
     UnknownValueError,
     UnsupportedByDriverError,
     UnsupportedDeviceError,
     WouldBlockError,
+    YamlUnavailableError,
 )
 from pyuio.process.late import late as _late
 
@@ -133,6 +135,7 @@ __all__ = [
     "ScatterBuffer",
     "Service",
     "ShortBufferError",
+    "StateFileError",
     "SystemRdlError",
     "SystemRdlUnavailableError",
     "UioMap",
@@ -140,6 +143,7 @@ __all__ = [
     "UnsupportedByDriverError",
     "UnsupportedDeviceError",
     "WouldBlockError",
+    "YamlUnavailableError",
     "devices",
     "dma_rmb",
     "dma_wmb",

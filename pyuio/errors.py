@@ -148,6 +148,14 @@ class RegisterNotFoundError(PyuioError, LookupError):
     """A register map has no register or field of this name; the message lists those with similar names."""
 
 
+class StateFileError(PyuioError, ValueError):
+    """A file with the saved state of a device cannot be used; the message names the file and the place in it."""
+
+
+class YamlUnavailableError(PyuioError, ImportError):
+    """PyYAML, which reads and writes saved states, is not installed; the message says how to install it."""
+
+
 class UnknownValueError(PyuioError, ValueError):
     """A field reads as a value that its enumeration has no name for."""
 

@@ -30,6 +30,9 @@ COMMANDS = {
     "write": ("pyuio.cli.access", DRIVE),
     "dump": ("pyuio.cli.dump", DRIVE),
     "irq": ("pyuio.cli.irq", DRIVE),
+    "save": ("pyuio.cli.state", DRIVE),
+    "diff": ("pyuio.cli.state", DRIVE),
+    "restore": ("pyuio.cli.state", DRIVE),
     "doctor": ("pyuio.cli.doctor", MEASURE),
     "new": ("pyuio.cli.new", MEASURE),
 }

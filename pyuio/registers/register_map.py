@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
 
     from pyuio._native._access import Endian
+    from pyuio.registers.snapshot import Snapshot
 
 __all__ = ["Access", "Accesses", "Array", "Field", "FieldArray", "Memory", "Register", "RegisterInfo", "RegisterMap"]
 
@@ -255,6 +256,25 @@ class RegisterMap(metaclass=RegisterMapType):
     def walk(cls) -> Iterator[RegisterInfo]:
         """Yield all registers, those in arrays one by one, in the order of their offsets."""
         yield from sorted(cls._walk(0, ""), key=lambda info: info.offset)
+
+    def snapshot(self, *, every: bool = False) -> Snapshot:
+        """Read each register once, in the order of offsets, and return the values by name.
+
+        ``before.diff(registers.snapshot())`` says what has changed, by field.
+
+        Args:
+            every: also read registers when reading them has an effect. Those that are write-only are left out.
+
+        Raises:
+            TypeError: the map is a declaration.
+            DeviceRemovedError, ClosedError: as `Register.read`.
+        """
+        from pyuio.registers.snapshot import Snapshot
+
+        region = require_region(self._region, self._path or type(self).__name__)
+        infos = sorted(type(self)._walk(self._offset, ""), key=lambda info: info.offset)
+        wanted = [info for info in infos if info.readable and (every or not info.read_effect)]
+        return Snapshot({info: info.bind(region).read() for info in wanted})
 
     # ---- Made from the declaration ----
 
