@@ -153,8 +153,11 @@ class Edu(Driver):
             while self.registers.status.computing:  # the interrupt was raised by something else
                 self._wait_for(Interrupts.factorial.mask, deadline)
         finally:
-            self.registers.status.interrupt_after_factorial = False
+            self.unless_gone(self._disable_interrupt)
         return self.registers.factorial.read()
+
+    def _disable_interrupt(self) -> None:
+        self.registers.status.interrupt_after_factorial = False
 
     @staticmethod
     def _check_factorial(n: int) -> None:
@@ -321,7 +324,7 @@ class Edu(Driver):
         try:
             self._wait_for_transfer(1.0)
         finally:
-            self.registers.status.interrupt_after_factorial = False
+            self._disable_interrupt()
             self.acknowledge()
 
 

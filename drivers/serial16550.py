@@ -376,7 +376,10 @@ class Serial16550(Line, Driver, io.RawIOBase):
         try:
             self._clock.sleep(duration)
         finally:
-            self.break_condition = False
+            self.unless_gone(self._end_break)
+
+    def _end_break(self) -> None:
+        self.break_condition = False
 
     def reset_output_buffer(self) -> None:
         """Drop the bytes that have not been sent yet."""

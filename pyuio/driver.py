@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pyuio.device import Device
 from pyuio.errors import (
     AmbiguousDeviceError,
+    ClosedError,
     DeviceNotFoundError,
     DeviceRemovedError,
     UnsupportedByDriverError,
@@ -92,16 +92,19 @@ class Driver:
         cls: type[_Driver],
         which: str | os.PathLike[str] | FoundDevice | None = None,
         *,
+        bind: bool | str = False,
         trace: bool | str | os.PathLike[str] = False,
         **options: Any,
     ) -> _Driver:
         """Open the only card that the driver serves, or the one named, and return the driver on it.
 
         If no kernel driver has the card, this binds the one that `pyuio.open` with ``bind=True`` takes, and closing
-        releases it. This never takes a card from another kernel driver.
+        releases it. It takes a card from another kernel driver only with `bind`.
 
         Args:
             which: as for `pyuio.open`, or None for the only card.
+            bind: as for `pyuio.open`: True takes the card from a kernel driver that does not serve user space, and
+                closing gives it back.
             trace: log each access to the registers, by name: `Device.trace_registers`; a path: also in a file.
             options: arguments of the driver's class besides the device.
 
@@ -109,12 +112,13 @@ class Driver:
             DeviceNotFoundError: there is no such card.
             AmbiguousDeviceError: there are several, and `which` is None.
             UnsupportedDeviceError: the card named is of another kind.
-            DeviceBusyError: it is open already, or another kernel driver has it.
+            DeviceBusyError: it is open already, or another kernel driver has it and `bind` is False;
+                or the machine uses it.
             PermissionDeniedError: this user may not open it.
         """
         found = cls._only_card() if which is None else find(which)
         cls._require_served(found)
-        device = Device(found, bind=found.driver is None)
+        device = Device(found, bind=bind or found.driver is None)
         try:
             if trace:
                 device.trace_registers(cls.register_maps, file=None if isinstance(trace, bool) else trace)
@@ -182,6 +186,25 @@ class Driver:
         reason = f"{type(self).__name__} supplies no {what}, and only a card's driver knows how to do it"
         return UnsupportedByDriverError(reason)
 
+    def unless_gone(self, stop: Callable[[], object]) -> None:
+        """Call what stops the card, unless the device is closed or was removed: then nothing is there to stop.
+
+        It is for a ``finally``. There `ClosedError` or `DeviceRemovedError` of a register would hide the error that
+        ended the block, which says what was interrupted. Other errors of `stop` are raised.
+
+        Args:
+            stop: stops the card, as `quiet` does; takes no arguments.
+        """
+        if self.device.closed:
+            return
+        try:
+            stop()
+        except DeviceRemovedError:
+            pass
+        except ClosedError:
+            if not self.device.closed:
+                raise
+
     def close(self) -> None:
         """Leave the card quiet and close the device. A second call does nothing. It raises what `quiet` raises.
 
@@ -191,9 +214,8 @@ class Driver:
         if self.device.closed:
             return
         try:
-            with contextlib.suppress(DeviceRemovedError):
-                if not self.device.removed:
-                    self.quiet()
+            if not self.device.removed:
+                self.unless_gone(self.quiet)
         finally:
             self.device.close()
 

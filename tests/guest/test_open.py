@@ -60,6 +60,17 @@ def test_takes_an_id_pair_that_one_card_has(cards: Cards) -> None:
         assert device.address == address
 
 
+def test_a_driver_takes_a_card_from_the_kernels_only_when_told_to(cards: Cards) -> None:
+    (address,) = cards(PCI_SERIAL)
+    before = bound_driver(address)
+    assert before == "serial"
+    with pytest.raises(pyuio.DeviceBusyError, match="held by the kernel driver serial"):
+        Serial16550.open(address)
+    with Serial16550.open(address, bind=True) as port:
+        assert port.device.driver != before
+    assert bound_driver(address) == before
+
+
 def test_lists_what_there_is_when_nothing_matches(edu: str) -> None:
     for name in ("dead:beef", "0000:1f:1f.7", "uio99", "/dev/uio99"):
         with pytest.raises(pyuio.DeviceNotFoundError, match=rf"{name}.*\n(.*\n)*.*{edu} {EDU}") as caught:

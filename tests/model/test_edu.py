@@ -117,3 +117,35 @@ def test_the_card_checks_a_transfer(model: EduCard, edu: Edu) -> None:
         with pytest.raises(Complaint, match="1 bytes at 0x41000 is not inside the card's memory"):
             clock.sleep(1)
     model.regs.dma_command.start = False
+
+
+class ClosedAmidAWait(Edu):
+    """A driver whose device somebody closes while it waits."""
+
+    def wait_for_interrupt(self, timeout: float | None = None) -> int:
+        self.device.close()
+        return super().wait_for_interrupt(timeout)
+
+
+def test_the_error_that_ended_a_wait_is_the_one_that_is_raised(model: EduCard) -> None:
+    """And not that of the register by which the driver then stops the card."""
+    card = ClosedAmidAWait(pyuio.model.open(model))
+    with pytest.raises(pyuio.ClosedError, match=" is closed") as caught:
+        card.factorial_by_interrupt(5)
+    assert "BAR" not in str(caught.value)
+    card.unless_gone(card.quiet)
+
+
+def test_what_cannot_be_stopped(model: EduCard) -> None:
+    with Edu(pyuio.model.open(model)) as card:
+        card.raise_interrupt()
+        card.unless_gone(card.quiet)
+        assert model.regs.interrupt_status.read() == 0
+        other = Edu(pyuio.model.open(EduCard()))
+        other.close()
+        with pytest.raises(pyuio.ClosedError):
+            card.unless_gone(other.quiet)  # this card is open, so the error says something
+        with pytest.raises(ZeroDivisionError):
+            card.unless_gone(lambda: 1 // 0)
+        card.device.close()
+        card.unless_gone(lambda: 1 // 0)
