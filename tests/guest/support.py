@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dis
 import functools
+import gc
 import importlib
 import io
 import logging
@@ -79,6 +80,16 @@ def load_command() -> None:
         for words in (["list"], ["probe"], ["info", "none"], ["bench", "latency", "none"], ["no such command"]):
             with contextlib.suppress(SystemExit, pyuio.PyuioError):
                 command(words)
+    for name in (
+        "pyuio.claim.holders",
+        "pyuio.claim.permission",
+        "pyuio.device",
+        "pyuio.driver",
+        "pyuio.inspect.cells",
+        "pyuio.inspect.inspection",
+        "pyuio.inspect.location",
+    ):
+        importlib.import_module(name)
     command_line.app = command
     known_drivers()
 
@@ -302,22 +313,6 @@ def raise_and_wait(card: Edu, bits: int = 1) -> None:
     wait_until(lambda: kernel_count(card.device) != before)
 
 
-@functools.cache
-def load_drive() -> None:
-    """Import once, before forking, what commands that touch a card import, too."""
-    load_command()
-    for name in (
-        "pyuio.device",
-        "pyuio.driver",
-        "pyuio.inspect.inspection",
-        "pyuio.installed_drivers",
-        "pyuio.kernel.drivers",
-        "pyuio.inspect.location",
-        "pyuio.inspect.cells",
-    ):
-        importlib.import_module(name)
-
-
 class Beside:
     """Python in a fork, as `forked`, but running beside the test, with the needed part of subprocess.Popen.
 
@@ -395,6 +390,7 @@ class Beside:
 def _become(program: Callable[[], object], *command: str) -> NoReturn:
     """Do in this fork what Python does with a program, and end the fork."""
     status = 1
+    gc.freeze()  # or a collection would touch all objects of the tests, and have the kernel copy their pages
     try:
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)  # as Python has them
         logging.getLogger().handlers.clear()  # pytest's
@@ -416,5 +412,5 @@ def _become(program: Callable[[], object], *command: str) -> NoReturn:
 
 def pyuio_beside(*words: str) -> Beside:
     """Start the command ``pyuio`` with these words, which runs beside the test."""
-    load_drive()
+    load_command()
     return Beside(command_in_a_fork, "pyuio", *words)

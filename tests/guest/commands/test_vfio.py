@@ -34,7 +34,7 @@ from tests.guest.support import (
     PATIENCE,
     Beside,
     command_in_a_fork,
-    load_drive,
+    load_command,
     pyuio_command,
     result_of_a_fork,
     wait_until,
@@ -133,7 +133,7 @@ def held(address: str) -> Iterator[Beside]:
 
 def command(*words: str) -> tuple[int, str, str]:
     """Run a command of pyuio's that may hang; return its status and what it prints."""
-    load_drive()
+    load_command()
     with Beside(command_in_a_fork, "pyuio", *words) as process:
         output, errors = process.communicate(MOMENT)
         assert process.returncode is not None
@@ -325,7 +325,7 @@ def test_interrupts_as_they_come(card: str, vectors: list[str]) -> None:
         vars(installed_drivers)["driver_for"] = lambda *_: Busy
         cli.main()
 
-    load_drive()
+    load_command()
     with Beside(program, "pyuio", "irq", card, "--count", "3", "--timeout", "20", *vectors) as process:
         output, errors = process.communicate(PATIENCE)
     assert process.returncode == 0, output + errors
@@ -367,7 +367,7 @@ def test_vectors_as_they_come() -> None:
         vars(installed_drivers)["driver_for"] = lambda *_: Network
         cli.main()
 
-    load_drive()
+    load_command()
     words = ("irq", network, "--vectors", "3", "--count", "6", "--timeout", "20", "--json")
     with Beside(program, "pyuio", *words) as process:
         output, errors = process.communicate(PATIENCE)
