@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import pytest
 import pyuio
 from pyuio.cli.description import description
 from pyuio.kernel.drivers import generic_drivers
-from pyuio.kernel.sysfs import PCI_DEVICES
 from tests.guest import pciutils
 from tests.guest.support import EDU, PCI_SERIAL, PCI_TESTDEV, Cards, attribute, known_drivers, pyuio_command
 
@@ -82,15 +82,19 @@ def described() -> dict[str, dict[str, Any]]:
     return dict(json.loads(json.dumps(found)))
 
 
-@pytest.fixture(params=sorted(entry.name for entry in PCI_DEVICES.iterdir()))
-def both(
-    request: pytest.FixtureRequest, described: dict[str, dict[str, Any]]
-) -> tuple[dict[str, Any], pciutils.Function]:
-    """For every function in turn, the output of pyuio and that of lspci."""
-    return described[request.param], lspci()[request.param]
+Functions = Iterator[tuple[dict[str, Any], pciutils.Function]]
 
 
-Both = tuple[dict[str, Any], pciutils.Function]
+@pytest.fixture
+def functions(described: dict[str, dict[str, Any]]) -> Functions:
+    """Every function as pyuio and as lspci show it. The last address printed is of the one that a test fails for."""
+
+    def each() -> Functions:
+        for address in sorted(described):
+            print(address)
+            yield described[address], lspci()[address]
+
+    return each()
 
 
 def test_lspci_sees_the_same_functions() -> None:
@@ -109,113 +113,118 @@ def test_list_has_every_function(described: dict[str, dict[str, Any]]) -> None:
     assert info(first["address"]) == {"format": 1, **described[first["address"]]}
 
 
-def test_identity(both: Both) -> None:
-    ours, theirs = both
-    assert ours["ids"] == theirs.value(r"^.*\[(\w{4}:\w{4})\]")
-    assert f"{ours['class_code'] >> 8:04x}" == theirs.value(r"^\S+ .*?\[(\w{4})\]: ")
-    assert ours["class"] == theirs.value(r"^\S+ (.*?) \[\w{4}\]: ")
-    interface = theirs.value(r"\(prog-if (\w\w)")
-    assert ours["class_code"] & 0xFF == int(interface or "0", 16)
-    assert ours["configuration"]["revision"] == int(theirs.value(r"\(rev (\w\w)\)") or "0", 16)
-    subsystem = theirs.value(r"^\tSubsystem: .*\[(\w{4}:\w{4})\]$")
-    if ours["configuration"]["header_type"] == 0:
-        assert ours["configuration"]["subsystem_ids"] == subsystem
-    assert ours["driver"] == theirs.value(r"^\tKernel driver in use: (.*)$")
-    assert ours["iommu_group"] == theirs.value(r"^\tIOMMU group: (\d+)$")
+def test_identity(functions: Functions) -> None:
+    for ours, theirs in functions:
+        assert ours["ids"] == theirs.value(r"^.*\[(\w{4}:\w{4})\]")
+        assert f"{ours['class_code'] >> 8:04x}" == theirs.value(r"^\S+ .*?\[(\w{4})\]: ")
+        assert ours["class"] == theirs.value(r"^\S+ (.*?) \[\w{4}\]: ")
+        interface = theirs.value(r"\(prog-if (\w\w)")
+        assert ours["class_code"] & 0xFF == int(interface or "0", 16)
+        assert ours["configuration"]["revision"] == int(theirs.value(r"\(rev (\w\w)\)") or "0", 16)
+        subsystem = theirs.value(r"^\tSubsystem: .*\[(\w{4}:\w{4})\]$")
+        if ours["configuration"]["header_type"] == 0:
+            assert ours["configuration"]["subsystem_ids"] == subsystem
+        assert ours["driver"] == theirs.value(r"^\tKernel driver in use: (.*)$")
+        assert ours["iommu_group"] == theirs.value(r"^\tIOMMU group: (\d+)$")
 
 
-def test_kernel_modules(both: Both) -> None:
-    ours, theirs = both
-    modules = (theirs.value(r"^\tKernel modules: (.*)$") or "").split(", ")
-    assert sorted(ours["could_drive"]["kernel"]) == sorted(filter(None, modules))
+def test_kernel_modules(functions: Functions) -> None:
+    for ours, theirs in functions:
+        modules = (theirs.value(r"^\tKernel modules: (.*)$") or "").split(", ")
+        assert sorted(ours["could_drive"]["kernel"]) == sorted(filter(None, modules))
 
 
-def test_names(both: Both) -> None:
+def test_names(functions: Functions) -> None:
     """Here lspci asks udev's database, too; it prints "Device" if there is no name."""
-    ours, theirs = both
-    called = theirs.value(r"^\S+ .*?\[\w{4}\]: (.*?) \[\w{4}:\w{4}\]")
-    # The database may add the subsystem's name.
-    device = re.sub(r" \(QEMU Virtual Machine\)$", "", ours["device"] or "Device")
-    assert (f"{ours['vendor']} {device}" if ours["vendor"] else device) == called
+    for ours, theirs in functions:
+        called = theirs.value(r"^\S+ .*?\[\w{4}\]: (.*?) \[\w{4}:\w{4}\]")
+        # The database may add the subsystem's name.
+        device = re.sub(r" \(QEMU Virtual Machine\)$", "", ours["device"] or "Device")
+        assert (f"{ours['vendor']} {device}" if ours["vendor"] else device) == called
 
 
-def test_command_and_status(both: Both) -> None:
-    ours, theirs = both
-    for ours_named, register, names in (
-        (ours["configuration"]["command"]["bits"], "Control", COMMAND_FLAGS),
-        (ours["configuration"]["status"]["bits"], "Status", STATUS_FLAGS),
-    ):
-        flags = theirs.flags(register)
-        assert set(ours_named) == {name for flag, name in names.items() if flags[flag]}
-    assert ours["configuration"]["status"]["devsel"] == theirs.value(r"DEVSEL=(\w+)")
+def test_command_and_status(functions: Functions) -> None:
+    for ours, theirs in functions:
+        for ours_named, register, names in (
+            (ours["configuration"]["command"]["bits"], "Control", COMMAND_FLAGS),
+            (ours["configuration"]["status"]["bits"], "Status", STATUS_FLAGS),
+        ):
+            flags = theirs.flags(register)
+            assert set(ours_named) == {name for flag, name in names.items() if flags[flag]}
+        assert ours["configuration"]["status"]["devsel"] == theirs.value(r"DEVSEL=(\w+)")
 
 
-def test_bars(both: Both) -> None:
-    ours, theirs = both
-    assert [pciutils.Region(**bar) for bar in ours["bars"] if bar["address"]] == theirs.regions()
+def test_bars(functions: Functions) -> None:
+    for ours, theirs in functions:
+        assert [pciutils.Region(**bar) for bar in ours["bars"] if bar["address"]] == theirs.regions()
 
 
-def test_capabilities(both: Both) -> None:
-    ours, theirs = both
-    expected = theirs.capabilities()
-    assert [(one["offset"], one["version"]) for one in ours["capabilities"]] == [item[:2] for item in expected]
-    for one, (_, _, text) in zip(ours["capabilities"], expected, strict=True):
-        assert text.startswith(one["name"])
-        details = one["details"]
-        if one["name"] == "MSI":
-            assert ("Enable+" in text) == details["enabled"]
-            assert f"Count={details['messages_enabled']}/{details['messages']} " in text
-            assert ("Maskable+" in text) == details["maskable"]
-            assert ("64bit+" in text) == (details["address_bits"] == 64)
-        elif one["name"] == "MSI-X":
-            assert ("Enable+" in text) == details["enabled"]
-            assert ("Masked+" in text) == details["masked"]
-            assert f"Count={details['messages']} " in text
-            assert f"Vector table: BAR={details['table_bar']} offset={details['table_offset']:08x}" in theirs.text
-            assert f"PBA: BAR={details['pending_bar']} offset={details['pending_offset']:08x}" in theirs.text
-        elif one["name"] == "Express":
-            assert text.startswith(f"Express (v{details['version']}) {details['port']}")
-            assert f"DevCap:\tMaxPayload {details['maximum_payload']} bytes" in theirs.text
-            assert f"MaxPayload {details['payload']} bytes, MaxReadReq {details['read_request']} bytes" in theirs.text
-            assert ("FLReset+" in theirs.text) == details["function_level_reset"]
-        elif one["name"] == "Power Management":
-            assert text == f"Power Management version {details['version']}"
-            assert f"\t\tStatus: {details['state']} " in theirs.text
-        elif one["name"] == "Subsystem":
-            assert text.endswith(f"[{details['ids']}]")
-        elif one["name"] == "Device Serial Number":
-            assert text == f"Device Serial Number {details['serial_number']}"
+def test_capabilities(functions: Functions) -> None:
+    for ours, theirs in functions:
+        expected = theirs.capabilities()
+        assert [(one["offset"], one["version"]) for one in ours["capabilities"]] == [item[:2] for item in expected]
+        for one, (_, _, text) in zip(ours["capabilities"], expected, strict=True):
+            assert text.startswith(one["name"])
+            details = one["details"]
+            if one["name"] == "MSI":
+                assert ("Enable+" in text) == details["enabled"]
+                assert f"Count={details['messages_enabled']}/{details['messages']} " in text
+                assert ("Maskable+" in text) == details["maskable"]
+                assert ("64bit+" in text) == (details["address_bits"] == 64)
+            elif one["name"] == "MSI-X":
+                assert ("Enable+" in text) == details["enabled"]
+                assert ("Masked+" in text) == details["masked"]
+                assert f"Count={details['messages']} " in text
+                assert f"Vector table: BAR={details['table_bar']} offset={details['table_offset']:08x}" in theirs.text
+                assert f"PBA: BAR={details['pending_bar']} offset={details['pending_offset']:08x}" in theirs.text
+            elif one["name"] == "Express":
+                assert text.startswith(f"Express (v{details['version']}) {details['port']}")
+                assert f"DevCap:\tMaxPayload {details['maximum_payload']} bytes" in theirs.text
+                assert (
+                    f"MaxPayload {details['payload']} bytes, MaxReadReq {details['read_request']} bytes" in theirs.text
+                )
+                assert ("FLReset+" in theirs.text) == details["function_level_reset"]
+            elif one["name"] == "Power Management":
+                assert text == f"Power Management version {details['version']}"
+                assert f"\t\tStatus: {details['state']} " in theirs.text
+            elif one["name"] == "Subsystem":
+                assert text.endswith(f"[{details['ids']}]")
+            elif one["name"] == "Device Serial Number":
+                assert text == f"Device Serial Number {details['serial_number']}"
 
 
-def test_interrupt(both: Both) -> None:
-    ours, theirs = both
-    pin = theirs.value(r"^\tInterrupt: pin (\w)")
-    assert ours["interrupt"]["pin"] == pin
-    assert ours["configuration"]["interrupt_pin"] == (0 if pin is None else "ABCD".index(pin) + 1)
-    messages = re.search(r"\] (MSI(?:-X)?): Enable\+", theirs.text)
-    assert ours["interrupt"]["kind"] == (messages[1] if messages else "INTx" if pin else None)
-    if messages is None and pin:
-        assert f"routed to IRQ {ours['interrupt']['numbers'][0]}\n" in theirs.text
+def test_interrupt(functions: Functions) -> None:
+    for ours, theirs in functions:
+        pin = theirs.value(r"^\tInterrupt: pin (\w)")
+        assert ours["interrupt"]["pin"] == pin
+        assert ours["configuration"]["interrupt_pin"] == (0 if pin is None else "ABCD".index(pin) + 1)
+        messages = re.search(r"\] (MSI(?:-X)?): Enable\+", theirs.text)
+        assert ours["interrupt"]["kind"] == (messages[1] if messages else "INTx" if pin else None)
+        if messages is None and pin:
+            assert f"routed to IRQ {ours['interrupt']['numbers'][0]}\n" in theirs.text
 
 
-def test_link(both: Both) -> None:
-    ours, theirs = both
-    capable = re.search(r"LnkCap:\t.*Speed (\S+)GT/s, Width x(\d+)", theirs.text)
-    now = re.search(r"LnkSta:\tSpeed (\S+)GT/s(?: \(\w+\))?, Width x(\d+)", theirs.text)
-    if capable is None or now is None:
-        assert ours["link"] is None
-    else:
-        assert (ours["link"]["maximum_speed"], ours["link"]["maximum_width"]) == (float(capable[1]), int(capable[2]))
-        assert (ours["link"]["speed"], ours["link"]["width"]) == (float(now[1]), int(now[2]))
+def test_link(functions: Functions) -> None:
+    for ours, theirs in functions:
+        capable = re.search(r"LnkCap:\t.*Speed (\S+)GT/s, Width x(\d+)", theirs.text)
+        now = re.search(r"LnkSta:\tSpeed (\S+)GT/s(?: \(\w+\))?, Width x(\d+)", theirs.text)
+        if capable is None or now is None:
+            assert ours["link"] is None
+        else:
+            assert (ours["link"]["maximum_speed"], ours["link"]["maximum_width"]) == (
+                float(capable[1]),
+                int(capable[2]),
+            )
+            assert (ours["link"]["speed"], ours["link"]["width"]) == (float(now[1]), int(now[2]))
 
 
-def test_every_byte(both: Both) -> None:
-    ours, theirs = both
-    assert bytes.fromhex(ours["configuration"]["bytes"]) == theirs.image
-    assert ours["configuration"]["size"] == len(theirs.image)
-    assert int.from_bytes(theirs.image[4:6], "little") == ours["configuration"]["command"]["value"]
-    assert theirs.image[0x3C] == ours["configuration"]["interrupt_line"]
-    assert ours["missing"] == []
+def test_every_byte(functions: Functions) -> None:
+    for ours, theirs in functions:
+        assert bytes.fromhex(ours["configuration"]["bytes"]) == theirs.image
+        assert ours["configuration"]["size"] == len(theirs.image)
+        assert int.from_bytes(theirs.image[4:6], "little") == ours["configuration"]["command"]["value"]
+        assert theirs.image[0x3C] == ours["configuration"]["interrupt_line"]
+        assert ours["missing"] == []
 
 
 def test_the_machine_has_what_the_comparison_is_about() -> None:
