@@ -147,21 +147,21 @@ def nic_right(result: tuple[list[bytes], int]) -> bool:
 
 
 DRIVERS = {
-    "edu": Explored(drive_edu, EduCard, lambda result: result == ([120, 720], DATA[:100], DATA[100:200]), 150, 3),
+    "edu": Explored(drive_edu, EduCard, lambda result: result == ([120, 720], DATA[:100], DATA[100:200]), 150, 7),
     # What is late or lost is not received in time: fewer bytes.
     "serial": Explored(
         drive_serial,
         EchoingPort,
         lambda result: DATA[:40].startswith(result[0]) and b"looped".startswith(result[1]),
         200,
-        6,
+        13,
     ),
     "nic": Explored(drive_nic(by_interrupt=True), EchoingNic, nic_right, 600, 60),
     "nic line": Explored(drive_nic(by_interrupt=True), LineNic, nic_right, 600, 120),
     "nic polled": Explored(drive_nic(by_interrupt=False), EchoingNic, nic_right, 600, 120),
-    "nvme": Explored(drive_nvme(by_interrupt=True), NvmeCard, nvme_right, 300, 12),
-    "nvme line": Explored(drive_nvme(by_interrupt=True), LineNvme, nvme_right, 300, 30),
-    "nvme polled": Explored(drive_nvme(by_interrupt=False), NvmeCard, nvme_right, 300, 30),
+    "nvme": Explored(drive_nvme(by_interrupt=True), NvmeCard, nvme_right, 300, 25),
+    "nvme line": Explored(drive_nvme(by_interrupt=True), LineNvme, nvme_right, 300, 61),
+    "nvme polled": Explored(drive_nvme(by_interrupt=False), NvmeCard, nvme_right, 300, 61),
 }
 
 

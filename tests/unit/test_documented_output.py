@@ -15,6 +15,7 @@ from tests.vm.documented_output import HERE, in_markdown, matches, write_files
 PROGRAMS = {"python": [sys.executable], "pyuio": [sys.executable, "-m", "pyuio.cli"]}
 
 
+@pytest.mark.long  # like the other pages of docs/
 @pytest.mark.parametrize("page", HERE, ids=lambda page: page.name)
 def test_what_is_shown_is_what_is_printed(page: Path, tmp_path: Path) -> None:
     directory = tmp_path
