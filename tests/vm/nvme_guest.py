@@ -35,6 +35,7 @@ MAIN, FAULTY, SLOW, MANY, EMPTY = (f"0000:00:0{number}.0" for number in range(1,
 IN = Path(os.environ["NVME_IN"])
 BLOCK = 512
 HUGEPAGES = 16  # more than any test here has in use
+SHORT = (((1, None), False), ((5, 2), True), ((32, None), False))  # depth and batch, and whether by interrupt
 
 
 kept: dict[bool, Nvme] = {}
@@ -141,7 +142,10 @@ def test_reads_what_another_tool_put_into_the_file(disk: Nvme) -> None:
     assert disk.read(2049) == expected[BLOCK : 2 * BLOCK]
 
 
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 17, 24, 127, 128, 129, 1024, 1031])
+@pytest.mark.parametrize(
+    "count",
+    [1, 8, 9, 16, 17, 129, *(pytest.param(count, marks=pytest.mark.long) for count in (7, 24, 127, 128, 1024, 1031))],
+)
 def test_every_number_of_pages(disk: Nvme, count: int) -> None:
     """Commands of one page, of two pages, with PRP lists up to the largest command, and several commands."""
     data = pattern(count, count, seed=1)
@@ -153,8 +157,14 @@ def test_every_number_of_pages(disk: Nvme, count: int) -> None:
     assert disk.read(40000 + count + count - 1) == data[-BLOCK:]
 
 
-@pytest.mark.parametrize(("depth", "batch"), [(1, None), (2, 1), (5, 2), (5, None), (32, 16), (32, None)])
-@pytest.mark.parametrize("by_interrupt", [False, True])
+@pytest.mark.parametrize(
+    ("depth", "batch", "by_interrupt"),
+    [
+        pytest.param(*sizes, way, marks=[] if (sizes, way) in SHORT else [pytest.mark.long])
+        for way in (False, True)
+        for sizes in ((1, None), (2, 1), (5, 2), (5, None), (32, 16), (32, None))
+    ],
+)
 def test_many(either_disk: Nvme, depth: int, batch: int | None, by_interrupt: bool) -> None:
     """In batches of half the depth, the default for a real disk, and of the whole depth, for an emulated one."""
     disk = either_disk
@@ -174,7 +184,7 @@ def test_many(either_disk: Nvme, depth: int, batch: int | None, by_interrupt: bo
 
 
 def test_more_completions_than_the_ring_has(disk: Nvme) -> None:
-    for depth, batch, number in ((1, 1, 300), (32, 16, 1000), (32, 32, 1000)):
+    for depth, batch, number in ((1, 1, 60), (32, 16, 200), (32, 32, 200)):
         blocks = [2048 + index % 1000 for index in range(number)]
         expected = (IN / "random").read_bytes()
         with disk.queue(depth, 1, batch=batch) as queue:
@@ -482,36 +492,35 @@ def test_interrupts_are_masked_unless_wanted() -> None:
             assert disk.registers.intms.read() & 1 != by_interrupt
 
 
-def test_a_driver_that_is_killed_while_it_writes() -> None:
+@pytest.mark.parametrize("delay", [pytest.param(0.0, marks=pytest.mark.long), 0.05])
+def test_a_driver_that_is_killed_while_it_writes(delay: float) -> None:
     """The next driver takes over: every block holds one of the two values that were written, and all works."""
     blocks = range(100000, 100000 + 8 * 200, 8)
     with Nvme.open(MAIN, writable=True) as disk, disk.queue(32) as queue:
         queue.write_many(((block, b"a" * 8 * BLOCK) for block in blocks), 8)
-    for delay in (0.0, 0.05):
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            with contextlib.suppress(BaseException):
-                disk = Nvme.open(MAIN, writable=True)
-                queue = disk.queue(32)
-                os.write(writing, b"!")
-                while True:
-                    for letter in b"ba":
-                        queue.write_many(((block, bytes((letter,)) * 8 * BLOCK) for block in blocks), 8)
-            os._exit(1)
-        os.close(writing)
-        assert os.read(reading, 1) == b"!"
-        os.close(reading)
-        time.sleep(delay)
-        os.kill(child, signal.SIGKILL)
-        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-        with Nvme.open(MAIN, writable=True) as disk, disk.queue(32) as queue:
-            for data in queue.read_many(blocks, 8):
-                assert data in (b"a" * 8 * BLOCK, b"b" * 8 * BLOCK)
-            queue.write_many(((block, pattern(block, 8, 9)) for block in blocks), 8)
-            for block, data in zip(blocks, queue.read_many(blocks, 8), strict=True):
-                assert data == pattern(block, 8, 9)
-            queue.write_many(((block, b"a" * 8 * BLOCK) for block in blocks), 8)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            disk = Nvme.open(MAIN, writable=True)
+            queue = disk.queue(32)
+            os.write(writing, b"!")
+            while True:
+                for letter in b"ba":
+                    queue.write_many(((block, bytes((letter,)) * 8 * BLOCK) for block in blocks), 8)
+        os._exit(1)
+    os.close(writing)
+    assert os.read(reading, 1) == b"!"
+    os.close(reading)
+    time.sleep(delay)
+    os.kill(child, signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    with Nvme.open(MAIN, writable=True) as disk, disk.queue(32) as queue:
+        for data in queue.read_many(blocks, 8):
+            assert data in (b"a" * 8 * BLOCK, b"b" * 8 * BLOCK)
+        queue.write_many(((block, pattern(block, 8, 9)) for block in blocks), 8)
+        for block, data in zip(blocks, queue.read_many(blocks, 8), strict=True):
+            assert data == pattern(block, 8, 9)
     sysfs = Path("/sys/bus/pci/devices", MAIN)  # a driver that is killed leaves it bound
     (sysfs / "driver/unbind").write_text(MAIN)
     (sysfs / "driver_override").write_text("\n")
