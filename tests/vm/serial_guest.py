@@ -58,7 +58,7 @@ def receive(address: str) -> dict[str, object]:
     with opened(address) as port:
         port.write(b"go\n")
         threading.Thread(target=busy, args=[stop], daemon=True).start()
-        time.sleep(3)
+        time.sleep(1.5)
         stop.set()
         digest = hashlib.sha256(port.read(UNREAD)).hexdigest()
         port.write(digest.encode() + b"\n")

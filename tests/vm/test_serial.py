@@ -26,7 +26,7 @@ GUEST = Path(__file__).with_name("serial_guest.py")
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/serial_console.py"
 FIRST_SLOT = 0x10
 BREAK = b"\1b"  # Ctrl-A b, to a character device with mux=on
-DATA = os.urandom(8_192)
+DATA = os.urandom(2_048)
 MORE = os.urandom(32_768)  # as many as the driver holds at the least
 LATE = bytes(range(256)) * 16
 
@@ -87,7 +87,7 @@ OTHERS: list[Callable[..., None]] = [echo, receive, late, breaks, console]
 @pytest.fixture(scope="module")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the result of each case in the guest."""
-    return run_guest(tmp_path_factory.mktemp("lines"), 2_000, DATA)
+    return run_guest(tmp_path_factory.mktemp("lines"), 500, DATA)
 
 
 def run_guest(directory: Path, size: int, data: bytes) -> dict[str, Any]:
