@@ -16,6 +16,7 @@ import pytest
 from pyuio.vm import cache, kernels
 from tests import debian_qemu
 from tests.guest import igb_uio, kernel_module
+from tests.guest.support import pyuio_command
 
 from .conftest import Vm
 
@@ -163,7 +164,7 @@ def test_a_card_that_fails_ends_the_run(vm: Vm, card: str, part: str, said: str,
     ],
 )
 def test_bad_cards_are_refused_before_the_guest_starts(
-    vm: Vm, tmp_path: Path, card: str, status: int, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, card: str, status: int, said: str
 ) -> None:
     files = {
         "broken": "1 / 0",
@@ -174,33 +175,32 @@ def test_bad_cards_are_refused_before_the_guest_starts(
     }
     for name, text in files.items():
         (tmp_path / f"{name}.py").write_text(text)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = vm.run("-v", f"--card={card}", "--", "true", cwd=tmp_path, env=environment)
-    errors = result.stderr.decode()
-    assert result.returncode == status, errors
-    assert said in errors
-    assert "-nodefaults" not in errors  # QEMU's command line
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    result = pyuio_command("vm", "run", "-v", f"--card={card}", "--", "true")
+    assert result.returncode == status, result.stderr
+    assert said in result.stderr
+    assert "-nodefaults" not in result.stderr  # QEMU's command line
 
 
 @pytest.mark.parametrize(("version", "says"), [("8.2.0", "8.2"), ("10.0.13", "10.0"), ("5.2.0", "5.2")])
-def test_a_qemu_that_cannot(vm: Vm, tmp_path: Path, version: str, says: str) -> None:
+def test_a_qemu_that_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, says: str) -> None:
     program = tmp_path / "qemu-system-x86_64"
     program.write_text(f"#!/bin/sh\necho QEMU emulator version {version}\n")
     program.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    result = vm.run(f"--card={EDU}", "--", "true", env=environment)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    result = pyuio_command("vm", "run", f"--card={EDU}", "--", "true")
     assert result.returncode == 125
-    assert f"this QEMU is {says}, and a card in Python needs 6.2 to 8.1" in result.stderr.decode()
+    assert f"this QEMU is {says}, and a card in Python needs 6.2 to 8.1" in result.stderr
 
 
-def test_it_needs_the_machine_that_it_knows(vm: Vm) -> None:
-    result = vm.run(f"--card={EDU}", "--machine=pc", "--", "true")
+def test_it_needs_the_machine_that_it_knows() -> None:
+    result = pyuio_command("vm", "run", f"--card={EDU}", "--machine=pc", "--", "true")
     assert result.returncode == 2
-    assert b"a card in Python needs the machine q35" in result.stderr
+    assert "a card in Python needs the machine q35" in result.stderr
 
 
 def test_plugging_outside_of_a_guest() -> None:
-    command = [sys.executable, "-m", "pyuio.cli", "vm", "plug", "0"]
-    result = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    result = pyuio_command("vm", "plug", "0")
     assert result.returncode == 1
-    assert b"this is no guest of pyuio vm" in result.stderr
+    assert "this is no guest of pyuio vm" in result.stderr
