@@ -196,8 +196,18 @@ def test_a_handler_that_closes_ends_the_wait(bound: str, opened: Callable[[], py
         signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.parametrize("how", ["read", "poll", "wait"])
-@pytest.mark.parametrize("end", ["unbind", "remove"])
+# tests/vm/test_removal.py has every wait at every end, too, on UIO.
+SHORT = {("unbind", "read"), ("unbind", "wait"), ("remove", "poll")}
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        pytest.param(end, how, marks=[] if (end, how) in SHORT else [pytest.mark.long])
+        for end in ("unbind", "remove")
+        for how in ("read", "poll", "wait")
+    ],
+)
 def test_losing_the_device_ends_the_wait(
     kind: str, edu: str, opened: Callable[[], pyuio.Device], later: Later, how: str, end: str
 ) -> None:
