@@ -75,6 +75,7 @@ def test_memory(device: pyuio.Device, name: str, monkeypatch: pytest.MonkeyPatch
     """A valid value gives memory, an invalid one is refused, and nothing is left over."""
     # What no mask reaches is looked for everywhere.
     monkeypatch.setattr("pyuio.dma.physical_memory._BYTES_RESERVED", 4 << 20)
+    monkeypatch.setattr("pyuio.dma.physical_memory._PAGES_LOOKED_AT", 64)
     for value in ODD[::6] if name == "mask" else ODD:
         found = outcome(device.dma.alloc, **{"size": 64, name: value})
         if isinstance(found, pyuio.DmaBuffer):

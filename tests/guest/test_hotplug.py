@@ -59,9 +59,10 @@ def test_it_tells_of_a_card_that_goes_and_comes(edu: str) -> None:
             hotplug.read(timeout=0)
 
 
-def test_a_card_that_came_can_be_opened_at_once(edu: str) -> None:
+@pytest.mark.parametrize("rounds", [2, pytest.param(6, marks=pytest.mark.long)])
+def test_a_card_that_came_can_be_opened_at_once(edu: str, rounds: int) -> None:
     with pyuio.Hotplug(EDU) as hotplug:
-        for _ in range(6):
+        for _ in range(rounds):
             with pyuio.open(edu, bind=True) as device:
                 remove(edu)
                 with pytest.raises(pyuio.DeviceRemovedError):

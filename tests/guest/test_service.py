@@ -161,7 +161,7 @@ def test_events_that_come_faster_than_they_are_taken(card: Edu) -> None:
     with pyuio.Service(card.device.interrupt, program, capacity=64) as service:
         card.raise_interrupt()
         taken = lost = 0
-        while lost == 0 or taken < 300:
+        while lost == 0 or taken < 100:
             try:
                 events = service.read(5)
             except pyuio.OverrunError as error:
