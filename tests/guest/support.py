@@ -94,10 +94,13 @@ def load_command() -> None:
     known_drivers()
 
 
+_read_drivers = installed_drivers.installed_drivers  # `known_drivers` may be in its place later
+
+
 @functools.cache
 def known_drivers() -> list[installed_drivers.InstalledDriver]:
     """Return the drivers of all installed packages: those do not change here, and to read them takes half a second."""
-    return installed_drivers.installed_drivers()
+    return _read_drivers()
 
 
 def command_in_a_fork() -> None:
