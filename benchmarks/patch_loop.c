@@ -2,12 +2,14 @@
 // The baseline for pyuio's interrupt latency: the loop at the end of Peter Chubb's patch of 2005, in C (open, mlockall,
 // SCHED_FIFO, read in a loop). The program also raises the interrupts, in the same manner for every way of reading them.
 //
-//   patch_loop read NODE CONFIG RESOURCE RECORDS COUNT STATUS ACKNOWLEDGE CPU PRIORITY
+//   patch_loop read SOURCE MASKING RESOURCE RECORDS COUNT STATUS ACKNOWLEDGE CPU PRIORITY
 //   patch_loop raise RESOURCE RECORDS COUNT STATUS RAISE INTERVAL CPU PRIORITY
-//   patch_loop rate NODE CONFIG RESOURCE RECORDS COUNT STATUS ACKNOWLEDGE RAISE CPU PRIORITY
+//   patch_loop rate SOURCE MASKING RESOURCE RECORDS COUNT STATUS ACKNOWLEDGE RAISE CPU PRIORITY
 //
-// NODE is /dev/uioN of a card on uio_pci_generic, CONFIG its configuration space, RESOURCE its BAR. STATUS, ACKNOWLEDGE
-// and RAISE are offsets of 32-bit registers in the BAR. Writing to RAISE sets bits of the status, writing to ACKNOWLEDGE
+// On uio_pci_generic, SOURCE is /dev/uioN, MASKING the card's configuration space, and RESOURCE its BAR: files. On
+// vfio-pci only the process that has the card can open it, and gives this one its descriptors: SOURCE is fd:EVENTFD,
+// RESOURCE is fd:DEVICE:OFFSET:SIZE, of the BAR in the function's file, and MASKING is vfio:DEVICE for INTx, or `none` for
+// a message, which nothing masks. STATUS, ACKNOWLEDGE and RAISE are offsets of 32-bit registers in the BAR. Writing to RAISE sets bits of the status, writing to ACKNOWLEDGE
 // clears them, and the card raises its line while any bit is set. The K-th interrupt sets bit K modulo 32, so that each
 // interrupt can be told from the others, even if several arrive as one.
 //
@@ -18,12 +20,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/vfio.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,16 +51,28 @@ static int64_t now(void)
     return time.tv_sec * BILLION + time.tv_nsec;
 }
 
+// Opens a file; or returns the descriptor of fd:N.
+static int opened(const char *path)
+{
+    int file = strncmp(path, "fd:", 3) == 0 ? atoi(path + 3) : open(path, O_RDWR | O_CLOEXEC);
+    if (file < 0)
+        fail(path);
+    return file;
+}
+
+// Maps a whole file; or SIZE bytes at OFFSET of fd:N:OFFSET:SIZE.
 static void *map(const char *path)
 {
     struct stat about;
-    int file = open(path, O_RDWR | O_CLOEXEC);
-    if (file < 0 || fstat(file, &about) < 0)
+    long long offset = 0, size = 0;
+    int file = opened(path), given = sscanf(path, "fd:%*d:%lld:%lld", &offset, &size) == 2;
+    if (!given && fstat(file, &about) < 0)
         fail(path);
-    void *memory = mmap(NULL, (size_t)about.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    void *memory = mmap(NULL, (size_t)(given ? size : about.st_size), PROT_READ | PROT_WRITE, MAP_SHARED, file, offset);
     if (memory == MAP_FAILED)
         fail(path);
-    close(file);
+    if (!given)
+        close(file);
     return memory;
 }
 
@@ -84,34 +102,47 @@ static void say_ready(void)
 // ---- The card ----
 
 static volatile uint32_t *registers;
-static int node, config;
+static int source;
+static size_t count_size; // bytes that are read from `source`: a UIO node's total, or an eventfd's count
+static int masking;       // the configuration space, or by VFIO the function's file; -1: nothing masks
+static int by_vfio;
 static uint16_t command; // the command register with the interrupt enabled
 
-static void open_card(const char *node_path, const char *config_path, const char *resource_path)
+static void open_card(const char *source_path, const char *masking_path, const char *resource_path)
 {
     registers = map(resource_path);
-    if ((node = open(node_path, O_RDWR | O_CLOEXEC)) < 0)
-        fail(node_path);
-    if ((config = open(config_path, O_RDWR | O_CLOEXEC)) < 0)
-        fail(config_path);
-    if (pread(config, &command, sizeof command, 4) != sizeof command)
-        fail(config_path);
+    source = opened(source_path);
+    count_size = strncmp(source_path, "fd:", 3) == 0 ? sizeof(uint64_t) : sizeof(uint32_t);
+    by_vfio = strncmp(masking_path, "vfio:", 5) == 0;
+    masking = by_vfio ? atoi(masking_path + 5) : strcmp(masking_path, "none") == 0 ? -1 : opened(masking_path);
+    if (masking < 0 || by_vfio)
+        return;
+    if (pread(masking, &command, sizeof command, 4) != sizeof command)
+        fail(masking_path);
     command &= (uint16_t)~INTERRUPT_DISABLE;
 }
 
 static void set_masked(int masked)
 {
     uint16_t value = masked ? command | INTERRUPT_DISABLE : command;
-    if (pwrite(config, &value, sizeof value, 4) != sizeof value)
-        fail("the command register");
+    struct vfio_irq_set request = {
+        .argsz = sizeof request,
+        .flags = VFIO_IRQ_SET_DATA_NONE | (masked ? VFIO_IRQ_SET_ACTION_MASK : VFIO_IRQ_SET_ACTION_UNMASK),
+        .index = VFIO_PCI_INTX_IRQ_INDEX,
+        .count = 1,
+    };
+    if (masking < 0)
+        return;
+    if (by_vfio ? ioctl(masking, VFIO_DEVICE_SET_IRQS, &request) < 0
+                : pwrite(masking, &value, sizeof value, 4) != sizeof value)
+        fail("masking the interrupt");
 }
 
-static uint32_t wait_for_interrupt(void)
+static void wait_for_interrupt(void)
 {
-    uint32_t total;
-    if (read(node, &total, sizeof total) != sizeof total)
-        fail("reading the node");
-    return total;
+    uint64_t count;
+    if (read(source, &count, count_size) != (ssize_t)count_size)
+        fail("reading the interrupt");
 }
 
 // ---- The commands ----
@@ -202,6 +233,7 @@ static long number(const char *text)
 
 int main(int argc, char **argv)
 {
+    prctl(PR_SET_PDEATHSIG, SIGKILL); // by VFIO this process keeps the card from being given back
     if (argc == 11 && strcmp(argv[1], "read") == 0) {
         open_card(argv[2], argv[3], argv[4]);
         become_real_time((int)number(argv[9]), (int)number(argv[10]));

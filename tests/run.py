@@ -55,7 +55,10 @@ CARDS = tuple(
     f"tests/vm/test_{name}.py" for name in ("card", "documented_output", "iommu", "nvme", "removal", "serial")
 )
 # What does not depend on the kernel driver. make test runs the first, make test-long all.
-_OVER_VFIO = ("masking", "test_edu.py", "test_vfio.py", "test_dma_vfio.py", "test_iommufd.py", "commands/test_vfio.py")
+_OVER_VFIO = (
+    *("masking", "test_edu.py", "test_program_run.py", "test_vfio.py", "test_dma_vfio.py", "test_iommufd.py"),
+    "commands/test_vfio.py",
+)
 VFIO = tuple(f"tests/guest/{name}" for name in _OVER_VFIO)
 VFIO_LONG = tuple(
     f"tests/guest/test_{name}.py"

@@ -414,6 +414,12 @@ int pyuio_interrupt_descriptor(pyuio_interrupt *self)
     return self->readable;
 }
 
+// Returns the descriptor from which interrupts are read.
+int pyuio_interrupt_source(pyuio_interrupt *self)
+{
+    return self->source;
+}
+
 // Returns a descriptor that becomes readable when the interrupt is closed, for a caller that does its own waiting and
 // holds the interrupt meanwhile.
 int pyuio_interrupt_wake_descriptor(pyuio_interrupt *self)

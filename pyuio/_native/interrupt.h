@@ -35,6 +35,7 @@ int pyuio_interrupt_hold(pyuio_interrupt *interrupt);
 void pyuio_interrupt_release(pyuio_interrupt *interrupt);
 void pyuio_interrupt_count_sleeper(pyuio_interrupt *interrupt, int change);
 int pyuio_interrupt_descriptor(pyuio_interrupt *interrupt);
+int pyuio_interrupt_source(pyuio_interrupt *interrupt);
 int pyuio_interrupt_wake_descriptor(pyuio_interrupt *interrupt);
 int pyuio_interrupt_arm(pyuio_interrupt *interrupt);
 int pyuio_interrupt_wait(pyuio_interrupt *interrupt, int64_t timeout);

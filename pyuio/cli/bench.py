@@ -6,7 +6,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +18,10 @@ from pyuio.cli.arguments import Json, complete_device, usage
 from pyuio.cli.output import console, print_json, say
 from pyuio.driver import Driver
 from pyuio.installed_drivers import driver_for
-from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.latency import closed_loop, interrupts, load, open_loop, plan, plot, rate, table, timer
 from pyuio.latency.comparison import Comparison
 from pyuio.latency.errors import MeasurementError
+from pyuio.latency.in_process import InProcess
 from pyuio.latency.output import Output
 from pyuio.latency.patch_loop import PatchLoop
 from pyuio.latency.progress import Bar
@@ -95,15 +96,22 @@ Device = Annotated[
 Cpu = Annotated[int | None, typer.Option(metavar="N", help="CPU that handles the interrupt. Default: the last one.")]
 RaisingCpu = Annotated[int | None, typer.Option(metavar="N", help="CPU that raises it. Default: another one.")]
 
+CardClass = Annotated[
+    str | None, typer.Option(metavar="MODULE:CLASS", help="A card in Python, in place of DEVICE: processor time alone.")
+]
+Message = Annotated[bool, typer.Option("--message", help="Have it come as a message, MSI-X or MSI; by vfio-pci.")]
+
 
 @app.command("latency")
 def measure_latency(
     device: Device = None,
+    card: CardClass = None,
     duration: Duration = None,
     count: Count = None,
     interval: Interval = INTERVAL,
     cpu: Cpu = None,
     raising_cpu: RaisingCpu = None,
+    message: Message = False,
     priority: Priority = timer.DEFAULT_PRIORITY,
     loads: Loads = ALL_LOADS,
     out: Out = None,
@@ -113,31 +121,53 @@ def measure_latency(
 ) -> None:
     """Measure the time from a card's interrupt to its handler.
 
-    On QEMU's edu card by a UIO driver, three ways take turns: a read loop in C, a read loop in Python, a native
-    service. On any other card, whose driver must be able to trigger its interrupt, and by vfio-pci, the last two take
-    turns.
+    On QEMU's edu card three ways take turns: a read loop in C, a read loop in Python, a native service. On any other
+    card, whose driver must be able to trigger its interrupt, the last two take turns, as they do on a card in Python.
     """
     with usage():
         reading, raising = interrupts.choose_cpus(cpu, raising_cpu)
-        found, driver = _chosen(device)
+        open_card = _opener(device, card)
         _planned(open_loop.WAYS, duration, count, interval, loads, priority)  # before a card is opened in vain
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(Output(out, "latency", overwrite=overwrite)) if out else None
         with usage():
-            card = stack.enter_context(driver.open(found))
-        # The C program maps resource0, which nobody can while VFIO has the card.
-        in_c = isinstance(card, Edu) and card.device.driver != VFIO_PCI
+            driver = stack.enter_context(open_card())
+        _take_messages(driver, message)
+        in_process = driver.device.driver == interrupts.IN_PROCESS
+        in_c = isinstance(driver, Edu) and not in_process
         ways = open_loop.WAYS if in_c else closed_loop.WAYS
         how_much, under = _planned(ways, duration, count, interval, loads, priority)
         options = interrupts.Options(how_much, under, reading, raising, priority)
         method: interrupts.Method
-        if in_c and isinstance(card, Edu):
-            method = open_loop.OpenLoop(card, stack.enter_context(PatchLoop()), options)
+        if in_process:
+            method = InProcess(driver, options)
+        elif in_c and isinstance(driver, Edu):
+            method = open_loop.OpenLoop(driver, stack.enter_context(PatchLoop()), options)
         else:
-            method = stack.enter_context(closed_loop.ClosedLoop(card, options))
+            method = stack.enter_context(closed_loop.ClosedLoop(driver, options))
         with stoppable(), Bar(how_much.rounds * len(ways) * len(under)) as bar:
             run = interrupts.Measurement(method, options, output, bar).measure()
         finish(run, output, picture=picture, as_json=as_json)
+
+
+def _opener(device: str | None, card: str | None) -> Callable[[], Driver]:
+    """Return what opens the card that was named. ValueError: both were, or there is no such card or driver."""
+    if card is None:
+        found, driver = _chosen(device)
+        return partial(driver.open, found)
+    if device is not None:
+        raise ValueError("either DEVICE or --card, not both")
+    from pyuio import model  # takes long, as does what it loads
+    from pyuio.model import serve
+
+    serve.look_in_current_directory()
+    try:
+        made = serve.load(card)
+    except serve.CardTextError as error:
+        raise ValueError(f"--card {card}: {error}") from error
+    driver = driver_for(f"{made.vendor:04x}:{made.device:04x}", made.class_code, None)
+    closed_loop.check(driver)
+    return lambda: driver(model.open(made))
 
 
 @app.command("rate")
@@ -145,6 +175,7 @@ def measure_rate(
     device: Device = None,
     count: Annotated[int, typer.Option(metavar="N", min=1, help="Interrupts for each way, or a few more.")] = 20000,
     cpu: Cpu = None,
+    message: Message = False,
     priority: Priority = timer.DEFAULT_PRIORITY,
     out: Out = None,
     overwrite: Overwrite = False,
@@ -153,8 +184,7 @@ def measure_rate(
 ) -> None:
     """Measure how many interrupts a second one thread can raise, read and acknowledge.
 
-    The ways are those of `latency`, by vfio-pci without the loop in C; a sample is the time from one interrupt to the
-    next.
+    The ways are those of `latency`; a sample is the time from one interrupt to the next.
     """
     with usage():
         timer.check(timer.INTERVALS[0], [] if cpu is None else [cpu], priority)
@@ -164,6 +194,7 @@ def measure_rate(
         output = stack.enter_context(Output(out, "rate", overwrite=overwrite)) if out else None
         with usage():
             card = stack.enter_context(driver.open(found))
+        _take_messages(card, message)
         in_c = REFERENCE in rate.ways(card)
         program = stack.enter_context(PatchLoop()) if in_c else None
         on = timer.default_cpu() if cpu is None else cpu
@@ -180,6 +211,13 @@ def _chosen(device: str | None) -> tuple[FoundDevice | None, type[Driver]]:
     driver = driver_for(found.ids, found.class_code, found.uio_name)
     closed_loop.check(driver)
     return found, driver
+
+
+def _take_messages(card: Driver, message: bool) -> None:
+    """Enable one message interrupt if it is wanted, before anything uses the interrupt."""
+    if message and not card.interrupts:
+        with usage():
+            card.device.vectors(1)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)

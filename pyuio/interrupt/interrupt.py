@@ -385,6 +385,23 @@ class Interrupt(Owned, Reader):
             _lib.pyuio_interrupt_count_sleeper(self._native, -1)
             _lib.pyuio_interrupt_release(self._native)
 
+    @contextmanager
+    def lent(self) -> Iterator[int]:
+        """Leave the interrupt to another process in a ``with`` block; it is masked at the end.
+
+        Yields the descriptor, which blocks meanwhile, of the node or eventfd that the process reads. `read` and the
+        like raise DeviceBusyError.
+
+        Raises:
+            DeviceBusyError: a service has the interrupt, or somebody waits for it.
+            ClosedError: the interrupt is closed.
+        """
+        self.begin_service()
+        try:
+            yield int(_lib.pyuio_interrupt_source(self._native))
+        finally:
+            _lib.pyuio_service_wait_end(self._native)
+
     def __iter__(self) -> Iterator[int]:
         """Yield the results of `read`, for ever."""
         while True:

@@ -2,7 +2,7 @@
 """``pyuio bench latency``: the time from raising an interrupt until its handler has it, in several ways in turn.
 
 A `Method` raises and handles the interrupts: `pyuio.latency.open_loop` on QEMU's edu card, `pyuio.latency.closed_loop`
-on any other card whose driver can trigger its interrupt.
+on any other card whose driver can trigger its interrupt, `pyuio.latency.in_process` on a card in Python.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pyuio.rt.realtime import realtime
 
 PYTHON = "Python read loop"
 NATIVE = "native service"
+IN_PROCESS = "model"  # `Device.driver` of a card in Python
 GRACE = 3.0  # seconds after the last interrupt was raised, in which the rest can be served
 
 
@@ -81,6 +82,9 @@ def recipe(cpu: int, priority: int) -> contextlib.AbstractContextManager[object]
 def common_tuning(card: Driver, cpu: int, priority: int, run: Run) -> Iterator[None]:
     """Steer the interrupt and raise its thread's priority, if it has one, for all ways; note the result in `run`."""
     card.device.interrupt  # noqa: B018 - VFIO sets it up at the first use, and one that is not set up cannot be steered
+    if card.device.driver == IN_PROCESS:  # no kernel has its interrupt
+        yield
+        return
     with realtime(
         policy=None,
         lock_memory=False,
@@ -95,8 +99,9 @@ def common_tuning(card: Driver, cpu: int, priority: int, run: Run) -> Iterator[N
 
 
 def describe(card: Driver) -> str:
-    """Return the name of a card in a result: its ids, its address and its kernel driver."""
-    return f"{card.device.ids} at {card.device.name}, {card.device.driver}"
+    """Return the name of a card in a result: its ids, its address, its kernel driver and the kind of its interrupt."""
+    device = card.device
+    return f"{device.ids} at {device.name}, {device.driver}, {device.interrupt.kind or 'interrupt'}"
 
 
 def drain(card: Driver) -> None:

@@ -17,7 +17,7 @@ from typing import Protocol
 from pyuio_drivers.edu import Edu, EduRegisters
 
 from pyuio.latency.interrupts import GRACE, NATIVE, PYTHON, Options, Turn, drain, recipe
-from pyuio.latency.patch_loop import PatchLoop, Records
+from pyuio.latency.patch_loop import PatchLoop, Records, lent
 from pyuio.latency.reading_thread import ReadingThread
 from pyuio.latency.results import REFERENCE
 from pyuio.program import Stamp
@@ -66,12 +66,15 @@ class _InC:
     """The patch's loop, in a process of its own."""
 
     def __init__(self, card: Edu, program: PatchLoop, options: Options, count: int) -> None:
-        self._records = Records(count)
-        self._process = program.read(card, self._records, count, options.cpu, options.priority)
+        with contextlib.ExitStack() as stack:
+            self._records = stack.enter_context(Records(count))
+            taken = stack.enter_context(lent(card))
+            self._process = program.read(taken, self._records, count, options.cpu, options.priority)
+            self._resources = stack.pop_all()
 
     def finish(self) -> Handled:
-        self._process.end(GRACE)
-        with self._records:
+        with self._resources:
+            self._process.end(GRACE)
             return self._records.triples()
 
 

@@ -10,15 +10,19 @@ import select
 import struct
 import subprocess
 import tempfile
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from pyuio_drivers.edu import Edu, EduRegisters
 
+from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.programs import environment, find_program
 from pyuio.kernel.sysfs import PCI_DEVICES
 from pyuio.latency.errors import MeasurementError
+from pyuio.region import Region
 
 _READY_LIMIT = 30.0  # seconds
 _MEMORY = "/dev/shm"
@@ -70,11 +74,21 @@ class Records:
 
 
 class Running:
-    """The running program, when it is ready. MeasurementError: it did not get ready."""
+    """The running program, when it is ready. MeasurementError: it did not get ready.
 
-    def __init__(self, command: list[str]) -> None:
+    Args:
+        command: its command line.
+        descriptors: what it inherits.
+    """
+
+    def __init__(self, command: list[str], descriptors: Sequence[int] = ()) -> None:
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=descriptors,
         )
         assert self._process.stdout is not None
         ready = select.select([self._process.stdout], [], [], _READY_LIMIT)[0]
@@ -112,6 +126,42 @@ class Running:
             raise MeasurementError(said)
 
 
+class Lent(NamedTuple):
+    """The card as the program gets it."""
+
+    arguments: tuple[str, str, str]
+    """Where it reads, by what it masks, and the BAR."""
+    descriptors: tuple[int, ...]
+    """What it inherits for that."""
+
+
+def _resource(card: Edu) -> tuple[str, tuple[int, ...]]:
+    """Return the BAR for the program, and what the program inherits for that."""
+    if card.device.driver != VFIO_PCI:
+        return str(PCI_DEVICES / str(card.device.address) / "resource0"), ()
+    assert isinstance(card.bar, Region)
+    file, offset = card.bar.file_and_offset
+    return f"fd:{file}:{offset}:{card.bar.size}", (file,)
+
+
+@contextlib.contextmanager
+def lent(card: Edu) -> Iterator[Lent]:
+    """Lend the card to the program in a ``with`` block; the program must end in it.
+
+    By UIO it opens the card's files itself. VFIO's cannot be opened twice: it inherits them, and this process does not
+    read the interrupt meanwhile.
+    """
+    device = card.device
+    resource, files = _resource(card)
+    if device.driver != VFIO_PCI:
+        config = PCI_DEVICES / str(device.address) / "config"
+        yield Lent((str(device.uio.path), str(config), resource), ())
+        return
+    with device.interrupt.lent() as source:
+        masking = f"vfio:{files[0]}" if device.interrupt.kind == "INTx" else "none"
+        yield Lent((f"fd:{source}", masking, resource), (source, *files))
+
+
 class PatchLoop:
     """The compiled program; a context manager, which removes it at the end.
 
@@ -142,29 +192,25 @@ class PatchLoop:
         if done.returncode:
             raise MeasurementError(f"{' '.join(command)}: {done.stderr.strip()}")
 
-    def _run(self, *arguments: object) -> Running:
-        return Running([str(self.program), *map(str, arguments)])
+    def _run(self, descriptors: Sequence[int], *arguments: object) -> Running:
+        return Running([str(self.program), *map(str, arguments)], descriptors)
 
-    @staticmethod
-    def _card(card: Edu) -> tuple[Path, Path, Path]:
-        directory = PCI_DEVICES / str(card.device.address)
-        return card.device.uio.path, directory / "config", directory / "resource0"
-
-    def read(self, card: Edu, records: Records, count: int, cpu: int, priority: int) -> Running:
+    def read(self, lent: Lent, records: Records, count: int, cpu: int, priority: int) -> Running:
         """Start the loop. It ends after `count` interrupts, and records both times and the status of each."""
-        return self._run("read", *self._card(card), records.path, count, _STATUS, _ACKNOWLEDGE, cpu, priority)
+        arguments = *lent.arguments, records.path, count, _STATUS, _ACKNOWLEDGE, cpu, priority
+        return self._run(lent.descriptors, "read", *arguments)
 
     def raise_interrupts(
         self, card: Edu, records: Records, count: int, interval: int, cpu: int, priority: int
     ) -> Running:
         """Get ready to raise interrupts every `interval` ns on average, and to record their times."""
-        resource = self._card(card)[2]
-        return self._run("raise", resource, records.path, count, _STATUS, _RAISE, interval, cpu, priority)
+        resource, descriptors = _resource(card)
+        return self._run(descriptors, "raise", resource, records.path, count, _STATUS, _RAISE, interval, cpu, priority)
 
-    def rate(self, card: Edu, records: Records, count: int, cpu: int, priority: int) -> Running:
+    def rate(self, lent: Lent, records: Records, count: int, cpu: int, priority: int) -> Running:
         """Start to raise, read and acknowledge `count` interrupts in one thread, and record when each was read."""
         registers = _STATUS, _ACKNOWLEDGE, _RAISE
-        return self._run("rate", *self._card(card), records.path, count, *registers, cpu, priority)
+        return self._run(lent.descriptors, "rate", *lent.arguments, records.path, count, *registers, cpu, priority)
 
     def __enter__(self) -> PatchLoop:
         return self

@@ -15,12 +15,11 @@ from functools import partial
 from pyuio_drivers.edu import Edu, EduRegisters
 
 from pyuio.driver import Driver
-from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.latency import closed_loop, environment, open_loop
 from pyuio.latency.interrupts import NATIVE, PYTHON, common_tuning, describe, drain, recipe
 from pyuio.latency.load import Load
 from pyuio.latency.output import Output
-from pyuio.latency.patch_loop import PatchLoop, Records
+from pyuio.latency.patch_loop import PatchLoop, Records, lent
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import REFERENCE, Run, Series
 from pyuio.service import Service
@@ -34,9 +33,9 @@ _PAUSE = 0.005
 def ways(card: Driver) -> tuple[str, ...]:
     """Return the ways in which the interrupts of an open card can be handled.
 
-    The C program knows edu only, and UIO only.
+    The C program knows edu only.
     """
-    if isinstance(card, Edu) and card.device.driver != VFIO_PCI:
+    if isinstance(card, Edu):
         return open_loop.WAYS
     return (PYTHON, NATIVE) if card.supplies("trigger_program") else (PYTHON,)
 
@@ -120,8 +119,8 @@ class RateMeasurement:
     def _in_c(self, count: int) -> list[int]:
         assert self._program is not None
         assert isinstance(self._card, Edu)
-        with Records(count) as records:
-            running = self._program.rate(self._card, records, count, self._cpu, self._priority)
+        with Records(count) as records, lent(self._card) as taken:
+            running = self._program.rate(taken, records, count, self._cpu, self._priority)
             try:
                 running.wait(60)
             finally:

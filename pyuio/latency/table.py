@@ -109,9 +109,10 @@ def _legend(run: Run) -> list[str]:
         texts.append("-: too few samples.")
     lines = [" ".join(texts)] if texts else []
     if not compared:
-        lines.append(
-            f"No ratios: there is no {REFERENCE} program that knows how this card's interrupt is acknowledged."
-        )
+        why = "knows how this card's interrupt is acknowledged"
+        if run.settings.get("loop") == "in process":
+            why = "reaches a card in Python; a latency is the processor time of driver and card"
+        lines.append(f"No ratios: there is no {REFERENCE} program that {why}.")
     if (took := run.settings.get(TRIGGER_TAKES)) is not None:
         lines.append(f"Each latency includes what the driver's trigger() takes: {took:.3g} us (median).")
     return lines

@@ -39,7 +39,7 @@ class CardTextError(Exception):
     """MODULE:CLASS names no card."""
 
 
-def _look_in_current_directory() -> None:
+def look_in_current_directory() -> None:
     """Import from the current directory first, as by ``python -m``, unless another user can put modules there."""
     if _replaceable() is None and not getattr(sys.flags, "safe_path", False):  # Python 3.11 and later have -P
         sys.path.insert(0, str(Path.cwd()))
@@ -165,7 +165,7 @@ def main() -> None:
     server = Server(control, classes)
     text = ""
     try:
-        _look_in_current_directory()
+        look_in_current_directory()
         for text in texts:
             classes.append(load(text))
             if transport == "proxy" and (reason := unfit(classes[-1])):

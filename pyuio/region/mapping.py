@@ -85,7 +85,8 @@ class RevocableMapping(Mapping):
     """
 
     def __init__(self, file: int, offset: int, size: int) -> None:
-        self._device = file
+        self.file = self._device = file
+        self.offset = offset
         self.inherited = False
         super().__init__(offset, size)
 

@@ -147,6 +147,19 @@ class Region(Common, Window):
             )
         return self._mmio
 
+    @property
+    def file_and_offset(self) -> tuple[int, int]:
+        """Over VFIO: the descriptor of the function's file, which stays the device's, and where in it the BAR starts.
+
+        A process that inherits the descriptor can map the BAR; VFIO keeps the device until it has unmapped it.
+        AttributeError: the region maps a file that anyone may open by its path.
+        """
+        from pyuio.region.mapping import RevocableMapping
+
+        if not isinstance(self._mmio, RevocableMapping):
+            raise AttributeError(f"{self.name} is no part of a device's file; anyone may map its own")
+        return self._mmio.file, self._mmio.offset
+
     def reach(self, offset: int, stack: ExitStack) -> tuple[int, int]:
         """Return -1, for memory, and the address at which native code finds a register until `stack` is closed.
 

@@ -62,7 +62,6 @@ def test_traced(edu: str, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_another_devices_registers(device: pyuio.Device, cards: Cards) -> None:
-    keep_bound(cards(PCI_SERIAL)[0])
     with pyuio.open(cards(PCI_SERIAL)[0], bind=True) as other, pytest.raises(ValueError, match="another device's"):
         device.run([Write(other.bar(0), 7, 1, 8)])
 

@@ -195,3 +195,20 @@ def test_garbage_is_collected_in_a_cycle() -> None:
     del line
     gc.collect()
     assert gone() is None
+
+
+def test_lent_to_another_process(line: Line) -> None:
+    with line.interrupt.lent() as descriptor:
+        assert os.get_blocking(descriptor)
+        with pytest.raises(pyuio.DeviceBusyError):
+            line.interrupt.read(0)
+        with pytest.raises(pyuio.DeviceBusyError), line.interrupt.lent():
+            pass
+        line.come(2)
+        assert os.eventfd_read(descriptor) == 2
+    assert not os.get_blocking(descriptor)
+    line.come()
+    assert line.interrupt.read() == 1
+    line.interrupt.close()
+    with pytest.raises(pyuio.ClosedError), line.interrupt.lent():
+        pass

@@ -39,6 +39,11 @@ def test_properties(path: Path) -> None:
                 setattr(bar, name, 1)
 
 
+def test_a_file_of_its_own_is_no_part_of_a_devices(path: Path) -> None:
+    with Region(path, SIZE, name=NAME) as bar, pytest.raises(AttributeError, match=f"{NAME} is no part of a device's"):
+        bar.file_and_offset  # noqa: B018
+
+
 def test_closed(bar: Region | PortRegion) -> None:
     with bar:
         bar.read32(0)

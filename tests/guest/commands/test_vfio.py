@@ -562,14 +562,22 @@ def test_a_kernel_without_vfio_pci(edu: str) -> None:
         override.unlink()
 
 
-@pytest.mark.long
-def test_measuring(card: str) -> None:
-    for words in (["latency", card, "--count", "200", "--loads", "idle"], ["rate", card, "--count", "1000"]):
-        done = pyuio_command("bench", *words, "--no-picture", "--json")
-        assert done.returncode == 0, done.stderr
-        run = json.loads(done.stdout)
-        assert run["device"] == f"{EDU} at {card}, vfio-pci"
-        assert {series["way"] for series in run["series"]} == {"Python read loop", "native service"}
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["latency", "--message", "--count", "8", "--loads", "idle"], "MSI"),
+        pytest.param(["latency", "--count", "200", "--loads", "idle"], "INTx", marks=pytest.mark.long),
+        pytest.param(["rate", "--count", "1000"], "INTx", marks=pytest.mark.long),
+        pytest.param(["rate", "--message", "--count", "1000"], "MSI", marks=pytest.mark.long),
+    ],
+)
+def test_measuring(card: str, words: list[str], kind: str) -> None:
+    done = pyuio_command("bench", *words, card, "--no-picture", "--json")
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)
+    assert run["void"] == []
+    assert run["device"] == f"{EDU} at {card}, vfio-pci, {kind}"
+    assert [series["way"] for series in run["series"]] == ["C", "Python read loop", "native service"]
 
 
 def test_what_is_locked_down(edu: str) -> None:
