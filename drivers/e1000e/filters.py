@@ -25,11 +25,13 @@ class Filters:
         self._promiscuous = self._all_multicast = False
 
     def restore(self, mac: bytes) -> None:
-        """Write all filters to the card, after a reset; `mac` is the card's own address, which is the first."""
+        """Write all filters to the card, after a reset, when MTA is clear; `mac` is the card's own address."""
         self._addresses[:1] = [mac]
         self._write_addresses()
-        self.multicast(self._groups)
-        self.vlans(self._vlans)
+        if self._groups:
+            self.multicast(self._groups)
+        if self._vlans is not None:
+            self.vlans(self._vlans)
         self.promiscuous(self._promiscuous, all_multicast=self._all_multicast)
 
     def promiscuous(self, on: bool, *, all_multicast: bool = False) -> None:

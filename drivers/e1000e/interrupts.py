@@ -8,8 +8,8 @@ once more before it sleeps. The line stays asserted until the causes are read an
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from pyuio_drivers.e1000e.registers import (
     ALL_ONES,
@@ -19,11 +19,13 @@ from pyuio_drivers.e1000e.registers import (
     InterruptVectorAllocation,
 )
 
+import pyuio
 from pyuio import DeviceTimeoutError
 
 if TYPE_CHECKING:
     from pyuio import Device
     from pyuio.interrupt import Interrupt
+    from pyuio.interrupt.wait import HasFileno
 
 _RECEIVE, _TRANSMIT, _LINK = range(3)  # vectors
 _RECEIVED = InterruptCauses.value(rxq0=True)
@@ -124,6 +126,19 @@ class Interrupts:
             causes = icr.read()
             icr.write(causes)  # reading has cleared them or not, section 10.2.4.1; the caller looks at the rings next
             self.link_changes += bool(causes & _LINK_CHANGED)
+
+    def wait_for_frames_or(
+        self, objects: Iterable[int | HasFileno], condition: Callable[[], bool], timeout: float | None
+    ) -> list[Any]:
+        """Sleep until the condition holds, or one of several things can be read; return which of them can."""
+        interrupt, others = self._vectors[_RECEIVE], list(objects)
+        if self.by_message:
+            self._registers.ims.write(_RECEIVED)
+        ready = pyuio.wait([interrupt, *others], 0 if condition() else timeout)
+        if interrupt in ready:
+            interrupt.read(0)
+            self._serve(_RECEIVE)
+        return [one for one in ready if one is not interrupt]
 
     async def wait_for_frames_async(self, condition: Callable[[], bool], timeout: float | None) -> bool:
         """Do what `wait_for_frames` does, while other asyncio tasks run."""

@@ -7,9 +7,9 @@ Read `pyuio_drivers.e1000e.basic` first, which has the reset and the rings. "Sec
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyuio_drivers.e1000e import eeprom
 from pyuio_drivers.e1000e.basic import LONGEST, BasicE1000e
@@ -27,6 +27,8 @@ from pyuio import Device, DeviceRemovedError, DeviceTimeoutError
 if TYPE_CHECKING:
     from pyuio_drivers.e1000e.offload import InsertChecksums
     from typing_extensions import Buffer
+
+    from pyuio.interrupt.wait import HasFileno
 
 _LONGEST_OF_ALL = 9018  # bytes of a frame without its CRC: section 10.2.5.1, RCTL.LPE
 _ETHERTYPE_VLAN = 0x8100
@@ -221,17 +223,39 @@ class E1000e(BasicE1000e):
             raise DeviceTimeoutError(errno.ETIMEDOUT, f"{self.device.name}: receiving a frame: {timeout:g} s are over")
         return bytes(frames[0])
 
+    def wait(self, objects: Iterable[int | HasFileno] = (), timeout: float | None = None) -> list[Any]:
+        """Sleep until frames have come, or one of several things can be read, as `pyuio.wait` does.
+
+        It may also return for no reason, so call `receive` with a timeout of 0 afterwards.
+
+        Args:
+            objects: sockets, files, anything with a ``fileno()``, and file descriptors.
+            timeout: seconds; None waits for ever.
+
+        Returns:
+            Those of `objects` that are ready.
+
+        Raises:
+            E1000eError: the card was not opened `by_interrupt`.
+        Other errors are those of `pyuio.wait`.
+        """
+        return self._required_irqs().wait_for_frames_or(objects, self._receive.has_frames, timeout)
+
+    def _required_irqs(self) -> Interrupts:
+        if self.irqs is None:
+            raise E1000eError(
+                f"{self.device.name}: it polls, and this needs interrupts: open it with by_interrupt=True"
+            )
+        return self.irqs
+
     async def receive_async(self, most: int = 64, timeout: float | None = None) -> list[memoryview]:
         """Do what `receive` does, while other asyncio tasks run. The card must have been opened `by_interrupt`.
 
         E1000eError: it polls.
         """
-        if self.irqs is None:
-            raise E1000eError(
-                f"{self.device.name}: it polls, and asyncio needs an interrupt: open it by_interrupt=True"
-            )
+        irqs = self._required_irqs()
         while not (frames := self.receive(most, 0)):
-            if not await self.irqs.wait_for_frames_async(self._receive.has_frames, timeout):
+            if not await irqs.wait_for_frames_async(self._receive.has_frames, timeout):
                 return []
         return frames
 

@@ -26,7 +26,7 @@ from pyuio_drivers.e1000e.registers import (
 from pyuio.model import BarSpace, Card, TransferError
 
 _FIFO = 20 << 10  # bytes for frames that wait for a descriptor
-_RESET_TIME, _EEPROM_TIME, _MDI_TIME, _FETCH_TIME = 20e-6, 10e-6, 50e-6, 2e-6  # seconds
+_RESET_TIME, _EEPROM_TIME, _MDI_TIME, _FETCH_TIME = 20e-6, 1e-6, 50e-6, 2e-6  # seconds
 _AUTONEGOTIATION_TIME = 2.0
 _SHORTEST, _LONGEST, _CRC = 60, 1518, 4  # bytes of a frame without its CRC, which has 4
 _BUFFER = 2048  # bytes, RCTL.BSIZE of 0

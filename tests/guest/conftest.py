@@ -26,6 +26,7 @@ from pyuio.pci.discovery import find
 from tests.guest import compiler, kernel_module
 from tests.guest.support import (
     DRIVER,
+    E1000E,
     EDU,
     PATIENCE,
     PCI_SERIAL,
@@ -110,6 +111,15 @@ def edu(cards: Cards) -> str:
 def in_the_end_nothing_is_bound() -> Iterator[None]:
     yield
     let_go()
+
+
+@pytest.fixture(scope="session")
+def network_cards(cards: Cards) -> list[str]:
+    """The addresses of two Intel 82574L cards that a cable, or QEMU's hub, joins."""
+    found = cards(E1000E)
+    if len(found) < 2:
+        pytest.skip("there are no two cards here")
+    return found[-2:]
 
 
 @pytest.fixture

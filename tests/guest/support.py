@@ -36,6 +36,7 @@ from pyuio.kernel.hugepages import hugepages
 from pyuio.kernel.sysfs import PCI_DEVICES
 
 EDU = "1234:11e8"
+E1000E = "8086:10d3"  # Intel 82574L
 PCI_SERIAL = "1b36:0002"  # bound to the kernel's driver "serial" from the start
 PCI_TESTDEV = "1b36:0005"  # no INTx pin
 SDHCI = "1b36:0007"  # a BAR of 256 bytes

@@ -7,7 +7,6 @@ import asyncio
 import random
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from pyuio_drivers.e1000e import E1000e, E1000eError, EepromError, InsertChecksums, PhyError, internet_checksum
@@ -15,20 +14,11 @@ from pyuio_drivers.e1000e.basic import ENTRIES, BasicE1000e
 from pyuio_drivers.e1000e.registers import E1000eRegisters, EepromRead
 
 import pyuio
-from tests.guest.support import DRIVER, PATIENCE, Cards, killed_amid, wait_until
+from tests.guest.support import DRIVER, PATIENCE
 
-E1000E = "8086:10d3"
 TYPE = b"\x88\xb5"  # of an experiment: IEEE 802, section 9.2.3
 GROUP, OTHER_GROUP, STRANGER = (bytes.fromhex(text) for text in ("01005e0000fb", "01005e000001", "525400000077"))
 Pair = tuple[E1000e, E1000e]
-
-
-@pytest.fixture(scope="module")
-def addresses(cards: Cards) -> list[str]:
-    found = cards(E1000E)
-    if len(found) < 2:
-        pytest.skip("there are no two cards here")
-    return found[-2:]
 
 
 opened: list[pyuio.Device] = []
@@ -37,18 +27,13 @@ pairs: dict[bool, Pair] = {}
 """The drivers on them, by whether they interrupt."""
 
 
-def let_go_of_the_cards() -> None:
+@pytest.fixture(scope="module")
+def devices(network_cards: list[str]) -> Iterator[list[pyuio.Device]]:
+    opened.extend(pyuio.open(address, bind=DRIVER) for address in network_cards)
+    yield opened
     pairs.clear()
     while opened:
         opened.pop().close()
-
-
-@pytest.fixture(scope="module")
-def devices(addresses: list[str]) -> Iterator[list[pyuio.Device]]:
-    if not opened:
-        opened.extend(pyuio.open(address, bind=DRIVER) for address in addresses)
-    yield opened
-    let_go_of_the_cards()
 
 
 def driven(devices: list[pyuio.Device], by_interrupt: bool) -> Pair:
@@ -370,57 +355,3 @@ def test_a_damaged_eeprom(devices: list[pyuio.Device]) -> None:
     finally:
         change_word(0x10)
     assert E1000e(devices[0]).mac == mac
-
-
-def test_a_killed_driver_and_its_successor(addresses: list[str]) -> None:
-    let_go_of_the_cards()
-
-    def begin() -> tuple[int, object]:
-        nic, other = (E1000e.open(address, by_interrupt=True) for address in addresses)
-        nic.filters.promiscuous(True)
-        other.send([frame(other, nic.mac)] * 100)
-        nic.send([frame(nic, other.mac)] * 100)
-        return len(nic.receive(10, PATIENCE)), (nic, other)
-
-    assert killed_amid(begin) > 0
-    with E1000e.open(addresses[0]) as one, E1000e.open(addresses[1]) as other:
-        while one.receive(64, 0) or other.receive(64, 0):  # what was on its way
-            pass
-        one.send([frame(one, other.mac, 60, 1), frame(one, STRANGER)])
-        assert received(other, 1) == [frame(one, other.mac, 60, 1)]
-
-
-@pytest.mark.uio
-def test_removal_amid_traffic(addresses: list[str]) -> None:
-    let_go_of_the_cards()
-    pci = Path("/sys/bus/pci")
-    directory = (pci / "devices" / addresses[1]).resolve()
-    with E1000e.open(addresses[0]) as one, E1000e.open(addresses[1], by_interrupt=True) as other:
-        one.send([frame(one, other.mac)] * 200)
-        assert other.receive(10, PATIENCE)
-        (directory / "remove").write_text("1")
-        try:
-            with pytest.raises(pyuio.DeviceRemovedError):
-                received(other, 1000)
-            with pytest.raises(pyuio.DeviceRemovedError):
-                other.send([frame(other, one.mac)] * 1000)
-        finally:
-            # Nothing has stopped the card's interrupts, and QEMU aborts if the kernel's driver enables MSI-X then
-            # (hw/net/e1000e_core.c, e1000e_intrmgr_on_throttling_timer; 7.2). So this driver gets it back first.
-            (pci / "drivers_autoprobe").write_text("0")
-            (pci / "rescan").write_text("1")
-            wait_until((directory / "config").exists)
-    with E1000e.open(addresses[1]) as again, E1000e.open(addresses[0]) as one:
-        one.send([frame(one, again.mac)])
-        assert received(again, 1) == [frame(one, again.mac)]
-    (pci / "drivers_autoprobe").write_text("1")
-
-
-def test_a_closed_card(addresses: list[str]) -> None:
-    let_go_of_the_cards()
-    nic = E1000e.open(addresses[0])
-    nic.close()
-    nic.close()
-    for use in (lambda: nic.send([bytes(60)]), lambda: nic.receive(1), nic.flush, nic.link):
-        with pytest.raises(pyuio.ClosedError):
-            use()

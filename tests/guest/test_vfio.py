@@ -36,6 +36,7 @@ from pyuio.program import Read
 from pyuio.region import PortRegion, Region, mapping
 from tests.guest.support import (
     BUS_MASTER,
+    E1000E,
     PATIENCE,
     PCI_SERIAL,
     Cards,
@@ -48,7 +49,6 @@ from tests.guest.support import (
     write_in_a_fork,
 )
 
-E1000E = "8086:10d3"
 NVME = "1b36:0010"
 
 

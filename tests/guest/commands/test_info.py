@@ -17,10 +17,9 @@ import pyuio
 from pyuio.cli.description import description
 from pyuio.kernel.drivers import generic_drivers
 from tests.guest import pciutils
-from tests.guest.support import EDU, PCI_SERIAL, PCI_TESTDEV, Cards, attribute, known_drivers, pyuio_command
+from tests.guest.support import E1000E, EDU, PCI_SERIAL, PCI_TESTDEV, Cards, attribute, known_drivers, pyuio_command
 
 PCIUTILS = Path(__file__).resolve().parents[3] / "build/pciutils"
-E1000E = "8086:10d3"
 NOBODY = 65534
 
 COMMAND_FLAGS = {

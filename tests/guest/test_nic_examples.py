@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""The examples of the Intel 82574L on QEMU's cards, which a hub joins: ping, and Linux itself on a TAP device."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyuio_drivers.e1000e import E1000e
+
+from tests.guest.support import PATIENCE, PROGRAM_LIMIT, Beside, rebind, wait_until
+from tests.model.test_nic_examples import ARP, IP, MAC, ping
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SIZE = 100_000_000  # bytes of the file that is downloaded
+PORT = 8000
+
+
+def run_example(name: str) -> None:
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+
+
+@contextlib.contextmanager
+def running(name: str, *arguments: str) -> Iterator[Beside]:
+    with Beside(lambda: run_example(name), f"{name}.py", *arguments) as program:
+        yield program
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(PATIENCE) == 0, program.stderr.read()
+
+
+def test_ping(network_cards: list[str]) -> None:
+    with running("nic_ping", "10.0.3.2", network_cards[0]) as program:
+        said = program.stdout.readline()
+        mac = bytes.fromhex(said.split()[-1].replace(":", ""))
+        assert said == f"10.0.3.2 is at {mac.hex(':')}\n"
+        with E1000e.open(network_cards[1]) as nic:
+            nic.filters.promiscuous(True)
+            nic.send([ARP])
+            assert nic.receive_frame(PATIENCE)[22:32] == mac + IP
+            for number in range(5):
+                nic.send([ping(bytes([number] * 40)).replace(MAC, mac, 1)])
+                answer = nic.receive_frame(PATIENCE)
+                assert answer[42:82] == bytes([number] * 40)
+
+
+def command(*words: str) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PROGRAM_LIMIT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def far_host(network_cards: list[str]) -> Iterator[list[str]]:
+    """Give the second card to the kernel's driver, in a network namespace, and yield how to run a command there."""
+    subprocess.run(["modprobe", "-a", "e1000e", "tun"], check=True)
+    rebind(network_cards[1], "e1000e")
+    directory = Path("/sys/bus/pci/devices", network_cards[1], "net")
+    wait_until(directory.exists)
+    name = next(directory.iterdir()).name
+    command("ip", "netns", "add", "far")
+    command("ip", "link", "set", name, "netns", "far")
+    there = ["ip", "netns", "exec", "far"]
+    command(*there, "ip", "address", "add", "10.0.3.2/24", "dev", name)
+    command(*there, "ip", "link", "set", name, "up")
+    yield there
+    command("ip", "netns", "delete", "far")
+    wait_until(directory.exists)
+    rebind(network_cards[1], None)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_linux_on_a_tap_device(network_cards: list[str], far_host: list[str], tmp_path: Path) -> None:
+    """Linux resolves, pings and downloads 100 MB through the driver in Python."""
+    content = os.urandom(1 << 20) * (SIZE >> 20)
+    (tmp_path / "file").write_bytes(content)
+    serve = [*far_host, sys.executable, "-m", "http.server", str(PORT), "--bind", "10.0.3.2"]
+    with running("nic_tap", "tap0", network_cards[0]) as program:
+        assert program.stdout.readline().startswith(f"tap0 is {network_cards[0]}")
+        command("ip", "address", "add", "10.0.3.1/24", "dev", "tap0")
+        answers = command("busybox", "ping", "-c", "200", "-A", "-q", "10.0.3.2")
+        assert "200 packets received, 0% packet loss" in answers
+        assert "tap0" in command("ip", "neighbour", "show", "10.0.3.2")
+        with subprocess.Popen(serve, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+            try:
+                wait_until(lambda: _answers("10.0.3.2"))
+                path = tmp_path / "downloaded"
+                command("curl", "-sSf", "-o", str(path), f"http://10.0.3.2:{PORT}/file")
+            finally:
+                server.terminate()
+        assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(content).digest()
+
+
+def _answers(address: str) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((address, PORT), 1):
+        return True
+    return False
