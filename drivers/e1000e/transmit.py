@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pyuio import DescriptorRing, DmaBuffer
 
 _SHORTEST_ON_THE_RING = 17  # bytes of a frame that the card can pad to 64: TCTL.PSP, section 10.2.6.1
+_MOST_SPACED = 1024  # rows of addresses to remember
 
 
 class TransmitQueue:
@@ -50,6 +51,7 @@ class TransmitQueue:
         self.most_at_once = self._entries // 2
         self._memory, self._address = memoryview(memory), memory.address
         self._write_tail, self._wait = write_tail, wait
+        self._spaced: dict[tuple[int, int], array[int]] = {}
         self.restart()
 
     def restart(self) -> None:
@@ -76,11 +78,11 @@ class TransmitQueue:
         for start in range(0, len(frames), self.most_at_once):
             batch = frames[start : start + self.most_at_once]
             data, sizes = b"".join(batch), [*map(len, batch)]  # type: ignore[arg-type]
-            if sum(sizes) != len(data) or min(sizes) < _SHORTEST_ON_THE_RING or max(sizes) > longest:
+            if not _are_right(sizes, len(data), longest):
                 data, sizes = _checked(batch, longest)
             if checksums is not None and checksums != self._context:
                 self._put_context(checksums, timeout)
-            if max(sizes) > BUFFER_SIZE:
+            if longest > BUFFER_SIZE and max(sizes) > BUFFER_SIZE:
                 for frame in batch:
                     self._put_long(bytes(frame), command, timeout)
                 continue
@@ -105,17 +107,28 @@ class TransmitQueue:
         self._reserve(number, timeout)
         start = tail * BUFFER_SIZE  # the descriptors' memory is enough for all
         self._memory[start : start + len(data)] = data
-        address, size = self._address + start, sizes[0]
+        size = sizes[0]
         if sizes.count(size) == number:
-            addresses = array("Q", range(address, address + number * size, size))
+            addresses = self._equally_spaced(tail, size)[:number]
             commands = array("Q", (command | size,)) * number
         else:
-            addresses = array("Q", accumulate(sizes[:-1], initial=address))
+            addresses = array("Q", accumulate(sizes[:-1], initial=self._address + start))
             commands = array("Q", map(command.__or__, sizes))
         commands[-1] |= descriptors.RS
         self._addresses[tail : tail + number] = addresses
         self._commands[tail : tail + number] = commands
         self._pass_on(number)
+
+    def _equally_spaced(self, tail: int, size: int) -> array[int]:
+        """Return the addresses of frames of one size, from a descriptor on; they are computed once."""
+        found = self._spaced.get((tail, size))
+        if found is None:
+            if len(self._spaced) >= _MOST_SPACED:
+                self._spaced.clear()
+            address, number = self._address + tail * BUFFER_SIZE, min(self.most_at_once, self._entries - tail)
+            found = array("Q", range(address, address + number * size, size))
+            self._spaced[tail, size] = found
+        return found
 
     def _put_long(self, frame: bytes, command: int, timeout: float) -> None:
         """Pass one frame to the card, in as many descriptors as it needs; only the last has EOP."""
@@ -153,6 +166,14 @@ class TransmitQueue:
     def flush(self, timeout: float) -> None:
         """Do what `E1000e.flush` says."""
         self._reserve(self._entries - 1, timeout)
+
+
+def _are_right(sizes: list[int], size_of_all: int, longest: int) -> bool:
+    """Return whether all frames can go to the card as they are, and their sizes are in bytes."""
+    size = sizes[0]
+    if sizes.count(size) == len(sizes):
+        return _SHORTEST_ON_THE_RING <= size <= longest and size * len(sizes) == size_of_all
+    return sum(sizes) == size_of_all and min(sizes) >= _SHORTEST_ON_THE_RING and max(sizes) <= longest
 
 
 def _checked(frames: Sequence[Buffer], longest: int) -> tuple[bytes, list[int]]:

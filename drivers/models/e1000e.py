@@ -92,6 +92,7 @@ class E1000eCard(Card):
         self.regs.ra[0].ral.write(self.eeprom[0] | self.eeprom[1] << 16)
         self.regs.ra[0].rah.write(self.eeprom[2] | 1 << 31)
         self._fifo: deque[bytes] = deque()
+        self._stopped = False  # after a transfer that failed it makes none until it is reset
         self._context = _Context((0, 0, 0), (0, 0, 0))
         self._pieces: list[bytes] = []
         self._command = 0  # of the first data descriptor of the frame
@@ -279,13 +280,15 @@ class E1000eCard(Card):
                     self.memory.write(place + 8, done.to_bytes(8, "little"))
                     causes |= InterruptCauses.value(txdw=True, txq0=True)
             except TransferError:
-                return  # a master abort: the card stops, section 3.1.3.5
+                self._stopped = True
+                return
             regs.tdh.write((regs.tdh.read() + 1) % entries)
         if causes:
             self._raise(causes)
 
     def _may_send(self) -> bool:
-        return bool(self.regs.tctl.en and self.regs.status.lu and self.regs.ctrl.slu and not self.paused)
+        ready = self.regs.tctl.en and self.regs.status.lu and self.regs.ctrl.slu
+        return bool(ready and not self.paused and not self._stopped)
 
     def _fetch(self, address: int, command: int) -> None:
         """Do what one descriptor says, section 7.2.10."""
@@ -384,7 +387,7 @@ class E1000eCard(Card):
 
     def _receive(self) -> None:
         """Write the frames that have come to memory, as far as there are descriptors."""
-        if not (self.regs.rctl.en and self.regs.rfctl.exsten):
+        if not (self.regs.rctl.en and self.regs.rfctl.exsten) or self._stopped:
             return
         entries = self.regs.rdlen.read() // descriptors.SIZE
         received = False
@@ -395,6 +398,7 @@ class E1000eCard(Card):
             try:
                 self._store(self._fifo.popleft(), entries)
             except TransferError:
+                self._stopped = True
                 return
             received = True
         if received:
