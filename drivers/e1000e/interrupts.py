@@ -32,7 +32,8 @@ _RECEIVED = InterruptCauses.value(rxq0=True)
 _TRANSMITTED = InterruptCauses.value(txq0=True)
 _OTHER = InterruptCauses.value(other=True)
 _LINK_CHANGED = InterruptCauses.value(lsc=True)
-_OF_THE_LINE = InterruptCauses.value(rxt0=True, rxo=True, rxdmt0=True, txdw=True, lsc=True)
+_OF_THE_LINE = InterruptCauses.value(rxt0=True, rxo=True, rxdmt0=True, lsc=True)
+_WRITTEN_BACK = InterruptCauses.value(txdw=True)
 _UNIT = 256e-9  # seconds, of ITR and EITR
 
 
@@ -98,7 +99,14 @@ class Interrupts:
 
     def wait_for_room(self, condition: Callable[[], bool], timeout: float | None) -> bool:
         """Sleep until the condition holds, which a transmitted frame makes so; return whether it does."""
-        return self._wait(_TRANSMIT, _TRANSMITTED, condition, timeout)
+        if self.by_message:
+            return self._wait(_TRANSMIT, _TRANSMITTED, condition, timeout)
+        # On the line, each batch that is sent would wake who waits for frames.
+        self._registers.ims.write(_WRITTEN_BACK)
+        try:
+            return self._wait(_TRANSMIT, _TRANSMITTED, condition, timeout)
+        finally:
+            self._registers.imc.write(_WRITTEN_BACK)
 
     def wait_for_link(self, condition: Callable[[], bool], timeout: float | None) -> bool:
         """Sleep until the condition holds, which a change of the link makes so; return whether it does."""
@@ -106,26 +114,30 @@ class Interrupts:
 
     def _wait(self, vector: int, cause: int, condition: Callable[[], bool], timeout: float | None) -> bool:
         interrupt, unmask = self._vectors[vector], self._registers.ims.write
+        if not self.by_message:  # several may wait for different things behind the line
+            try:
+                return interrupt.wait_until(condition, self._acknowledge, timeout)
+            except DeviceTimeoutError:
+                return condition()
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         while not condition():
-            if self.by_message:
-                unmask(cause)
-                if condition():
-                    break
+            unmask(cause)
+            if condition():
+                break
             try:
                 interrupt.read(None if deadline is None else max(0.0, deadline - self._clock.monotonic()))
             except DeviceTimeoutError:
                 return condition()
-            self._serve(vector)
+            if vector == _LINK:
+                self._acknowledge(1)
         return True
 
-    def _serve(self, vector: int) -> None:
-        """Acknowledge what the card has raised; a message about a queue has cleared its cause."""
-        if vector == _LINK or not self.by_message:
-            icr = self._registers.icr
-            causes = icr.read()
-            icr.write(causes)  # reading has cleared them or not, section 10.2.4.1; the caller looks at the rings next
-            self.link_changes += bool(causes & _LINK_CHANGED)
+    def _acknowledge(self, _: int) -> None:
+        """Clear the causes that the card has raised, and count changes of the link."""
+        icr = self._registers.icr
+        causes = icr.read()
+        icr.write(causes)  # reading has cleared them or not, section 10.2.4.1; the caller looks at the rings next
+        self.link_changes += bool(causes & _LINK_CHANGED)
 
     def wait_for_frames_or(
         self, objects: Iterable[int | HasFileno], condition: Callable[[], bool], timeout: float | None
@@ -137,7 +149,8 @@ class Interrupts:
         ready = pyuio.wait([interrupt, *others], 0 if condition() else timeout)
         if interrupt in ready:
             interrupt.read(0)
-            self._serve(_RECEIVE)
+            if not self.by_message:
+                self._acknowledge(1)
         return [one for one in ready if one is not interrupt]
 
     async def wait_for_frames_async(self, condition: Callable[[], bool], timeout: float | None) -> bool:
@@ -145,13 +158,15 @@ class Interrupts:
         unmask = self._registers.ims.write
 
         def ready() -> bool:
-            if condition():
-                return True
-            if self.by_message:
+            if self.by_message and not condition():
                 unmask(_RECEIVED)
             return condition()
 
+        def serve(count: int) -> None:
+            if not self.by_message:
+                self._acknowledge(count)
+
         try:
-            return await self._vectors[_RECEIVE].wait_until_async(ready, lambda _: self._serve(_RECEIVE), timeout)
+            return await self._vectors[_RECEIVE].wait_until_async(ready, serve, timeout)
         except DeviceTimeoutError:
             return condition()
