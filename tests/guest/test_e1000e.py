@@ -25,6 +25,8 @@ opened: list[pyuio.Device] = []
 """The two cards, which the tests share: to open one takes a second under emulation."""
 pairs: dict[bool, Pair] = {}
 """The drivers on them, by whether they interrupt."""
+last_used: list[tuple[bool, int] | None] = [None]
+"""Which of them the last test used, and how many tests had failed by then."""
 
 
 @pytest.fixture(scope="module")
@@ -36,27 +38,35 @@ def devices(network_cards: list[str]) -> Iterator[list[pyuio.Device]]:
         opened.pop().close()
 
 
-def driven(devices: list[pyuio.Device], by_interrupt: bool) -> Pair:
-    """Return drivers of both cards, as they are when they are opened."""
+def driven(request: pytest.FixtureRequest, devices: list[pyuio.Device], by_interrupt: bool) -> Pair:
+    """Return drivers of both cards, which are reset where another test used the others, or failed."""
     if by_interrupt not in pairs:
         first, second = (E1000e(device, by_interrupt=by_interrupt, vlan=True) for device in devices)
         pairs[by_interrupt] = first, second
-    for nic in pairs[by_interrupt]:
-        nic.filters.vlans(None)
-        nic.reset()
-        nic.start()
-        nic.statistics.read()
+    state = by_interrupt, request.session.testsfailed
+    if last_used[0] != state:
+        last_used[0] = state
+        for nic in pairs[by_interrupt]:
+            nic.filters.vlans(None)
+            nic.reset()
+            nic.start()
     return pairs[by_interrupt]
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["polling", "interrupt"])
+def by_interrupt(request: pytest.FixtureRequest) -> bool:
+    """Let pytest run all tests that poll, then those that sleep."""
+    return bool(request.param)
+
+
 @pytest.fixture
-def polling(devices: list[pyuio.Device]) -> Pair:
-    return driven(devices, by_interrupt=False)
+def pair(request: pytest.FixtureRequest, devices: list[pyuio.Device], by_interrupt: bool) -> Pair:
+    return driven(request, devices, by_interrupt)
 
 
-@pytest.fixture(params=[False, True], ids=["polling", "interrupt"])
-def pair(request: pytest.FixtureRequest, devices: list[pyuio.Device]) -> Pair:
-    return driven(devices, by_interrupt=request.param)
+@pytest.fixture
+def polling(request: pytest.FixtureRequest, devices: list[pyuio.Device]) -> Pair:
+    return driven(request, devices, by_interrupt=False)
 
 
 def frame(sender: E1000e, destination: bytes, size: int = 60, content: int = 0) -> bytes:
@@ -77,7 +87,7 @@ def received(nic: E1000e, number: int) -> list[bytes]:
 
 
 def test_single_frames_by_the_first_file(devices: list[pyuio.Device]) -> None:
-    pairs.clear()
+    last_used[0] = None
     first, second = (BasicE1000e(device) for device in devices)
     assert first.mac != second.mac
     for index in range(ENTRIES + 10):
@@ -100,7 +110,7 @@ def test_every_size_both_ways(pair: Pair) -> None:
         assert received(other, len(sent)) == [each.ljust(60, b"\0") for each in sent]
 
 
-@pytest.mark.parametrize("number", [1, 2, 63, 128, 129, 200])
+@pytest.mark.parametrize("number", [1, 63, 129, 200])
 def test_batches_round_the_ring(pair: Pair, number: int) -> None:
     one, other = pair
     for turn in range(3):
@@ -124,15 +134,16 @@ def test_a_view_is_valid_until_the_next_call(polling: Pair) -> None:
 def test_more_than_the_ring_holds(pair: Pair) -> None:
     """Nobody takes the frames: QEMU keeps what finds no descriptor, a card drops and counts it. None comes twice."""
     one, other = pair
+    before = other.statistics.read().missed
     sent = [frame(one, other.mac, 100, index) for index in range(2 * ENTRIES + 88)]
     one.send(sent)
     one.flush()
     found: list[bytes] = []
     while frames := other.receive(64, 0.3):
         found += map(bytes, frames)
-    counts = other.statistics.read()
-    assert len(found) + counts.missed == len(sent)
-    assert found == sent or (counts.missed and set(found) < set(sent))
+    missed = other.statistics.read().missed - before
+    assert len(found) + missed == len(sent)
+    assert found == sent or (missed and set(found) < set(sent))
 
 
 def test_nothing_comes(pair: Pair) -> None:
@@ -191,6 +202,7 @@ def test_vlan_tags(polling: Pair) -> None:
             one.send([sent], vlan=wrong)
     with pytest.raises(ValueError, match="0 to 4095"):
         other.filters.vlans({4096})
+    other.filters.vlans(None)
 
 
 def ip_frame(one: E1000e, other: E1000e, tcp: bool, *, complete: bool) -> bytes:
@@ -235,12 +247,13 @@ def test_checksums(polling: Pair, tcp: bool) -> None:
 
 def test_long_frames(devices: list[pyuio.Device], polling: Pair) -> None:
     one, other = polling
+    before = other.statistics.read().oversize
     one.longest = 9018
     try:
         sent = [frame(one, other.mac, size, size) for size in (9018, 60, 2049, 2048, 4096, 1523)]
         one.send(sent)
         assert received(other, 1) == [sent[1]], "a card drops what is longer than its buffers"
-        assert other.statistics.read().oversize == 5
+        assert other.statistics.read().oversize == before + 5
         other.longest = 9018
         other.reset()
         other.start()
@@ -251,6 +264,7 @@ def test_long_frames(devices: list[pyuio.Device], polling: Pair) -> None:
             one.send([bytes(9019)])
     finally:
         one.longest = other.longest = 1518
+        last_used[0] = None
 
 
 def test_bad_frames_are_not_sent(polling: Pair) -> None:
@@ -336,7 +350,7 @@ def test_asyncio(pair: Pair) -> None:
 
 
 def test_a_damaged_eeprom(devices: list[pyuio.Device]) -> None:
-    pairs.clear()
+    last_used[0] = None
     registers = E1000eRegisters(devices[0].bar(0))
     mac = E1000e(devices[0]).mac
 

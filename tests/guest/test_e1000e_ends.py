@@ -13,6 +13,7 @@ from tests.guest.support import PATIENCE, killed_amid, rebind, wait_until
 from tests.guest.test_e1000e import STRANGER, frame, received
 
 
+@pytest.mark.long
 def test_a_killed_driver_and_its_successor(network_cards: list[str]) -> None:
 
     def begin() -> tuple[int, object]:
@@ -33,6 +34,7 @@ def test_a_killed_driver_and_its_successor(network_cards: list[str]) -> None:
 
 
 @pytest.mark.uio
+@pytest.mark.long
 def test_removal_amid_traffic(network_cards: list[str]) -> None:
     pci = Path("/sys/bus/pci")
     directory = (pci / "devices" / network_cards[1]).resolve()
