@@ -233,6 +233,7 @@ def interfaces(addresses: list[str]) -> Iterator[list[socket.socket]]:
     for address in addresses:
         if not (driver / address).exists():
             (driver / "bind").write_text(address)
+    subprocess.run(["udevadm", "settle"], check=True)  # it renames the interfaces
     for address in addresses:
         name = next((Path("/sys/bus/pci/devices") / address / "net").iterdir()).name
         Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")

@@ -64,17 +64,20 @@ def far_host(network_cards: list[str]) -> Iterator[list[str]]:
     subprocess.run(["modprobe", "-a", "e1000e", "tun"], check=True)
     rebind(network_cards[1], "e1000e")
     directory = Path("/sys/bus/pci/devices", network_cards[1], "net")
-    wait_until(directory.exists)
-    name = next(directory.iterdir()).name
-    command("ip", "netns", "add", "far")
-    command("ip", "link", "set", name, "netns", "far")
-    there = ["ip", "netns", "exec", "far"]
-    command(*there, "ip", "address", "add", "10.0.3.2/24", "dev", name)
-    command(*there, "ip", "link", "set", name, "up")
-    yield there
-    command("ip", "netns", "delete", "far")
-    wait_until(directory.exists)
-    rebind(network_cards[1], None)
+    try:
+        wait_until(directory.exists)
+        command("udevadm", "settle")  # it renames the interface
+        name = next(directory.iterdir()).name
+        command("ip", "netns", "add", "far")
+        command("ip", "link", "set", name, "netns", "far")
+        there = ["ip", "netns", "exec", "far"]
+        command(*there, "ip", "address", "add", "10.0.3.2/24", "dev", name)
+        command(*there, "ip", "link", "set", name, "up")
+        yield there
+    finally:
+        subprocess.run(["ip", "netns", "delete", "far"], check=False)
+        wait_until(directory.exists)
+        rebind(network_cards[1], None)
 
 
 @pytest.mark.long
