@@ -102,6 +102,7 @@ class Generator:
         self._pipe, end = get_context("fork").Pipe()
         self._process = get_context("fork").Process(target=_generate, args=(address, end), daemon=True)
         self._process.start()
+        end.close()  # so that the process's end ends a `recv` here
         self._pipe.recv()
 
     @contextmanager
