@@ -240,7 +240,7 @@ def test_as_text(cards: Cards) -> None:
     shown = re.sub(r" +", " ", run("info", address))
     lines = [line.strip() for line in shown.splitlines()]
     assert lines[0].startswith(f"{address} {E1000E} Ethernet controller [020000]: Intel Corporation 82574L")
-    assert "2 io 32-bit no 32 bytes 0xc000" in lines
+    assert any(line.startswith("2 io 32-bit no 32 bytes 0x") for line in lines)
     assert any(line.startswith("140 0003 Device Serial Number v1 serial number 52-54-00-") for line in lines)
     assert any(line.startswith("link 2.5 GT/s x1 (maximum 2.5 GT/s x1)") for line in lines)
     assert any(line.startswith("could be e1000e; uio_pci_generic") for line in lines)
