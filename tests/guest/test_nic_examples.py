@@ -62,7 +62,8 @@ def command(*words: str) -> str:
 def far_host(network_cards: list[str]) -> Iterator[list[str]]:
     """Give the second card to the kernel's driver, in a network namespace, and yield how to run a command there."""
     subprocess.run(["modprobe", "-a", "e1000e", "tun"], check=True)
-    rebind(network_cards[1], "e1000e")
+    for address, driver in zip(network_cards, (None, "e1000e"), strict=True):  # the module has taken both
+        rebind(address, driver)
     directory = Path("/sys/bus/pci/devices", network_cards[1], "net")
     try:
         wait_until(directory.exists)
