@@ -162,8 +162,9 @@ class Dma(Owned):
 
         Where an IOMMU translates (VFIO), it is ordinary memory. Elsewhere it comes from a hugepage, which it may share
         with other buffers, or from adjacent ones. Where there is no hugepage and a page suffices, it comes from an
-        ordinary page. When no hugepage is free, a root process makes the kernel set more aside, and gives them back
-        later.
+        ordinary page. When no hugepage is free, the kernel finds more for a root process, and has them back later.
+        Where there is memory above the mask, the kernel gives that first, and a search holds it for as long as the
+        kernel takes to find it: see ``docs/dma.md``.
 
         The first buffer of a device switches its bus mastering on; closing the last one switches
         it off. But if the device's interrupt is MSI or MSI-X, which needs bus mastering, it stays on, and the device

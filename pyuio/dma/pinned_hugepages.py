@@ -17,10 +17,8 @@ from collections.abc import Callable, Iterator
 from pyuio._native._memory import map_file_over, pointer, punch_hole, set_dontfork
 from pyuio.dma.free_ranges import FreeRanges
 from pyuio.dma.pinned_page import Pinned, pin, require_in_place
-from pyuio.kernel.hugepages import HugepageSize
+from pyuio.kernel.hugepages import HugepageSize, size_flag
 from pyuio.kernel.pagemap import frame_numbers
-
-_SHIFT = 26  # MFD_HUGE_SHIFT, include/uapi/linux/memfd.h
 
 Choice = Callable[[list[int]], list[int] | None]
 
@@ -92,7 +90,7 @@ class PinnedHugepages(Pinned):
     def __init__(self, huge: HugepageSize, total: int, choice: Choice, *, shared: bool) -> None:
         self.huge = huge
         self.shared = shared
-        kind = os.MFD_CLOEXEC | os.MFD_HUGETLB | (huge.size.bit_length() - 1) << _SHIFT
+        kind = os.MFD_CLOEXEC | os.MFD_HUGETLB | size_flag(huge.size)
         with io.FileIO(os.memfd_create("pyuio", kind), "r+") as file, contextlib.ExitStack() as stack:
             os.ftruncate(file.fileno(), total * huge.size)
             everything = stack.enter_context(mmap.mmap(file.fileno(), total * huge.size))

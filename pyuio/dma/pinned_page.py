@@ -33,15 +33,11 @@ from typing import TYPE_CHECKING
 from pyuio._native._memory import fill_hole, pin_by_pipe, pointer, set_dontfork
 from pyuio.dma.free_ranges import FreeRanges
 from pyuio.errors import DmaMovedError, KernelSupportError
-from pyuio.kernel.hugepages import HugepageSize
+from pyuio.kernel.hugepages import MAP_HUGETLB, HugepageSize, size_flag
 from pyuio.kernel.pagemap import frame_numbers
 
 if TYPE_CHECKING:
     import socket
-
-# include/uapi/asm-generic/mman-common.h and mman.h; Python has no names for these.
-_MAP_HUGETLB = 0x40000
-_MAP_HUGE_SHIFT = 26
 
 # A pipe may have so many pages without a privilege (/proc/sys/fs/pipe-max-size).
 _PAGES_OF_A_PIPE = 256
@@ -156,6 +152,7 @@ class PinnedPage(Pinned):
 
     Args:
         huge: the size of hugepage; None for an ordinary page.
+        memory: a shared mapping of such a page; None for a new one.
 
     Raises:
         OSError: no page is free (errno ENOMEM or EFAULT).
@@ -166,14 +163,14 @@ class PinnedPage(Pinned):
     lasting = True
     count = 1
 
-    def __init__(self, huge: HugepageSize | None) -> None:
+    def __init__(self, huge: HugepageSize | None, memory: mmap.mmap | None = None) -> None:
         self.huge = huge
         self.size = mmap.PAGESIZE if huge is None else huge.size
         # Shared: a write to a private page after a fork makes a copy, which can become the parent's.
         flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
         if huge is not None:
-            flags |= _MAP_HUGETLB | (huge.size.bit_length() - 1) << _MAP_HUGE_SHIFT
-        self.memory = mmap.mmap(-1, self.size, flags=flags)
+            flags |= MAP_HUGETLB | size_flag(huge.size)
+        self.memory = mmap.mmap(-1, self.size, flags=flags) if memory is None else memory
         # vmsplice makes a missing page (a cgroup's limit, for example) an error here, and no SIGBUS later.
         try:
             set_dontfork(self.memory, True)
@@ -201,8 +198,8 @@ class PinnedPage(Pinned):
         require_in_place(self.memory, self._start, offset, self.pieces(offset, size), self.size)
 
 
-def pinned_pages(huge: HugepageSize | None) -> Iterator[PinnedPage]:
-    """Yield new pages of this kind as long as there are any, each made when the caller asks for it."""
+def pinned_pages(huge: HugepageSize) -> Iterator[PinnedPage]:
+    """Yield new hugepages of this kind as long as there are any, each made when the caller asks for it."""
     while True:
         try:
             page = PinnedPage(huge)

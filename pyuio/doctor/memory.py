@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks of memory: hugepages for DMA, locked memory, transparent hugepages."""
+"""Checks of memory: hugepages and low memory for DMA, locked memory, transparent hugepages."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import re
 import resource
 from pathlib import Path
 
+from pyuio.dma import low_memory
 from pyuio.doctor.finding import Answer, Check, advice, box, good, unknown
 from pyuio.kernel import privilege
 from pyuio.kernel.hugepages import HugepageSize, hugepages
+from pyuio.kernel.memory_zones import Zone, zones
 from pyuio.kernel.sysfs import read_optional, read_text
 
 SUBJECT = "memory"
+_4_GIB, _HUGEPAGE, _ENOUGH = 4 << 30, 2 << 20, 64 << 20
 TRANSPARENT_HUGEPAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -30,9 +33,9 @@ def judge_hugepages(sizes: dict[HugepageSize, tuple[int, int]], root: bool, comm
     found = "; ".join(f"{size}: {total}, {free} free" for size, (total, free) in sizes.items())
     if any(free > 0 for _, free in sizes.values()):
         return good(found)
-    on_demand = "pyuio, as root, has one set aside when a buffer needs it, if there is contiguous memory then"
+    on_demand = "the kernel finds one for root when a buffer needs it, if there is contiguous memory then"
     return advice(
-        f"{found}; {on_demand if root else 'this user may not have one set aside'}",
+        f"{found}; {on_demand if root else 'this user may not have more'}",
         f"{command}, as root; at boot, before memory fragments: hugepages=16 on the kernel's command line",
     )
 
@@ -42,6 +45,20 @@ def look_at_hugepages() -> Answer:
     sizes = hugepages()
     command = sizes[0].command(16) if sizes else ""
     return judge_hugepages({size: (size.total, size.free) for size in sizes}, os.geteuid() == 0, command)
+
+
+def judge_low_memory(found: list[Zone]) -> Answer:
+    """Judge what the zones of memory mean for cards whose addresses have 32 bits or fewer."""
+    if all(zone.end <= _4_GIB for zone in found):
+        return good("all memory is below 4 GiB")
+    low = sum(zone.available(_HUGEPAGE) for zone in found if zone.start < _4_GIB)
+    text = f"there is memory above 4 GiB; {low >> 20} MiB below it are free in pieces of 2 MiB"
+    return good(text) if low >= _ENOUGH else advice(text, low_memory.remedy(_4_GIB - 1))
+
+
+def look_at_low_memory() -> Answer:
+    """Check whether memory below 4 GiB is free."""
+    return judge_low_memory(zones())
 
 
 def judge_locked_memory(limit: int | None, unlimited: bool, mapped: int) -> Answer:
@@ -108,6 +125,13 @@ CHECKS = (
         SUBJECT,
         "By UIO, a contiguous DMA buffer that is longer than a page comes from a hugepage; VFIO needs none.",
         box(look_at_hugepages),
+    ),
+    Check(
+        "low_memory",
+        SUBJECT,
+        "By UIO, a card whose addresses have 32 bits or fewer needs memory below 4 GiB, which the kernel gives last; "
+        "by VFIO, any memory does.",
+        box(look_at_low_memory),
     ),
     Check(
         "memlock",

@@ -19,6 +19,10 @@ from pyuio.errors import KernelFileError
 from pyuio.kernel.sysfs import read_number, write_text
 from pyuio.process.late import release_after_fork
 
+# include/uapi/asm-generic/mman-common.h and hugetlb_encode.h; Python has no names for these.
+MAP_HUGETLB = 0x40000
+_HUGETLB_SHIFT = 26
+
 _DIRECTORY = Path("/sys/kernel/mm/hugepages")
 _NAME = r"hugepages-([1-9][0-9]{0,11})kB"
 # The lock is recursive because a signal handler that closes a device may enter it again. It is held across a fork so
@@ -88,8 +92,32 @@ class HugepageSize(NamedTuple):
             return self.set_aside >= wanted
         return False
 
+    def change_overcommit(self, more: int) -> bool:
+        """Let mappings have more surplus hugepages, or fewer.
+
+        The kernel finds a surplus hugepage when somebody maps it and none is free, and takes it back when nobody uses
+        it. The number limits how many there may be; what is in use stays. As with `change`, another process's change at
+        the same moment may be lost.
+
+        Args:
+            more: how many to add to the limit; to subtract if negative.
+
+        Returns:
+            Whether this user may.
+        """
+        file = self._directory / "nr_overcommit_hugepages"
+        with _changing, contextlib.suppress(OSError):
+            write_text(file, str(max(0, read_number(file) + more)))
+            return True
+        return False
+
     def __str__(self) -> str:
         return f"{self.size >> 10} kB"
+
+
+def size_flag(size: int) -> int:
+    """Return the flag of mmap and memfd_create for hugepages of so many bytes."""
+    return (size.bit_length() - 1) << _HUGETLB_SHIFT
 
 
 def parse_size(name: str) -> HugepageSize:

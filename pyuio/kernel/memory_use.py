@@ -6,6 +6,7 @@ Sources: proc_pid_status(5), proc_meminfo(5), getrlimit(2).
 
 from __future__ import annotations
 
+import contextlib
 import re
 import resource
 from pathlib import Path
@@ -36,6 +37,33 @@ def pinned_size() -> int:
 def available() -> int:
     """Return how many bytes the kernel expects to have for programs without swapping."""
     return _kilobytes("/proc/meminfo", "MemAvailable")
+
+
+def total() -> int:
+    """Return how many bytes of memory the kernel has."""
+    return _kilobytes("/proc/meminfo", "MemTotal")
+
+
+def group_room() -> int | None:
+    """Return how many more bytes the control groups of this process may use; None for any number.
+
+    Source: Documentation/admin-guide/cgroup-v2.rst (memory.max); cgroup-v1/memory.rst (memory.limit_in_bytes).
+    """
+    rooms = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            root, limit, use = Path("/sys/fs/cgroup"), "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            root, limit, use = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        group = root / name.lstrip("/")
+        # In a namespace of its own a process may see its group as the root, and in a container another path.
+        for directory in (group, *group.parents) if group.is_relative_to(root) else (root,):
+            with contextlib.suppress(OSError, ValueError):  # the root has no limit, and "max" is none
+                rooms.append(int((directory / limit).read_text()) - int((directory / use).read_text()))
+    return max(0, min(rooms)) if rooms else None
 
 
 def lock_limit() -> int:

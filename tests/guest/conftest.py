@@ -144,6 +144,13 @@ def reachable(edu: str) -> None:
 
 
 @pytest.fixture
+def little_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a search for memory take 8 MiB: it would look everywhere for what there is not."""
+    for module in ("low_memory", "sieve"):
+        monkeypatch.setattr(f"pyuio.dma.{module}.spare", lambda: 8 << 20)
+
+
+@pytest.fixture
 def no_hugepages(reachable: None) -> None:
     """Make no hugepage set aside and none in use, whatever there was before."""
     size = hugepages()[0]

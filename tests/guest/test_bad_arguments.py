@@ -70,12 +70,10 @@ def test_bars(device: pyuio.Device) -> None:
         assert isinstance(found, (TypeError, ValueError)), value
 
 
+@pytest.mark.usefixtures("little_to_search")
 @pytest.mark.parametrize("name", ["size", "align", "mask"])
-def test_memory(device: pyuio.Device, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory(device: pyuio.Device, name: str) -> None:
     """A valid value gives memory, an invalid one is refused, and nothing is left over."""
-    # What no mask reaches is looked for everywhere.
-    monkeypatch.setattr("pyuio.dma.physical_memory._BYTES_RESERVED", 4 << 20)
-    monkeypatch.setattr("pyuio.dma.physical_memory._PAGES_LOOKED_AT", 64)
     for value in ODD[::6] if name == "mask" else ODD:
         found = outcome(device.dma.alloc, **{"size": 64, name: value})
         if isinstance(found, pyuio.DmaBuffer):

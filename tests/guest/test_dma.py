@@ -126,10 +126,8 @@ def test_a_card_that_reaches_all_memory(cards: Cards) -> None:
         assert bytes(buffer[100:105]) == b"above"
 
 
-def test_alignment_and_masks(device: pyuio.Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Or it looks everywhere for what there is not.
-    monkeypatch.setattr("pyuio.dma.physical_memory._BYTES_RESERVED", 8 << 20)
-    monkeypatch.setattr("pyuio.dma.physical_memory._PAGES_LOOKED_AT", 64)
+@pytest.mark.usefixtures("little_to_search")
+def test_alignment_and_masks(device: pyuio.Device) -> None:
     for align in (1, 64, 4096, 65536, HUGE):
         assert device.dma.alloc(10, align=align).address % align == 0
     for align in (0, 3, -1):
@@ -148,6 +146,8 @@ def test_alignment_and_masks(device: pyuio.Device, monkeypatch: pytest.MonkeyPat
     with pytest.raises(pyuio.DmaMemoryError, match="that were looked at have none"):
         device.dma.alloc(10, align=1 << 40)
     with pytest.raises(pyuio.DmaMemoryError, match="looked at"):
+        device.dma.alloc(10, mask=(1 << 13) - 1)
+    with pytest.raises(pyuio.DmaMemoryError, match="gives programs no memory there"):
         device.dma.alloc(10, mask=(1 << 12) - 1)  # the first page: the kernel gives it to nobody
 
 
@@ -227,15 +227,14 @@ def test_scattered_memory(far: Edu) -> None:
     assert free_hugepages() == before
 
 
+@pytest.mark.usefixtures("little_to_search")
 def test_no_adjacent_hugepages(device: pyuio.Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyuio.dma.physical_memory._BYTES_RESERVED", 8 << 20)
     before = free_hugepages()
     with pytest.raises(pyuio.DmaMemoryError, match=r"looked at have none; scatter\(4194304\) takes ones from anywhere"):
         device.dma.alloc(4 << 20, mask=(1 << 21) - 1)
     with pytest.raises(pyuio.DmaMemoryError, match=r"fewer of \d+ are below"):
         device.dma.scatter(4 << 20, mask=(1 << 21) - 1)
     assert free_hugepages() == before
-    monkeypatch.setattr("pyuio.kernel.hugepages.HugepageSize.change", lambda self, more: False)
     monkeypatch.setattr("pyuio.kernel.hugepages.HugepageSize.may_change", False)
     for make in (device.dma.alloc, device.dma.scatter):
         with pytest.raises(pyuio.DmaMemoryError, match=r"100 of 2048 kB, and .* were to be had; .*root: echo 1\d\d "):
@@ -420,7 +419,7 @@ def test_hugepages_are_given_back(edu: str) -> None:
 
 @pytest.mark.usefixtures("no_hugepages")
 def test_single_pages_where_there_are_no_hugepages(device: pyuio.Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyuio.kernel.hugepages.HugepageSize.change", lambda self, more: False)
+    monkeypatch.setattr("pyuio.kernel.hugepages.HugepageSize.change_overcommit", lambda self, more: False)
     with pytest.raises(pyuio.DmaMemoryError, match="and the kernel found no memory for another"):
         device.dma.alloc(4097)
     buffers = [device.dma.alloc(4096) for _ in range(10)]
@@ -434,7 +433,6 @@ def test_single_pages_where_there_are_no_hugepages(device: pyuio.Device, monkeyp
 @pytest.mark.usefixtures("no_hugepages")
 def test_the_command_in_the_message_is_the_remedy(device: pyuio.Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a process is told that may not reserve hugepages is run, and then there is one for it."""
-    monkeypatch.setattr("pyuio.kernel.hugepages.HugepageSize.change", lambda self, more: False)
     monkeypatch.setattr("pyuio.kernel.hugepages.HugepageSize.may_change", False)
     with pytest.raises(pyuio.DmaMemoryError, match=r"as root: echo \d+ > /sys/kernel/mm/hugepages/hug\S+$") as caught:
         device.dma.alloc(4097)

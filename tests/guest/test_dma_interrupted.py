@@ -27,9 +27,12 @@ from pyuio.dma import (
     bus_addresses,
     free_ranges,
     iommu_memory,
+    low_memory,
+    ordinary_page,
     physical_memory,
     pinned_hugepages,
     pinned_page,
+    sieve,
     transaction,
 )
 from pyuio.dma.lock import lock
@@ -51,9 +54,12 @@ FILES = {
         hugepages,
         free_ranges,
         iommu_memory,
+        low_memory,
+        ordinary_page,
         physical_memory,
         pinned_hugepages,
         pinned_page,
+        sieve,
         transaction,
     )
 }

@@ -67,7 +67,7 @@ def soft_offline(address: int) -> int:
 def test_pages_do_not_move(device: pyuio.Device, huge: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel is asked to migrate it; and then again, when nothing holds it any more, which `verify` notices."""
     if not huge:
-        monkeypatch.setattr("pyuio.kernel.hugepages.HugepageSize.change", lambda self, more: False)
+        monkeypatch.setattr("pyuio.kernel.hugepages.HugepageSize.change_overcommit", lambda self, more: False)
     hugepages()[0].change(2 * huge)  # one to be, one to move to
     try:
         buffer = device.dma.alloc(4096)

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""DMA memory for cards with narrow masks, in guests with memory above 4 GiB: 1, 4 and 6 GiB of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import Vm
+
+ROOT = Path(__file__).resolve().parents[2]
+CARD = '{"driver":"edu","dma_mask":4294967295}'
+LIMIT = 240
+# The kernel would zero what a search holds, which takes an emulated processor seconds for each GiB.
+FAST = "init_on_alloc=0"
+WHERE = [
+    pytest.param("3G", FAST, "32 28", id="3 GiB"),
+    pytest.param("6G", FAST, "32", id="6 GiB"),
+    pytest.param("3G", "", "32 31 30 28", id="3 GiB, zeroed", marks=pytest.mark.long),
+    pytest.param("6G", FAST, "32 31 30 28", id="6 GiB, all masks", marks=pytest.mark.long),
+    pytest.param("8G", FAST, "32 31 30 28", id="8 GiB", marks=pytest.mark.long),
+]
+
+
+@pytest.mark.timeout(LIMIT)
+@pytest.mark.parametrize(("memory", "parameters", "bits"), WHERE)
+def test_memory_above_4_gib(vm: Vm, memory: str, parameters: str, bits: str) -> None:
+    vm.append = parameters
+    command = [sys.executable, "-m", "tests.vm.low_memory_guest", *bits.split()]
+    result = vm.run("--memory", memory, "--device", CARD, "--", *command, cwd=ROOT, limit=LIMIT)
+    output = result.stdout.decode()
+    assert result.returncode == 0, output + result.stderr.decode()
+    assert output.endswith("all is well\n")
