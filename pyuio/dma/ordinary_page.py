@@ -18,7 +18,7 @@ from pyuio.dma.pinned_page import PinnedPage
 from pyuio.kernel.pagemap import frame_numbers
 
 # In bytes. What is taken first, and by each later step at most; and what is taken in all, which takes seconds.
-_FIRST, _STEP, _MOST = 256 << 10, 256 << 20, 4 << 30
+_FIRST, _STEP, _MOST = 256 << 10, 256 << 20, 1 << 30
 _MADV_POPULATE_WRITE = 23  # Linux 5.14; include/uapi/asm-generic/mman-common.h
 
 
