@@ -22,6 +22,7 @@ from pyuio.errors import RegisterAccessError
 from pyuio.process.timeouts import timeout_nanoseconds
 from pyuio.region import PortRegion, Region
 from pyuio.registers import Field, Register, RegisterInfo
+from pyuio.registers.bank import BankedRegion
 
 _LONGEST_POLL = 1.0  # seconds
 _MOST_ROUNDS = 1 << 16  # of a While
@@ -55,6 +56,9 @@ def _place(
     info = where.info
     if offset is not None or bits is not None:
         raise TypeError(f"{info.path} has its own offset and width; give no other")
+    if isinstance(info.region, BankedRegion):
+        reason = "and an operation makes one access: write the page register before, and give region, offset and width"
+        raise TypeError(f"{info.path} is in a bank, {reason}")
     if not isinstance(info.region, (Region, PortRegion)):
         raise TypeError(f"{info.path} is not in a Region or a PortRegion; use a map made on one: Map(device.bar(0))")
     if not (info.writable if writes else info.readable):

@@ -88,7 +88,9 @@ def _cells(device: Inspection, text: str, width: int | None, count: int, driver:
         if width is not None or count != 1:
             raise ValueError(f"{text!r} names registers with their own widths: it takes neither --width nor --count")
         registers = register_map(driver_of(device, driver), device.where(place))
-        return [named_cell(device.registers(place), place, info) for info in registers_within(registers, place.name)]
+        infos = registers_within(registers, place.name)
+        driven = any(info.bank is not None for info in infos) and device.is_driven
+        return [named_cell(device.registers(place), place, info, driven=driven) for info in infos]
 
 
 def _harmless(found: list[Cell], text: str) -> list[Cell]:

@@ -122,7 +122,7 @@ def _dump_names(
     data: list[dict[str, Any]] = []
     lines = []
     for info in infos:
-        cell = named_cell(device.registers(where), where, info)
+        cell = named_cell(device.registers(where), where, info, driven=info.bank is not None and device.is_driven)
         start = f"{info.offset:#06x}  {info.path}"
         if not info.readable or not (every or cell.harmless):
             if not only_set:

@@ -153,13 +153,24 @@ def registers_within(registers: type[RegisterMap], name: str) -> list[RegisterIn
     return [info for info in registers.walk() if within.match(info.path)] or [registers.find(name)]
 
 
-def named_cell(region: Region | PortRegion, where: Location, info: RegisterInfo) -> Cell:
+def is_harmless(info: RegisterInfo, *, driven: bool) -> bool:
+    """Return whether a register can be read without an effect, as far as its declaration says.
+
+    Args:
+        info: the declaration.
+        driven: whether somebody else drives the device, who is disturbed if another bank is selected.
+    """
+    return info.readable and not info.read_effect and not (driven and info.bank is not None)
+
+
+def named_cell(region: Region | PortRegion, where: Location, info: RegisterInfo, *, driven: bool = False) -> Cell:
     """Return a register, or a field of a register, by its declaration, without reading or writing it.
 
     Args:
         region: the BAR or map.
         where: any place in it.
         info: the declaration.
+        driven: as for `is_harmless`.
     """
     register = info.bind(region)
     place = where.at(info.offset, info.path)
@@ -172,7 +183,7 @@ def named_cell(region: Region | PortRegion, where: Location, info: RegisterInfo)
         register.write,
         meaning=info.text,
         fields=lambda value: {name: field.extract(value) for name, field in info.fields.items()},
-        harmless=info.readable and not info.read_effect,
+        harmless=is_harmless(info, driven=driven),
         set_fields=lambda value: info.text(value, only_set=True),
     )
 

@@ -8,6 +8,7 @@ work beside the driver.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from pathlib import Path
 
@@ -78,6 +79,14 @@ class Inspection:
     def processes(self) -> list[str]:
         """Return a sentence for each other process that has the device open through UIO or VFIO."""
         return openers(self._directory.resolve()) if self.address is None or is_for_user_space(self.address) else []
+
+    @functools.cached_property
+    def is_driven(self) -> bool:
+        """Whether a kernel driver or another process had it when this was asked first.
+
+        To read a register in a bank then, a tool would write the page register amid the accesses of somebody else.
+        """
+        return self.kernel_driver is not None or bool(self.processes())
 
     def space(self, place: Location) -> ConfigSpace | Region | PortRegion:
         """Return the BAR, the map or the configuration space in which a place is. Errors: as `bar`, `map`, `config`."""

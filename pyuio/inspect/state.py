@@ -21,15 +21,16 @@ Whoever wrote a file may be anybody, so `parse` takes nothing but this form: no 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyuio.errors import MappingError, RegisterNotFoundError, StateFileError, YamlUnavailableError
+from pyuio.inspect.cells import is_harmless
 from pyuio.inspect.config_header import DeviceHeader, header_of
 from pyuio.inspect.inspection import Inspection
 from pyuio.inspect.location import Location, parse_location
-from pyuio.registers.register import Register
+from pyuio.registers.register import Register, RegisterInfo
 from pyuio.registers.register_map import RegisterMap
 from pyuio.registers.snapshot import Change, Snapshot
 
@@ -68,12 +69,20 @@ def take(inspection: Inspection, maps: Maps, *, every: bool = False) -> State:
     Raises:
         MappingError, DeviceRemovedError, PermissionDeniedError: as `Inspection.space`.
     """
-    registers = {
-        space: dict(kind(inspection.registers(parse_location(space))).snapshot(every=every))
-        for space, kind in maps.items()
-    }
+    registers = {space: dict(_read(inspection, space, kind.walk(), every)) for space, kind in maps.items()}
     config = inspection.config.read(0, inspection.config.size) if inspection.has_config else None
     return State(identity(inspection), registers, config)
+
+
+def _read(inspection: Inspection, space: str, infos: Iterable[RegisterInfo], every: bool) -> Snapshot:
+    """Read registers, without those that only a read with an effect gives, unless `every` is set."""
+    region = inspection.registers(parse_location(space))
+    wanted = [
+        info
+        for info in infos
+        if info.readable and (every or is_harmless(info, driven=info.bank is not None and inspection.is_driven))
+    ]
+    return Snapshot({info: info.bind(region).read() for info in wanted})
 
 
 def identity(inspection: Inspection) -> str:
@@ -359,8 +368,7 @@ def compare(state: State, inspection: Inspection, maps: Maps, *, every: bool = F
     found = []
     for space, before in saved.items():
         where = parse_location(space)
-        region = inspection.registers(where)
-        after = Snapshot({info: info.bind(region).read() for info in before.infos if every or not info.read_effect})
+        after = _read(inspection, space, before.infos, every)
         found += [Difference(where.at(one.info.offset, one.path), one) for one in before.diff(after)]
     if state.config is not None:
         found += _config_differences(state.config, inspection.config.read(0, inspection.config.size))

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from pyuio._native._access import Window
 from pyuio.registers import Field, FieldArray, Memory, Register, RegisterMap
 from pyuio.registers.access import EFFECTS
+from pyuio.registers.bank import Bank
 from pyuio.registers.register_map import Array
 
 _READ_EFFECTS = {"rc": "clear", "rs": "set", "ru": "other"}
@@ -106,6 +107,8 @@ class Slot:
         size: of all its words, in bytes.
         word: bytes of a register, or of a word of a memory.
         place: in the storage, in bytes.
+        bank: where in the storage what selects its bank is: offset and size in bytes, the bits, and their value when it
+            is selected; None if it is in no bank.
         readable: whether the driver may read it.
         writable: whether the driver may write it.
         narrow: whether it takes accesses of fewer bytes than `access_size`, too.
@@ -116,6 +119,7 @@ class Slot:
 
     __slots__ = (
         "access_size",
+        "bank",
         "effects",
         "first_part",
         "gathered",
@@ -153,6 +157,7 @@ class Slot:
         self.gathered = 0
         self.plain = self.effects.plain and self.effects.value == register._layout.full
         self.narrow = False
+        self.bank: tuple[int, int, int, int] | None = None
         self.written = False  # since the last reset, for "rw1"
         self.on_read: Callable[..., int | None] | None = None
         self.on_write: Callable[..., object] | None = None
@@ -187,8 +192,9 @@ class RegisterFile:
         self._storage = bytearray(max(size, 8))
         self.window = Window(self._storage, offset=0, size=len(self._storage), name=registers.__name__, endian="little")
         self.view: RegisterMap = made(self.window)
-        self.reads = {slot.offset: slot for slot in self.slots if slot.readable and slot.size == slot.word}
-        self.writes = {slot.offset: slot for slot in self.slots if slot.writable and slot.size == slot.word}
+        alone = [slot for slot in self.slots if slot.size == slot.word and slot.bank is None]
+        self.reads = {slot.offset: slot for slot in alone if slot.readable}
+        self.writes = {slot.offset: slot for slot in alone if slot.writable}
         window = self.window
         self.loads = {1: window.read8, 2: window.read16, 4: window.read32, 8: window.read64}
         self.stores = {1: window.write8, 2: window.write16, 4: window.write32, 8: window.write64}
@@ -204,12 +210,19 @@ class RegisterFile:
         at = bisect.bisect_right(self._offsets, offset) - 1
         while at >= 0 and self._ends[at] > offset:  # one of those up to here may reach as far
             one = self.slots[at]
-            if offset < one.offset + one.size:
+            if offset < one.offset + one.size and self._is_selected(one):
                 if one.writable if writing else one.readable:
                     return one
                 found = found or one
             at -= 1
         return found
+
+    def _is_selected(self, slot: Slot) -> bool:
+        """Return whether a register is in no bank, or in the one that is selected."""
+        if slot.bank is None:
+            return True
+        place, size, mask, value = slot.bank
+        return self.load(place, size) & mask == value
 
     def reset(self) -> None:
         """Make all registers 0."""
@@ -289,6 +302,8 @@ def _viewed(declared: Any, place: int) -> tuple[Any, int]:
     """Return the card's view of a declaration, at this place of the storage, and its size in bytes."""
     if isinstance(declared, Register):
         return _rw_register(declared, place), declared._span
+    if isinstance(declared, Bank):
+        return _viewed(declared._element, place)
     if isinstance(declared, Memory):
         return Memory(_rw_register(declared._element, place), len(declared)), declared._span
     if isinstance(declared, Array):
@@ -329,12 +344,28 @@ def _slots(declared: Any, view: Any, path: str, offset: int, place: int) -> Iter
             start, there = offset + index * declared._stride, place + index * view._stride
             yield from _slots(declared._element, view._element, f"{path}[{index}]", start, there)
         return
+    if isinstance(declared, Bank):
+        yield from _slots(declared._element, view, path, offset, place)
+        return
     offset, place = offset + declared._offset, place + view._offset
     if isinstance(declared, Register):
         yield Slot(path, offset, place, declared)
     elif isinstance(declared, Memory):
         yield Slot(path, offset, place, declared._element, len(declared))
     else:
-        for name, one in type(declared)._declared.items():
-            inside = type(view)._declared[name]
-            yield from _slots(one, inside, f"{path}.{name}" if path else name, offset, place)
+        kind, there = type(declared), type(view)
+        for name, one in kind._declared.items():
+            for slot in _slots(one, there._declared[name], f"{path}.{name}" if path else name, offset, place):
+                if isinstance(one, Bank):
+                    slot.bank = _selector(one, there, place)
+                yield slot
+
+
+def _selector(bank: Bank, view: type[RegisterMap], place: int) -> tuple[int, int, int, int]:
+    """Return where in the storage what selects a bank is, as `Slot.bank` has it; `place` is that of the map."""
+    assert bank._selection is not None
+    selector, value = bank._selection
+    path = selector.path if selector.field is None else selector.path.rpartition(".")[0]
+    word = selector.width // 8
+    bits = selector.mask if selector.field is None else selector.field.mask
+    return place + view.find(path).offset, word, bits, value if selector.field is None else selector.field.place(value)

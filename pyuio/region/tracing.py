@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         offset: int
 
         @property
+        def bank(self) -> object: ...
+        @property
         def readable(self) -> bool: ...
         @property
         def writable(self) -> bool: ...
@@ -52,9 +54,14 @@ _WIDTHS = (8, 16, 32, 64)
 
 
 def _names(registers: RegisterNames | None, reading: bool) -> dict[int, str]:
-    """Return the names of registers by offset; of two at one offset, the one that can be read, or written, wins."""
+    """Return the names of registers by offset; of two at one offset, the one that can be read, or written, wins.
+
+    Those in banks are left out, because their offsets do not tell which they are.
+    """
     found: dict[int, str] = {}
     for info in registers.walk() if registers is not None else ():
+        if info.bank is not None:
+            continue
         if (info.readable if reading else info.writable) or info.offset not in found:
             found[info.offset] = info.path
     return found

@@ -46,6 +46,16 @@ class Accesses(Protocol):
     def write64(self, offset: SupportsIndex, value: SupportsIndex, /) -> object: ...
 
 
+class SelectsBank(Protocol):
+    """What `pyuio.registers.bank.Selection` has."""
+
+    def of(self, region: Accesses) -> Accesses:
+        """Return a region as registers in the bank see it."""
+
+    def excludes(self, other: Any) -> bool:
+        """Return whether this bank and another are never there at once."""
+
+
 def is_declaration(value: object) -> bool:
     """Return whether this is a `Field`, a `Register`, a map or an array, and not a class of them."""
     return hasattr(value, "__declares__") and not isinstance(value, type)
@@ -711,12 +721,14 @@ class RegisterInfo(NamedTuple):
     """The declaration, or the register whose ``info`` this is."""
     field: Bits | None = None
     """The field, or None for the whole register."""
+    bank: SelectsBank | None = None
+    """What selects the bank in which it is, or None: see `pyuio.registers.bank`."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RegisterInfo):
             return NotImplemented
         same = self.register is other.register and self.field is other.field
-        return same and self.path == other.path and self.offset == other.offset
+        return same and self.path == other.path and self.offset == other.offset and self.bank == other.bank
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -787,7 +799,7 @@ class RegisterInfo(NamedTuple):
     def bind(self, region: Accesses) -> Register:
         """Return the register in a region; for a field, the register that it belongs to."""
         path = self.path if self.field is None else self.path.rpartition(".")[0]
-        return self.register._bound(region, self.offset, path)
+        return self.register._bound(region if self.bank is None else self.bank.of(region), self.offset, path)
 
     def read(self, region: Accesses) -> int:
         """Read the register by one access, whatever effect that has, and return its value, or the field's.

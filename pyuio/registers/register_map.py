@@ -30,6 +30,7 @@ from pyuio._native._access import Window
 from pyuio.errors import RegisterAccessError, RegisterNotFoundError
 from pyuio.region.ports import PortRegion
 from pyuio.registers.access import Access
+from pyuio.registers.bank import Bank
 from pyuio.registers.fields import Field, FieldArray, similar
 from pyuio.registers.memory import Memory
 from pyuio.registers.register import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
 
     from pyuio._native._access import Endian
+    from pyuio.registers.bank import Selection
     from pyuio.registers.snapshot import Snapshot
 
 __all__ = ["Access", "Accesses", "Array", "Field", "FieldArray", "Memory", "Register", "RegisterInfo", "RegisterMap"]
@@ -83,6 +85,9 @@ class RegisterMapType(type):
         slots = (*rest.get("__slots__", ()), *own)
         made: Any = super().__new__(cls, name, bases, {**rest, "__slots__": slots})
         made._declared = {**getattr(made, "_declared", {}), **own}
+        for key, one in own.items():
+            if isinstance(one, Bank):
+                one.resolve(made, key)
         placed = list(made.walk())
         _check_overlaps(name, placed)
         made._size = max((one._offset + one._span for one in made._declared.values()), default=0)
@@ -109,6 +114,8 @@ def _check_overlaps(name: str, placed: list[RegisterInfo]) -> None:
     for one in placed:
         before = [other for other in before if other.offset + other.width // 8 > one.offset]
         for other in before:
+            if one.bank is not None and one.bank.excludes(other.bank):
+                continue
             if not (one.readable ^ other.readable and one.writable ^ other.writable):
                 raise ValueError(
                     f"{name}: {one.path} at {one.offset:#x} overlaps {other.path} at {other.offset:#x}, "
@@ -207,7 +214,8 @@ class RegisterMap(metaclass=RegisterMapType):
         Raises:
             RegisterNotFoundError: there is no such register or field; the message lists similar names.
         """
-        at: Declared | None = None
+        at: Any = None
+        bank: Selection | None = None
         fields: FieldArray[Any, Any] | None = None
         offset, done = 0, ""
         words = re.findall(r"\[[^\]]*\]?|\.?[^.\[]+", path)
@@ -224,7 +232,7 @@ class RegisterMap(metaclass=RegisterMapType):
             if isinstance(at, Register) and fields is not None:
                 index = _index(len(fields), word, f"{cls.__name__}: {path!r}", done)
                 if f"{done}[{index}]" == re.sub(r"\[[^\]]*\]$", f"[{index}]", path):
-                    return RegisterInfo(f"{done}[{index}]", offset, at, fields[index])
+                    return RegisterInfo(f"{done}[{index}]", offset, at, fields[index], bank)
                 raise RegisterNotFoundError(f"{cls.__name__}: there is no {path!r}; {done}[{index}] is a field")
             if isinstance(at, Register) and word in at._arrays:
                 fields, done = at._arrays[word], f"{done}.{word}"
@@ -239,9 +247,12 @@ class RegisterMap(metaclass=RegisterMapType):
             if isinstance(at, Register):
                 if done != path:
                     raise RegisterNotFoundError(f"{cls.__name__}: there is no {path!r}; {done} is a field")
-                return RegisterInfo(done, offset, at, names[word])
-            at = names[word]
+                return RegisterInfo(done, offset, at, names[word], bank)
+            at, placed = names[word], offset
             offset += at._offset
+            if isinstance(at, Bank):
+                bank = None if at._selection is None else at._placed(placed)
+                at = at._element
         if fields is not None:
             last = len(fields) - 1
             raise RegisterNotFoundError(f"{cls.__name__}: {path!r} is no field; there is {done}[0] to [{last}]")
@@ -250,7 +261,7 @@ class RegisterMap(metaclass=RegisterMapType):
                 f"[0] to [{at._count - 1}]" if isinstance(at, (Array, Memory)) else ", ".join((at or cls)._declared)
             )
             raise RegisterNotFoundError(f"{cls.__name__}: {path!r} is no register; {done or 'the map'} has {inside}")
-        return RegisterInfo(done, offset, at)
+        return RegisterInfo(done, offset, at, None, bank)
 
     @classmethod
     def walk(cls) -> Iterator[RegisterInfo]:
@@ -328,7 +339,7 @@ class RegisterMap(metaclass=RegisterMapType):
             elif info.read_effect:
                 value = "not read, as that has an effect"
             else:
-                number = info.register._bound(self._region, info.offset, info.path).read()
+                number = info.bind(self._region).read()
                 value = f"{number:#0{info.width // 4 + 2}x} {info.text(number)}".rstrip()
             lines.append(f"{info.offset:#06x} {info.path} = {value}")
         return "\n".join(lines)
@@ -484,4 +495,4 @@ def _index(count: int, word: str, wanted: str, done: str) -> int:
     return index
 
 
-Declared: TypeAlias = "Register | RegisterMap | Array[Any] | Memory[Any]"
+Declared: TypeAlias = "Register | RegisterMap | Array[Any] | Memory[Any] | Bank"
