@@ -76,6 +76,7 @@ from pyuio.process.late import late as _late
 if _typing.TYPE_CHECKING:
     from pyuio.device import Device, open
     from pyuio.dma.allocator import DmaBuffer, ScatterBuffer, dma_rmb, dma_wmb
+    from pyuio.dma.cyclic import CyclicBuffer
     from pyuio.dma.ring import DescriptorRing
     from pyuio.driver import Driver
     from pyuio.interrupt.wait import wait
@@ -96,6 +97,7 @@ __all__ = [
     "BindingError",
     "ClosedError",
     "ConfigLockedError",
+    "CyclicBuffer",
     "DescriptorRing",
     "Device",
     "DeviceBusyError",
@@ -156,6 +158,7 @@ __all__ = [
 # Where the names are: imported at the first use, so that ``import pyuio`` is quick, and so is every command.
 _LATE = {
     "Array": "pyuio.registers.register_map",
+    "CyclicBuffer": "pyuio.dma.cyclic",
     "DescriptorRing": "pyuio.dma.ring",
     "Device": "pyuio.device",
     "DmaBuffer": "pyuio.dma.allocator",
