@@ -398,6 +398,9 @@ def test_the_device_resets_and_keeps_its_configuration(card: Engine) -> None:
         device.reset()
         with pytest.raises(TimeoutError):
             vector.read(1)  # what was planned before the reset does not happen
+        with pytest.raises(pyuio.ResetUnavailableError, match="no reset by 'pm': it has flr"):
+            device.reset("pm")
+        device.reset("flr")
         start(device, buffer.address, 8)
         assert vector.read(1) == 1
 

@@ -7,7 +7,10 @@ import json
 import os
 from pathlib import Path
 
+import yaml  # noqa: F401 - once, before the commands fork: under emulation it takes seconds
+
 import pyuio
+from pyuio.inspect import state  # noqa: F401 - likewise
 from pyuio.kernel.drivers import UIO_PCI_GENERIC
 from pyuio.pci.config_image import Command
 from tests.guest.support import BUS_MASTER, PCI_SERIAL, Cards, command_register, keep_bound, pyuio_command
