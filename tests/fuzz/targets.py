@@ -30,8 +30,10 @@ from pyuio.doctor import facts
 from pyuio.doctor import interrupts as doctor_interrupts
 from pyuio.doctor import memory as doctor_memory
 from pyuio.doctor import scheduling as doctor_scheduling
-from pyuio.errors import DeviceRemovedError, KernelFileError, SystemRdlError
+from pyuio.errors import DeviceRemovedError, KernelFileError, StateFileError, SystemRdlError
 from pyuio.inspect.location import parse_location
+from pyuio.inspect.state import State, text_of
+from pyuio.inspect.state import parse as parse_state
 from pyuio.kernel.hugepages import parse_size
 from pyuio.kernel.processors import format_list, parse_list
 from pyuio.kernel.uio import UioNode
@@ -321,6 +323,16 @@ def _route_answers() -> list[bytes]:
     ]
 
 
+_STATE = State("1234:11e8", {"bar0": {"control": 0x31, "status": 0}}, bytes(range(64)))
+
+
+def saved_state(data: bytes) -> None:
+    """Read the file of a device's state; what was read comes back from what is written of it."""
+    with contextlib.suppress(StateFileError):
+        found = parse_state(data, "card.yaml")
+        assert parse_state(text_of(found).encode(), "again") == found
+
+
 TARGETS = {
     "names": Target(
         names,
@@ -338,6 +350,7 @@ TARGETS = {
     "binding_file": Target(binding_file, _binding_files, 1024),
     "result_file": Target(result_file, lambda: [_run()]),
     "histogram": Target(histogram, _histograms),
+    "saved_state": Target(saved_state, lambda: [text_of(_STATE).encode()], 1024),
     "system_rdl": Target(system_rdl, lambda: [_CARD], 2048),
 }
 """All targets by name."""
