@@ -43,6 +43,8 @@ BUILT_IN = {
     "RealTimeDeniedError": PermissionError,
     "RegisterAccessError": AttributeError,
     "RegisterNotFoundError": LookupError,
+    "StateFileError": ValueError,
+    "YamlUnavailableError": ImportError,
     "UnknownValueError": ValueError,
     "SystemRdlError": ValueError,
     "SystemRdlUnavailableError": ImportError,
