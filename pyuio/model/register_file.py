@@ -310,10 +310,12 @@ def _viewed(declared: Any, place: int) -> tuple[Any, int]:
         element, size = _viewed(declared._element, place)
         stride = _rounded(size)
         return Array(element, declared._count, stride=stride), stride * declared._count
-    kind, size = _view_of(type(declared))
-    return kind.at(place), size
+    kind: type[RegisterMap] = type(declared)
+    view, size = _view_of(kind)
+    return view.at(place), size
 
 
+@functools.lru_cache(maxsize=256)  # a class takes as long to make as the rest of a card
 def _view_of(kind: type[RegisterMap]) -> tuple[type[RegisterMap], int]:
     """Return a map with the names of `kind`, whose registers lie one after the other, and its size in bytes."""
     names: dict[str, Any] = {}

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from pyuio_drivers import nvme_queue
+from pyuio_drivers import nvme_queue, xdma_engine
 from pyuio_drivers.e1000e import E1000e, nic
 from pyuio_drivers.edu import Edu
 from pyuio_drivers.models.e1000e import E1000eCard
 from pyuio_drivers.models.edu import EduCard
 from pyuio_drivers.models.nvme import NvmeCard
 from pyuio_drivers.models.serial16550 import Serial16550Card
+from pyuio_drivers.models.xdma import XdmaCard
 from pyuio_drivers.nvme import Nvme
 from pyuio_drivers.serial16550 import Serial16550
+from pyuio_drivers.xdma import Xdma
 
 import pyuio
 from pyuio.model import Card, explore
@@ -118,6 +120,28 @@ class LineNvme(NvmeCard):
     msix_vectors = 0
 
 
+def drive_xdma(completion: str) -> Callable[[pyuio.Device], bytes]:
+    def drive(device: pyuio.Device) -> bytes:
+        with Xdma(device, completion=completion, timeout=0.02) as card:
+            card.write(10, DATA)
+            with device.dma.scatter(5000) as buffer:
+                card.readinto(10, buffer)
+                direct = bytes(buffer)
+            return direct + card.read(5010, len(DATA) - 5000)
+
+    return drive
+
+
+def drive_xdma_stream(device: pyuio.Device) -> bytes:
+    with Xdma(device, completion="interrupt", user_interrupts=1, timeout=0.02) as card:
+        card.h2c[0].send(DATA)
+        return b"".join(card.c2h[0].receive(size).data for size in (5000, len(DATA)))
+
+
+class StreamCard(XdmaCard):
+    streams = True
+
+
 class Explored(NamedTuple):
     """A driver to be explored.
 
@@ -163,6 +187,9 @@ DRIVERS = {
     "nvme": Explored(drive_nvme(by_interrupt=True), NvmeCard, nvme_right, 300, 25),
     "nvme line": Explored(drive_nvme(by_interrupt=True), LineNvme, nvme_right, 300, 61),
     "nvme polled": Explored(drive_nvme(by_interrupt=False), NvmeCard, nvme_right, 300, 61),
+    "xdma": Explored(drive_xdma("interrupt"), XdmaCard, lambda result: result == DATA, 60, 25),
+    "xdma polled": Explored(drive_xdma("write-back"), XdmaCard, lambda result: result == DATA, 60, 61),
+    "xdma stream": Explored(drive_xdma_stream, StreamCard, lambda result: result == DATA, 60, 61),
 }
 
 
@@ -170,6 +197,7 @@ def run(name: str, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Looks at memory take no virtual time, so most of them are in vain.
     monkeypatch.setattr(nvme_queue, "SPINS", 20)
     monkeypatch.setattr(nic, "SPINS", 2)
+    monkeypatch.setattr(xdma_engine, "_LOOKS", 5)
     driver = DRIVERS[name]
 
     def check(result: Any, fault: Fault) -> None:
