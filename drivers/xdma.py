@@ -111,11 +111,11 @@ class Xdma(Driver):
     # -- opening --
 
     def _find_engine(self) -> tuple[XdmaRegisters, int, int | None]:
-        """Return the engine's registers, their BAR, and the user's: section "Address Translation" says which it may be.
+        """Return the engine's registers, their BAR, and the user's.
 
-        The order is user, engine, bypass, and the first and the last may not be there. So the second is looked at
-        before the first, whose registers a look may change. A driver that names the engine's BAR in `register_maps`
-        is believed.
+        The order of BARs is user, engine, bypass, and the first and the last may not be there (identify_bars of
+        Xilinx's libxdma.c). So the second is looked at before the first, whose registers a look may change. A driver
+        that names the engine's BAR in `register_maps` is believed.
         """
         bars = [bar for bar in self.device.config.bars() if bar.kind == "memory"]
         named = [bar for bar in bars if issubclass(self.register_maps.get(bar.index, object), XdmaRegisters)]

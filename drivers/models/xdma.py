@@ -17,7 +17,6 @@ from typing import Any, ClassVar, NamedTuple
 from pyuio_drivers import xdma_registers as spec
 from pyuio_drivers.xdma_registers import DescriptorControl, Target, XdmaRegisters
 
-from pyuio import Register, RegisterMap
 from pyuio.model import Card, TransferError
 
 _VERSION = 6
@@ -25,14 +24,6 @@ _LATENCY = 1e-6  # seconds for the fetch of descriptors, and for each descriptor
 _SPEED = 3.2e9  # bytes a second
 _UNSUPPORTED_REQUEST = 1  # of read_error of H2C, and of descr_error
 _DECODE_ERROR, _SLAVE_ERROR = 1, 2  # of the other errors
-
-
-class UserRegisters(RegisterMap, width=32):
-    """The logic of a user, in BAR 0: it raises user interrupts on request."""
-
-    user_identification = Register(0x00, access="ro", doc="0x75736572")
-    user_request = Register(0x04, doc="usr_irq_req, a bit for each interrupt: it stays until a 0 is written")
-    user_scratch = Register(0x08)
 
 
 class _Descriptor(NamedTuple):
@@ -237,7 +228,10 @@ def _changing(block: str, name: str) -> tuple[Callable[..., None], Callable[...,
 
 
 class XdmaCard(Card):
-    """The card: the engine, memory behind it, and some logic of a user that raises interrupts.
+    """The card: the engine in BAR 1, and memory behind it.
+
+    BAR 0 is the user's logic. Here it is memory; a card that derives from this one gives it registers, and raises its
+    interrupts by `request_user_interrupts`.
 
     Attributes:
         channels: of each direction, 1 to 4.
@@ -252,9 +246,8 @@ class XdmaCard(Card):
 
     vendor, device, class_code = 0x10EE, 0x7024, 0x058000
     bars: ClassVar = {0: 4096, 1: 1 << 16}
-    registers: ClassVar = {0: UserRegisters, 1: XdmaRegisters}
+    registers: ClassVar = {1: XdmaRegisters}
     reset_values: ClassVar = {
-        "user_identification": 0x75736572,
         "config.pcie_max_payload": 1,
         "config.pcie_max_read_request": 2,
         "config.pcie_data_width": 1,
@@ -277,6 +270,7 @@ class XdmaCard(Card):
         """Lose power; the memory behind the engine stays."""
         super().reset()
         self._requests: set[tuple[str, int]] = set()  # interrupts that are requested, by kind and number
+        self._user_request = 0  # usr_irq_req
         self.packets: list[deque[tuple[bytes, bool]]] = [deque() for _ in range(self.channels)]
         self._coming = [b""] * self.channels  # the part of a packet that came by each H2C stream
         self._h2c = [_Engine(self, Target.H2C, number) for number in range(self.channels)]
@@ -345,6 +339,11 @@ class XdmaCard(Card):
 
     # -- interrupts --
 
+    def request_user_interrupts(self, bits: int) -> None:
+        """Set usr_irq_req: a bit for each interrupt, which stays until the driver has taken its cause away."""
+        self._user_request = bits & (1 << spec.USER_INTERRUPTS) - 1
+        self.update_interrupts()
+
     def update_interrupts(self, *_: int) -> None:
         """Let the IRQ block say what is requested, and send a message for each request that is new."""
         irq = self.regs.irq
@@ -352,11 +351,10 @@ class XdmaCard(Card):
             bool(engine.regs.status.read() & engine.regs.interrupt_enable.read() & ~1) << bit
             for bit, engine in enumerate([*self._h2c, *self._c2h])
         )
-        users: int = self.regs.user_request.read() & 0xFFFF
         irq.channel_pending.write(channels)
-        irq.user_pending.write(users)
+        irq.user_pending.write(self._user_request)
         irq.channel_request.write(channels & irq.channel_enable.read())
-        irq.user_request.write(users & irq.user_enable.read())
+        irq.user_request.write(self._user_request & irq.user_enable.read())
         now = {*_bits("channel", irq.channel_request.read()), *_bits("user", irq.user_request.read())}
         before, self._requests = self._requests, now
         for kind, number in sorted(before - now):
@@ -366,7 +364,6 @@ class XdmaCard(Card):
         for kind, number in sorted(now - before):
             self.raise_interrupt(self._vector(kind, number))
 
-    on_write_user_request = update_interrupts
     on_write_irq_user_enable = update_interrupts
     on_write_irq_channel_enable = update_interrupts
     on_write_h2c_status = update_interrupts

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import pytest
 from pyuio_drivers import xdma_channel, xdma_engine
-from pyuio_drivers.models.xdma import UserRegisters, XdmaCard
+from pyuio_drivers.models.xdma import XdmaCard
 from pyuio_drivers.xdma import Xdma
 from pyuio_drivers.xdma_channel import Received
 from pyuio_drivers.xdma_engine import DESCRIPTORS, Completion, Piece
@@ -35,7 +35,20 @@ MIB = 1 << 20
 BY = [*Completion]
 
 
-class FourChannels(XdmaCard):
+class UserRegisters(pyuio.RegisterMap, width=32):
+    request = pyuio.Register(0x00)
+
+
+class UserCard(XdmaCard):
+    """The user's logic raises the interrupts that are written to it."""
+
+    registers: ClassVar = {0: UserRegisters, 1: XdmaRegisters}
+
+    def on_write_request(self, bits: int) -> None:
+        self.request_user_interrupts(bits)
+
+
+class FourChannels(UserCard):
     channels = 4
 
 
@@ -51,14 +64,14 @@ class EngineFirst(XdmaCard):
     """A bitstream without AXI4-Lite, with bypass."""
 
     bars: ClassVar = {0: 1 << 16, 2: BarSpace(1 << 16, width=64)}
-    registers: ClassVar = {0: XdmaRegisters, 2: UserRegisters}
+    registers: ClassVar = {0: XdmaRegisters}
 
 
 class WideUserBar(XdmaCard):
     """The user's BAR has 64 bits and is large; there is a bypass BAR, too, and one for ports."""
 
     bars: ClassVar = {0: BarSpace(1 << 20, width=64), 2: 1 << 16, 3: 1 << 16, 4: BarSpace(16, ports=True)}
-    registers: ClassVar = {0: UserRegisters, 2: XdmaRegisters}
+    registers: ClassVar = {2: XdmaRegisters}
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +82,7 @@ def few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def model() -> XdmaCard:
-    return XdmaCard()
+    return UserCard()
 
 
 @pytest.fixture
@@ -132,7 +145,7 @@ def test_a_driver_may_name_the_bar() -> None:
 
     with Board(pyuio.model.open(XdmaCard())) as card:
         assert card.config_bar == 1
-    with pyuio.model.open(WideUserBar()) as device, pytest.raises(Complaint):  # there is nothing to be read
+    with pyuio.model.open(WideUserBar()) as device, pytest.raises(pyuio.UnsupportedDeviceError, match="BAR 0 has 0x0"):
         Wrong(device)
 
 
@@ -165,7 +178,7 @@ def test_bad_options(model: XdmaCard) -> None:
 
 
 @pytest.mark.parametrize("completion", BY)
-@pytest.mark.parametrize("size", [0, 1, 4095, 4097, MIB, 3 * MIB + 5])
+@pytest.mark.parametrize("size", [0, 1, 4097, MIB, 3 * MIB + 5])
 def test_any_size(model: XdmaCard, completion: Completion, size: int) -> None:
     data = random.Random(size).randbytes(size)
     with open_by(model, completion) as card:
@@ -198,12 +211,11 @@ def test_a_buffer_is_not_copied(model: XdmaCard, card: Xdma, monkeypatch: pytest
                 use(0, foreign)
 
 
-@pytest.mark.parametrize("completion", BY)
 @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, DESCRIPTORS, DESCRIPTORS + 1, 400])
-def test_scattered_memory(model: XdmaCard, completion: Completion, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scattered_memory(model: XdmaCard, card: Xdma, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments in an order of their own; the model complains about descriptors that are fetched across a page."""
     part = 4096
-    with open_by(model, completion) as card, card.device.dma.scatter(part * count) as buffer:
+    with card.device.dma.scatter(part * count) as buffer:
         whole = buffer.address
         order = random.Random(count).sample(range(count), count)
         segments = tuple(Segment(whole + part * index, part) for index in order)
@@ -434,10 +446,10 @@ def test_each_source_has_a_vector(model: XdmaCard) -> None:
         assert [n for one in irq.user_vector for n in one.vector] == [*range(8, 24)]
         user = UserRegisters(card.device.bar(0))
         for number, interrupt in enumerate(card.user_interrupts):
-            user.user_request.write(1 << number)
+            user.request.write(1 << number)
             assert interrupt.read(1) == 1
             assert card.user_pending() == 1 << number
-            user.user_request.write(0)
+            user.request.write(0)
         for channel in range(4):
             card.write(0, DATA, channel=channel)
             assert card.read(0, len(DATA), channel=channel) == DATA
@@ -446,12 +458,11 @@ def test_each_source_has_a_vector(model: XdmaCard) -> None:
 def test_user_interrupts(model: XdmaCard, card: Xdma) -> None:
     first, second = card.user_interrupts
     user = UserRegisters(card.device.bar(card.user_bar or 0))
-    assert user.user_identification.read() == 0x75736572
-    user.user_request.write(0b110)  # the third is not enabled
+    user.request.write(0b110)  # the third is not enabled
     assert second.read(1) == 1
     assert card.user_pending() == 0b110
     assert not first.poll(0)
-    user.user_request.write(0)
+    user.request.write(0)
     assert card.user_pending() == 0
     card.close()
     assert model.regs.irq.user_enable.read() == 0
