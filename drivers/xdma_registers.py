@@ -37,8 +37,7 @@ ADJACENT_DESCRIPTORS = 64
 PAGE = 4096
 """Adjacent descriptors do not cross a multiple of this address."""
 
-# Section "Poll Mode", table "Completed Descriptor Count Writeback Fields".
-WRITE_BACK_ERROR = 1 << 31
+# Section "Poll Mode", table "Completed Descriptor Count Writeback Fields". Bit 31 is set if there was an error.
 WRITE_BACK_COUNT = (1 << 24) - 1
 
 # Section "DMA C2H Stream", table "C2H Stream Writeback Fields": two words of 32 bits.

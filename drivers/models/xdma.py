@@ -176,7 +176,9 @@ class _Engine:
             self.log(descriptor_completed=True)
             if control.pollmode_wb_enable and control.ie_descriptor_completed:
                 with suppress(TransferError):  # nobody is told
-                    self.card.memory.write(registers.poll_mode_write_back.read(), struct.pack("<I", count & 0xFFFFFF))
+                    self.card.memory.write(
+                        registers.poll_mode_write_back.read(), struct.pack("<I", count & spec.WRITE_BACK_COUNT)
+                    )
         if DescriptorControl.STOP in flags:
             self.end(descriptor_stopped=True)
             return

@@ -251,6 +251,7 @@ def test_adjacent_descriptors_are_as_the_guide_has_them(card: Xdma) -> None:
         assert [control >> 8 & 0x3F for control in controls[62:66]] == [0, DESCRIPTORS - 65, DESCRIPTORS - 66, 59]
         assert [control >> 8 & 0x3F for control in controls[-2:]] == [0, 0]
         assert engine._ring.read(DESCRIPTORS - 1, "nxt_adr") == 0
+        assert card.registers.h2c[0].control.ie_write_error == 0x1F
         clock.sleep(1e-2)
         assert card.registers.h2c[0].completed_descriptor_count.read() == DESCRIPTORS
 
@@ -260,6 +261,7 @@ def test_the_count_is_written_back(model: XdmaCard, card: Xdma) -> None:
     model.axi[:4] = b"data"
     with card.device.dma.alloc(8) as buffer:
         engine.start([Piece(buffer.address, 0, 2), Piece(buffer.address + 2, 2, 2)])
+        assert card.registers.c2h[0].control.ie_write_error == 0  # reserved bits of a C2H channel
         clock.sleep(1e-3)
         assert engine._results.registers.read32(0) == 2
         engine.check(2)

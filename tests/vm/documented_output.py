@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w/]+\.py)(, continued)?\n")
 _PROMPT = ["pyuio", "vm", "run"]
-HERE = (ROOT / "docs/model.md",)
+HERE = (ROOT / "docs/model.md", ROOT / "docs/xdma.md")
 
 
 @dataclass(frozen=True)
