@@ -136,7 +136,7 @@ class Xdma(Driver):
         )
 
     def _enable_interrupts(self, channels: int, user: int) -> None:
-        """Give each source a vector of its own: sections "IRQ Block Channel Vector Number (0xA0)", "... User ..."."""
+        """Give each source a vector of its own, channels first: section "IRQ Block Channel Vector Number (0xA0)"."""
         irq = self.registers.irq
         for first in range(0, channels, 4):
             irq.channel_vector[first // 4].write(_vectors(first, channels - first))

@@ -273,7 +273,7 @@ class C2hChannel(Channel):
             if word & 0xFFFF0000 != STREAM_MAGIC or length > most:
                 status = self._engine.registers.status.snapshot()
                 raise ChannelError(self.name, f"wrote back {word:#x}, {length:#x}, which is no length", status, 1)
-            return Received(bytes(self._stage(most)[:length]), bool(word & STREAM_END_OF_PACKET))
+            return Received(bytes(memoryview(self._stage(most))[:length]), bool(word & STREAM_END_OF_PACKET))
 
 
 _C = TypeVar("_C", bound=Channel)

@@ -129,13 +129,7 @@ class Engine:
         DmaMemoryError, DmaUnavailableError: there is no page of memory.
     """
 
-    def __init__(
-        self,
-        device: Device,
-        place: Place,
-        completion: Completion,
-        interrupt: Interrupt | None,
-    ) -> None:
+    def __init__(self, device: Device, place: Place, completion: Completion, interrupt: Interrupt | None) -> None:
         self.device = device
         self.target, _, self.registers, self._sgdma = place
         self.name = f"{device.name}: {place.target.name} {place.number}"
@@ -307,7 +301,7 @@ class Engine:
 
     def check(self, count: int) -> None:
         """End a run of `count` descriptors, of which the engine should have completed all. ChannelError: it has not."""
-        status = self.registers.status.snapshot()
+        status = self.registers.status_rc.snapshot()  # so that the next run begins with none of it
         completed = self.registers.completed_descriptor_count.read()
         self.registers.control.write(0)
         if words := error_words(self.target, status):
@@ -330,9 +324,8 @@ class Engine:
     def _time_out(self, count: int) -> NoReturn:
         """Stop the engine after a run of `count` descriptors that takes too long, and say so."""
         status, completed = self.registers.status.snapshot(), self.registers.completed_descriptor_count.read()
-        late = (
-            f"{self.name}: not done in time, {completed} of {count} descriptors completed (status {status.read():#x})"
-        )
+        done = f"{completed} of {count} descriptors completed (status {status.read():#x})"
+        late = f"{self.name}: not done in time, {done}"
         self._stop_early()
         if self._is_stuck:
             late += "; it does not stop, and may still use the memory: leave that open, and reset the card"
