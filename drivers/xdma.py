@@ -88,7 +88,7 @@ class Xdma(Driver):
         if busy := self._quiet_channels():
             raise XdmaError(
                 f"{device.name}: {', '.join(busy)} is busy with a transfer that an earlier driver left, and does not "
-                "stop: reset the card (Device.reset)"
+                "stop: reset the card (pyuio reset, Device.reset)"
             )
         own = len(self._places) if completion is Completion.INTERRUPT else 0
         if own + user_interrupts:

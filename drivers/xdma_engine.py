@@ -166,7 +166,7 @@ class Engine:
         try:
             if self._is_stuck and self.registers.status.busy:
                 reason = "is still busy with an earlier transfer, and with its memory; close the driver, reset the card"
-                raise DeviceBusyError(errno.EBUSY, f"{self.name} {reason} (Device.reset)")
+                raise DeviceBusyError(errno.EBUSY, f"{self.name} {reason} (pyuio reset, Device.reset)")
             self._is_stuck = False
             yield
         finally:
