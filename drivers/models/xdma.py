@@ -85,6 +85,7 @@ class _Engine:
             self.regs.status.busy = True
             self.regs.completed_descriptor_count.write(0)
             self.queue.clear()
+            self.waits_for_data = False
             address, adjacent = self.sgdma.descriptor_address.read(), self.sgdma.descriptor_adjacent.read()
             self.card.after(_LATENCY, lambda: self.fetch(address, adjacent & 0x3F))
         self.card.update_interrupts()
@@ -197,7 +198,6 @@ class _Engine:
             self.waits_for_data = True
             self.queue.appendleft(descriptor)
             return
-        self.waits_for_data = False
         packet, ends = packets.popleft()
         length = descriptor.length & spec.LARGEST_LENGTH
         if len(packet) > length:
@@ -208,6 +208,11 @@ class _Engine:
             status = spec.STREAM_MAGIC | (spec.STREAM_END_OF_PACKET if ends else 0)
             self.card.memory.write(descriptor.source, struct.pack("<II", status, len(packet)))
         self.complete(descriptor)
+
+    def resume(self) -> None:
+        """Go on with the descriptor that waited for data, unless that is gone."""
+        if self.queue:
+            self.receive(self.queue.popleft())
 
 
 def _changing(block: str, name: str) -> tuple[Callable[..., None], Callable[..., None]]:
@@ -298,7 +303,8 @@ class XdmaCard(Card):
         self.packets[channel].append((packet, True))
         engine = self._c2h[channel]
         if engine.waits_for_data:
-            self.after(_LATENCY + len(packet) / _SPEED, lambda: engine.receive(engine.queue.popleft()))
+            engine.waits_for_data = False
+            self.after(_LATENCY + len(packet) / _SPEED, engine.resume)
 
     # -- registers --
 

@@ -588,6 +588,24 @@ def test_a_receive_that_times_out_goes_on(stream: Xdma) -> None:
     assert stream.c2h[0].receive(MIB) == Received(DATA[50:60], True)
 
 
+def test_packets_that_come_at_once() -> None:
+    """While one receive waits, and before it is told."""
+    model = StreamCard()
+    with open_by(model) as card:
+        with pytest.raises(ChannelTimeoutError):
+            card.c2h[0].receive(50, timeout=0.1)
+        for size in (10, 20, 0, 70):
+            model.feed(0, DATA[:size])
+        received = [card.c2h[0].receive(50) for _ in range(5)]
+    assert [(len(part.data), part.end_of_packet) for part in received] == [
+        (10, True),
+        (20, True),
+        (0, True),
+        (50, False),
+        (20, True),
+    ]
+
+
 def test_a_stream_that_waits_keeps_the_next_driver_out() -> None:
     model = StreamCard()
     with open_by(model) as card, pytest.raises(ChannelTimeoutError):
