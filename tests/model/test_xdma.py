@@ -205,6 +205,11 @@ def test_a_buffer_is_not_copied(model: XdmaCard, card: Xdma, monkeypatch: pytest
         assert bytes(buffer) == DATA
     with pytest.raises(pyuio.ClosedError):
         card.write(0, buffer)
+    array = bytearray(DATA)
+    with card.device.dma.map(array) as mapped:
+        card.write(50_000, mapped)
+        card.readinto(50_001, mapped)
+    assert array == DATA[1:] + b"\0"
     with pyuio.model.open(XdmaCard()) as other, other.dma.alloc(64) as foreign:
         for use in (card.write, card.readinto):
             with pytest.raises(ValueError, match="another device's"):
