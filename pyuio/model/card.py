@@ -391,7 +391,10 @@ class Card:
                 self._do(slot.on_write, *indices, whole)
 
     def _part(self, file: RegisterFile, index: int, offset: int, width: int, verb: str) -> tuple[Slot, int, int]:
-        """Return the register of an access, the number of the word in it, and where in the word it is, in bytes."""
+        """Return the register of an access, the number of the word in it, and the bits of the word that it reaches.
+
+        These are in bytes from the least significant.
+        """
         slot = file.find(offset, writing=verb == "write")
         access = f"{'an' if width == 1 else 'a'} {8 * width}-bit {verb} at offset {offset:#x} of BAR {index}"
         if slot is None:
@@ -403,6 +406,9 @@ class Card:
         if not narrower and (width != slot.access_size or inside % slot.access_size):
             where = f" at {slot.offset:#x}" if offset != slot.offset else ""
             self.complain(f"{access}: {slot.name}{where} takes accesses of {8 * slot.access_size} bits")
+        if slot.turned:
+            part, rest = divmod(inside, slot.access_size)
+            inside = slot.word - (part + 1) * slot.access_size + rest
         return slot, word, inside
 
     def __repr__(self) -> str:

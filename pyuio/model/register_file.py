@@ -113,7 +113,9 @@ class Slot:
         writable: whether the driver may write it.
         narrow: whether it takes accesses of fewer bytes than `access_size`, too.
         access_size: bytes of the access that it is made for.
-        first_part, last_part: where in a word the first and the last of its accesses are, in bytes.
+        first_part, last_part: the bits of a word that the first and the last of its accesses reach, in bytes from the
+            least significant.
+        turned: whether the most significant of these parts lies at the lowest address.
         gathered: what was written to the parts of a word, so far.
     """
 
@@ -136,6 +138,7 @@ class Slot:
         "readable",
         "reads_change",
         "size",
+        "turned",
         "word",
         "writable",
         "written",
@@ -154,6 +157,7 @@ class Slot:
         self.reads_change = bool(self.effects.read_clear | self.effects.read_set)
         last = self.word - self.access_size
         self.first_part, self.last_part = (last, 0) if register._layout.high_first else (0, last)
+        self.turned = register._layout.word_order == "big"
         self.gathered = 0
         self.plain = self.effects.plain and self.effects.value == register._layout.full
         self.narrow = False

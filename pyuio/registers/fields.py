@@ -436,6 +436,8 @@ class Layout(NamedTuple):
     """Bits that one access reads or writes; less than the width if it takes several."""
     high_first: bool
     """Of several accesses, the one of the most significant bits comes first."""
+    word_order: Literal["little", "big"] | None
+    """Where the parts lie that several accesses reach; None for the region's byte order."""
 
     @property
     def full(self) -> int:
@@ -483,6 +485,7 @@ class Layout(NamedTuple):
         *,
         access_width: int | None = None,
         first: Literal["low", "high"] = "low",
+        word_order: Literal["little", "big"] | None = None,
     ) -> Layout:
         """Return the layout of a register with these fields; bits outside of them have the register's `access`."""
         full = (1 << width) - 1
@@ -527,4 +530,5 @@ class Layout(NamedTuple):
             uncompiled=functools.reduce(operator.or_, (one.mask for one in fields.values() if one.msb0), shared),
             access_width=min(width, access_width or width),
             high_first=first == "high",
+            word_order=word_order,
         )

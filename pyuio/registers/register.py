@@ -108,6 +108,7 @@ class RegisterType(type):
     _kind_layout: Layout
     _kind_access_width: int | None
     _kind_first: Literal["low", "high"]
+    _kind_word_order: Literal["little", "big"] | None
     _kind_doc: str
 
     @classmethod
@@ -125,6 +126,7 @@ class RegisterType(type):
         access: Access | None = None,
         access_width: int | None = None,
         first: Literal["low", "high"] | None = None,
+        word_order: Literal["little", "big"] | None = None,
     ) -> RegisterType:
         """Make a class of registers. ValueError: its fields, width or access are invalid."""
         namespace.setdefault("__slots__", ())
@@ -149,6 +151,8 @@ class RegisterType(type):
         made._arrays = {**getattr(made, "_arrays", {}), **arrays}
         made._kind_access_width = getattr(made, "_kind_access_width", None) if access_width is None else access_width
         made._kind_first = getattr(made, "_kind_first", "low") if first is None else checked_first(first, name)
+        order = getattr(made, "_kind_word_order", None)
+        made._kind_word_order = order if word_order is None else checked_order(word_order, name)
         width = getattr(made, "_kind_width", 32) if width is None else width
         made._kind_width = checked_width(width, made._kind_access_width, name)
         made._kind_access = getattr(made, "_kind_access", "rw") if access is None else checked_access(access, name)
@@ -160,6 +164,7 @@ class RegisterType(type):
             made._fields,
             access_width=made._kind_access_width,
             first=made._kind_first,
+            word_order=made._kind_word_order,
         )
         return made
 
@@ -234,11 +239,23 @@ def checked_first(first: str, what: str) -> Literal["low", "high"]:
     return "low" if first == "low" else "high"
 
 
+def checked_order(order: str, what: str) -> Literal["little", "big"]:
+    """Return the order of words, or raise ValueError."""
+    if order not in ("little", "big"):
+        raise ValueError(f'{what}: the order of words is "little" or "big", not {order!r}')
+    return "little" if order == "little" else "big"
+
+
 def require_region(region: Accesses | None, path: str) -> Accesses:
     """Return the region of what is called `path`. TypeError: there is none, as it is a declaration."""
     if region is None:
         raise TypeError(f"{path} is a declaration; make its map on a region: Registers(device.bar(0))")
     return region
+
+
+def _byte_order(region: Accesses) -> Literal["little", "big"]:
+    order: Literal["little", "big"] = getattr(region, "endian", "little")
+    return order
 
 
 def checked_run(data: Buffer, width: int, path: str) -> memoryview:
@@ -274,9 +291,12 @@ class Register(_registers.Register, metaclass=RegisterType):
             between them, unless it latches the value at the first.
         first: which of several accesses comes first: that of the least significant bits, "low" (the default), or
             "high".
+        word_order: what lies at the lowest address of a register that takes several accesses: "little" for the part
+            with the least significant bits, "big" for that with the most significant ones. None (the default) for the
+            byte order of the region. The bytes within each part are always in the region's order.
 
     Raises:
-        ValueError: there is no such width or access, the offset is negative, or a field is outside of the width.
+        ValueError: there is no such width, access or order, the offset is negative, or a field is outside of the width.
     """
 
     _fields: ClassVar[Mapping[str, Bits]]
@@ -293,18 +313,26 @@ class Register(_registers.Register, metaclass=RegisterType):
         doc: str | None = None,
         access_width: int | None = None,
         first: Literal["low", "high"] | None = None,
+        word_order: Literal["little", "big"] | None = None,
     ) -> None:
         kind = type(self)
         self._path = kind.__name__
         self._offset = operator.index(offset)
         self._access: Access = kind._kind_access if access is None else checked_access(access, self._path)
         self._layout = kind._kind_layout
-        if any(given is not None for given in (width, access, access_width, first)):
+        if any(given is not None for given in (width, access, access_width, first, word_order)):
             access_width = kind._kind_access_width if access_width is None else access_width
             width = checked_width(kind._kind_width if width is None else width, access_width, self._path)
             first = kind._kind_first if first is None else checked_first(first, self._path)
+            order = kind._kind_word_order if word_order is None else checked_order(word_order, self._path)
             self._layout = Layout.of(
-                self._path, width, self._access, kind._fields, access_width=access_width, first=first
+                self._path,
+                width,
+                self._access,
+                kind._fields,
+                access_width=access_width,
+                first=first,
+                word_order=order,
             )
         if self._offset < 0:
             raise ValueError(f"{self._path} at {self._offset:#x}: the offset of a register is from 0")
@@ -473,8 +501,7 @@ class Register(_registers.Register, metaclass=RegisterType):
             raise ValueError(f"{self._path}: the number of reads is 0 or more, not {number}")
         if isinstance(region, (Window, PortRegion)) and self._alignment == width:
             return region.read(self._offset, number * width, width, fixed=True)
-        order: Any = getattr(region, "endian", "little")
-        return b"".join([self.read().to_bytes(width, order) for _ in range(number)])
+        return b"".join([self._to_memory(region, self.read()) for _ in range(number)])
 
     def write_run(self, data: Buffer) -> None:
         """Write bytes to the register, one access for each element of its width, as to the data register of a queue.
@@ -494,9 +521,8 @@ class Register(_registers.Register, metaclass=RegisterType):
         if isinstance(region, (Window, PortRegion)) and self._alignment == width:
             region.write(self._offset, view, width, fixed=True)
             return
-        order: Any = getattr(region, "endian", "little")
         for start in range(0, len(view), width):
-            self.write(int.from_bytes(view[start : start + width], order))
+            self.write(self._from_memory(region, view[start : start + width]))
 
     def _run_region(self) -> Accesses:
         if self._held is not None:
@@ -639,10 +665,24 @@ class Register(_registers.Register, metaclass=RegisterType):
         layout = self._layout
         shifts = range(0, layout.width, layout.access_width)
         offsets = [self._offset + shift // 8 for shift in shifts]
-        if getattr(region, "endian", "little") == "big":
+        if (layout.word_order or _byte_order(region)) == "big":
             offsets.reverse()
         parts = list(zip(offsets, shifts, strict=True))
         return parts[::-1] if layout.high_first else parts
+
+    def _to_memory(self, region: Accesses, value: int) -> bytes:
+        """Return the bytes of a value as they lie in the device's memory."""
+        width, order = self._layout.access_width, _byte_order(region)
+        parts = [value >> shift & (1 << width) - 1 for _, shift in sorted(self._parts(region))]
+        return b"".join([part.to_bytes(width // 8, order) for part in parts])
+
+    def _from_memory(self, region: Accesses, data: memoryview) -> int:
+        """Return the value whose bytes lie so in the device's memory."""
+        size, order = self._layout.access_width // 8, _byte_order(region)
+        value = 0
+        for place, (_, shift) in enumerate(sorted(self._parts(region))):
+            value |= int.from_bytes(data[size * place : size * (place + 1)], order) << shift
+        return value
 
     def _value_for(self, field: Bits) -> int:
         """Return the register's value, to extract a field."""

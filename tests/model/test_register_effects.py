@@ -111,6 +111,7 @@ class Everything(RegisterMap):
     sent = Register(0x04, access="wo")
     wide = Register(0x10, width=128, access_width=32)
     backwards = Register(0x20, width=64, access_width=32, first="high")
+    turned = Register(0x48, width=64, access_width=32, first="high", word_order="big")
     group = Array(Group.at(0x100), 2, stride=0x80)
     table = Memory(Register(0x1000, width=16), 32)
     narrow = Register(0x30, width=64)
@@ -136,6 +137,9 @@ class EverythingCard(Card):
     def on_read_backwards(self) -> int:
         self.calls.append("read backwards")
         return 0x1122334455667788
+
+    def on_write_turned(self, value: int) -> None:
+        self.calls.append(("turned", value))
 
     def on_write_group_channel_count(self, group: int, channel: int, value: int) -> None:
         self.calls.append((group, channel, value))
@@ -163,6 +167,9 @@ def test_arrays_memories_and_wide_registers(card: EverythingCard) -> None:
         registers.backwards.write(0xAAAA_BBBB_CCCC_DDDD)
         assert card.regs.backwards.read() == 0xAAAA_BBBB_CCCC_DDDD
         assert registers.backwards.read() == 0x1122334455667788
+        registers.turned.write(0x1122_3344_5566_7788)
+        assert [device.bar(0).read32(place) for place in (0x48, 0x4C)] == [0x11223344, 0x55667788]
+        assert registers.turned.read() == card.regs.turned.read() == 0x1122_3344_5566_7788
         registers.group[1].channel[0].count.write(5)
         assert [one.total.read() for one in registers.group] == [100, 101]
         assert card.regs.group[1].channel[0].count.read() == 5
@@ -174,6 +181,7 @@ def test_arrays_memories_and_wide_registers(card: EverythingCard) -> None:
         ("wide", 0x11112222_33334444_55556666_77778888),
         ("backwards", 0xAAAA_BBBB_CCCC_DDDD),
         "read backwards",
+        ("turned", 0x1122_3344_5566_7788),
         (1, 0, 5),
         ("table", 3, 0xBEEF),
         ("table", 4, 0x0201),

@@ -47,6 +47,44 @@ class Counters(RegisterMap):
     digest = Digest(0x14)
 
 
+class Turned(Register, width=64, access_width=32, word_order="big"):
+    high = Field(63, 32)
+    low = Field(7, 0)
+
+
+class Words(RegisterMap):
+    turned = Turned(0x00)
+    first = Turned(0x08, first="high")
+    plain = Turned(0x10, word_order="little")
+
+
+def test_the_word_order() -> None:
+    plain = Plain(bytes(range(0x18)))
+    words = Words(plain)
+    assert [words.turned.read(), words.first.read(), words.plain.read()] == [
+        0x03020100_07060504,
+        0x0B0A0908_0F0E0D0C,
+        0x17161514_13121110,
+    ]
+    assert [offset for _, offset, _ in plain.log] == [4, 0, 8, 12, 0x10, 0x14]
+    assert (words.turned.high, words.turned.low) == (0x03020100, 0x04)
+    words.turned.high = 0xAABBCCDD
+    words.first.write(0x1122334455667788)
+    assert plain.memory[:16].hex() == "ddccbbaa0405060744332211" + "88776655"
+    assert words.first.read_run(1).hex() == "44332211" + "88776655"
+    words.turned.write_run(bytes(range(8)))
+    assert plain.memory[:8] == bytes(range(8))
+    with pytest.raises(ValueError, match='the order of words is "little" or "big", not \'middle\''):
+        Register(0, word_order="middle")  # type: ignore[arg-type]
+
+
+def test_the_word_order_does_not_depend_on_the_order_of_bytes() -> None:
+    memory = bytearray(range(8))
+    assert Words(bytearray(memory * 3), endian="big").plain.read() == 0x04050607_00010203
+    assert Words(bytearray(memory * 3), endian="big").turned.read() == 0x00010203_04050607
+    assert Words(bytearray(memory * 3)).turned.read_run(1) == bytes(memory)
+
+
 def test_a_wide_register_is_accessed_in_parts() -> None:
     plain = Plain(bytes(range(0x40)))
     counters = Counters(plain)
