@@ -17,6 +17,7 @@ tells of cards that come and go, `realtime` makes a thread wake up in time.
 # service.py, program.py                  serving an interrupt in C, and the register operations that it runs
 # interrupt/, dma/, region/               what a device consists of: an interrupt, memory that it reaches, BARs
 # registers/, systemrdl/                  registers by name; names from SystemRDL files
+# litex/, peakrdl/                        names from LiteX's files, and from what PeakRDL reads
 # claim/                                  taking a device from its kernel driver, and giving it back
 # pci/                                    addresses, configuration space, capabilities; discovery and hotplug
 # rt/                                     real time
@@ -39,6 +40,7 @@ from pyuio.errors import (
     BindingError,
     ClosedError,
     ConfigLockedError,
+    CsrFileError,
     DeviceBusyError,
     DeviceNotFoundError,
     DeviceRemovedError,
@@ -97,6 +99,7 @@ __all__ = [
     "BindingError",
     "ClosedError",
     "ConfigLockedError",
+    "CsrFileError",
     "CyclicBuffer",
     "DescriptorRing",
     "Device",

@@ -164,5 +164,9 @@ class SystemRdlError(PyuioError, ValueError):
     """A SystemRDL file cannot be read, or has something that pyuio cannot access; the message names file and line."""
 
 
+class CsrFileError(PyuioError, ValueError):
+    """LiteX's ``csr.json`` or ``csr.csv`` cannot be read, or is no such file; the message says what is wrong."""
+
+
 class SystemRdlUnavailableError(PyuioError, ImportError):
     """systemrdl-compiler, which reads SystemRDL, is not installed; the message says how to install it."""

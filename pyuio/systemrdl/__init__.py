@@ -22,23 +22,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pyuio.errors import SystemRdlError, SystemRdlUnavailableError
-from pyuio.registers.register_map import RegisterMap
+from pyuio.registers.python_text import DescribedMap
 
 if TYPE_CHECKING:
     from pyuio.systemrdl.python_classes import Source
 
 AnyPath: TypeAlias = "str | os.PathLike[str]"
-
-
-class DescribedMap(RegisterMap):
-    """A `RegisterMap` whose names come from a file at run time, so that mypy does not know them."""
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...
 
 
 def load(
@@ -82,7 +74,7 @@ def load(
     """
     paths = _paths(path)
     source = _source(paths, "DescribedMap", top, include, parameters, bus_width, first)
-    found: type[DescribedMap] = _run(source, paths)[source.top]
+    found: type[DescribedMap] = source.run(", ".join(paths))[source.top]
     return found
 
 
@@ -98,7 +90,7 @@ def python_source(
     """Return the text of a Python module that declares what `load` returns; arguments and errors are the same."""
     paths = _paths(path)
     source = _source(paths, "RegisterMap", top, include, parameters, bus_width, first)
-    _run(source, paths)  # so that what is returned can be imported
+    source.run(", ".join(paths))  # so that what is returned can be imported
     return source.text
 
 
@@ -132,13 +124,3 @@ def _source(
             "pip install systemrdl-compiler"
         ) from error
     return Source(elaborated(paths, top, [os.fspath(one) for one in include], parameters or {}), base, bus_width, first)
-
-
-def _run(source: Source, paths: Sequence[str]) -> dict[str, Any]:
-    """Make the classes, and return what the module then contains."""
-    namespace: dict[str, Any] = {"__name__": f"{__name__}.{source.top}", "DescribedMap": DescribedMap}
-    try:
-        exec(compile(source.text, f"<{paths[-1]}>", "exec"), namespace)
-    except Exception as error:  # a declaration is refused
-        raise SystemRdlError(f"{', '.join(paths)}: {error or type(error).__name__}") from error
-    return namespace

@@ -28,19 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=_parameter,
         help="the value of a parameter of the addrmap: a string, or an expression of SystemRDL",
     )
-    parser.add_argument(
-        "--bus-width",
-        metavar="BITS",
-        type=int,
-        choices=(8, 16, 32, 64),
-        help="the widest access that the card understands (default: the largest accesswidth, but at least 32)",
-    )
-    parser.add_argument(
-        "--first",
-        choices=("low", "high"),
-        default="low",
-        help="which part of a register wider than the bus is accessed first (default: low)",
-    )
+    add_access_options(parser)
     options = parser.parse_args(arguments)
     try:
         text = python_source(
@@ -56,6 +44,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     sys.stdout.buffer.write(text.encode())  # whatever the locale, as Python reads it as UTF-8
     return 0
+
+
+def add_access_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options that tell how the card's bus reaches a register."""
+    parser.add_argument(
+        "--bus-width",
+        metavar="BITS",
+        type=int,
+        choices=(8, 16, 32, 64),
+        help="the widest access that the card understands (default: the largest accesswidth, but at least 32)",
+    )
+    parser.add_argument(
+        "--first",
+        choices=("low", "high"),
+        default="low",
+        help="which part of a register wider than the bus is accessed first (default: low)",
+    )
 
 
 def _parameter(text: str) -> tuple[str, str]:

@@ -7,7 +7,6 @@ This module needs systemrdl-compiler. Sections are those of the SystemRDL 2.0 sp
 from __future__ import annotations
 
 import enum
-import keyword
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
@@ -16,7 +15,8 @@ from systemrdl.rdltypes.builtin_enums import AccessType, OnReadType, OnWriteType
 
 from pyuio.errors import SystemRdlError
 from pyuio.registers.access import EFFECTS, Access, checked_access
-from pyuio.registers.register import Register, is_taken
+from pyuio.registers.python_text import class_name, classes, docstring, fitting_names, identifier, option
+from pyuio.registers.register import Register
 from pyuio.registers.register_map import RegisterMap
 
 _IMPORTED = ("Array", "Field", "Memory", "Register", "RegisterMap")
@@ -68,8 +68,19 @@ class Source:
         self.text = self._text(node)
         """The text of the module."""
 
+    def run(self, files: str) -> dict[str, Any]:
+        """Make the classes, and return what the module then contains.
+
+        Raises:
+            SystemRdlError: a declaration is refused; the message begins with `files`, the description's.
+        """
+        try:
+            return classes(self.text, f"pyuio.systemrdl.{self.top}", files)
+        except Exception as error:
+            raise SystemRdlError(f"{files}: {error or type(error).__name__}") from error
+
     def _text(self, node: AddrmapNode) -> str:
-        head = [f'"""Registers of {node.inst_name}, made from SystemRDL by ``python -m pyuio.systemrdl``."""\n']
+        head = [f'"""Registers of {identifier(node.inst_name)}, made by pyuio from a register description."""\n']
         if "enum" in self._used:
             head.append("import enum\n")
         imported = [name for name in _IMPORTED if name in self._used]
@@ -118,8 +129,8 @@ class Source:
     def _words(self, node: MemNode, body: _Body, offset: int) -> str:
         """Return the declaration of the words of a mem. The compiler gives each a power of 2 as its size."""
         count = node.get_property("mementries")
-        options = self._width(node.size // count * 8) + _option("access", _memory_access(node), "rw")
-        options += _option("doc", "" if list(node.children()) else _doc(node), "")
+        options = self._width(node.size // count * 8) + option("access", _memory_access(node), "rw")
+        options += option("doc", "" if list(node.children()) else _doc(node), "")
         return f"{body.use('Memory')}({body.use('Register')}({offset:#x}{options}), {count})"
 
     def _register(self, node: RegNode) -> str:
@@ -129,18 +140,18 @@ class Source:
         body = _Body(self, Register, [one.inst_name for one in fields])
         for field in fields:
             body.lines.append(f"{body.names[field.inst_name]} = {self._field(field, whole, body)}")
-        options = self._width(node.get_property("regwidth"), node) + _option("access", whole, "rw")
+        options = self._width(node.get_property("regwidth"), node) + option("access", whole, "rw")
         return self._class(node, "Register", options, body)
 
     def _width(self, width: int, node: RegNode | None = None) -> str:
         """Return the options that tell a register's width, and how it is accessed if that is beyond the bus."""
-        options = _option("width", width, 32)
+        options = option("width", width, 32)
         if width > self._bus_width:
             first = self._first if node is None else node.get_property("first_access", default=self._first)
             if first not in ("low", "high"):
                 assert node is not None
                 raise _unsupported(node, f'first_access is "low" or "high", not {first!r}')
-            options += _option("access_width", self._bus_width, None) + _option("first", first, "low")
+            options += option("access_width", self._bus_width, None) + option("first", first, "low")
         return options
 
     def _field(self, node: FieldNode, whole: Access, body: _Body) -> str:
@@ -148,8 +159,8 @@ class Source:
         arguments = f"{node.high}" if node.high == node.low else f"{node.high}, {node.low}"
         if encode is not None:
             arguments += f", enum={body.use(self._enum(node, encode))}"
-        arguments += _option("access", _access(node), whole) + _option("doc", doc, "")
-        arguments += _option("msb0", node.msb < node.lsb, False)
+        arguments += option("access", _access(node), whole) + option("doc", doc, "")
+        arguments += option("msb0", node.msb < node.lsb, False)
         return f"{body.use('Field')}({arguments})"
 
     def _enum(self, node: FieldNode, encode: Any) -> str:
@@ -164,17 +175,14 @@ class Source:
     def _class(self, node: Node, base: str, options: str, body: _Body) -> str:
         self._used |= {base} & {*_IMPORTED}
         doc = _doc(node)
-        shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in doc.replace("\\", "\\\\"))
-        lines = ['"""' + shown.replace('"', '\\"') + '"""\n'] * bool(doc) + body.lines
+        lines = [docstring(doc) + "\n"] * bool(doc) + body.lines
         return self._named(node.orig_type_name or node.inst_name, base, options, lines)
 
     def _named(self, name: str, base: str, options: str, lines: list[str]) -> str:
         text = "".join(f"    {line}\n" for line in lines) or "    pass\n"
         key = (base + options, f"{name}\n{text}")
         if key not in self._classes:
-            word = "".join(part[:1].upper() + part[1:] for part in name.split("_")) or "Registers"
-            word = word if word.isidentifier() and not keyword.iskeyword(word) else f"Registers{word}"
-            self._classes[key] = unique = _unused(word, self._names)
+            self._classes[key] = unique = class_name(name, self._names)
             self._parts.append((unique, f"class {unique}({base}{options}):\n{text}"))
         return self._classes[key]
 
@@ -198,47 +206,11 @@ class _Body:
     def __init__(self, source: Source, base: type, given: Iterable[str]) -> None:
         self._source = source
         self.lines: list[str] = []
-        self.names: dict[str, str] = {}
-        wanted = {name: _fitting(name, base) for name in given}
-        taken = {name for name, fit in wanted.items() if name == fit}  # these keep theirs
-        for name, fit in wanted.items():
-            self.names[name] = name if name == fit else _unused(fit, taken, "_")
+        self.names = fitting_names(given, base)
 
     def use(self, name: str) -> str:
         """Return the name by which this body uses a class of the module."""
         return self._source.use(name, self.names.values())
-
-
-def _fitting(name: str, base: type) -> str:
-    """Return the name that an instance or a member gets in a class.
-
-    What begins with an underscore belongs to Python and pyuio: the underscore comes to the end. If a digit follows it,
-    it stays, as a name cannot begin with the digit.
-    """
-    bare = name.lstrip("_")
-    if not bare:
-        return "underscore"
-    if bare[0].isdigit():
-        return f"_{bare.rstrip('_')}"
-    fit = bare if bare == name else f"{bare}_"
-    of_enumerations = ("mro", "name", "value") if base is enum.IntEnum else ()
-    return f"{fit}_" if keyword.iskeyword(fit) or is_taken(fit, [base]) or fit in of_enumerations else fit
-
-
-def _unused(name: str, taken: set[str], more: str = "") -> str:
-    """Return the name, or a similar one if it is taken, and add it to `taken`."""
-    number, one = 2, name
-    while one in taken:
-        one = one + more if more else f"{name}{number}"
-        number += 1
-    taken.add(one)
-    return one
-
-
-def _option(name: str, value: object, default: object) -> str:
-    """Return an argument, or nothing if it is the default."""
-    quoted = f'"{value}"' if name != "doc" and isinstance(value, str) else repr(value)
-    return "" if value == default else f", {name}={quoted}"
 
 
 def _check_bridge(node: AddrmapNode) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pyuio_drivers.nvme_structures import Capabilities, Controller, Namespace, Smart
 
-from pyuio import systemrdl
+from pyuio import litex, systemrdl
 from pyuio.claim import binding_record
 from pyuio.claim.binding_record import BindingRecord
 from pyuio.claim.disks_in_use import parse_lsblk
@@ -30,7 +30,7 @@ from pyuio.doctor import facts
 from pyuio.doctor import interrupts as doctor_interrupts
 from pyuio.doctor import memory as doctor_memory
 from pyuio.doctor import scheduling as doctor_scheduling
-from pyuio.errors import DeviceRemovedError, KernelFileError, StateFileError, SystemRdlError
+from pyuio.errors import CsrFileError, DeviceRemovedError, KernelFileError, StateFileError, SystemRdlError
 from pyuio.inspect.location import parse_location
 from pyuio.inspect.state import State, text_of
 from pyuio.inspect.state import parse as parse_state
@@ -277,6 +277,22 @@ def system_rdl(data: bytes) -> None:
             systemrdl.load(file.name)
 
 
+def csr_file(data: bytes) -> None:
+    """Load LiteX's list of registers, or get the error."""
+    suffix = ".json" if data.startswith(b"{") else ".csv"
+    with tempfile.NamedTemporaryFile(dir="/dev/shm", suffix=suffix) as file:
+        file.write(data)
+        file.flush()
+        with contextlib.suppress(CsrFileError):
+            litex.load(file.name)
+
+
+_CSR_FILES = [
+    b"""{"csr_bases": {"ctrl": 4096}, "csr_registers": {"ctrl_reset": {"addr": 4096, "size": 2, "type": "rw"}},
+    "constants": {"config_csr_data_width": 32}, "memories": {"csr": {"base": 4096, "size": 64, "type": "io"}}}""",
+    b"csr_register,ctrl_reset,0x1000,2,rw\nconstant,config_csr_data_width,8,,\nmemory_region,csr,0x1000,64,io\n",
+]
+
 _CARD = b"""
 enum speed_e { SLOW = 2'd0 { desc = "the slow one"; }; FAST = 2'd2; };
 reg control_r {
@@ -352,5 +368,6 @@ TARGETS = {
     "histogram": Target(histogram, _histograms),
     "saved_state": Target(saved_state, lambda: [text_of(_STATE).encode()], 1024),
     "system_rdl": Target(system_rdl, lambda: [_CARD], 2048),
+    "csr_file": Target(csr_file, lambda: _CSR_FILES, 1024),
 }
 """All targets by name."""

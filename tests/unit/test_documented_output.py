@@ -12,7 +12,11 @@ import pytest
 
 from tests.vm.documented_output import HERE, in_markdown, matches, write_files
 
-PROGRAMS = {"python": [sys.executable], "pyuio": [sys.executable, "-m", "pyuio.cli"]}
+PROGRAMS = {
+    "python": [sys.executable],
+    "pyuio": [sys.executable, "-m", "pyuio.cli"],
+    "peakrdl": [sys.executable, "-m", "peakrdl"],
+}
 
 
 @pytest.mark.long  # like the other pages of docs/

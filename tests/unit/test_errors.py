@@ -38,6 +38,7 @@ BUILT_IN = {
     "DmaMemoryError": MemoryError,
     "DmaMovedError": OSError,
     "ClosedError": ValueError,
+    "CsrFileError": ValueError,
     "ConfigLockedError": ValueError,
     "RealTimeError": OSError,
     "RealTimeDeniedError": PermissionError,

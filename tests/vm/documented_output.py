@@ -4,7 +4,7 @@
 In a Markdown file these fenced blocks count, one after the other:
 
 - ``python`` whose first line is ``# NAME.py``: the file NAME.py. With ``# NAME.py, continued`` it is added to that
-  file. NAME may have directories.
+  file. NAME may have directories. ``text`` whose first line is ``# NAME.csv`` or ``// NAME.rdl``: that file.
 - ``console``: lines ``$ pyuio vm run [OPTION...] -- COMMAND``, each followed by what COMMAND prints. The command finds
   the files as the blocks before have given them. In the pages of `HERE`, other commands run on this machine, one after
   the other; tests/unit/test_documented_output.py runs them.
@@ -26,9 +26,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"# ([\w/]+\.py)(, continued)?\n")
+_FILE = re.compile(r"(?:#|//) ([\w/]+\.(?:py|csv|rdl))(, continued)?\n")
 _PROMPT = ["pyuio", "vm", "run"]
-HERE = (ROOT / "docs/model.md", ROOT / "docs/xdma.md")
+HERE = tuple(ROOT / "docs" / name for name in ("model.md", "register-files.md", "xdma.md"))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def in_markdown(path: Path) -> list[Shown]:
         language, block = match[1], match[2]
         if language == "console":
             found += _commands(block, path, text.count("\n", 0, match.start(2)) + 1, files)
-        elif language == "python" and (named := _FILE.match(block)):
+        elif language in ("python", "text") and (named := _FILE.match(block)):
             name, continued = named.groups()
             added = "\n" + block[named.end() :].lstrip("\n")
             files[name] = files[name] + added if continued else block
