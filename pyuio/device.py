@@ -526,6 +526,24 @@ class Device(Owned, Runner):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: what it is, and its BARs or maps; no register is accessed."""
+        from pyuio.process.html import table
+
+        title = repr(self).strip("<>")
+        if self._closed or self.removed:
+            return table(title, [("state", "closed" if self._closed else "removed")])
+        rows: list[tuple[str, object]] = [("kernel driver", self.driver)]
+        if self.class_code is not None:
+            rows.append(("class", f"{self.class_code:#08x}"))
+        rows.append(("interrupt", "not used yet" if self._interrupt is None else self._interrupt.kind or "yes"))
+        rows.append(("vectors", f"up to {self.most_vectors}"))
+        if self._backend.config is not None:
+            rows += [(f"BAR {one.index}", str(one).partition(": ")[2]) for one in self._backend.config.bars()]
+        if self._backend.node is not None:
+            rows += [(f"map {one.index}", one) for one in self.maps]
+        return table(title, rows)
+
     def __repr__(self) -> str:
         state = "closed" if self._closed else self._backend.node.name if self._backend.node else self.driver
         return f"<pyuio.Device {self.name} {self.ids or ''} {state}>"

@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 # line of another.
 CACHE_LINE = 64
 
+_SHOWN = 128  # bytes that a notebook shows
+
+
+def _characters(octets: bytes) -> str:
+    return "".join(chr(octet) if 0x20 <= octet < 0x7F else "." for octet in octets)
+
 
 class DmaBuffer(Span):
     """Memory of a `Dma`: contiguous on the bus, pinned, with an address for the device.
@@ -145,6 +151,21 @@ class DmaBuffer(Span):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: its place, and its first bytes in hexadecimal."""
+        from pyuio.process.html import table
+
+        title = repr(self).strip("<>")
+        if self.closed:
+            return table(title, [])
+        shown = min(self.size, _SHOWN)
+        first = bytes(memoryview(self)[:shown])
+        rows = [
+            (f"{start:#06x}", first[start : start + 16].hex(" "), _characters(first[start : start + 16]))
+            for start in range(0, shown, 16)
+        ]
+        return table(title, rows, note=f"and {self.size - shown} more bytes" * (shown < self.size))
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"at {self.address:#x}"

@@ -222,6 +222,26 @@ class ConfigImage:
         """Interrupt pin, offset 0x3d: 0 for none, 1 to 4 for INTA# to INTD#."""
         return self.read8(0x3D)
 
+    # -- for people --
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the header and the capabilities, in tables."""
+        from pyuio.process.html import table
+
+        header = [
+            ("vendor and device", f"{self.vendor_id:04x}:{self.device_id:04x}, revision {self.revision_id:#04x}"),
+            ("class", f"{self.class_code:#08x}"),
+            ("command", f"{int(self.command):#06x} {self.command}"),
+            ("status", f"{int(self.status):#06x} {self.status}"),
+            ("interrupt pin", ("none", *"ABCD")[self.interrupt_pin] if self.interrupt_pin < 5 else self.interrupt_pin),
+        ]
+        if self.subsystem_vendor_id is not None:
+            header.insert(1, ("subsystem", f"{self.subsystem_vendor_id:04x}:{self.subsystem_id:04x}"))
+        found = [*self.capabilities(), *self.extended_capabilities()]
+        rows = [(f"{one.offset:#05x}", f"{one.id:#04x}", one.name) for one in found]
+        shown = table(f"{self.name[:1].upper()}{self.name[1:]}, {self.size} bytes", header)
+        return shown + "\n" + table("Capabilities", rows, ("offset", "id", "name")) if rows else shown
+
     # -- capabilities --
 
     def capabilities(self) -> list[Capability]:

@@ -727,17 +727,40 @@ class Register(_registers.Register, metaclass=RegisterType):
         """Read the register once and return name, value and fields; do not read if that has an effect or is refused."""
         if self._held is None and self._region is None:
             return repr(self)
-        if not self._layout.readable and not self._is_by_itself:
-            return f"{self._path} is write-only"
-        if self._held is None and self._layout.read_effect:
-            return f"{self._path} was not read, as that has an effect; print(...snapshot())"
-        value, info = self.read(), self.info
+        value, why = self._value_shown()
+        if value is None:
+            return f"{self._path} {why}"
+        info = self.info
         shown = [one for one in info.fields.values() if self._layout.reads(one) or self._is_by_itself]
         names = [f"{one.name}{one.bits}" for one in shown]
         longest = max(map(len, names), default=0)
         lines = [f"{self._path} = {value:#0{self._layout.width // 4 + 2}x}"]
         lines += [f"  {name:{longest}} = {one.text(value)}" for name, one in zip(names, shown, strict=True)]
         return "\n".join(lines)
+
+    def _value_shown(self) -> tuple[int | None, str]:
+        """Return the value, by one access at most, or None and why people are not shown it."""
+        if self._held is None and self._region is None:
+            return None, "is a declaration"
+        if not self._layout.readable and not self._is_by_itself:
+            return None, "is write-only"
+        if self._held is None and self._layout.read_effect:
+            return None, "was not read, as that has an effect; print(...snapshot())"
+        return self.read(), ""
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a table of the fields, with the value that `str` would read."""
+        from pyuio.process.html import table
+
+        info, (value, why) = self.info, self._value_shown()
+        title = f"{info.path} at {info.offset:#x}, {info.width} bits, {info.access}"
+        title += f": {why}" if value is None else f" = {value:#0{info.width // 4 + 2}x}"
+        rows = []
+        for one in info.fields.values():
+            seen = value is not None and (info.layout.reads(one) or self._is_by_itself)
+            shown = one.text(value) if value is not None and seen else ""
+            rows.append((one.bits, one.name, shown, one.access or self._access, one.doc))
+        return table(title, rows, ("bits", "field", "value", "access", "description") if rows else (), info.doc)
 
     def __repr__(self) -> str:
         """Return name, place and fields, without an access."""
@@ -868,6 +891,20 @@ class RegisterInfo(NamedTuple):
         else:
             field: Any = self.field
             field.__set__(self.bind(region), value)
+
+    def shown(self, region: Accesses | None) -> tuple[str, str]:
+        """Return the value and the fields as text for people.
+
+        It reads the register once, unless reading is refused or has an effect, or there is no region.
+        """
+        if region is None:
+            return "", " ".join(f"{one.name}{one.bits}" for one in self.fields.values())
+        if not self.readable:
+            return "write-only", ""
+        if self.read_effect:
+            return "not read, as that has an effect", ""
+        number = self.bind(region).read()
+        return f"{number:#0{self.width // 4 + 2}x}", self.text(number)
 
     def text(self, value: int, *, only_set: bool = False) -> str:
         """Return the fields in a value of the register as text for people: ``computing=1 mode=2 (FAST)``.

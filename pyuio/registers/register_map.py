@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = ["Access", "Accesses", "Array", "Field", "FieldArray", "Memory", "Register", "RegisterInfo", "RegisterMap"]
 
 _Element = TypeVar("_Element", bound="Declared")
+_MOST_SHOWN = 500  # registers of a map in a notebook: a page with more is of no use, and each costs an access
 
 
 class RegisterMapType(type):
@@ -333,16 +334,29 @@ class RegisterMap(metaclass=RegisterMapType):
         if self._region is None:
             return repr(self)
         lines = []
-        for info in sorted(type(self)._walk(self._offset, ""), key=lambda info: info.offset):
-            if not info.readable:
-                value = "write-only"
-            elif info.read_effect:
-                value = "not read, as that has an effect"
-            else:
-                number = info.bind(self._region).read()
-                value = f"{number:#0{info.width // 4 + 2}x} {info.text(number)}".rstrip()
+        for info in self._in_order():
+            value = " ".join(info.shown(self._region)).rstrip()
             lines.append(f"{info.offset:#06x} {info.path} = {value}")
         return "\n".join(lines)
+
+    def _in_order(self) -> list[RegisterInfo]:
+        """Return its registers by their offsets in the region."""
+        return sorted(type(self)._walk(self._offset, ""), key=lambda info: info.offset)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a table of the registers, with the values that `str` would read."""
+        from pyuio.process.html import table
+
+        where = "declared" if self._region is None else f"in {getattr(self._region, 'name', repr(self._region))}"
+        infos = self._in_order()
+        rows = [
+            (f"{info.offset:#06x}", info.path, *info.shown(self._region), info.access, info.doc)
+            for info in infos[:_MOST_SHOWN]
+        ]
+        left = len(infos) - len(rows)
+        note = f"and {left} more registers, which were not read" if left else ""
+        headings = ("offset", "register", "value", "fields", "access", "description")
+        return table(f"{type(self).__name__} {where}", rows, headings, note)
 
     def __repr__(self) -> str:
         """Return place and size, without an access."""
