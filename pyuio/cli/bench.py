@@ -18,14 +18,16 @@ from pyuio.cli.arguments import Json, complete_device, usage
 from pyuio.cli.output import console, print_json, say
 from pyuio.driver import Driver
 from pyuio.installed_drivers import driver_for
-from pyuio.latency import closed_loop, interrupts, load, open_loop, plan, plot, rate, table, timer
+from pyuio.latency import closed_loop, interrupts, limit, load, open_loop, plan, plot, rate, table, timer
 from pyuio.latency.comparison import Comparison
 from pyuio.latency.errors import MeasurementError
 from pyuio.latency.in_process import InProcess
 from pyuio.latency.output import Output
 from pyuio.latency.patch_loop import PatchLoop
 from pyuio.latency.progress import Bar
+from pyuio.latency.report import Report
 from pyuio.latency.results import REFERENCE, Run
+from pyuio.latency.trace import Trace
 from pyuio.pci.discovery import FoundDevice, find
 
 app = typer.Typer(help="Measure latency, and compare results.", no_args_is_help=True)
@@ -44,7 +46,17 @@ Interval = Annotated[
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Write results here while measuring: JSON, .hlog, .hgrm, PNG.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that DIR has already.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there already.")]
+ReportFile = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE.html", help="Write one HTML file to pass on.")
+]
+Max = Annotated[
+    str | None, typer.Option("--max", metavar="TIME", help="End with status 1 if a sample is beyond: 100us, 0.5ms.")
+]
+Traced = Annotated[
+    bool,
+    typer.Option("--trace", help="With --max: end at the first sample beyond it, and keep what the kernel did then."),
+]
 Picture = Annotated[bool, typer.Option(help="Draw the distributions; takes a minute on an emulated processor.")]
 Loads = Annotated[
     str, typer.Option(metavar="LIST", help="From idle, python (a busy Python thread), cpu (all CPUs busy).")
@@ -66,6 +78,9 @@ def measure_timer(
     loads: Loads = ALL_LOADS,
     out: Out = None,
     overwrite: Overwrite = False,
+    report: ReportFile = None,
+    most: Max = None,
+    trace: Traced = False,
     picture: Picture = True,
     as_json: Json = False,
 ) -> None:
@@ -76,13 +91,18 @@ def measure_timer(
     with usage():
         cpus = list(dict.fromkeys(cpu or [timer.default_cpu()]))
         how_much, under = _planned(tuple(timer.WAYS), duration, count, interval, loads, priority, cpus)
+        beyond = _limit(most, trace=trace)
     options = timer.Options(how_much, under, cpus, priority)
     with contextlib.ExitStack() as stack:
         # Open the output first: if it cannot be written, nothing is measured in vain.
+        written = Report(report, overwrite=overwrite) if report else None
         output = stack.enter_context(Output(out, "timer", overwrite=overwrite)) if out else None
+        tracing = stack.enter_context(Trace(beyond, cpus)) if trace and beyond else None
         with stoppable(), Bar(how_much.rounds * len(timer.WAYS) * len(under)) as bar:
-            run = timer.Measurement(options, output, bar).measure()
-        finish(run, output, picture=picture, as_json=as_json)
+            measurement = timer.Measurement(options, output, bar, tracing)
+            measurement.run.limit = beyond
+            run = measurement.measure()
+        finish(run, output, written, picture=picture, as_json=as_json)
 
 
 Device = Annotated[
@@ -116,6 +136,9 @@ def measure_latency(
     loads: Loads = ALL_LOADS,
     out: Out = None,
     overwrite: Overwrite = False,
+    report: ReportFile = None,
+    most: Max = None,
+    trace: Traced = False,
     picture: Picture = True,
     as_json: Json = False,
 ) -> None:
@@ -128,7 +151,9 @@ def measure_latency(
         reading, raising = interrupts.choose_cpus(cpu, raising_cpu)
         open_card = _opener(device, card)
         _planned(open_loop.WAYS, duration, count, interval, loads, priority)  # before a card is opened in vain
+        beyond = _limit(most, trace=trace)
     with contextlib.ExitStack() as stack:
+        written = Report(report, overwrite=overwrite) if report else None
         output = stack.enter_context(Output(out, "latency", overwrite=overwrite)) if out else None
         with usage():
             driver = stack.enter_context(open_card())
@@ -145,9 +170,12 @@ def measure_latency(
             method = open_loop.OpenLoop(driver, stack.enter_context(PatchLoop()), options)
         else:
             method = stack.enter_context(closed_loop.ClosedLoop(driver, options))
+        tracing = stack.enter_context(Trace(beyond, [reading])) if trace and beyond else None
         with stoppable(), Bar(how_much.rounds * len(ways) * len(under)) as bar:
-            run = interrupts.Measurement(method, options, output, bar).measure()
-        finish(run, output, picture=picture, as_json=as_json)
+            measurement = interrupts.Measurement(method, options, output, bar, tracing)
+            measurement.run.limit = beyond
+            run = measurement.measure()
+        finish(run, output, written, picture=picture, as_json=as_json)
 
 
 def _opener(device: str | None, card: str | None) -> Callable[[], Driver]:
@@ -179,6 +207,7 @@ def measure_rate(
     priority: Priority = timer.DEFAULT_PRIORITY,
     out: Out = None,
     overwrite: Overwrite = False,
+    report: ReportFile = None,
     picture: Picture = True,
     as_json: Json = False,
 ) -> None:
@@ -191,6 +220,7 @@ def measure_rate(
         found, driver = _chosen(device)
     rounds = -(-count // rate.TURN)
     with contextlib.ExitStack() as stack:
+        written = Report(report, overwrite=overwrite) if report else None
         output = stack.enter_context(Output(out, "rate", overwrite=overwrite)) if out else None
         with usage():
             card = stack.enter_context(driver.open(found))
@@ -200,7 +230,7 @@ def measure_rate(
         on = timer.default_cpu() if cpu is None else cpu
         with stoppable(), Bar(rounds * len(rate.ways(card))) as bar:
             run = rate.RateMeasurement(card, program, on, priority, rounds, output, bar).measure()
-        finish(run, output, picture=picture, as_json=as_json)
+        finish(run, output, written, picture=picture, as_json=as_json)
 
 
 def _chosen(device: str | None) -> tuple[FoundDevice | None, type[Driver]]:
@@ -259,10 +289,15 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def finish(run: Run, output: Output | None, *, picture: bool, as_json: bool) -> None:
-    """Save and show a run, and end the program with 1 if the run is void, with 130 if Ctrl-C ended it."""
+def finish(run: Run, output: Output | None, report: Report | None, *, picture: bool, as_json: bool) -> None:
+    """Save and show a run, and end the program.
+
+    It ends with 1 if the run is void or a sample is beyond the limit, with 130 if Ctrl-C ended the run.
+    """
     if output:
         output.save(run)
+    if report:
+        report.write(run)
     if as_json:
         print_json(run.as_dict())
     else:
@@ -280,6 +315,15 @@ def finish(run: Run, output: Output | None, *, picture: bool, as_json: bool) -> 
     if run.void:
         say("the run is void, see above")
         raise typer.Exit(1)
+    if run.beyond:
+        raise typer.Exit(1)
+
+
+def _limit(most: str | None, *, trace: bool = False) -> int | None:
+    """Return the limit in ns. ValueError: it is no time, or a trace has none."""
+    if trace and most is None:
+        raise ValueError("--trace needs --max, which says what is too late")
+    return None if most is None else limit.parse(most)
 
 
 def _planned(

@@ -63,9 +63,9 @@ class Comparison:
 
     def differences(self) -> list[tuple[str, list[str]]]:
         """Return the name of each fact that is not the same in all runs, and its value in each run."""
-        facts = [_facts(entry.run) for entry in self.entries]
-        names = dict.fromkeys(name for one in facts for name in one)
-        rows = [(name, [one.get(name, _UNKNOWN) for one in facts]) for name in names]
+        each = [facts(entry.run) for entry in self.entries]
+        names = dict.fromkeys(name for one in each for name in one)
+        rows = [(name, [one.get(name, _UNKNOWN) for one in each]) for name in names]
         return [(name, values) for name, values in rows if len(set(values)) > 1]
 
     def as_dict(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def ratios(series: Series | None, reference: Series | None) -> dict[str, float |
     return found
 
 
-def _facts(run: Run) -> dict[str, str]:
+def facts(run: Run) -> dict[str, str]:
     """Return every fact in which runs may differ, as text."""
     found = {name: _words(value) for name, value in run.environment.items() if not isinstance(value, dict)}
     for name, value in run.environment.items():

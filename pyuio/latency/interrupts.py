@@ -23,6 +23,7 @@ from pyuio.latency.plan import Plan
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import Run
 from pyuio.latency.timer import default_cpu
+from pyuio.latency.trace import Trace, TraceDone
 from pyuio.rt.realtime import realtime
 
 PYTHON = "Python read loop"
@@ -154,9 +155,13 @@ class Measurement:
         options: what to measure.
         output: the files that are written as the measurement goes on; None for none.
         bar: shows the progress.
+        trace: ends the measurement with the first sample that is too late; None for no trace.
     """
 
-    def __init__(self, method: Method, options: Options, output: Output | None, bar: Bar) -> None:
+    def __init__(
+        self, method: Method, options: Options, output: Output | None, bar: Bar, trace: Trace | None = None
+    ) -> None:
+        self._trace = trace
         self._method = method
         self._options = options
         self._output = output
@@ -185,6 +190,10 @@ class Measurement:
                 self._rounds()
             except KeyboardInterrupt:
                 self.run.interrupted = True
+            except TraceDone:
+                assert self._trace is not None
+                self.run.trace = self._trace.found
+            self.run.settings.update(self._method.settings())
         return self.run
 
     def _rounds(self) -> None:
@@ -214,8 +223,12 @@ class Measurement:
         series.impossible += turn.impossible
         series.lost += plan.warm_up + plan.count - len(turn.latencies)
         series.warm_up += min(plan.warm_up, len(raised))
-        kept = [latency for number, latency in turn.latencies.items() if number >= plan.warm_up]
+        measured = {number: latency for number, latency in turn.latencies.items() if number >= plan.warm_up}
+        kept = list(measured.values())
         series.seconds += (raised[-1] - raised[min(plan.warm_up, len(raised) - 1)]) / 1e9 if raised else 0.0
         histogram = series.record(kept)
         if self._output:
             self._output.add_round(series, histogram, began, time.time())
+        if self._trace is not None:
+            samples = [(raised[number], latency) for number, latency in sorted(measured.items())]
+            self._trace.look(series.name, self._options.cpu, samples)

@@ -18,7 +18,7 @@ MISSING = "drawing needs matplotlib: pip install matplotlib"
 
 _TICKS = (0, 50, 90, 99, 99.9, 99.99, 99.999, 99.9999)
 # People who see no red and green can tell these colours apart, too (Okabe and Ito's); and the dashes differ.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1)), "dashdot")
 _DOTS_PER_INCH = 110
 
@@ -89,7 +89,7 @@ def _panel(axis: Axes, condition: str, several: list[Series], ways: list[str], f
             continue
         index = ways.index(series.way)
         label = f"{series.way} (n = {series.count:,})" + (" VOID" if series.void else "")
-        colour, dashes = _COLOURS[index % len(_COLOURS)], _DASHES[index % len(_DASHES)]
+        colour, dashes = COLOURS[index % len(COLOURS)], _DASHES[index % len(_DASHES)]
         axis.plot(*points(series), color=colour, linestyle=dashes, linewidth=1.6, label=label)
     ticks = [tick for tick in _TICKS if 100 / (100 - tick) <= furthest * 2]
     axis.set_xscale("log")

@@ -114,6 +114,12 @@ class Series:
         least, most = int(self.histogram.get_min_value()), int(self.histogram.get_max_value())
         return {"min": least, **of_percentiles, "max": most}
 
+    @property
+    def worst(self) -> int:
+        """The largest sample in ns, rounded down to the histogram's digits; 0 if there is none."""
+        histogram = self.histogram
+        return int(histogram.get_lowest_equivalent_value(histogram.get_max_value())) if self.count else 0
+
     def steps(self) -> list[tuple[int, int]]:
         """Return each value in ns that has samples, ascending, and the number of its samples.
 
@@ -180,6 +186,8 @@ class Run:
     series: list[Series] = field(default_factory=list)
     interrupted: bool = False  # it ended early, with fewer samples; these are valid
     when: str = field(default_factory=_now)  # the time of its start, ISO 8601, UTC
+    limit: int | None = None  # ns that no sample may exceed
+    trace: dict[str, Any] | None = None  # of the first sample beyond the limit, by `trace.kept`
 
     def add(self, way: str, load: str, cpu: int | None = None) -> Series:
         """Add an empty series, and return it."""
@@ -208,6 +216,14 @@ class Run:
         """Why the run is void, each with the series; [] when it is not."""
         return [f"{series.name}: {reason}" for series in self.series for reason in series.void]
 
+    @property
+    def beyond(self) -> list[str]:
+        """The names of the series with a sample beyond the limit, to the digits of a histogram; and the traced one."""
+        if self.limit is None:
+            return []
+        traced = self.trace["series"] if self.trace else None
+        return [series.name for series in self.series if series.worst > self.limit or series.name == traced]
+
     def as_dict(self) -> dict[str, Any]:
         """Return everything for JSON; figures, ratios and reasons are there for other programs to read."""
         return {
@@ -217,6 +233,8 @@ class Run:
             "when": self.when,
             "interrupted": self.interrupted,
             "void": self.void,
+            "limit": self.limit,
+            "beyond": self.beyond,
             "device": self.device,
             "environment": self.environment,
             "tuning": self.tuning,
@@ -226,6 +244,7 @@ class Run:
                 {**series.as_dict(), f"ratio to {REFERENCE}": {name: self.ratio(series, name) for name in FIGURES}}
                 for series in self.series
             ],
+            "trace": self.trace,
         }
 
     def save(self, path: Path) -> None:
@@ -352,6 +371,8 @@ def _run(data: dict[str, Any]) -> Run:
         [_series(one) for one in _item(data, "series", list)],
         _item(data, "interrupted", bool),
         _item(data, "when", str),
+        _limit(data),
+        _trace(data),
     )
     names = [series.name for series in run.series]
     if len(set(names)) != len(names):
@@ -360,7 +381,28 @@ def _run(data: dict[str, Any]) -> Run:
     # changed.
     if data.get("void") != run.void:
         raise _Damaged('"void" is not what its series say')
+    if data.get("beyond", run.beyond) != run.beyond:
+        raise _Damaged('"beyond" is not what its series say')
     return run
+
+
+def _limit(data: dict[str, Any]) -> int | None:
+    limit: int | None = _item({"limit": None, **data}, "limit", int, type(None))
+    if limit is not None and not 0 < limit <= HIGHEST:
+        raise _Damaged(f'"limit" is {limit}')
+    return limit
+
+
+def _trace(data: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the trace, which results of earlier versions do not have."""
+    trace: dict[str, Any] | None = _item({"trace": None, **data}, "trace", dict, type(None))
+    if trace is not None:
+        for name, kind in (("series", str), ("cpu", int), ("latency", int), ("complete", bool)):
+            _item(trace, name, kind)
+        lines, ran = _item(trace, "lines", list), _item(trace, "ran", dict)
+        if not all(isinstance(line, str) for line in lines) or not all(type(took) is int for took in ran.values()):
+            raise _Damaged('"trace" has lines that are no text, or times that are no numbers')
+    return trace
 
 
 def _series(data: Any) -> Series:

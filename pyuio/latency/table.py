@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -61,10 +63,40 @@ def show(run: Run, console: Console) -> None:
     console.print()
     for reason in run.void:
         console.print(Text(f"VOID: {reason}", style=VOID_STYLE))
+    for line in _beyond(run):
+        console.print(Text(line, style=VOID_STYLE))
     for text in tuning.missing(run.tuning):
         console.print(Text(f"without {text}", style="yellow"))
     for line in _legend(run):
         console.print(Text(line, style="dim"))
+
+
+def _beyond(run: Run) -> list[str]:
+    return beyond(run) + ([] if run.trace is None else cause(run.trace))
+
+
+def beyond(run: Run) -> list[str]:
+    """Return a line for each series with a sample beyond the limit: the limit, the series, its worst sample."""
+    if run.limit is None:
+        return []
+    limit = microseconds(run.limit)
+    return [
+        f"beyond {limit} us: {series.name}, {microseconds(series.figures()['max'])} us"
+        for series in run.series
+        if series.name in run.beyond
+    ]
+
+
+def cause(trace: dict[str, Any]) -> list[str]:
+    """Return in words what the trace of a sample, by `trace.kept`, shows of its cause."""
+    ran = ", ".join(f"{name} {microseconds(took)} us" for name, took in list(trace["ran"].items())[:6])
+    lines = [
+        f"traced: {trace['series']}, {microseconds(trace['latency'])} us; meanwhile CPU {trace['cpu']} ran "
+        f"{ran or 'nothing that was recorded'}"
+    ]
+    if not trace["complete"]:
+        lines.append("the trace does not reach back to the event: more was recorded than it holds")
+    return lines
 
 
 def _table(run: Run, condition: str) -> Table:

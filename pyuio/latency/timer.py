@@ -26,6 +26,7 @@ from pyuio.latency.output import Output
 from pyuio.latency.plan import Plan
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import Run, Series
+from pyuio.latency.trace import Trace, TraceDone
 from pyuio.rt.realtime import realtime
 from pyuio.rt.settings import RealTime
 
@@ -34,6 +35,7 @@ DEFAULT_PRIORITY = 89  # the highest less ten
 HIGHEST_PRIORITY = 99
 
 Samples = tuple[Sequence[int], Sequence[int]]  # latencies in ns, and whether nobody waited yet when the event came
+Turn = tuple[int, Samples]  # when its first event came, and its samples
 
 
 def in_c(first: int, interval: int, count: int, stop: Any) -> Samples:
@@ -149,14 +151,14 @@ class _Waiter:
     def tuning(self) -> dict[str, Any]:
         return tuning.of(self._tuned.report) if self._tuned else {}
 
-    def start(self, way: str, plan: Plan, stop: Any) -> Future[Samples]:
+    def start(self, way: str, plan: Plan, stop: Any) -> Future[Turn]:
         """Start a turn; the result includes its warm-up."""
         return self._thread.submit(self._turn, way, plan, stop)
 
     @staticmethod
-    def _turn(way: str, plan: Plan, stop: Any) -> Samples:
+    def _turn(way: str, plan: Plan, stop: Any) -> Turn:
         first = time.monotonic_ns() + max(plan.interval, 1_000_000)
-        return WAYS[way](first, plan.interval, plan.warm_up + plan.count, stop)
+        return first, WAYS[way](first, plan.interval, plan.warm_up + plan.count, stop)
 
     def end(self) -> None:
         """Restore all settings of the thread, from the thread itself, and end it."""
@@ -172,10 +174,12 @@ class Measurement:
         options: what to measure.
         output: the files that are written as the measurement goes on; None for none.
         bar: shows the progress.
+        trace: ends the measurement with the first sample that is too late; None for no trace.
     """
 
-    def __init__(self, options: Options, output: Output | None, bar: Bar) -> None:
+    def __init__(self, options: Options, output: Output | None, bar: Bar, trace: Trace | None = None) -> None:
         self._options = options
+        self._trace = trace
         self._output = output
         self._bar = bar
         self._stop = ffi.new("int *")
@@ -210,6 +214,9 @@ class Measurement:
             self._rounds()
         except KeyboardInterrupt:
             self.run.interrupted = True
+        except TraceDone:
+            assert self._trace is not None
+            self.run.trace = self._trace.found
         finally:
             self._stop[0] = 1
             self._note_tuning()
@@ -249,9 +256,16 @@ class Measurement:
             reasons = _why_ended(load)
             for waiter, turn in started:
                 series = self._series[way, load.name, waiter.cpu]
-                self._record(series, turn.result(), began)
+                self._record(series, turn.result()[1], began)
                 series.reasons += reasons
         self._bar.done()
+        if self._trace is not None:
+            plan = self._options.plan
+            for waiter, turn in started:
+                first, (latencies, _) = turn.result()
+                samples = [(first + number * plan.interval, latency) for number, latency in enumerate(latencies)]
+                name = self._series[way, load.name, waiter.cpu].name
+                self._trace.look(name, waiter.cpu, samples[plan.warm_up :])
 
     def _record(self, series: Series, samples: Samples, began: float) -> None:
         plan = self._options.plan

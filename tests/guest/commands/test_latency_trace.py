@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""``pyuio bench --max --trace``: the kernel's own trace of the first sample that is too late."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyuio_drivers.edu import Edu
+
+from pyuio.latency.closed_loop import ClosedLoop
+from pyuio.latency.interrupts import Measurement, Options
+from pyuio.latency.load import Load
+from pyuio.latency.plan import Plan
+from pyuio.latency.progress import Bar
+from pyuio.latency.results import Run
+from pyuio.latency.trace import Trace
+from tests.guest.commands.test_latency import bench
+
+TRACING = Path("/sys/kernel/tracing")
+
+
+@pytest.fixture(autouse=True)
+def tracing() -> Iterator[None]:
+    """Mount the kernel's tracing, and check that the test leaves no instance of it behind."""
+    if not (TRACING / "instances").exists():
+        subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACING], check=True)
+    yield
+    assert list((TRACING / "instances").iterdir()) == []
+    assert (TRACING / "current_tracer").read_text() == "nop\n"
+
+
+def test_the_first_sample_that_is_too_late_ends_the_measurement(tmp_path: Path) -> None:
+    words = ["timer", "--count", "2000", "--loads", "idle", "--max", "1ns", "--trace"]
+    done = bench(*words, "--no-picture", "--out", str(tmp_path), "--report", str(tmp_path / "run.html"))
+    assert done.returncode == 1, done.stderr
+    run = Run.load(tmp_path / "timer.json")
+    assert run.void == []
+    assert run.beyond == ["C, idle"], "the measurement went on"
+    trace = run.trace
+    assert trace is not None
+    assert (trace["series"], trace["complete"]) == ("C, idle", True)
+    assert 0 < sum(trace["ran"].values()) <= trace["latency"]
+    # The timer's interrupt wakes the measuring thread, to which the scheduler switches.
+    text = "\n".join(trace["lines"])
+    assert "sched_switch" in text
+    assert "sched_waking" in text
+    assert f"traced: C, idle, {trace['latency'] / 1000:.0f}"[:18] in done.stdout
+    assert "sched_switch" in (tmp_path / "run.html").read_text()
+
+
+def test_interrupts(edu: str) -> None:
+    options = Options(Plan(1_000_000, rounds=2, count=10), [Load], cpu=1, raising_cpu=0, priority=0)
+    with Edu.open(edu) as card, ClosedLoop(card, options) as method, Bar(2) as bar, Trace(1, [1]) as trace:
+        run = Measurement(method, options, None, bar, trace).measure()
+    assert run.trace is not None
+    assert run.trace["series"] == "Python read loop, idle"
+    assert [series.count for series in run.series] == [10, 0]
+    # The switch to the thread that read it; the first interrupt may still have come on another CPU.
+    assert any("sched_switch" in line for line in run.trace["lines"])
+
+
+def test_nothing_is_kept_if_nothing_is_late(tmp_path: Path) -> None:
+    done = bench(
+        "timer", "--count", "20", "--loads", "idle", "--max", "100s", "--trace", "--no-picture",
+        "--out", str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = Run.load(tmp_path / "timer.json")
+    assert (run.trace, run.beyond, run.limit) == (None, [], 100_000_000_000)
