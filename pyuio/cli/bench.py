@@ -20,7 +20,7 @@ from pyuio.driver import Driver
 from pyuio.installed_drivers import driver_for
 from pyuio.latency import closed_loop, interrupts, limit, load, open_loop, plan, plot, rate, table, timer
 from pyuio.latency.comparison import Comparison
-from pyuio.latency.errors import MeasurementError
+from pyuio.latency.errors import MeasurementError, OutputDirectoryError
 from pyuio.latency.in_process import InProcess
 from pyuio.latency.output import Output
 from pyuio.latency.patch_loop import PatchLoop
@@ -264,17 +264,31 @@ def registers(context: typer.Context) -> None:
 @app.command()
 def compare(
     results: Annotated[list[Path], typer.Argument(metavar="A.json B.json...", help="Result files, of one kind.")],
+    most: Max = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE.png", help="Draw the distributions side by side.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare results side by side: figures, ratios to the first, and how the machines differ."""
+    """Compare any number of results: figures, worst first, ratios to the first, and how the machines differ."""
     with usage():
         if len(results) < 2:
             raise ValueError("comparing needs two results or more")
-    comparison = Comparison(results)
+        beyond = _limit(most)
+    comparison = Comparison(results, beyond)
     if as_json:
         print_json(comparison.as_dict())
     else:
         comparison.show(console())
+    sys.stdout.flush()
+    if picture is not None:
+        try:
+            plot.draw_comparison(comparison, picture)
+        except OSError as error:
+            raise OutputDirectoryError(error.errno, f"{picture}: cannot be written: {error.strerror}") from error
+        say(f"wrote {picture}")
+    if comparison.beyond:
+        raise typer.Exit(1)
 
 
 @contextlib.contextmanager

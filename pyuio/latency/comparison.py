@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pyuio.latency import environment, table
 from pyuio.latency.errors import ResultFileError
 from pyuio.latency.results import FIGURES, Run, Series
 
-MOST = 8  # runs
+_SIDE_BY_SIDE = 4  # runs whose differences are in columns; more have them in words
 _UNKNOWN = "-"
 
 
@@ -34,17 +35,20 @@ class Comparison:
 
     Args:
         paths: of the result files, two or more.
+        limit: in ns, that no sample may exceed; None for the limit that each run had.
 
     Raises:
         ResultFileError: one cannot be read, or they are of different kinds.
-        ValueError: too few or too many.
+        ValueError: too few.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        if not 2 <= len(paths) <= MOST:
-            raise ValueError(f"2 to {MOST} results can be compared, not {len(paths)}")
-        letters = string.ascii_uppercase
-        self.entries = [Entry(letter, path, Run.load(path)) for letter, path in zip(letters, paths, strict=False)]
+    def __init__(self, paths: Sequence[Path], limit: int | None = None) -> None:
+        if len(paths) < 2:
+            raise ValueError(f"two results or more can be compared, not {len(paths)}")
+        self.entries = [Entry(letter, path, Run.load(path)) for letter, path in zip(_letters(), paths, strict=False)]
+        if limit is not None:
+            for entry in self.entries:
+                entry.run.limit = limit
         first = self.entries[0]
         for other in self.entries[1:]:
             if other.run.kind != first.run.kind:
@@ -60,6 +64,16 @@ class Comparison:
         ordered = sorted(names, key=lambda name: conditions.index(name[0]))
         found = [{(series.condition, series.way): series for series in entry.run.series} for entry in self.entries]
         return [(*name, [one.get(name) for one in found]) for name in ordered]
+
+    @property
+    def beyond(self) -> list[str]:
+        """The letters of the runs with a sample beyond their limit."""
+        return [entry.letter for entry in self.entries if entry.run.beyond]
+
+    def worst_first(self, several: Sequence[Series | None]) -> list[tuple[Entry, Series | None]]:
+        """Return the runs with their series of one way and condition: the worst sample first, those without last."""
+        pairs = list(zip(self.entries, several, strict=True))
+        return sorted(pairs, key=lambda pair: pair[1].worst if pair[1] is not None else -1, reverse=True)
 
     def differences(self) -> list[tuple[str, list[str]]]:
         """Return the name of each fact that is not the same in all runs, and its value in each run."""
@@ -80,6 +94,8 @@ class Comparison:
                     "when": entry.run.when,
                     "interrupted": entry.run.interrupted,
                     "void": entry.run.void,
+                    "limit": entry.run.limit,
+                    "beyond": entry.run.beyond,
                 }
                 for entry in self.entries
             ],
@@ -95,6 +111,7 @@ class Comparison:
                         entry.letter: one.figures() if one else None
                         for entry, one in zip(self.entries, several, strict=True)
                     },
+                    "worst first": [entry.letter for entry, _ in self.worst_first(several)],
                     "ratios": {
                         f"{entry.letter}/A": ratios(one, several[0])
                         for entry, one in zip(self.entries[1:], several[1:], strict=True)
@@ -113,6 +130,8 @@ class Comparison:
                 console.print(Text("   interrupted before its end", style="yellow"))
             for reason in entry.run.void:
                 console.print(Text(f"   VOID: {reason}", style=table.VOID_STYLE))
+            for line in table.beyond(entry.run):
+                console.print(Text(f"   {line}", style=table.VOID_STYLE))
         self._show_differences(console)
         self._show_figures(console)
 
@@ -121,6 +140,17 @@ class Comparison:
         differences = self.differences()
         if not differences:
             console.print("The boxes, their tuning and the settings are the same.")
+            return
+        if len(self.entries) > _SIDE_BY_SIDE:
+            console.print(Text("what is different", style="bold"))
+            letters = [entry.letter for entry in self.entries]
+            for name, values in differences:
+                who = {
+                    value: [one for one, other in zip(letters, values, strict=True) if other == value]
+                    for value in values
+                }
+                words = "; ".join(f"{value} ({', '.join(having)})" for value, having in who.items())
+                console.print(Text(f"  {name}: {words}"), soft_wrap=True)
             return
         shown = table.plain("what is different")
         shown.add_column("")
@@ -141,16 +171,28 @@ class Comparison:
             shown.add_column(way, min_width=16)
             for name in FIGURES:
                 shown.add_column(name, justify="right", no_wrap=True, min_width=6)
-            for entry, one in zip(self.entries, several, strict=True):
+            worst_first = self.worst_first(several)
+            for entry, one in worst_first:
                 if one is None:
                     shown.add_row(f"  {entry.letter}", *["-"] * len(FIGURES))
                     continue
-                style = table.VOID_STYLE if one.void else None
+                style = table.VOID_STYLE if one.void or one.name in entry.run.beyond else None
                 shown.add_row(f"  {entry.letter}" + (" VOID" if one.void else ""), *table.figures(one), style=style)
-            for entry, one in zip(self.entries[1:], several[1:], strict=True):
-                compared = ratios(one, several[0])
-                shown.add_row(f"  {entry.letter}/A", *(table.ratio(compared[name]) for name in FIGURES), style="bold")
+            for entry, one in worst_first:
+                if entry is not self.entries[0]:
+                    compared = ratios(one, several[0])
+                    cells = (table.ratio(compared[name]) for name in FIGURES)
+                    shown.add_row(f"  {entry.letter}/A", *cells, style="bold")
             console.print(shown)
+
+
+def _letters() -> Iterator[str]:
+    """Yield A to Z, AA to AZ, BA and so on."""
+    size = 1
+    while True:
+        for letters in itertools.product(string.ascii_uppercase, repeat=size):
+            yield "".join(letters)
+        size += 1
 
 
 def ratios(series: Series | None, reference: Series | None) -> dict[str, float | None]:

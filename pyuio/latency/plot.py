@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pyuio.latency import environment
 from pyuio.latency.errors import PlotUnavailableError
@@ -13,6 +13,8 @@ from pyuio.latency.results import Run, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from pyuio.latency.comparison import Comparison
 
 MISSING = "drawing needs matplotlib: pip install matplotlib"
 
@@ -51,44 +53,71 @@ def draw(run: Run, path: Path) -> None:
         PlotUnavailableError: matplotlib is not installed.
         OSError: the file cannot be written.
     """
+    ways = list(dict.fromkeys(series.way for series in run.series))
+    panels = {
+        condition: [(series.way, ways.index(series.way), series) for series in run.under(condition)]
+        for condition in run.conditions
+    }
+    _draw(panels, _title(run), path, void=bool(run.void))
+
+
+def draw_comparison(comparison: Comparison, path: Path) -> None:
+    """Draw runs side by side into a PNG file: a panel for each way under each load, in it a line for each run.
+
+    Errors are those of `draw`.
+    """
+    panels = {
+        f"{way}, {condition}": [
+            (entry.letter, number, series)
+            for number, (entry, series) in enumerate(zip(comparison.entries, several, strict=True))
+            if series is not None
+        ]
+        for condition, way, several in comparison.series()
+    }
+    title = f"pyuio bench compare, {len(comparison.entries)} results of {comparison.entries[0].run.kind}"
+    _draw(panels, title, path, void=any(entry.run.void for entry in comparison.entries))
+
+
+_Panel: TypeAlias = "list[tuple[str, int, Series]]"  # what each line is called, the number of its style, and its series
+
+
+def _draw(all_panels: dict[str, _Panel], title: str, path: Path, *, void: bool) -> None:
     if not available():
         raise PlotUnavailableError(MISSING)
     # A file needs neither a display nor pyplot's global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    conditions = [condition for condition in run.conditions if any(series.count for series in run.under(condition))]
-    ways = list(dict.fromkeys(series.way for series in run.series))
-    columns = min(3, max(1, len(conditions)))
-    rows = -(-max(1, len(conditions)) // columns)
+    panels = {name: lines for name, lines in all_panels.items() if any(series.count for _, _, series in lines)}
+    columns = min(3, max(1, len(panels)))
+    rows = -(-max(1, len(panels)) // columns)
     figure = Figure(figsize=(max(7.0, 4.6 * columns), 4.6 * rows + 1.3), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
-    furthest = max([series.count for series in run.series] + [10])
-    for axis, condition in zip(axes, conditions, strict=False):
-        _panel(axis, condition, run.under(condition), ways, furthest)
-    for axis in axes[len(conditions) :]:
+    furthest = max([series.count for lines in panels.values() for _, _, series in lines] + [10])
+    for axis, (name, lines) in zip(axes, panels.items(), strict=False):
+        _panel(axis, name, lines, furthest)
+    for axis in axes[len(panels) :]:
         axis.set_visible(False)
     for index, axis in enumerate(axes):
         if index % columns == 0:
             axis.set_ylabel("latency, us")
-        if index + columns >= len(conditions):
+        if index + columns >= len(panels):
             axis.set_xlabel("percentile")
             axis.tick_params(labelbottom=True)
-    figure.suptitle(_title(run), fontsize=11, color="#B00000" if run.void else "black")
-    if not conditions:
+    figure.suptitle(title, fontsize=11, color="#B00000" if void else "black")
+    if not panels:
         axes[0].set_title("no samples")
     figure.savefig(path, format="png", dpi=_DOTS_PER_INCH)
 
 
-def _panel(axis: Axes, condition: str, several: list[Series], ways: list[str], furthest: int) -> None:
+def _panel(axis: Axes, name: str, lines: _Panel, furthest: int) -> None:
     from matplotlib.ticker import FuncFormatter, NullLocator
 
-    for series in several:
+    for called, index, series in lines:
         if not series.count:
             continue
-        index = ways.index(series.way)
-        label = f"{series.way} (n = {series.count:,})" + (" VOID" if series.void else "")
+        label = f"{called} (n = {series.count:,})" + (" VOID" if series.void else "")
         colour, dashes = COLOURS[index % len(COLOURS)], _DASHES[index % len(_DASHES)]
         axis.plot(*points(series), color=colour, linestyle=dashes, linewidth=1.6, label=label)
     ticks = [tick for tick in _TICKS if 100 / (100 - tick) <= furthest * 2]
@@ -100,9 +129,10 @@ def _panel(axis: Axes, condition: str, several: list[Series], ways: list[str], f
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
     axis.grid(True, which="major", color="#cccccc", linewidth=0.8)
     axis.grid(True, which="minor", axis="y", color="#eeeeee", linewidth=0.5)
-    axis.set_title(condition, fontsize=10)
+    axis.set_title(name, fontsize=10)
     # Below the panel, where it hides no line.
-    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
+    columns = -(-len(lines) // 6)
+    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, ncols=columns)
 
 
 def _title(run: Run) -> str:

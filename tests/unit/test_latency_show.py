@@ -166,6 +166,30 @@ def test_three_runs_are_compared_with_the_first(tmp_path: Path) -> None:
     assert "The boxes, their tuning and the settings are the same." in output.getvalue()
 
 
+def test_any_number_of_runs_worst_first(tmp_path: Path) -> None:
+    runs = {f"box{number}": a_run() for number in range(30)}
+    for number, run in enumerate(runs.values()):
+        run.environment["preemption"] = "PREEMPT_RT" if number % 2 else "voluntary"
+    runs["box27"].series[0].record([90_000_000])
+    runs["box3"].series[0].record([50_000_000])
+    del runs["box5"].series[0]
+    comparison = Comparison(saved(tmp_path, **runs), limit=40_000_000)
+    assert [entry.letter for entry in comparison.entries[24:30]] == ["Y", "Z", "AA", "AB", "AC", "AD"]
+    assert comparison.beyond == ["D", "AB"]
+    found = {(row["condition"], row["way"]): row for row in comparison.as_dict()["series"]}
+    order = found["idle", "C"]["worst first"]
+    assert (order[:3], order[-1], len(order)) == (["AB", "D", "A"], "F", 30)
+    output = io.StringIO()
+    comparison.show(Console(file=output, width=80))
+    text = output.getvalue()
+    first = [row[0] for row in rows(text.partition("idle, us")[2]) if row][:40]
+    assert first[1:4] == ["AB", "D", "A"]
+    assert first.index("F") < first.index("AB/A") < first.index("D/A")
+    assert "beyond 40,000 us: C, idle, 90,0" in text
+    assert "  preemption: voluntary (A, C, E, G" in text
+    assert "; PREEMPT_RT (B, D, F," in text
+
+
 def test_different_kinds_are_refused(tmp_path: Path) -> None:
     other = a_run()
     other.kind = "latency"
@@ -184,6 +208,15 @@ def test_the_command(tmp_path: Path) -> None:
     assert result.returncode == 0
     assert "B/A" in result.stdout
     assert json.loads(compare("--json", first, second).stdout)["runs"][1]["file"] == str(second)
+    limited = compare(first, second, "--max", "1ms", "--picture", tmp_path / "both.png")
+    assert limited.returncode == 1
+    assert "beyond 1,000 us: C, idle, 2,001 us" in limited.stdout
+    assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+    assert compare(first, second, "--max", "1s").returncode == 0
+    assert compare(first, second, "--max", "never").returncode == 2
+    nowhere = compare(first, second, "--picture", tmp_path / "none/both.png")
+    assert nowhere.returncode == 1
+    assert "both.png: cannot be written" in nowhere.stderr
     second.write_text(second.read_text()[:100])
     damaged = compare(first, second)
     assert damaged.returncode == 1

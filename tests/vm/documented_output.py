@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"(?:#|//) ([\w/]+\.(?:py|csv|rdl))(, continued)?\n")
 _PROMPT = ["pyuio", "vm", "run"]
-HERE = tuple(ROOT / "docs" / name for name in ("model.md", "register-files.md", "xdma.md"))
+HERE = tuple(ROOT / "docs" / name for name in ("latency.md", "model.md", "register-files.md", "xdma.md"))
 
 
 @dataclass(frozen=True)
