@@ -50,6 +50,7 @@ test-iommufd: $(COMPILED)
 
 # Tests that take minutes each and are not part of test.
 test-long: $(COMPILED) fuzz
+	@$(BIN)/python -c 'import nbclient, ipykernel' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[notebook]'
 	@$(BIN)/python -m tests.run guest vm -- -m long
 	@$(BIN)/python -m tests.run vfio -- -m 'long or not long'
 	@$(BIN)/python -m tests.run unit -- -m 'long or not long' --hypothesis-profile=thorough
