@@ -10,8 +10,9 @@ Operations and programs are checked when they are made, because C could not repo
 
 from __future__ import annotations
 
+import itertools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple, SupportsIndex, TypeAlias, overload
@@ -38,6 +39,13 @@ def _index(what: str, number: SupportsIndex | None) -> int:
     if number is None:
         raise TypeError(f"the {what} is missing")
     return operator.index(number)
+
+
+def _name(name: str) -> str:
+    """Return an exact str, so that no subclass with a comparison of its own is another name in C than in the checks."""
+    if not isinstance(name, str):
+        raise TypeError(f"a name is a str, not {type(name).__name__}")
+    return str.__str__(name)
 
 
 def _place(
@@ -143,7 +151,7 @@ class Read(Operation):
         bits: SupportsIndex | None = None,
     ) -> None:
         place, at, width = _place(region, offset, bits)
-        vars(self).update(name=name, region=place, offset=at, bits=width)
+        vars(self).update(name=_name(name), region=place, offset=at, bits=width)
 
 
 @dataclass(frozen=True, init=False)
@@ -206,7 +214,7 @@ class WriteBack(Operation):
     ) -> None:
         place, at, width = _place(region, offset, bits, writes=True)
         kept_bits = None if mask is None else _value("mask", mask, width)
-        vars(self).update(name=name, region=place, offset=at, mask=kept_bits, bits=width)
+        vars(self).update(name=_name(name), region=place, offset=at, mask=kept_bits, bits=width)
 
 
 @dataclass(frozen=True, init=False)
@@ -268,7 +276,13 @@ class Poll(Operation):
         if not 0 < timeout <= _LONGEST_POLL:
             raise ValueError(f"a poll's timeout is above 0 and at most {_LONGEST_POLL} s, not {timeout}")
         vars(self).update(
-            name=name, region=place, offset=at, mask=bits_asked, value=wanted, timeout=float(timeout), bits=width
+            name=_name(name),
+            region=place,
+            offset=at,
+            mask=bits_asked,
+            value=wanted,
+            timeout=float(timeout),
+            bits=width,
         )
 
 
@@ -293,7 +307,7 @@ class When(Operation):
         self, name: str, mask: SupportsIndex | _AnyField, value: SupportsIndex, operations: Sequence[Operation]
     ) -> None:
         kept_bits, wanted = _condition(mask, value, 64)
-        vars(self).update(name=name, mask=kept_bits, value=wanted, operations=operations)
+        vars(self).update(name=_name(name), mask=kept_bits, value=wanted, operations=operations)
 
 
 @dataclass(frozen=True, init=False)
@@ -333,7 +347,7 @@ class While(Operation):
         rounds = operator.index(most)
         if not 1 <= rounds <= _MOST_ROUNDS:
             raise ValueError(f"a While runs 1 to {_MOST_ROUNDS} times at most, not {rounds}")
-        vars(self).update(name=name, mask=kept_bits, value=wanted, operations=operations, most=rounds)
+        vars(self).update(name=_name(name), mask=kept_bits, value=wanted, operations=operations, most=rounds)
 
 
 @dataclass(frozen=True, init=False)
@@ -350,6 +364,9 @@ class Stamp(Operation):
 
     name: str
 
+    def __post_init__(self) -> None:
+        vars(self).update(name=_name(self.name))
+
 
 @dataclass(frozen=True)
 class Unmask(Operation):
@@ -361,6 +378,9 @@ class Count(Operation):
     """Add the interrupts of this event to a counter in `Service.counters`. A counter starts at 0 and has 64 bits."""
 
     counter: str
+
+    def __post_init__(self) -> None:
+        vars(self).update(counter=_name(self.counter))
 
 
 Kept = Read | Poll | Stamp
@@ -384,7 +404,7 @@ def flatten(operations: Sequence[Operation]) -> list[Step]:
         ValueError: a value is used before an operation keeps it; operations contain themselves; a loop does not read
             what it tests, or the loops run for too long.
     """
-    steps = list(_flatten(operations, 1, 0))
+    steps = _bounded(_flatten(operations, 1, 0))
     kept: set[str] = set()
     for operation, _, _ in steps:
         if isinstance(operation, Kept):
@@ -400,6 +420,14 @@ def flatten(operations: Sequence[Operation]) -> list[Step]:
     return steps
 
 
+def _bounded(steps: Iterator[Step]) -> list[Step]:
+    """Return the steps, without making more than a program may have: lists that share lists have very many."""
+    found = list(itertools.islice(steps, _MOST_STEPS + 1))
+    if len(found) > _MOST_STEPS:
+        raise ValueError(f"the program has more than {_MOST_STEPS} operations")
+    return found
+
+
 def _flatten(operations: Sequence[Operation], times: int, depth: int) -> Iterator[Step]:
     if depth > _DEEPEST:
         raise ValueError(f"operations contain each other without end, or more than {_DEEPEST} deep")
@@ -410,7 +438,7 @@ def _flatten(operations: Sequence[Operation], times: int, depth: int) -> Iterato
             yield Step(operation, 0, times)
             continue
         rounds = operation.most if isinstance(operation, While) else 1
-        inside = list(_flatten(operation.operations, times * rounds, depth + 1))
+        inside = _bounded(_flatten(operation.operations, times * rounds, depth + 1))
         if isinstance(operation, While) and not any(
             isinstance(step.operation, Kept) and step.operation.name == operation.name for step in inside
         ):
@@ -422,11 +450,15 @@ def _flatten(operations: Sequence[Operation], times: int, depth: int) -> Iterato
 class NativeProgram:
     """A program in the form that C runs: `pyuio_operation` in `_native`.
 
+    C trusts it, so all that C uses to find memory is checked here, as it is passed on: what an operation contains may
+    have changed since the operation was made.
+
     Args:
-        operations: those of `pyuio.program`.
+        steps: the operations, from `flatten`.
         stack: keeps the mappings and descriptors of their regions until it is closed.
 
     Attributes:
+        regions: those that C accesses.
         array, length: the operations in C.
         names: names of the values that they keep, by slot.
         lists: for each list, its slot, which counts the values in the slots after it, and their largest number. The
@@ -435,22 +467,19 @@ class NativeProgram:
         counters: names of the counters, by slot.
 
     Raises:
-        TypeError: something is not an operation.
-        ValueError: a value is used before an operation keeps it; operations contain themselves.
+        TypeError: a service does not know an operation.
         ClosedError: a region is closed.
         DeviceRemovedError: the device is gone.
     """
 
-    def __init__(self, operations: Sequence[Operation], stack: ExitStack) -> None:
-        flat = flatten(operations)
+    def __init__(self, steps: Sequence[Step], stack: ExitStack) -> None:
         self._stack = stack
-        self.names: list[str] = []
-        self.counters: list[str] = []
-        for step in flat:
-            if isinstance(step.operation, Kept):
-                _slot(self.names, step.operation.name)
+        self.regions: list[_AnyRegion] = []
+        self._slots = _numbered(step.operation.name for step in steps if isinstance(step.operation, Kept))
+        self._counter_slots = _numbered(step.operation.counter for step in steps if isinstance(step.operation, Count))
+        self.names, self.counters = list(self._slots), list(self._counter_slots)
         room: dict[str, int] = {}
-        for step in flat:
+        for step in steps:
             if isinstance(step.operation, Append):
                 room[step.operation.name] = room.get(step.operation.name, 0) + step.times
         self.slots = len(self.names)
@@ -458,11 +487,11 @@ class NativeProgram:
         for name, most in room.items():
             self.lists[name] = self.slots, most
             self.slots += 1 + most
-        self.array = _ffi.new("pyuio_operation[]", len(flat) or 1)
-        self.length = len(flat)
-        for native, step in zip(self.array, flat, strict=False):
+        self.array = _ffi.new("pyuio_operation[]", len(steps) or 1)
+        self.length = len(steps)
+        for native, step in zip(self.array, steps, strict=False):
             self._fill(native, step.operation, step.inside)
-        self._join_writes({at + 1 + step.inside for at, step in enumerate(flat) if step.inside})
+        self._join_writes({at + 1 + step.inside for at, step in enumerate(steps) if step.inside})
 
     def _join_writes(self, ends: set[int]) -> None:
         """Have C do neighbouring writes of 32 bits to memory in one go; none goes beyond the end of a When or While."""
@@ -481,7 +510,7 @@ class NativeProgram:
         if isinstance(operation, (Read, Poll, Write, WriteBack)):
             self._fill_place(native, operation)
         if isinstance(operation, (Read, Poll, Stamp, WriteBack, When, While)):
-            native.slot = _slot(self.names, operation.name)
+            native.slot = self._slots[operation.name]
         if isinstance(operation, Append):
             native.kind = _lib.PYUIO_APPEND
             native.value, native.limit = self.lists[operation.name]
@@ -506,18 +535,19 @@ class NativeProgram:
         elif isinstance(operation, Unmask):
             native.kind = _lib.PYUIO_UNMASK
         elif isinstance(operation, Count):
-            native.kind, native.slot = _lib.PYUIO_COUNT, _slot(self.counters, operation.counter)
+            native.kind, native.slot = _lib.PYUIO_COUNT, self._counter_slots[operation.counter]
         else:
             raise TypeError(f"a native service does not know {type(operation).__name__}")
 
     def _fill_place(self, native: Any, operation: Read | Poll | Write | WriteBack) -> None:
-        native.bits = operation.bits
-        native.file, native.address = operation.region.reach(operation.offset, self._stack)
+        region, offset, bits = _checked_place(operation.region, operation.offset, operation.bits)
+        self.regions.append(region)
+        native.bits = bits
+        native.file, native.address = region.reach(offset, self._stack)
         # C reads memory in the processor's byte order, and puts the bytes of a port together as little-endian.
-        native.swap = operation.region.endian == "big"
+        native.swap = region.endian == "big"
 
 
-def _slot(names: list[str], name: str) -> int:
-    if name not in names:
-        names.append(name)
-    return names.index(name)
+def _numbered(names: Iterable[str]) -> dict[str, int]:
+    """Return the slot of each name, in the order in which they first come."""
+    return {name: slot for slot, name in enumerate(dict.fromkeys(names))}

@@ -198,8 +198,8 @@ def _runs_in_c(steps: Sequence[Step]) -> bool:
 
 def _prepared(operations: tuple[Operation, ...], steps: Sequence[Step]) -> Prepared:
     with ExitStack() as stack:  # not kept: C asks each window whether it is open, and keeps the lock until the end
-        native = NativeProgram(operations, stack)
-    windows = {id(one.region): one.region for one in _places(steps) if isinstance(one.region, Window)}
+        native = NativeProgram(steps, stack)
+    windows = {id(one): one for one in native.regions if isinstance(one, Window)}
     return Prepared(
         _address(_ffi.addressof(_lib, "pyuio_program_run")),
         _address(native.array),

@@ -29,7 +29,7 @@ from pyuio.interrupt.interrupt import Interrupt
 from pyuio.process.fork import Owned
 from pyuio.process.signals import poll_with_signals, postponed_signals
 from pyuio.process.timeouts import TimeSource, timeout_error, timeout_nanoseconds
-from pyuio.program import NativeProgram, Operation
+from pyuio.program import NativeProgram, Operation, flatten
 
 HANDLER = """
 typedef struct {
@@ -162,7 +162,7 @@ class Service(Owned):
             raise ValueError("a service has a program or a handler, not both")
         self._begin(interrupt, capacity)
         with ExitStack() as stack:
-            operations = NativeProgram(program, stack)
+            operations = NativeProgram(flatten(program), stack)
             self._names = operations.names if handler is None else list(names)
             self._counters = operations.counters
             self._lists = operations.lists

@@ -211,7 +211,7 @@ def test_what_c_gets_of_a_named_register(bar: Region | PortRegion) -> None:
         Poll("y", registers.control, mask=Control.level, value=2, timeout=0.5),
     ]
     with contextlib.ExitStack() as stack:
-        native = NativeProgram(program, stack)
+        native = NativeProgram(flatten(program), stack)
         _, start = bar.reach(0, stack)
         found = [(one.address - start, one.bits, one.mask, one.value) for one in native.array]
         assert native.names == ["x", "y"]
@@ -324,7 +324,7 @@ def test_a_list_has_room_for_every_round(bar: Region | PortRegion) -> None:
     append, test = Append("data", bar, 4, bits=8), Read("x", bar, 0)
     program = [test, append, While("x", 1, 1, [append, While("x", 1, 1, [append, test], most=3)], most=5), Stamp("now")]
     with contextlib.ExitStack() as stack:
-        native = NativeProgram(program, stack)
+        native = NativeProgram(flatten(program), stack)
         assert native.names == ["x", "data", "now"]
         assert native.lists == {"data": (3, 1 + 5 + 15)}
         assert native.slots == 3 + 1 + 21

@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +280,72 @@ def test_c_and_the_interpreter_agree(plan: Any, data: bytes, endian: Any) -> Non
                 assert prepared is None or kind is Region
                 results.append((outcome, region.read(0, SIZE)))
     assert results[0] == results[1] == results[2]
+
+
+def test_operations_are_asked_for_once(machine: Machine, path: Path) -> None:
+    region = made(path, Region)
+
+    class Changing(list[Operation]):
+        asked = 0
+
+        def __iter__(self) -> Iterator[Operation]:
+            self.asked += 1
+            return iter([Stamp("then")] if self.asked == 1 else [Read("then", region, 0)])
+
+    inside = Changing([Stamp("then")])
+    machine.run([Stamp("now"), When("now", 0, 0, inside)])
+    assert inside.asked == 1
+
+
+@pytest.mark.parametrize("change", [{"offset": SIZE}, {"offset": 1 << 40}, {"bits": 1024}])
+def test_c_gets_no_place_that_was_changed_after_its_check(machine: Machine, path: Path, change: dict[str, int]) -> None:
+    read = Read("x", made(path, Region), 0)
+    vars(read).update(change)
+    with pytest.raises(ValueError, match="bits"):
+        machine.run([read])
+
+
+class Name(str):
+    """Is equal to every other one, as long as `equal` is set."""
+
+    equal = True
+
+    def __eq__(self, other: object) -> bool:
+        return Name.equal
+
+    def __hash__(self) -> int:
+        Name.equal = not Name.equal
+        return 0
+
+
+def test_a_name_is_compared_as_what_it_says(machine: Machine, path: Path) -> None:
+    region = made(path, Region)
+    names = [f"name{number}" for number in range(40)]
+    outcome = machine.run([Read(Name(name), region, 0, 8) for name in names])
+    assert list(outcome.values) == names and {type(name) for name in outcome.values} == {str}
+
+
+@pytest.mark.parametrize("name", [None, 5, b"x", ["x"]])
+def test_a_name_is_text(path: Path, name: Any) -> None:
+    region = made(path, Region)
+    makers: list[Callable[[], Operation]] = [
+        lambda: Read(name, region, 0),
+        lambda: Append(name, region, 0),
+        lambda: WriteBack(name, region, 0),
+        lambda: Poll(name, region, 0, 0, 0, 0.1),
+        lambda: When(name, 0, 0, []),
+        lambda: While(name, 0, 0, [], most=1),
+        lambda: Stamp(name),
+        lambda: Count(name),
+    ]
+    for make in makers:
+        with pytest.raises(TypeError, match="a name is a str"):
+            make()
+
+
+def test_lists_that_share_lists_are_too_many_operations_before_they_fill_memory(machine: Machine) -> None:
+    operations: list[Operation] = [Stamp("x")]
+    for _ in range(200):
+        operations = [Stamp("x"), When("x", 0, 0, operations), When("x", 0, 0, operations)]
+    with pytest.raises(ValueError, match="more than 65536 operations"):
+        machine.run(operations)
