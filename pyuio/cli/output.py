@@ -44,6 +44,7 @@ def print_styled(text: str, style: str) -> None:
 def console() -> Console:
     """Return a console on standard output that colours only what the caller colours, and shows control characters.
 
+    Text is text: what looks like rich's markup or emoji in it, which may be text of a file or a device, stays as it is.
     It wraps lines at a terminal's width; in a pipe or a file, lines are as long as necessary and without colour.
     """
     from rich.console import Console, RenderHook
@@ -63,16 +64,13 @@ def console() -> Console:
             for segment in console.render(self._renderable, options):
                 yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
-    made = Console(highlight=False, width=None if sys.stdout.isatty() else _UNLIMITED)
+    made = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _UNLIMITED)
     made.push_render_hook(Printable())
     return made
 
 
 def columns(*headings: str) -> Table:
-    """Return a table without a frame: a line of headings, if any, and a line for each row.
-
-    Give ``add_row`` a `rich.text.Text`, or words without brackets: rich reads brackets as markup.
-    """
+    """Return a table without a frame, for `console`: a line of headings, if any, and a line for each row."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(headings), header_style="bold")

@@ -251,6 +251,35 @@ def test_a_histogram_of_another_length(payload: bytes) -> None:
         run_of(json.dumps(data).encode())
 
 
+TRACE = {"series": "C, idle", "cpu": 1, "latency": 5000, "complete": True, "lines": ["a line"], "ran": {"sh-1": 40}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cpu": 10**400},
+        {"latency": 10**400},
+        {"latency": -1},
+        {"ran": {"x": 10**400}},
+        {"ran": {"x": True}},
+        {"lines": [1]},
+    ],
+)
+def test_a_trace_with_numbers_that_no_figure_is_made_of(change: dict[str, Any]) -> None:
+    data = {**a_run().as_dict(), "trace": TRACE}
+    assert run_of(json.dumps(data).encode()).trace == TRACE
+    with pytest.raises(ResultFileError, match="is damaged"):
+        run_of(json.dumps({**data, "trace": {**TRACE, **change}}).encode())
+
+
+@pytest.mark.parametrize("change", [{"cpu": 10**4000}, {"cpu": -1}, {"seconds": 10**400}, {"lost": 10**4000}])
+def test_a_series_with_numbers_that_no_figure_is_made_of(change: dict[str, Any]) -> None:
+    data = a_run().as_dict()
+    data["series"][0].update(change)
+    with pytest.raises(ResultFileError, match=f'is damaged: "{next(iter(change))}" is'):
+        run_of(json.dumps(data).encode())
+
+
 def test_without_hdrhistogram_the_extra_is_named() -> None:
     program = (
         "import sys\n"

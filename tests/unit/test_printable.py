@@ -52,6 +52,18 @@ def test_every_way_to_print(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed.err == f"pyuio: {SHOWN}\n"
 
 
+@pytest.mark.parametrize(
+    "text", ["[/red]", "[red]x", "[link=http://example.org]x[/link]", "[bold", ":smile:", "a\\[b]"]
+)
+def test_text_is_no_markup(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    table = output.columns(text)
+    table.title = text
+    table.add_row(text)
+    output.console().print(table)
+    output.console().print(text)
+    assert capsys.readouterr().out.split() == [text] * 4
+
+
 def test_what_a_guest_says() -> None:
     lines = Lines()
     assert lines.feed(b"\x1b[2J here\r\nrest\x9b") == [r"\x1b[2J here"]
