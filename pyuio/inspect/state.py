@@ -21,9 +21,10 @@ Whoever wrote a file may be anybody, so `parse` takes nothing but this form: no 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pyuio.errors import MappingError, RegisterNotFoundError, StateFileError, YamlUnavailableError
 from pyuio.inspect.cells import is_harmless
@@ -35,7 +36,9 @@ from pyuio.registers.register_map import RegisterMap
 from pyuio.registers.snapshot import Change, Snapshot
 
 FORMAT = 1
-_LIMIT = 16 << 20  # bytes of a file; 4096 bytes of configuration space and 10,000 registers take less than one
+_LIMIT = 2 << 20  # bytes of a file; 4096 bytes of configuration space and 10,000 registers take less than one MiB
+_DEEPEST = 8  # mappings inside each other; a state has three
+_NUMBER = re.compile(r"-?(?:0x[0-9a-fA-F]{1,3500}|[0-9]{1,4000})\Z")  # Python shows no number of 4300 digits
 _ROW = 16  # bytes of configuration space in a line
 _SIZES = (64, 256, 4096)
 _BYTES = re.compile(r"[0-9a-f]{2}(?: [0-9a-f]{2}){15}")
@@ -164,10 +167,14 @@ def parse(text: bytes, name: str) -> State:
 
 
 def _plain(text: bytes, name: str) -> Any:
-    """Return what YAML says, without tags, aliases and keys that come twice."""
+    """Return what YAML says, without tags, aliases and keys that come twice; what is no number is text."""
     yaml = _yaml()
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
+        # YAML's own numbers may take hours: 1:59:59:59... is one, to the base of 60.
+        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+        depth = 0
+
         def compose_node(self, parent: Any, index: Any) -> Any:
             event = self.peek_event()
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
@@ -176,13 +183,24 @@ def _plain(text: bytes, name: str) -> Any:
                 )
             if getattr(event, "tag", None):
                 raise yaml.composer.ComposerError(None, None, "tags are not for this file", event.start_mark)
-            return super().compose_node(parent, index)
+            if self.depth > _DEEPEST:
+                raise yaml.composer.ComposerError(None, None, "it is nested too deeply", event.start_mark)
+            self.depth += 1
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key) for key, _value in node.value if isinstance(key, yaml.ScalarNode)]
-            if twice := sorted({str(key) for key in keys if keys.count(key) > 1} if len(keys) != len({*keys}) else ()):
+            keys = Counter(self.construct_object(key) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            if twice := [key for key, times in keys.items() if times > 1]:
                 raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} comes twice", node.start_mark)
             return super().construct_mapping(node, deep)
+
+    def number(loader: Any, node: Any) -> int:
+        return int(node.value, 0 if "x" in node.value else 10)
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:int", _NUMBER, list("-0123456789"))
+    Loader.add_constructor("tag:yaml.org,2002:int", number)
 
     try:
         return yaml.load(text, Loader)
@@ -190,9 +208,7 @@ def _plain(text: bytes, name: str) -> Any:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         where = "" if mark is None else f", line {mark.line + 1}"
         raise StateFileError(f"{name}{where}: {getattr(error, 'problem', None) or error}") from error
-    except RecursionError as error:
-        raise StateFileError(f"{name} is nested too deeply, and is no saved state") from error
-    except (ValueError, TypeError) as error:  # a date that there is not, bytes that are no text, an odd key
+    except (ValueError, TypeError) as error:  # bytes that are no text, an odd key
         raise StateFileError(f"{name}: {error}") from error
 
 

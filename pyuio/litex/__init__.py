@@ -32,6 +32,7 @@ AnyPath: TypeAlias = "str | os.PathLike[str]"
 _ACCESSES: dict[object, Access] = {"ro": "ro", "rw": "rw", "wo": "wo"}
 _LARGEST = 1 << 64  # no address is beyond
 _MOST_WORDS = 1024  # of one register
+_LONGEST_NUMBER = 40  # characters
 
 
 def load(path: AnyPath, *, base: int | None = None) -> type[DescribedMap]:
@@ -104,14 +105,20 @@ def _from_csv(text: str) -> dict[str, Any]:
             raise ValueError(f"a line has {len(row)} columns, not 5: {','.join(row)[:60]!r}")
         kind, name, value, size, what = row
         if kind == "csr_base":
-            data["csr_bases"][name] = int(value, 0)
+            data["csr_bases"][name] = _csv_number(value)
         elif kind == "csr_register":
-            data["csr_registers"][name] = {"addr": int(value, 0), "size": int(size), "type": what}
+            data["csr_registers"][name] = {"addr": _csv_number(value), "size": _csv_number(size), "type": what}
         elif kind == "constant":
             data["constants"][name] = int(value) if value.isdecimal() else value
         elif kind == "memory_region":
-            data["memories"][name] = {"base": int(value, 0), "size": int(size), "type": what}
+            data["memories"][name] = {"base": _csv_number(value), "size": _csv_number(size), "type": what}
     return data
+
+
+def _csv_number(text: str) -> int:
+    if len(text) > _LONGEST_NUMBER:
+        raise ValueError(f"a number has {len(text)} digits: {text[:40]!r}...")
+    return int(text, 0)
 
 
 def _soc(data: object, base: int | None) -> _Soc:

@@ -183,3 +183,12 @@ def test_no_name_becomes_code(tmp_path: Path, names: list[str]) -> None:
     found = list(litex.load(written(tmp_path, {**SOC, "csr_registers": registers})).walk())
     assert [one.offset for one in found] == [4 * place for place in range(len(given_names))]
     assert all(one.path.isidentifier() and one.path.isascii() for one in found)
+
+
+@pytest.mark.parametrize("line", ["csr_base,a,{},,", "csr_register,a_b,{},1,rw", "csr_register,a_b,0,{},rw"])
+@pytest.mark.parametrize("number", ["0x" + "f" * 6000, "9" * 6000])
+def test_a_number_of_csr_csv_is_not_endless(tmp_path: Path, line: str, number: str) -> None:
+    file = tmp_path / "csr.csv"
+    file.write_text(line.format(number) + "\n")
+    with pytest.raises(CsrFileError, match="digits"):
+        litex.load(file)

@@ -205,12 +205,12 @@ GOOD = "format: 1\ndevice: 1234:11e8\nregisters: {bar0: {control: 1}}\n"
         ("", "the file: a mapping is needed"),
         ("[1, 2]", "the file: a mapping is needed"),
         ("format: 2\n", "its format is 2; this version of pyuio reads format 1"),
-        ("format: true\n", "'format' is True, not a number"),
+        ("format: true\n", "'format' is 'true', not a number"),
         ("format: 1\n", "'registers' is missing"),
         (GOOD.replace("1234:11e8", "17"), "'device' is 17, not text"),
         (GOOD.replace("1}", "-1}"), "'control' is -1, which is below 0"),
-        (GOOD.replace("1}", "1.5}"), "'control' is 1.5, not a number"),
-        (GOOD.replace("1}", "on}"), "'control' is True, not a number"),
+        (GOOD.replace("1}", "1.5}"), "'control' is '1.5', not a number"),
+        (GOOD.replace("1}", "on}"), "'control' is 'on', not a number"),
         (GOOD.replace("1}", "1, control: 2}"), "card.yaml, line 3: control comes twice"),
         (GOOD.replace("control", "7"), "bar0: 7 is not a name"),
         (GOOD.replace("{control: 1}", "[]"), "'bar0' is [], not a mapping"),
@@ -221,7 +221,7 @@ GOOD = "format: 1\ndevice: 1234:11e8\nregisters: {bar0: {control: 1}}\n"
         (GOOD + "config: {size: 64, bytes: {0: '00 11'}}\n", "row 0x0 is not 16 bytes in hexadecimal"),
         ("a: &x 1\nb: *x\n", "line 1: anchors and aliases are not for this file"),
         ("!!python/object/apply:os.system ['true']\n", "line 1: tags are not for this file"),
-        ("a: {<<: {b: 1}}", "line 1: could not determine a constructor"),
+        ("a: {<<: {b: 1}}", "'format' is missing"),
         ("{", "card.yaml, line 1: "),
         ("a: 2001-99-99", "card.yaml: "),
         ("{[1]: 2}", "card.yaml, line 1: found unhashable key"),
@@ -249,6 +249,35 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "card.yaml").write_text(GOOD)
     with pytest.raises(pyuio.StateFileError, match="is no saved state"):
         state.load(tmp_path / "card.yaml")
+
+
+LONG = "f" * 6000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"format: 0x{LONG}",
+        f"format: 1\ndevice: x\nregisters: {{bar0: {{a: -0x{LONG}}}}}",
+        f"format: 1\ndevice: x\nregisters: {{}}\nconfig: {{? 0x{LONG} : 1}}",
+        "format: 1" + ":59" * 100_000,
+        "format: 1." + "0:59" * 100_000,
+        "".join(f"{number}: 1\n" for number in range(10_000)) * 2,
+        "[" * 1_000_000,
+        "? " * 10_000,
+    ],
+    ids=lambda text: f"{text[:20]!r}",
+)
+def test_nothing_takes_long(text: str) -> None:
+    with pytest.raises(pyuio.StateFileError):
+        state.parse(text.encode(), "card.yaml")
+
+
+@pytest.mark.parametrize("value", ["0", "0x0", "12", "010", "0xFFffFFff", "0x" + "f" * 3500])
+def test_numbers_are_decimal_or_hexadecimal(value: str) -> None:
+    read = state.parse(f"format: 1\ndevice: yes\nregisters: {{bar0: {{on: {value}}}}}".encode(), "card.yaml")
+    assert read.device == "yes"
+    assert read.registers == {"bar0": {"on": int(value, 16 if "x" in value else 10)}}
 
 
 def test_without_pyyaml(monkeypatch: pytest.MonkeyPatch) -> None:
