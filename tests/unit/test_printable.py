@@ -52,9 +52,7 @@ def test_every_way_to_print(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed.err == f"pyuio: {SHOWN}\n"
 
 
-@pytest.mark.parametrize(
-    "text", ["[/red]", "[red]x", "[link=http://example.org]x[/link]", "[bold", ":smile:", "a\\[b]"]
-)
+@pytest.mark.parametrize("text", ["[/red]", "[red]x", "[link=x.org]x[/link]", "[bold", ":smile:", "a\\[b]"])
 def test_text_is_no_markup(capsys: pytest.CaptureFixture[str], text: str) -> None:
     table = output.columns(text)
     table.title = text
