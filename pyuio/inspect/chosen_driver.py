@@ -8,7 +8,9 @@ as root here, takes none that another user could have put there (`pyuio.kernel.t
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import sys
+from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +19,7 @@ from pyuio.installed_drivers import checked_driver, driver_for, installed_driver
 from pyuio.kernel.trusted_directory import stranger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
     from pyuio.device import Device
@@ -85,11 +88,22 @@ def _installed(name: str) -> type[Driver]:
     raise DriverNotFoundError(f"{name!r} names no driver; a driver is {FORMS}; there are: {has}")
 
 
+def _importable(directory: Path) -> Iterator[Path]:
+    """Yield what Python may load when a module of a directory is imported: the modules, packages and compiled files."""
+    for one in directory.iterdir():
+        package = one.name == "__pycache__" or (one / "__init__.py").exists()
+        if package or (one.name.endswith(tuple(all_suffixes())) and one.is_file()):
+            yield one
+        if package:
+            yield from _importable(one)
+
+
 def _module(path: Path, where: str) -> ModuleType:
     """Import a file, and return its module. What lies beside the file can be imported, too, after all else."""
     try:
         file = path.resolve(strict=True)
-        looked_at = (path, path.parent, file.parent)  # beyond a link there is another directory
+        # Beyond a link there is another directory. What it holds is looked at last, when it is nobody else's.
+        looked_at = itertools.chain((path, path.parent, file.parent), _importable(file.parent))
         places = (stranger(one, open_to_new_files=False) for one in looked_at)
         place = next(filter(None, places), None)
     except OSError as error:

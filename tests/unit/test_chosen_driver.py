@@ -115,6 +115,26 @@ def test_what_another_user_can_write_is_not_loaded(file: Path, tmp_path: Path, w
     file.parent.chmod(0o700)
 
 
+@pytest.mark.parametrize(
+    "written",
+    ["some_registers_of_a_test.py", "package", "package/__init__.py", "package/inside.so", "__pycache__/x.pyc"],
+)
+def test_what_another_user_can_write_beside_it_is_not_imported(file: Path, tmp_path: Path, written: str) -> None:
+    for name in ("package", "__pycache__", "data"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    (tmp_path / "package/__init__.py").touch(mode=0o644)
+    (tmp_path / "broken.py").symlink_to("nowhere.py")
+    (tmp_path / "data").chmod(0o777)
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "notes.txt").chmod(0o666)
+    assert load(f"{file}:Card")
+    place = tmp_path / written
+    place.exists() or place.touch()
+    place.chmod(0o777)
+    with pytest.raises(pyuio.DriverLoadError, match=f"another user can write to {place}, "):
+        load(f"{file}:Card")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_root_loads_no_file_of_another_user(file: Path) -> None:
     os.chown(file, 65534, 65534)
