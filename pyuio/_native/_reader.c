@@ -172,6 +172,10 @@ static PyObject *reader_connect(Reader *self, PyObject *args)
         return NULL;
     if (presence != Py_None && !PyObject_TypeCheck(presence, presence_class))
         return PyErr_Format(PyExc_TypeError, "a Presence or None is wanted, not %.100s", Py_TYPE(presence)->tp_name);
+    if (self->interrupt) { /* a thread may be reading it */
+        PyErr_SetString(PyExc_TypeError, "an interrupt cannot be initialised twice");
+        return NULL;
+    }
     self->interrupt = (pyuio_interrupt *)(uintptr_t)interrupt;
     self->read = (int64_t (*)(pyuio_interrupt *, int64_t))(uintptr_t)read;
     self->wait = (int (*)(pyuio_interrupt *, int64_t))(uintptr_t)wait;

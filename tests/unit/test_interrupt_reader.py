@@ -212,3 +212,11 @@ def test_lent_to_another_process(line: Line) -> None:
     line.interrupt.close()
     with pytest.raises(pyuio.ClosedError), line.interrupt.lent():
         pass
+
+
+def test_is_not_initialised_twice(line: Line) -> None:
+    interrupt = line.interrupt
+    with pytest.raises(TypeError, match="twice"):
+        Interrupt.__init__(interrupt, interrupt.native, NominalMasking(), "another", None, "MSI")
+    line.come()
+    assert interrupt.read(0) == 1
