@@ -120,17 +120,20 @@ class Interrupts:
             except DeviceTimeoutError:
                 return condition()
         deadline = None if timeout is None else self._clock.monotonic() + timeout
-        while not condition():
+        left = timeout
+        while True:
             unmask(cause)
-            if condition():
-                break
+            if condition():  # it became so before the cause was unmasked
+                return True
             try:
-                interrupt.read(None if deadline is None else max(0.0, deadline - self._clock.monotonic()))
+                interrupt.read(left)
             except DeviceTimeoutError:
                 return condition()
             if vector == _LINK:
                 self._acknowledge(1)
-        return True
+            if condition():
+                return True
+            left = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
 
     def _acknowledge(self, _: int) -> None:
         """Clear the causes that the card has raised, and count changes of the link."""

@@ -111,10 +111,18 @@ class ReceiveQueue:
 
     def take(self, most: int) -> list[memoryview]:
         """Do what `E1000e.receive` says, without waiting."""
-        self._give_back()
-        first, statuses = self._next, self._take(most)
-        if not statuses:
+        if self._lent:
+            self._give_back()
+        first = self._next
+        if not self._status[first] & descriptors.DONE:
             return []
+        if most == 1 and not self._long:
+            part = self._slices[self._status[first]]
+            if part is not None:
+                dma_rmb()
+                self._next, self._lent = (first + 1) % self._entries, 1
+                return [self._views[first][part]]
+        statuses = self._take(most)
         views = self._views[first : first + len(statuses)]
         slices: list[Any] = [*map(self._slices.__getitem__, statuses)]
         if None in slices or self._long:
@@ -124,7 +132,8 @@ class ReceiveQueue:
 
     def take_described(self, most: int) -> list[Received]:
         """Do what `E1000e.receive_described` says, without waiting."""
-        self._give_back()
+        if self._lent:
+            self._give_back()
         first, statuses = self._next, self._take(most)
         return self._describe(self._views[first : first + len(statuses)], statuses)
 
@@ -158,8 +167,6 @@ class ReceiveQueue:
 
     def _give_back(self) -> None:
         """Prepare the descriptors of the frames that the last call returned, and give many to the card at a time."""
-        if not self._lent:
-            return
         end = self._next or self._entries
         first, last = (end - self._lent) * descriptors.SIZE, end * descriptors.SIZE
         self._descriptors[first:last] = self._prepared[first:last]
