@@ -16,7 +16,7 @@ from pyuio_drivers.e1000e import E1000e
 
 import pyuio
 
-BATCH = 128  # frames, half the ring
+BATCH = 256  # frames, half the ring
 IDLE = 0.0005  # seconds to sleep when both were idle
 
 

@@ -22,7 +22,7 @@ from pyuio import DescriptorRing, Device, DeviceRemovedError, DeviceTimeoutError
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-ENTRIES = 256  # descriptors of a ring; a multiple of 8, because RDLEN and TDLEN are multiples of 128 bytes
+ENTRIES = 512  # descriptors of a ring; a multiple of 8, because RDLEN and TDLEN are multiples of 128 bytes
 BUFFER_SIZE = 2048  # bytes for each descriptor, RCTL.BSIZE
 SHORTEST, LONGEST = 14, 1518  # bytes of a frame without its CRC: a header alone; with a VLAN tag
 PAUSE = 20e-6  # seconds between looks at a descriptor

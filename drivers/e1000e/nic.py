@@ -135,7 +135,7 @@ class E1000e(BasicE1000e):
             checksums: which checksums the card inserts into all of them.
             vlan: a VLAN tag that the card inserts: 0 to 65535, the VLAN's number in the lower 12 bits. The card must
                 have been opened with ``vlan=True``.
-            timeout: seconds for each half of the ring, 128 frames.
+            timeout: seconds for each half of the ring, 256 frames.
 
         Raises:
             DeviceTimeoutError: the card did not fetch frames in time. The frames of earlier halves were given to it.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The transmit queue of the Intel 82574L: many frames with one write of a register.
 
-The frames of a batch lie one behind the other in memory, so they are copied by one call, and their descriptors are
-filled in by two, whatever their number. Only the last descriptor of a batch reports its status (RS). "Section" is one
-of the data sheet 317694.
+The frames of a batch lie one behind the other in memory, so they are copied by one call. If they are equally long,
+their descriptors are copied, too, from such as were computed before; else two calls fill them in. Only the last
+descriptor of a batch reports its status (RS). "Section" is one of the data sheet 317694.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pyuio import DescriptorRing, DmaBuffer
 
 _SHORTEST_ON_THE_RING = 17  # bytes of a frame that the card can pad to 64: TCTL.PSP, section 10.2.6.1
-_MOST_SPACED = 1024  # rows of addresses to remember
+_MANY = 16  # frames for which it pays to compute the descriptors of as many as the ring holds
+_MOST_SPACED = 512  # runs of descriptors to remember, of 4 KiB at most
 
 
 class TransmitQueue:
@@ -51,7 +52,8 @@ class TransmitQueue:
         self.most_at_once = self._entries // 2
         self._memory, self._address = memoryview(memory), memory.address
         self._write_tail, self._wait = write_tail, wait
-        self._spaced: dict[tuple[int, int], array[int]] = {}
+        self._descriptors = memoryview(ring.buffer)
+        self._spaced: dict[tuple[int, int, int], memoryview] = {}
         self.restart()
 
     def restart(self) -> None:
@@ -75,8 +77,13 @@ class TransmitQueue:
             command |= checksums.command
         if vlan is not None:
             command |= descriptors.VLE | vlan << descriptors.VLAN_SHIFT
+        if len(frames) == 1 and checksums is None:
+            data = b"".join(frames)
+            if _SHORTEST_ON_THE_RING <= len(data) <= min(longest, BUFFER_SIZE):
+                self._put_one(data, command, timeout)
+                return
         for start in range(0, len(frames), self.most_at_once):
-            batch = frames[start : start + self.most_at_once]
+            batch = frames if len(frames) <= self.most_at_once else frames[start : start + self.most_at_once]
             data, sizes = b"".join(batch), [*map(len, batch)]  # type: ignore[arg-type]
             if not _are_right(sizes, len(data), longest):
                 data, sizes = _checked(batch, longest)
@@ -86,12 +93,13 @@ class TransmitQueue:
                 for frame in batch:
                     self._put_long(bytes(frame), command, timeout)
                 continue
-            while sizes:
-                # A batch that would wrap around the end of the ring is two.
-                number = min(len(sizes), self._entries - self._tail)
-                size = sum(sizes[:number]) if number < len(sizes) else len(data)
-                self._put(data[:size], sizes[:number], command, timeout)
-                data, sizes = data[size:], sizes[number:]
+            # A batch that would wrap around the end of the ring is two.
+            room = self._entries - self._tail
+            if len(sizes) > room:
+                size = sum(sizes[:room])
+                self._put(data[:size], sizes[:room], command, timeout)
+                data, sizes = data[size:], sizes[room:]
+            self._put(data, sizes, command, timeout)
 
     def _put_context(self, checksums: InsertChecksums, timeout: float) -> None:
         """Tell the card where the checksums of the following frames are: section 7.2.10.2."""
@@ -108,26 +116,36 @@ class TransmitQueue:
         start = tail * BUFFER_SIZE  # the descriptors' memory is enough for all
         self._memory[start : start + len(data)] = data
         size = sizes[0]
-        if sizes.count(size) == number:
-            addresses = self._equally_spaced(tail, size)[:number]
-            commands = array("Q", (command | size,)) * number
+        if number >= _MANY and sizes.count(size) == number:
+            prepared = self._equally_spaced(tail, size, command)
+            begin = tail * descriptors.SIZE
+            self._descriptors[begin : begin + number * descriptors.SIZE] = prepared[: number * descriptors.SIZE]
         else:
-            addresses = array("Q", accumulate(sizes[:-1], initial=self._address + start))
-            commands = array("Q", map(command.__or__, sizes))
-        commands[-1] |= descriptors.RS
-        self._addresses[tail : tail + number] = addresses
-        self._commands[tail : tail + number] = commands
+            self._addresses[tail : tail + number] = array("Q", accumulate(sizes[:-1], initial=self._address + start))
+            self._commands[tail : tail + number] = array("Q", map(command.__or__, sizes))
+        self._commands[tail + number - 1] = command | descriptors.RS | sizes[-1]
         self._pass_on(number)
 
-    def _equally_spaced(self, tail: int, size: int) -> array[int]:
-        """Return the addresses of frames of one size, from a descriptor on; they are computed once."""
-        found = self._spaced.get((tail, size))
+    def _put_one(self, data: bytes, command: int, timeout: float) -> None:
+        """Do what `_put` does with a single frame, in a third of its time: an answer is sent so."""
+        tail = self._tail
+        self._reserve(1, timeout)
+        start = tail * BUFFER_SIZE
+        self._memory[start : start + len(data)] = data
+        self._addresses[tail] = self._address + start
+        self._commands[tail] = command | descriptors.RS | len(data)
+        self._pass_on(1)
+
+    def _equally_spaced(self, tail: int, size: int, command: int) -> memoryview:
+        """Return the descriptors of frames of one size, from a descriptor on; they are computed once."""
+        found = self._spaced.get((tail, size, command))
         if found is None:
             if len(self._spaced) >= _MOST_SPACED:
                 self._spaced.clear()
             address, number = self._address + tail * BUFFER_SIZE, min(self.most_at_once, self._entries - tail)
-            found = array("Q", range(address, address + number * size, size))
-            self._spaced[tail, size] = found
+            rows = array("Q", (command | size,)) * (2 * number)
+            rows[::2] = array("Q", range(address, address + number * size, size))
+            found = self._spaced[tail, size, command] = memoryview(rows.tobytes())
         return found
 
     def _put_long(self, frame: bytes, command: int, timeout: float) -> None:

@@ -21,7 +21,7 @@ from pyuio.model import Complaint, clock
 
 MAC, OTHER_MAC, TYPE = bytes.fromhex("020000000001"), bytes.fromhex("020000000002"), b"\x88\xb5"
 BROADCAST = b"\xff" * 6
-OVERRUN = 700  # frames: more than the ring and the card's memory hold
+OVERRUN = ENTRIES + 500  # frames: more than the ring and the card's memory hold
 
 
 class LineCard(E1000eCard):
@@ -303,10 +303,10 @@ def test_removal_while_it_sleeps(model: E1000eCard) -> None:
 
 
 def test_the_model_complains(model: E1000eCard, nic: E1000e) -> None:
-    with pytest.raises(Complaint, match="TDT is 256, and the ring has 256"):
+    with pytest.raises(Complaint, match="TDT is 512, and the ring has 512"):
         nic.registers.tdt.write(ENTRIES)
-    with pytest.raises(Complaint, match="RDT is 300"):
-        nic.registers.rdt.write(300)
+    with pytest.raises(Complaint, match="RDT is 556"):
+        nic.registers.rdt.write(ENTRIES + 44)
     model.complaints.clear()
 
 
