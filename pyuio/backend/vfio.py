@@ -157,8 +157,9 @@ class VfioBackend:
 
     def _enable(self, kind: int, count: int) -> tuple[Interrupt, ...]:
         with postponed_signals():  # Ctrl-C amid this would leave them enabled, and nobody could disable them
-            self._interrupts = open_vfio_interrupts(self._file, kind, count, self._request, self.name, self.presence)
-        return self._interrupts
+            enabled = open_vfio_interrupts(self._file, kind, count, self._request, self.name, self.presence)
+            self._interrupts = enabled
+        return enabled  # a signal handler may have closed the device by now, which then has no interrupts
 
     # ---- Interrupts ----
 
@@ -166,8 +167,8 @@ class VfioBackend:
     def interrupt(self) -> Interrupt:
         """The INTx interrupt, or the first of `vectors`; see `Device.interrupt`."""
         with self._guard:
-            if self._interrupts:
-                return self._interrupts[0]
+            if enabled := self._interrupts:  # once: a signal handler may close the device between two looks
+                return enabled[0]
             self.presence.require()
             if vfio.interrupt_count(self._file, vfio.INTX):
                 return self._enable(vfio.INTX, 1)[0]
@@ -186,8 +187,8 @@ class VfioBackend:
     def vectors(self, count: int) -> tuple[Interrupt, ...]:
         """Enable MSI-X, or MSI, with `count` interrupts; see `Device.vectors`."""
         with self._guard:
-            if self._interrupts:
-                has = f"{len(self._interrupts)} {self._interrupts[0].kind}"
+            if enabled := self._interrupts:
+                has = f"{len(enabled)} {enabled[0].kind}"
                 reason = f"{self.name}: its interrupts are enabled already ({has}); ask for vectors once, before others"
                 raise InterruptUnavailableError(errno.EBUSY, reason)
             self.presence.require()

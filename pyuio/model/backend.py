@@ -143,8 +143,8 @@ class ModelBackend:
     @property
     def interrupt(self) -> Interrupt:
         """The INTx interrupt, or the first of `vectors`; see `Device.interrupt`."""
-        if self._interrupts:
-            return self._interrupts[0]
+        if enabled := self._interrupts:  # once: a signal handler may close the device between two looks
+            return enabled[0]
         self.presence.require()
         machine = self._machine
         if not machine.card.interrupt_pin:
@@ -161,8 +161,8 @@ class ModelBackend:
 
     def vectors(self, count: int) -> tuple[Interrupt, ...]:
         """Enable MSI-X, or MSI, with `count` interrupts; see `Device.vectors`."""
-        if self._interrupts:
-            has = f"{len(self._interrupts)} {self._interrupts[0].kind}"
+        if enabled := self._interrupts:
+            has = f"{len(enabled)} {enabled[0].kind}"
             reason = f"{self.name}: its interrupts are enabled already ({has}); ask for vectors once, before others"
             raise InterruptUnavailableError(errno.EBUSY, reason)
         self.presence.require()

@@ -129,7 +129,8 @@ def test_what_another_user_can_write_beside_it_is_not_imported(file: Path, tmp_p
     (tmp_path / "notes.txt").chmod(0o666)
     assert load(f"{file}:Card")
     place = tmp_path / written
-    place.exists() or place.touch()
+    if not place.exists():
+        place.touch()
     place.chmod(0o777)
     with pytest.raises(pyuio.DriverLoadError, match=f"another user can write to {place}, "):
         load(f"{file}:Card")
