@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,12 +61,15 @@ def reset(
     _refuse_used([name], force=force)
     _refuse_used(others, force=False)
     functions = {one: directory.resolve().parent / one for one in (name, *others)}
-    before = {one: _header(path) for one, path in functions.items()}
-    if whole_bus:
-        pci_reset.reset_bus(directory, name)
-        how = "the bus"
-    else:
-        how = pci_reset.reset_function(directory, method, name)
+    with ExitStack() as stack:
+        for one, path in functions.items():
+            _keep_out(one, path, stack, force=force and one == name)
+        before = {one: _header(path) for one, path in functions.items()}
+        if whole_bus:
+            pci_reset.reset_bus(directory, name)
+            how = "the bus"
+        else:
+            how = pci_reset.reset_function(directory, method, name)
     changed = {one: _differences(before[one], _answering(one, path)) for one, path in functions.items()}
     print(f"{name} is reset by {how}" + (f", with {', '.join(others)}" if others else ""))
     for one, places in changed.items():
@@ -89,6 +93,18 @@ def _refuse_used(addresses: Iterable[str], *, force: bool) -> None:
             warn_of_uses(address, reasons)
         elif reasons:
             raise DeviceBusyError(errno.EBUSY, in_use.message(address, reasons, f"pyuio reset {address} --force"))
+
+
+def _keep_out(address: str, directory: Path, stack: ExitStack, *, force: bool) -> None:
+    """Keep programs of pyuio's from opening a function until `stack` closes.
+
+    Raises:
+        DeviceBusyError: one opened it since the command looked; with `force`, that is as if it had done so before.
+    """
+    from pyuio.backend.open_files import OpenFiles
+
+    with suppress(DeviceBusyError) if force else nullcontext():
+        OpenFiles(address).lock_function(directory, stack)
 
 
 def _header(directory: Path) -> bytes:

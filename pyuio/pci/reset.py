@@ -12,10 +12,11 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pyuio.errors import ResetUnavailableError
+from pyuio.kernel import trusted_file
 from pyuio.kernel.sysfs import PCI_DEVICES, read_optional, translated, write_text
 
 BUS = "bus"
@@ -83,26 +84,33 @@ def by_method(directory: Path, method: str | None, name: str) -> Iterator[None]:
         more = _why(directory) if method == BUS else ""
         raise ResetUnavailableError(errno.EOPNOTSUPP, f"{name} has no reset by {method!r}: {has}{more}")
     attribute = directory / "reset_method"
-    try:
-        file = os.open(attribute, os.O_RDONLY | os.O_CLOEXEC)
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)  # another process that chooses would restore this choice
+            stack.enter_context(_choice_lock(directory))
             before = read_optional(attribute) or ""
             write_text(attribute, method)
-        except BaseException:
-            os.close(file)
-            raise
-    except OSError as error:
-        raise translated(
-            error, f"choosing the reset {method} of {name} by {attribute}", ResetUnavailableError
-        ) from error
+        except OSError as error:
+            doing = f"choosing the reset {method} of {name} by {attribute}"
+            raise translated(error, doing, ResetUnavailableError) from error
+        stack.callback(write_text, attribute, before or "\n")
+        yield
+
+
+@contextmanager
+def _choice_lock(directory: Path) -> Iterator[None]:
+    """Keep root's other processes from choosing in a ``with`` block: they would restore the choice that they find.
+
+    The lock is on a file that others cannot open. Anybody can read, and so lock, ``reset_method``.
+    """
+    if os.geteuid() != 0:  # the kernel refuses the choice
+        yield
+        return
+    file = trusted_file.open_lock(f"{directory.resolve().name}.reset")
     try:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
     finally:
-        try:
-            write_text(attribute, before or "\n")
-        finally:
-            os.close(file)
+        os.close(file)
 
 
 def reset_function(directory: Path, method: str | None, name: str) -> str:

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 import pyuio
 from pyuio.claim import binding_record
+from pyuio.cli import reset as command
 from pyuio.kernel.drivers import UIO_PCI_GENERIC, bound_driver
 from pyuio.kernel.sysfs import PCI_DEVICES
 from pyuio.pci import reset
@@ -122,6 +126,43 @@ def test_the_command(network: str) -> None:
     assert (done.returncode, "has no reset by" in done.stderr) == (1, True)
     done = pyuio_command("reset", network, "--method", "bus", "--whole-bus")
     assert done.returncode == 2
+
+
+def test_nobody_opens_it_meanwhile(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_bound(network, UIO_PCI_GENERIC)
+    by_the_kernel, done = reset.reset_function, []
+
+    def resetting(directory: Path, method: str | None, name: str) -> str:
+        with pytest.raises(pyuio.DeviceBusyError, match="is open already"):
+            pyuio.open(network)
+        done.append(method)
+        return by_the_kernel(directory, method, name)
+
+    monkeypatch.setattr(reset, "reset_function", resetting)
+    command.reset(network, method="pm")
+    assert done == ["pm"]
+    pyuio.open(network).close()
+
+
+def test_another_user_cannot_make_the_choice_wait(network: str, later: Later) -> None:
+    """Whoever can read a file can lock it."""
+    program = """
+import fcntl, os, sys
+os.setgid(65534), os.setuid(65534)
+file = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+print("held", flush=True)
+sys.stdin.read()
+"""
+    words = [sys.executable, "-S", "-c", program, str(PCI_DEVICES / network / "reset_method")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as attacker:
+        assert attacker.stdin is not None
+        assert attacker.stdout is not None
+        assert attacker.stdout.readline() == "held\n"
+        resetting = later(lambda: reset.reset_function(PCI_DEVICES / network, "pm", network))
+        resetting.join(PATIENCE)
+        assert not resetting.is_alive()
+        attacker.stdin.close()
 
 
 def test_who_has_it_is_named(network: str, cards: Cards) -> None:
