@@ -74,15 +74,18 @@ def write(path: Path, text: str) -> None:
     write_in_place(path, text)
 
 
-def write_in_place(path: Path, text: str) -> None:
-    """Write a file that all may read, whole or not at all, in a directory that exists. OSError: the kernel refused."""
+def write_in_place(path: Path, content: str | bytes) -> None:
+    """Write a file that all may read, whole or not at all, in a directory that exists. OSError: the kernel refused.
+
+    A link that has the file's name is replaced: what it leads to stays as it is.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}")
     draft.unlink(missing_ok=True)
     try:
         file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with os.fdopen(file, "w") as stream:
+        with os.fdopen(file, "wb") as stream:
             os.fchmod(file, 0o644)  # whatever the umask
-            stream.write(text)
+            stream.write(content.encode() if isinstance(content, str) else content)
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)

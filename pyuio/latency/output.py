@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from pyuio.kernel.trusted_file import write_in_place
 from pyuio.latency import plot
 from pyuio.latency.errors import OutputDirectoryError, ResultExistsError
 from pyuio.latency.histogram import HdrHistogram, HistogramLogWriter
@@ -57,17 +58,18 @@ class Output:
                     errno.EEXIST,
                     f"{there[0]} is there already; name another directory, or add --overwrite to replace it",
                 )
-            self._log = (directory / f"{kind}.hlog").open("a", encoding="ascii")
+            log = directory / f"{kind}.hlog"
+            file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            self._log = os.fdopen(file, "a", encoding="ascii")
         except ResultExistsError:
             raise
         except OSError as error:
             raise _failed(directory, error) from error
         try:
-            for path in there:
+            for path in {*there, log}:
                 path.unlink(missing_ok=True)
-            # The loop may have removed the log: open it again, so that the open file is the one in the directory.
             self._log.close()
-            self._log = (directory / f"{kind}.hlog").open("w", encoding="ascii")
+            self._log = log.open("x", encoding="ascii")  # the file is made anew: no link leads root to another
             self._write_head()
         except OSError as error:
             self.close()
@@ -144,7 +146,7 @@ class Output:
         try:
             for series in measured:
                 path = self.directory / f"{self.kind}-{tag(series)}.hgrm"
-                path.write_text(distribution(series), encoding="ascii")
+                write_in_place(path, distribution(series))
                 files.append(path)
             if picture and measured and plot.available():
                 path = self.directory / f"{self.kind}.png"

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from pyuio.kernel.trusted_file import write_in_place
 from pyuio.latency import environment
 from pyuio.latency.errors import PlotUnavailableError
 from pyuio.latency.results import Run, Series
@@ -58,7 +60,7 @@ def draw(run: Run, path: Path) -> None:
         condition: [(series.way, ways.index(series.way), series) for series in run.under(condition)]
         for condition in run.conditions
     }
-    _draw(panels, _title(run), path, void=bool(run.void))
+    write_in_place(path, _drawn(panels, _title(run), void=bool(run.void)))
 
 
 def draw_comparison(comparison: Comparison, path: Path) -> None:
@@ -75,13 +77,14 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
         for condition, way, several in comparison.series()
     }
     title = f"pyuio bench compare, {len(comparison.entries)} results of {comparison.entries[0].run.kind}"
-    _draw(panels, title, path, void=any(entry.run.void for entry in comparison.entries))
+    path.write_bytes(_drawn(panels, title, void=any(entry.run.void for entry in comparison.entries)))
 
 
 _Panel: TypeAlias = "list[tuple[str, int, Series]]"  # what each line is called, the number of its style, and its series
 
 
-def _draw(all_panels: dict[str, _Panel], title: str, path: Path, *, void: bool) -> None:
+def _drawn(all_panels: dict[str, _Panel], title: str, *, void: bool) -> bytes:
+    """Return a picture as PNG."""
     if not available():
         raise PlotUnavailableError(MISSING)
     # A file needs neither a display nor pyplot's global state.
@@ -108,7 +111,9 @@ def _draw(all_panels: dict[str, _Panel], title: str, path: Path, *, void: bool) 
     figure.suptitle(title, fontsize=11, color="#B00000" if void else "black")
     if not panels:
         axes[0].set_title("no samples")
-    figure.savefig(path, format="png", dpi=_DOTS_PER_INCH)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=_DOTS_PER_INCH)
+    return picture.getvalue()
 
 
 def _panel(axis: Axes, name: str, lines: _Panel, furthest: int) -> None:

@@ -150,6 +150,27 @@ def test_an_earlier_result_is_replaced_when_asked(tmp_path: Path) -> None:
     assert Run.load(tmp_path / "timer.json").as_dict() == run.as_dict()
 
 
+def test_no_link_leads_to_another_file(tmp_path: Path) -> None:
+    """Another user may write to the directory in which root leaves results."""
+    results, other = tmp_path / "results", tmp_path / "other"
+    results.mkdir()
+    log = results / "timer.hlog"
+    log.symlink_to(other)
+    with pytest.raises(OutputDirectoryError, match=r"cannot be written there: .*\(.*timer\.hlog\)"):
+        Output(results, "timer")
+    assert not other.exists()
+    other.write_text("of somebody")
+    log.unlink()
+    log.hardlink_to(other)
+    with Output(results, "timer", overwrite=True) as output:
+        for name in ("timer.json", "timer.png", "timer-C-idle.hgrm"):
+            (results / name).symlink_to(other)
+        files = output.finish(a_run())
+    assert other.read_text() == "of somebody"
+    assert not any(path.is_symlink() for path in files)
+    assert results / "timer-C-idle.hgrm" in files
+
+
 def test_a_directory_that_cannot_be_written_is_found_before(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for directory in (tmp_path / "file", tmp_path / "file/below", Path("/proc/1"), Path("/dev/null/x")):
