@@ -300,7 +300,9 @@ def test_without_privilege(edu: str) -> None:
 
 def test_list_leaves_bridges_out_and_says_so(cards: Cards) -> None:
     listed = json.loads(run("list", "--json"))
-    bridges = [address for address in lspci() if attribute(address, "class").startswith("0x06")]
+    classes = {address: attribute(address, "class") for address in lspci()}
+    # What is called another bridge may be a card, as the carrier boards of this machine are.
+    bridges = [address for address, kind in classes.items() if re.match("0x06(?!80)", kind)]
     shown = [one["address"] for one in listed["devices"]]
     assert bridges
     assert not set(bridges) & set(shown)
