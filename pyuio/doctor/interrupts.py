@@ -14,7 +14,7 @@ from pyuio.doctor import facts
 from pyuio.doctor.driver import goes_by_vfio
 from pyuio.doctor.finding import Answer, Check, advice, box, counted, good, unknown
 from pyuio.doctor.scheduling import WANTED_PRIORITY
-from pyuio.kernel.irq import effective_affinity
+from pyuio.kernel.irq import effective_affinity, parse_line
 from pyuio.kernel.irq import threads as interrupt_threads
 from pyuio.kernel.processors import format_list
 from pyuio.kernel.sysfs import read_optional, read_text
@@ -26,20 +26,6 @@ SUBJECT = "interrupts"
 IRQS = Path("/proc/irq")
 # The default priority of a PREEMPT_RT kernel's interrupt threads (kernel/irq/manage.c).
 USUAL_THREAD_PRIORITY = 50
-
-
-def parse_handlers(text: str, irq: int) -> list[str] | None:
-    """Return the names of an interrupt's handlers from the text of ``/proc/interrupts``; None if it has no line."""
-    lines = text.splitlines()
-    cpus = len(lines[0].split()) if lines else 0
-    for line in lines[1:]:
-        number, _, rest = line.partition(":")
-        if number.strip() == str(irq):
-            # After the counts come the controller, its own number with the kind of trigger, and the handlers.
-            fields = rest.split(None, cpus + 2)
-            names = fields[cpus + 2] if len(fields) > cpus + 2 else ""
-            return [name.strip() for name in names.split(",") if name.strip()]
-    return None
 
 
 def affinities() -> dict[int, frozenset[int]]:
@@ -161,11 +147,11 @@ def look_at_line(device: FoundDevice | None) -> Answer | None:
     irq = device_irq(device)
     if irq is None:
         return None  # the check interrupt_pin reports this
-    handlers = parse_handlers(read_text(Path("/proc/interrupts")), irq)
-    if not handlers:
+    line = parse_line(read_text(Path("/proc/interrupts")), irq)
+    if line is None or not line.handlers:
         return unknown(f"interrupt {irq} has no handler in /proc/interrupts now; igb_uio has one while it is open")
     own = device.driver if device.address else device.uio_name
-    return judge_line(irq, handlers, own or "", effective_affinity(irq))
+    return judge_line(irq, line.handlers, own or "", effective_affinity(irq))
 
 
 def judge_thread(name: str, number: int, priority: int) -> Answer:

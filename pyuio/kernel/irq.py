@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from pyuio.errors import InterruptUnavailableError
 from pyuio.kernel import processors
@@ -20,6 +21,7 @@ from pyuio.kernel.scheduling import Thread
 from pyuio.kernel.sysfs import write_text
 
 _PROC_IRQ = Path("/proc/irq")
+_COUNT = re.compile(r"[0-9]{1,10}")  # an unsigned int
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in include/linux/sched.h
 
 
@@ -52,6 +54,36 @@ def checked(interrupt: int | HasIrq) -> int:
     if number < 0 or not (_PROC_IRQ / str(number)).is_dir():
         raise ValueError(f"there is no interrupt {number}: /proc/interrupts lists them")
     return number
+
+
+class InterruptLine(NamedTuple):
+    """A line of ``/proc/interrupts``.
+
+    Attributes:
+        count: interrupts since the start of the system, on all processors.
+        handlers: the names of the handlers.
+    """
+
+    count: int  # type: ignore[assignment]  # in place of tuple.count
+    handlers: list[str]
+
+
+def parse_line(text: str, number: int) -> InterruptLine | None:
+    """Return an interrupt's line in the text of ``/proc/interrupts``; None if it has none.
+
+    Source: Documentation/filesystems/proc.rst; kernel/irq/proc.c, show_interrupts.
+    """
+    lines = text.splitlines()
+    cpus = len(lines[0].split()) if lines else 0
+    for line in lines[1:]:
+        name, _, rest = line.partition(":")
+        if name.strip() == str(number):
+            # After the counts come the controller, its own number with the kind of trigger, and the handlers.
+            fields = rest.split(None, cpus + 2)
+            names = fields[cpus + 2] if len(fields) > cpus + 2 else ""
+            counts = [int(field) for field in fields[:cpus] if _COUNT.fullmatch(field)]
+            return InterruptLine(sum(counts), [name.strip() for name in names.split(",") if name.strip()])
+    return None
 
 
 def affinity(number: int) -> frozenset[int]:

@@ -27,7 +27,6 @@ from pyuio.claim.disks_in_use import parse_lsblk
 from pyuio.claim.network_routes import parse_messages
 from pyuio.doctor import driver as doctor_driver
 from pyuio.doctor import facts
-from pyuio.doctor import interrupts as doctor_interrupts
 from pyuio.doctor import memory as doctor_memory
 from pyuio.doctor import scheduling as doctor_scheduling
 from pyuio.errors import CsrFileError, DeviceRemovedError, KernelFileError, StateFileError, SystemRdlError
@@ -35,6 +34,7 @@ from pyuio.inspect.location import parse_location
 from pyuio.inspect.state import State, text_of
 from pyuio.inspect.state import parse as parse_state
 from pyuio.kernel.hugepages import parse_size
+from pyuio.kernel.irq import parse_line
 from pyuio.kernel.processors import format_list, parse_list
 from pyuio.kernel.uio import UioNode
 from pyuio.latency.errors import ResultFileError
@@ -207,7 +207,7 @@ def kernel_texts(data: bytes) -> None:
     facts.parse_config(text)
     facts.parse_cpu_model(text)
     doctor_driver.parse_secure_boot(data)
-    doctor_interrupts.parse_handlers(text, 11)
+    parse_line(text, 11)
     doctor_scheduling.parse_group(text, "cpu")
     doctor_scheduling.parse_group_mount(text, "")
 

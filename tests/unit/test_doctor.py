@@ -28,6 +28,7 @@ from pyuio.doctor import (
 from pyuio.doctor.finding import Answer, Check, Finding, box, counted
 from pyuio.errors import DeviceRemovedError, PermissionDeniedError
 from pyuio.kernel.hugepages import HugepageSize
+from pyuio.kernel.irq import parse_line
 from pyuio.kernel.log import Message, parse_record
 from pyuio.pci.bars import Bar
 
@@ -406,19 +407,15 @@ def test_callbacks() -> None:
 # -- interrupts --
 
 
-def test_handlers() -> None:
-    assert interrupts.parse_handlers(PROC_INTERRUPTS, 0) == ["timer"]
-    assert interrupts.parse_handlers(PROC_INTERRUPTS, 16) == [
-        "uio_pci_generic",
-        "uio_pci_generic",
-        "ahci[0000:00:1f.2]",
-    ]
-    assert interrupts.parse_handlers(PROC_INTERRUPTS, 22) == []
-    assert interrupts.parse_handlers(PROC_INTERRUPTS, 27) == ["virtio1-requests"]
-    assert interrupts.parse_handlers(PROC_INTERRUPTS, 17) is None
-    assert interrupts.parse_handlers("", 0) is None
+def test_lines() -> None:
+    assert parse_line(PROC_INTERRUPTS, 0) == (77, ["timer"])
+    assert parse_line(PROC_INTERRUPTS, 16) == (9, ["uio_pci_generic", "uio_pci_generic", "ahci[0000:00:1f.2]"])
+    assert parse_line(PROC_INTERRUPTS, 22) == (0, [])
+    assert parse_line(PROC_INTERRUPTS, 27) == (1753, ["virtio1-requests"])
+    assert parse_line(PROC_INTERRUPTS, 17) is None
+    assert parse_line("", 0) is None
     for length in range(len(PROC_INTERRUPTS)):
-        interrupts.parse_handlers(PROC_INTERRUPTS[:length], 16)
+        parse_line(PROC_INTERRUPTS[:length], 16)
 
 
 def test_shared_lines() -> None:
@@ -463,7 +460,7 @@ def test_no_text_is_too_odd(text: str) -> None:
     processors.judge_clock(text, text)
     scheduling.parse_group(text, "cpu")
     scheduling.parse_group_mount(text, "cpu")
-    interrupts.parse_handlers(text, 1)
+    parse_line(text, 1)
 
 
 @pytest.mark.parametrize(
