@@ -156,6 +156,10 @@ class YamlUnavailableError(PyuioError, ImportError):
     """PyYAML, which reads and writes saved states, is not installed; the message says how to install it."""
 
 
+class TextualUnavailableError(PyuioError, ImportError):
+    """Textual, which makes the screen of ``pyuio watch``, is not installed; the message says how to install it."""
+
+
 class UnknownValueError(PyuioError, ValueError):
     """A field reads as a value that its enumeration has no name for."""
 

@@ -53,12 +53,22 @@ def _warn(text: str) -> None:
     say(f"warning: {text}")
 
 
+def others(device: Inspection, doing: str) -> list[str]:
+    """Return a sentence for the kernel driver and each process that has the device.
+
+    Args:
+        device: the device.
+        doing: what they may not expect.
+    """
+    driver = device.kernel_driver
+    found = [] if driver is None else [f"the kernel driver {driver} has {device.name}, and does not expect {doing}"]
+    return found + [f"{process}, and may not expect {doing}" for process in device.processes()]
+
+
 def warn_of_others(device: Inspection, doing: str) -> None:
     """Warn of the kernel driver and of each process that has the device; `doing` is what they may not expect."""
-    if (driver := device.kernel_driver) is not None:
-        _warn(f"the kernel driver {driver} has {device.name}, and does not expect {doing}")
-    for process in device.processes():
-        _warn(f"{process}, and may not expect {doing}")
+    for sentence in others(device, doing):
+        _warn(sentence)
 
 
 def doubt(device: Inspection, read: Sequence[tuple[Cell, int]]) -> None:
@@ -170,6 +180,16 @@ def _refuse_accident(device: Inspection, cell: Cell) -> None:
         raise ConfigLockedError(f"{reason}; insist with --force")
 
 
+def refuse_held(device: Inspection) -> None:
+    """Raise DeviceBusyError if a kernel driver has the device, as it does not expect a write."""
+    if (holder := device.kernel_driver) is not None:
+        reason = (
+            f"{device.name} is held by the kernel driver {holder}, and a write can confuse the driver or even stop the "
+            f"machine; first take the device (pyuio bind {device.name}), or insist with --force"
+        )
+        raise DeviceBusyError(errno.EBUSY, reason)
+
+
 @app.command(epilog=EPILOG)
 def write(
     device: Device,
@@ -194,16 +214,9 @@ def write(
         with usage():
             if more:
                 raise ValueError(f"{place!r} is {len(more) + 1} registers; name one, as in {cell.place}")
-            number = cell.parse(value)
-            if number > cell.ones:
-                raise ValueError(f"the value {number:#x} does not fit the {cell.width} bits of {cell.place}")
-        holder = inspection.kernel_driver
-        if holder is not None and not force:
-            reason = (
-                f"{inspection.name} is held by the kernel driver {holder}, and a write can confuse the driver or even "
-                f"stop the machine; first take the device (pyuio bind {inspection.name}), or insist with --force"
-            )
-            raise DeviceBusyError(errno.EBUSY, reason)
+            number = cell.parse_fitting(value)
+        if not force:
+            refuse_held(inspection)
         if cell.place.is_config and not force:
             _refuse_accident(inspection, cell)
         warn_of_others(inspection, "writes")

@@ -29,6 +29,7 @@ COMMANDS = {
     "read": ("pyuio.cli.access", DRIVE),
     "write": ("pyuio.cli.access", DRIVE),
     "dump": ("pyuio.cli.dump", DRIVE),
+    "watch": ("pyuio.cli.watch", DRIVE),
     "irq": ("pyuio.cli.irq", DRIVE),
     "save": ("pyuio.cli.state", DRIVE),
     "diff": ("pyuio.cli.state", DRIVE),

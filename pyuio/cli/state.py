@@ -36,7 +36,7 @@ RESTORE_EPILOG = (
 )
 
 
-def _maps(device: Inspection, text: str | None) -> Maps:
+def maps_of(device: Inspection, text: str | None) -> Maps:
     """Return the named registers of a device; none if no installed driver knows them, and `text` names none."""
     from pyuio.inspect.chosen_driver import driver_of
 
@@ -59,7 +59,7 @@ def save(device: Device, every: Every = False, driver: DriverText = None) -> Non
     from pyuio.inspect import state
 
     with inspect(device) as inspection:
-        maps = _maps(inspection, driver)
+        maps = maps_of(inspection, driver)
         if maps:
             warn_of_others(inspection, "reads, which can have side effects")
         else:
@@ -84,7 +84,7 @@ def diff(
 
     saved = state.load(file)
     with inspect(device) as inspection:
-        maps = _maps(inspection, driver)
+        maps = maps_of(inspection, driver)
         if saved.registers:
             warn_of_others(inspection, "reads, which can have side effects")
         differences = state.compare(saved, inspection, maps, every=every)
@@ -116,7 +116,7 @@ def restore(
 
     saved = state.load(file)
     with inspect(device) as inspection:
-        maps = _maps(inspection, driver)
+        maps = maps_of(inspection, driver)
         differences = state.compare(saved, inspection, maps)
         holder = inspection.kernel_driver
         if holder is not None and not force and not dry_run:

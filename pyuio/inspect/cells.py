@@ -13,9 +13,10 @@ from pyuio.errors import RegisterNotFoundError
 from pyuio.inspect.inspection import Inspection
 from pyuio.inspect.location import Location, parse_number
 from pyuio.kernel.uio import UioMap
-from pyuio.region import PortRegion, Region
+from pyuio.region import Region
 from pyuio.region.map_mapping import of_map
 from pyuio.registers.fields import Bits
+from pyuio.registers.register import Accesses
 from pyuio.registers.register_map import RegisterInfo, RegisterMap
 
 WIDTHS = (8, 16, 32, 64)
@@ -62,6 +63,13 @@ class Cell:
     def ones(self) -> int:
         """The value that a register reads as if the device does not answer."""
         return (1 << self.width) - 1
+
+    def parse_fitting(self, text: str) -> int:
+        """Return the value that a text stands for. ValueError: it is no value, or does not fit the register."""
+        number = self.parse(text)
+        if number > self.ones:
+            raise ValueError(f"the value {number:#x} does not fit the {self.width} bits of {self.place}")
+        return number
 
     def text(self, value: int, *, only_set: bool = False) -> str:
         """Return a value as text for people; `only_set`: without the fields of a register that are 0."""
@@ -163,11 +171,11 @@ def is_harmless(info: RegisterInfo, *, driven: bool) -> bool:
     return info.readable and not info.read_effect and not (driven and info.bank is not None)
 
 
-def named_cell(region: Region | PortRegion, where: Location, info: RegisterInfo, *, driven: bool = False) -> Cell:
+def named_cell(region: Accesses, where: Location, info: RegisterInfo, *, driven: bool = False) -> Cell:
     """Return a register, or a field of a register, by its declaration, without reading or writing it.
 
     Args:
-        region: the BAR or map.
+        region: the BAR, the map, or the configuration space.
         where: any place in it.
         info: the declaration.
         driven: as for `is_harmless`.

@@ -18,6 +18,7 @@ from pyuio.errors import DeviceRemovedError, MappingError
 from pyuio.inspect.location import Location
 from pyuio.kernel.drivers import is_for_user_space
 from pyuio.kernel.uio import UioMap, UioNode
+from pyuio.pci.bars import Bar
 from pyuio.pci.config_image import Command
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.pci.discovery import FoundDevice
@@ -86,6 +87,10 @@ class Inspection:
 
         To read a register in a bank then, a tool would write the page register amid the accesses of somebody else.
         """
+        return self.is_driven_now()
+
+    def is_driven_now(self) -> bool:
+        """Return whether a kernel driver or another process has it now."""
         return self.kernel_driver is not None or bool(self.processes())
 
     def space(self, place: Location) -> ConfigSpace | Region | PortRegion:
@@ -140,8 +145,7 @@ class Inspection:
         found = self._regions.get(checked_index(index))
         if found is None:
             bar = find_bar(self.config.bars(), index, self.name)
-            needed = Command.IO_SPACE if bar.kind == "io" else Command.MEMORY_SPACE
-            self._require(needed, f"BAR {index} of {self.name}")
+            self._require_decoding(bar)
             try:
                 found = map_bar(bar, self._directory, self.name, nodes=UioNode.of_device(self._directory))
             except MappingError as error:
@@ -159,15 +163,25 @@ class Inspection:
             self._regions[index] = found
         return found
 
-    def _require(self, needed: Command, what: str) -> None:
-        self._require_answer()
+    def require_decoding(self, place: Location) -> None:
+        """Raise MappingError if the BAR in which a place is does not answer any more; of a map, nothing tells.
+
+        Raises:
+            DeviceRemovedError: the device is gone.
+        """
+        if place.bar is not None:
+            self._require_decoding(find_bar(self.config.bars(), place.bar, self.name))
+
+    def _require_decoding(self, bar: Bar) -> None:
+        self.require_answer()
         command = self.config.read16(0x04)
+        needed = Command.IO_SPACE if bar.kind == "io" else Command.MEMORY_SPACE
         if not Command(command) & needed and not self._is_virtual:
-            kind = "I/O ports are" if needed == Command.IO_SPACE else "memory is"
+            kind = "I/O ports are" if bar.kind == "io" else "memory is"
             reason = (
-                f"{what} does not answer: its {kind} switched off in the command register ({command:#06x} has no "
-                f"{needed!s}), and every bit would read as 1; a driver of the device switches it on, or as root: "
-                f"{self._switch_on(command | needed)}"
+                f"BAR {bar.index} of {self.name} does not answer: its {kind} switched off in the command register "
+                f"({command:#06x} has no {needed!s}), and every bit would read as 1; a driver of the device switches "
+                f"it on, or as root: {self._switch_on(command | needed)}"
             )
             raise MappingError(errno.EIO, reason)
 
@@ -180,7 +194,8 @@ class Inspection:
         """Whether it is a virtual function, whose memory the physical function switches on (SR-IOV 1.1, 3.3.3.4)."""
         return (self._directory / "physfn").exists()
 
-    def _require_answer(self) -> None:
+    def require_answer(self) -> None:
+        """Raise DeviceRemovedError if the device does not answer; one without configuration space is not asked."""
         if self._config is not None and not self._config.answers:
             reason = f"{self.name} does not answer: it was pulled out, or has lost its power"
             raise DeviceRemovedError(errno.ENODEV, reason)
@@ -191,7 +206,7 @@ class Inspection:
         Raises:
             DeviceRemovedError: the device is gone.
         """
-        self._require_answer()
+        self.require_answer()
         for capability in self._config.capabilities() if self._config is not None else ():
             if capability.id == _POWER_MANAGEMENT:
                 state = self.config.read16(capability.offset + _POWER_CONTROL) & 3

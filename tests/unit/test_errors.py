@@ -46,6 +46,7 @@ BUILT_IN = {
     "RegisterNotFoundError": LookupError,
     "StateFileError": ValueError,
     "YamlUnavailableError": ImportError,
+    "TextualUnavailableError": ImportError,
     "UnknownValueError": ValueError,
     "SystemRdlError": ValueError,
     "SystemRdlUnavailableError": ImportError,
