@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import struct
 import sys
@@ -22,7 +23,7 @@ from pyuio.inspect.inspection import Inspection
 from pyuio.kernel.drivers import UIO_PCI_GENERIC, bound_driver
 from pyuio.kernel.irq import parse_line
 from pyuio.pci.discovery import find
-from tests.guest.support import keep_bound, pyuio_command
+from tests.guest.support import PCI_SERIAL, Cards, keep_bound, pyuio_command, wait_until
 
 LOOK = 120  # seconds until the screen shows something: Python alone takes 5 under emulation
 SOURCE = 0x80
@@ -53,6 +54,26 @@ def test_a_card_without_a_driver_has_no_count(edu: str) -> None:
     with Inspection(find(edu)) as inspection:
         found = health(find(edu), inspection)
     assert (found.driver, found.interrupts, found.link) == (None, None, None)
+
+
+def test_the_line_of_a_kernel_driver_is_counted_while_it_has_a_handler(cards: Cards) -> None:
+    (serial,) = cards(PCI_SERIAL)
+    found = find(serial)
+    (port,) = (found.directory / "tty").iterdir()
+    file = os.open(Path("/dev", port.name), os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        before = interrupt_count(found, "serial")
+        assert before is not None
+        assert re.match(r"interrupt [0-9]+", before.source)
+        os.write(file, b"12345678")
+
+        def came() -> bool:
+            now = interrupt_count(found, "serial")
+            return now is not None and (now.since(before) or 0) > 0
+
+        wait_until(came)
+    finally:
+        os.close(file)
 
 
 def test_it_needs_a_terminal(edu: str) -> None:
@@ -103,7 +124,9 @@ def test_the_screen_on_a_terminal(edu: str) -> None:
         bar.write64(SOURCE, 0)
         screen = Terminal(edu, "--interval", "2")
         screen.wait_for("bar0.dma_source")
-        screen.type("w" + "\b" * 40 + "bar0.dma_source = 0x1234\r")
+        screen.type("w")
+        screen.wait_for("Write a register or a field")
+        screen.type("\b" * 40 + "bar0.dma_source = 0x1234\r")
         screen.wait_for("Write 0x0000000000001234 to bar0.dma_source?")
         assert bar.read64(SOURCE) == 0
         screen.type("y")
