@@ -124,9 +124,13 @@ def test_the_screen_on_a_terminal(edu: str) -> None:
         bar.write64(SOURCE, 0)
         screen = Terminal(edu, "--interval", "2")
         screen.wait_for("bar0.dma_source")
+        screen.type("\x1b[B" * 7)  # down
+        screen.wait_for("bar0.dma_source at 0x80")
         screen.type("w")
-        screen.wait_for("Write a register or a field")
-        screen.type("\b" * 40 + "bar0.dma_source = 0x1234\r")
+        screen.wait_for("bar0.dma_source = ")
+        screen.type("0x1234")
+        screen.wait_for("0x1234")
+        screen.type("\r")
         screen.wait_for("Write 0x0000000000001234 to bar0.dma_source?")
         assert bar.read64(SOURCE) == 0
         screen.type("y")
