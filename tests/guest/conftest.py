@@ -146,8 +146,8 @@ def reachable(edu: str) -> None:
 
 @pytest.fixture
 def little_to_search(reachable: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a search for memory take 8 MiB: it would look everywhere for what there is not. `reachable` takes more."""
-    left = available() - (8 << 20)
+    """Let a search for memory take 32 MiB: it would look everywhere for what there is not. `reachable` takes more."""
+    left = available() - (32 << 20)
     for module in ("low_memory", "sieve"):
         monkeypatch.setattr(f"pyuio.dma.{module}.spare", lambda: max(0, available() - left))
 

@@ -172,7 +172,8 @@ def rounds(address: str, seconds: float) -> Counter[str]:
             time.sleep(0.02)  # meanwhile the threads use the closed card
             one.stop.set()
             one.end()
-        assert one.wrong == []
+        if one.wrong:
+            raise one.wrong[0]  # with its traceback
         assert bound_driver(address) is None
         done += one.done
     return done
