@@ -31,7 +31,8 @@ def test_a_program_in_memory(card: Edu) -> None:
         assert outcome.values["id"] & 0xFF == 0xED
         wait_until(lambda: bar.read32(0x20) & 1 == 0)
         assert bar.read32(0x08) == 120
-        assert all(status & 1 for status in outcome.lists["looks"])
+        # The card may end between the two reads of a round, the last.
+        assert all(status & 1 for status in outcome.lists["looks"][:-1])
     polled = card.device.run([Write(bar, 0x08, 6), Poll("busy", bar, 0x20, 1, 0, 1.0), Read("factorial", bar, 0x08)])
     assert (polled.values["factorial"], polled.late) == (720, False)
 
