@@ -171,7 +171,10 @@ class Region(Common, Window):
             raise ClosedError(f"{self.name} is closed")
         if self.presence is not None:
             self.presence.require()
-        memory = stack.enter_context(memoryview(self._mmio.mapping))  # so that it is not unmapped meanwhile
+        try:
+            memory = stack.enter_context(memoryview(self._mmio.mapping))  # so that it is not unmapped meanwhile
+        except (TypeError, ValueError):  # another thread has closed it since the look above
+            raise ClosedError(f"{self.name} is closed") from None
         return -1, pointer(memory) + self._page_offset + offset
 
     def let_go(self) -> None:

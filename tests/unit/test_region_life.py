@@ -10,7 +10,9 @@ import mmap
 import os
 import pickle
 import weakref
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,6 +39,19 @@ def test_properties(path: Path) -> None:
         for name in ("size", "address", "name", "endian", "closed", "mmio"):
             with pytest.raises(AttributeError):
                 setattr(bar, name, 1)
+
+
+def test_another_thread_closes_it_while_native_code_gets_its_address(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unmapped = mmap.mmap(-1, SIZE)
+    unmapped.close()
+    with Region(path, SIZE, name=NAME) as bar:
+        for left in (unmapped, None):  # as periphery leaves it, before its last line and after
+            with monkeypatch.context() as patch, ExitStack() as stack:
+                patch.setattr(bar, "_mmio", SimpleNamespace(mapping=left))
+                with pytest.raises(errors.ClosedError, match=f"{NAME} is closed"):
+                    bar.reach(0, stack)
 
 
 def test_a_file_of_its_own_is_no_part_of_a_devices(path: Path) -> None:
