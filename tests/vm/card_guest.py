@@ -19,7 +19,7 @@ from pyuio_drivers.edu import Edu
 import pyuio
 from pyuio.kernel.sysfs import PCI_DEVICES
 from pyuio.vm import plugging
-from tests.vm.cards import Counters
+from tests.vm.cards import Counters, WideCard
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20
@@ -94,6 +94,27 @@ def cards(module: str) -> dict[str, Any]:
             found[mode] = count(ids, 30, "igb_uio")
             subprocess.run(["rmmod", "igb_uio"], check=True)
     return found
+
+
+def vectors() -> dict[str, Any]:
+    """Have a card raise its MSI-X vectors, and return which of them came each time."""
+    with pyuio.open("1234:c0d1", bind="vfio-pci") as device:
+        registers, interrupts = Counters(device.bar(0)), device.vectors(4)
+        found = []
+        for vector in (2, 0, 3, 1, 1):
+            registers.raise_now.write(vector)
+            count = interrupts[vector].read(PATIENCE)
+            found.append([vector, count, *(one.poll(0) for one in interrupts)])
+        return {"vectors": found}
+
+
+def wide() -> dict[str, Any]:
+    """Use a register far behind a BAR with an address of 64 bits."""
+    with pyuio.open("1234:c0d3", bind=True) as device:
+        bar = next(iter(device.config.bars()))
+        last = WideCard.Registers(device.bar(0)).last
+        last.write(0xFEEDF00D)
+        return {"size": bar.size, "address": bar.address, "last": last.read()}
 
 
 def hotplug() -> dict[str, Any]:

@@ -55,10 +55,16 @@ class MsiRaiser(Raiser):
 
 
 class WideCard(Card):
-    """A BAR that QEMU's proxy cannot give."""
+    """A BAR that QEMU's proxy cannot give, with its registers at the end of a BAR larger than 4 GiB."""
+
+    class Registers(RegisterMap):
+        """One of 32 bits, at 7 GiB."""
+
+        last = Register(7 << 30)
 
     vendor, device = 0x1234, 0xC0D3
-    bars: ClassVar = {0: BarSpace(4096, width=64)}
+    bars: ClassVar = {0: BarSpace(8 << 30, width=64)}
+    registers: ClassVar = {0: Registers}
 
 
 class Raising(Raiser):

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ both_ways = pytest.mark.parametrize("way", ["proxy", "vfio-user"])
 
 
 def run(
-    vm: Vm, cards: list[str], *words: str, limit: float = 120, way: str = "proxy"
+    vm: Vm, cards: list[str], *words: str, limit: float = 120, way: str = "proxy", machine: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a part of card_guest.py in a guest with these cards, by this machine's QEMU, or by one with vfio-user."""
     environment = dict(os.environ)
@@ -37,7 +38,7 @@ def run(
         environment["PATH"] = f"{debian_qemu.fetch(cache.root() / 'qemu')}:{environment['PATH']}"
     options = [f"--card={card if ':' in card else f'tests.vm.cards:{card}'}" for card in cards]
     command = ["env", f"PYTHONPATH={ROOT}", sys.executable, str(GUEST), *words]
-    return vm.run(*options, f"--timeout={limit}", "--", *command, cwd=ROOT, env=environment, limit=limit + 20)
+    return vm.run(*options, *machine, f"--timeout={limit}", "--", *command, cwd=ROOT, env=environment, limit=limit + 20)
 
 
 def found(result: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
@@ -103,6 +104,23 @@ def test_vfio_user_does_the_same(used: dict[str, Any]) -> None:
 def test_100_000_interrupts(vm: Vm, way: str) -> None:
     taken = found(run(vm, ["Raiser"], "interrupts", "100000", limit=1200, way=way))
     assert taken == {"raised": 100_000, "taken": 100_000, "more": False, "unhandled": 0, "messages": 0}
+
+
+@pytest.mark.long
+def test_vectors_are_told_apart(vm: Vm) -> None:
+    """By vfio-user: of a card behind the proxy, no message passes the IOMMU of the guest."""
+    vm.append = "intel_iommu=on"
+    machine = ["-M", "q35,kernel-irqchip=split", "--qemu=-device intel-iommu,intremap=on,caching-mode=on"]
+    report = found(run(vm, ["MsixRaiser"], "vectors", limit=200, way="vfio-user", machine=machine))
+    assert report["vectors"] == [[vector, 1, *[False] * 4] for vector in (2, 0, 3, 1, 1)]
+
+
+@pytest.mark.long
+def test_a_bar_beyond_4_gib(vm: Vm) -> None:
+    report = found(run(vm, ["WideCard"], "wide", way="vfio-user"))
+    assert report["size"] == 8 << 30
+    assert report["address"] >= 1 << 32
+    assert report["last"] == 0xFEEDF00D
 
 
 @pytest.mark.long
