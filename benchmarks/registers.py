@@ -48,7 +48,7 @@ from rich.table import Table
 from pyuio._native._access import Presence
 from pyuio._native._program import Runner
 from pyuio.program import Operation, Write
-from pyuio.program_run import Outcome, run_once
+from pyuio.program.run import Outcome, run_once
 from pyuio.region import PortRegion, Region
 from pyuio.registers import Field, Register, RegisterMap
 

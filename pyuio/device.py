@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pyuio.kernel.uio import UioNode
     from pyuio.process.timeouts import TimeSource
     from pyuio.program import Operation
-    from pyuio.program_run import Outcome
+    from pyuio.program.run import Outcome
     from pyuio.region.tracing import Recording
     from pyuio.registers.register_map import RegisterMap
 
@@ -58,7 +58,7 @@ _LATE_MODULES = (
     "pyuio.interrupt.wait",
     "pyuio.kernel.irq",
     "pyuio.pci.hotplug",
-    "pyuio.program_run",
+    "pyuio.program.run",
     "pyuio.region.mapping",
     "pyuio.rt.realtime",
     "pyuio.service",
@@ -404,7 +404,7 @@ class Device(Owned, Runner):
 
     def _run_slowly(self, program: Sequence[Operation]) -> Outcome:
         """Run a program that `Runner` does not remember."""
-        from pyuio.program_run import run_once  # takes long, and few programs run any
+        from pyuio.program.run import run_once  # takes long, and few programs run any
 
         self._require_open()
         self._backend.presence.require()

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyuio._native._access import Window
 from pyuio.program import Operation
-from pyuio.program_run import Outcome
+from pyuio.program.run import Outcome
 
 class Prepared:
     """A program in the form that C runs, with registers in memory only.
@@ -66,7 +66,7 @@ class Runner:
             program: operations of `pyuio.program`, except `Unmask` and `Count`, which are about an interrupt.
 
         Returns:
-            What the operations kept: ``device.run(program).values["status"]``; see `pyuio.program_run.Outcome`.
+            What the operations kept: ``device.run(program).values["status"]``; see `pyuio.program.run.Outcome`.
 
         Raises:
             TypeError: something is not an operation, or it is about an interrupt.

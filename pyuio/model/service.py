@@ -16,7 +16,7 @@ from pyuio.errors import DeviceRemovedError
 from pyuio.interrupt.interrupt import Interrupt
 from pyuio.model.clock import clock
 from pyuio.program import Operation
-from pyuio.program_run import Interpreter
+from pyuio.program.run import Interpreter
 from pyuio.service import Event, Service
 
 LATENCY = 5e-6

@@ -307,10 +307,10 @@ def test_link(pair: Pair) -> None:
     assert received(one, 1) == [frame(other, one.mac)]
 
 
+@pytest.mark.parametrize("by_interrupt", [True], ids=["interrupt"], indirect=True, scope="module")
 def test_throttling(pair: Pair) -> None:
     one, other = pair
-    if other.irqs is None:
-        pytest.skip("it polls")
+    assert other.irqs is not None
     other.irqs.throttle(0.001)
     for index in range(5):
         one.send([frame(one, other.mac, 60, index)])

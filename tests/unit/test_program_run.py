@@ -20,7 +20,7 @@ import pyuio
 from pyuio._native._access import Presence
 from pyuio._native._program import Prepared, Runner
 from pyuio.program import Append, Count, Operation, Poll, Read, Stamp, Unmask, When, While, Write, WriteBack
-from pyuio.program_run import Outcome, run_once
+from pyuio.program.run import Outcome, run_once
 from pyuio.region import PortRegion, Region
 from pyuio.region.tracing import TracedRegion, begin
 from tests.unit.support import SIZE
