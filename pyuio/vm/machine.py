@@ -31,7 +31,7 @@ _CLOCK = {"kvm": "", "tcg": " clocksource=tsc tsc=reliable no_timer_check"}
 PARAMETERS = {name: _PARAMETERS + clock for name, clock in _CLOCK.items()}  # the kernel's, by accelerator
 # KVM runs host best. Under emulation, max has the instructions that make copying fast, but its five-level page tables
 # slow down every TLB miss and SMAP slows down every system call.
-_CPU = {"kvm": "host", "tcg": "max,la57=off,smap=off"}
+_CPU = {"kvm": "host", "tcg": "max,la57=off,smap=off,erms=off"}
 # QEMU's devices with a bus into which others are plugged while the guest runs.
 _PORT = re.compile("pcie-root-port|ioh3420|xio3130-downstream|pci-bridge|pcie-pci-bridge|pxb")
 _CARD = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*(,hotplug)?")
