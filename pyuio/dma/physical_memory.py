@@ -135,8 +135,10 @@ class PhysicalMemory:
         count, most = -(-size // small.size), free + search.room
         early = f"reserve them early (hugepages={count + max(1, count // 4)} on the kernel's command line)"
         if most < count:
-            had = f"{most} were to be had" if most else "there is no memory for so many"
-            reason = f"{tried}, {count} of {small}, and {had}; free some, or {early}"
+            reason = f"{tried}, {count} of {small}, and {most} were to be had"
+            if search.held:
+                raise DmaMemoryError(f"{reason} while {search.held} above it were held; {remedy(mask)}")
+            reason = f"{reason}; free some, or {early}"
             raise DmaMemoryError(reason if small.may_change else f"{reason}; or, as root: {small.command(count)}")
         if shared:
             raise DmaMemoryError(

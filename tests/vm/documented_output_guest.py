@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pyuio_drivers.edu  # noqa: F401 - most commands import it
 
-LIMIT = 60  # seconds for one command
+LIMIT = 180  # seconds for one command
 
 
 def become(command: list[str]) -> int:

@@ -37,7 +37,7 @@ ROOT_BUS = ("0000:00:18.0", "0000:00:19.0", "0000:00:1a.0")  # cards on the root
 ENDS = ("device_del", "remove", "unbind")
 LIVENESS = EduRegisters.liveness.info.offset
 NEVER = 0x0BAD0BAD  # the liveness register never has this value
-LIMIT = 30  # seconds, for actions that take less than one
+LIMIT = 60  # seconds, for actions that take less than one
 
 
 def ask_host(**command: Any) -> Any:

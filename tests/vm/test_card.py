@@ -19,7 +19,7 @@ from tests import debian_qemu
 from tests.guest import igb_uio, kernel_module
 from tests.guest.support import pyuio_command
 
-from .conftest import Vm
+from .conftest import LIMIT, Vm
 
 ROOT = Path(__file__).resolve().parents[2]
 GUEST = Path(__file__).with_name("card_guest.py")
@@ -30,7 +30,7 @@ both_ways = pytest.mark.parametrize("way", ["proxy", "vfio-user"])
 
 
 def run(
-    vm: Vm, cards: list[str], *words: str, limit: float = 120, way: str = "proxy", machine: Sequence[str] = ()
+    vm: Vm, cards: list[str], *words: str, limit: float = LIMIT, way: str = "proxy", machine: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a part of card_guest.py in a guest with these cards, by this machine's QEMU, or by one with vfio-user."""
     environment = dict(os.environ)
