@@ -4,8 +4,8 @@
 Run ``python benchmarks/nvme.py`` (``--check`` to fail when a target is missed, ``--json`` for a program). It fetches
 fio from Debian's archive without installing it, makes an image file, and boots a guest with it. In every round the
 guest gives the disk to this driver and to the kernel's in turn. This driver polls, and sleeps until the interrupt: the
-line, by uio_pci_generic, and a message of the queue's own (MSI-X), by vfio-pci. fio may use libaio, io_uring, and io_uring with polled
-queues, each also with 16 commands submitted and collected at a time; the best of them counts.
+line, by uio_pci_generic, and a message of the queue's own (MSI-X), by vfio-pci. fio may use libaio, io_uring, and
+io_uring with polled queues, each also with 16 commands submitted and collected at a time; the best of them counts.
 
 Every block of 4 KiB of the image holds its own offset. In a pass of its own before the first round both sides verify
 all that they read, fio with ``verify=pattern``. Only completed reads are counted.
