@@ -41,7 +41,16 @@ from pyuio.vm import kernels
 from pyuio.vm.errors import GuestError
 from tests import access_trap, pythons, sanitize, shared_library, wheels
 from tests.fuzz import campaign
-from tests.guest import compiler, igb_uio, kernel_module, linux_uio, pciutils, rt_tests, service_handler
+from tests.guest import (
+    compiler,
+    igb_uio,
+    kernel_module,
+    linux_uio,
+    network_tools,
+    pciutils,
+    rt_tests,
+    service_handler,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -202,6 +211,7 @@ def prepare_guest(kernel: str, long: bool) -> None:
         kernel_module.build(version, BUILD / "modules", igb_uio.MODULE, *own)
         if long:
             linux_uio.build(version, BUILD / "modules")
+            network_tools.fetch(BUILD / "network-tools")
         rt_tests.fetch(BUILD / "rt-tests")
         pciutils.fetch(BUILD / "pciutils")
     access_trap.build(shared_library.KEPT)

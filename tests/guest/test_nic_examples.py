@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import runpy
 import signal
@@ -17,12 +18,14 @@ from pathlib import Path
 import pytest
 from pyuio_drivers.e1000e import E1000e
 
+from tests.guest import network_tools
 from tests.guest.support import PATIENCE, PROGRAM_LIMIT, Beside, rebind, wait_until
 from tests.model.test_nic_examples import ARP, IP, MAC, ping
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
 SIZE = 100_000_000  # bytes of the file that is downloaded
-PORT = 8000
+PORT, IPERF3_PORT = 8000, 5201
 
 
 def run_example(name: str) -> None:
@@ -32,8 +35,10 @@ def run_example(name: str) -> None:
 @contextlib.contextmanager
 def running(name: str, *arguments: str) -> Iterator[Beside]:
     with Beside(lambda: run_example(name), f"{name}.py", *arguments) as program:
-        yield program
-        program.send_signal(signal.SIGTERM)
+        try:
+            yield program
+        finally:
+            program.send_signal(signal.SIGTERM)
         assert program.wait(PATIENCE) == 0, program.stderr.read()
 
 
@@ -84,19 +89,30 @@ def far_host(network_cards: list[str]) -> Iterator[list[str]]:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_linux_on_a_tap_device(network_cards: list[str], far_host: list[str], tmp_path: Path) -> None:
-    """Linux resolves, pings and downloads 100 MB through the driver in Python."""
+    """Linux resolves, pings in a flood, measures both directions and downloads 100 MB through the driver in Python."""
+    iperf3, ping_command = network_tools.commands(ROOT / "build/network-tools")
     content = os.urandom(1 << 20) * (SIZE >> 20)
     (tmp_path / "file").write_bytes(content)
     serve = [*far_host, sys.executable, "-m", "http.server", str(PORT), "--bind", "10.0.3.2"]
     with running("nic_tap", "tap0", network_cards[0]) as program:
         assert program.stdout.readline().startswith(f"tap0 is {network_cards[0]}")
         command("ip", "address", "add", "10.0.3.1/24", "dev", "tap0")
-        answers = command("busybox", "ping", "-c", "200", "-A", "-q", "10.0.3.2")
-        assert "200 packets received, 0% packet loss" in answers
+        answers = command(*ping_command, "-f", "-c", "2000", "-q", "10.0.3.2")
+        assert "2000 packets transmitted, 2000 received, 0% packet loss" in answers
         assert "tap0" in command("ip", "neighbour", "show", "10.0.3.2")
+        with subprocess.Popen([*far_host, *iperf3, "--server"], stdout=subprocess.DEVNULL) as server:
+            try:
+                wait_until(lambda: _answers("10.0.3.2", IPERF3_PORT))
+                for direction in ([], ["--reverse"]):
+                    words = [*iperf3, "--client", "10.0.3.2", "--json", "--bytes", "10M", *direction]
+                    received = json.loads(command(*words))["end"]["sum_received"]
+                    assert received["bytes"] >= 5 << 20  # it does not count what is under way at the end
+                    print(f"iperf3{' '.join(['', *direction])}: {received['bits_per_second'] / 1e6:.1f} Mbit/s")
+            finally:
+                server.terminate()
         with subprocess.Popen(serve, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
             try:
-                wait_until(lambda: _answers("10.0.3.2"))
+                wait_until(lambda: _answers("10.0.3.2", PORT))
                 path = tmp_path / "downloaded"
                 command("curl", "-sSf", "-o", str(path), f"http://10.0.3.2:{PORT}/file")
             finally:
@@ -104,7 +120,7 @@ def test_linux_on_a_tap_device(network_cards: list[str], far_host: list[str], tm
         assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(content).digest()
 
 
-def _answers(address: str) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((address, PORT), 1):
+def _answers(address: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
         return True
     return False
