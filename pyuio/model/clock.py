@@ -156,6 +156,8 @@ class Clock:
                     if passed:
                         continue
                     if alone and self.idle:
+                        if ready():  # a signal's handler, which ran since the last look, did it
+                            return True
                         raise NothingPlannedError(_NOTHING)
                     self._changed.wait(_SLICE)
                     if not alone:  # real time passes

@@ -31,7 +31,13 @@ def driver_line() -> str:
         if name in _ENTRANCES:
             line = ""  # what came before was the card's own
         elif not line and not name.startswith((_PYUIO, "<")):
-            text = linecache.getline(name, frame.f_lineno).strip()
-            line = f"{Path(name).name}:{frame.f_lineno}, in {frame.f_code.co_name}: {text}"
+            line = line_of(frame)
         frame = frame.f_back
     return line
+
+
+def line_of(frame: FrameType) -> str:
+    """Return the line that a frame is at, as ``edu.py:120, in start: self.registers.go.write(1)``."""
+    name = frame.f_code.co_filename
+    text = linecache.getline(name, frame.f_lineno).strip()
+    return f"{Path(name).name}:{frame.f_lineno}, in {frame.f_code.co_name}: {text}"

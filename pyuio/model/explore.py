@@ -19,20 +19,24 @@ import contextlib
 import gc
 import inspect
 import os
+import random
 import signal
+import sys
 import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from pyuio.driver import Driver
 from pyuio.errors import PyuioError
 from pyuio.model import backend
 from pyuio.model.card import Card
 from pyuio.model.clock import NothingPlannedError, clock
-from pyuio.model.complaint import Complaint, driver_line
+from pyuio.model.complaint import Complaint, driver_line, line_of
 from pyuio.model.faults import Faults
 from pyuio.model.machine import Machine
 
@@ -51,6 +55,12 @@ _SPURIOUS = 5e-6  # seconds for which a line is asserted without a cause; an acc
 _MOST_HANGS = 5  # runs; one may take as long as all others together, and they often have one cause
 _HANG = "no end"  # stands for the name of an error
 _MOST = 1_000_000  # accesses of a run, and twenty times those of the run without a fault; then it hangs
+# A run that is to end has so many accesses and seconds to close what it has opened. If it goes on after that, it has
+# caught what should end it, and is told again after pauses of up to so many seconds. They differ, or each would end at
+# the same place.
+_MORE = 1000
+_GRACE = 1.0
+_LONGEST_PAUSE = 1e-3
 
 
 class Access(NamedTuple):
@@ -101,6 +111,8 @@ _COUNTED = {
 }
 KINDS = ("removal", "reset", "reads ones", "stuck bit", "spurious interrupt", *_COUNTED)
 """The kinds of faults, those of `Faults`."""
+
+_NOT_THE_SCENARIO = (str(Path(__file__).parent.parent / "_").removesuffix("_"), str(Path(os.__file__).parent), "<")
 
 _Plan = tuple[Fault, Callable[[Faults], None]]
 
@@ -219,7 +231,8 @@ def explore(
       or of `check`, an error of Python such as IndexError, and also ValueError and OSError themselves, as a program
       that catches PyuioError must catch all that a card can do to it.
     - It waited for nothing that can never come (`NothingPlannedError`), and ended within `seconds`, and within
-      twenty times the accesses of the first run and a million more.
+      twenty times the accesses of the first run and a million more. What ends it then is a BaseException; it did not
+      catch that and go on.
     - `check` did not object to what it returned. A fault that misleads (`Fault.misleads`) may lead to a wrong result,
       unless the scenario asserts otherwise.
     - The device is closed. If the driver's constructor raised, closing is left to who opened the device, as in
@@ -279,7 +292,7 @@ def explore(
 
 
 class _HangError(BaseException):
-    """A run takes too long. It passes by what a driver catches."""
+    """A run takes too long. It passes by what a driver should catch."""
 
 
 class _Rehearsal:
@@ -362,6 +375,11 @@ class _Runner:
         self._scenario, self._make, self._check = scenario, card, check
         self._allowed, self._seconds = allowed, seconds
         self._watches = False
+        self._runs = False
+        self._told = 0  # how often the present run was told to end
+        self._why = ""
+        self._trace_before: Any = None
+        self._random = random.Random(0)
         self._most = 0
 
     # ---- The real time that a run may take ----
@@ -386,13 +404,72 @@ class _Runner:
 
     def _watch(self, seconds: float) -> None:
         if self._watches:
-            signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def _within_time(self, call: Callable[[], Any]) -> Any:
+        """Return what a part of a run returns. _HangError: it took too long."""
+        self._told = 0
+        self._runs = True
+        self._watch(self._seconds)
+        try:
+            return call()
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        self._runs = False  # first: from here on, a signal that is late does nothing
+        self._watch(0)
+        if self._told > 1:
+            sys.settrace(self._trace_before)
 
     def _hang(self, number: int, frame: FrameType | None) -> None:
-        raise _HangError(f"it has not ended after {self._seconds:g} s")
+        if self._runs:
+            self._end(f"it has not ended after {self._seconds:g} s", frame)
 
-    def _too_many(self) -> None:
-        raise _HangError(f"it has not ended after {self._most} accesses")
+    def _too_many(self, faults: Faults) -> None:
+        faults.at(faults.accesses + _MORE, partial(self._too_many, faults))
+        self._end(f"it has not ended after {self._most} accesses", sys._getframe())
+
+    def _end(self, why: str, frame: FrameType | None) -> NoReturn:
+        """Tell the run to end. If it was told before, say which line went on nevertheless, and tell the next, too."""
+        self._watch(0)
+        self._told += 1
+        if self._told == 1:
+            self._why = why
+        else:
+            if self._told == 2:
+                self._trace_before = sys.gettrace()
+            frames = list(self._frames_of_scenario(frame))
+            why = f"{self._why}, and has caught the BaseException that tells it to end, and gone on"
+            why += "".join(f": {line_of(one)}" for one in frames[:1])
+            self._end_at_next_line(_HangError(why), frames)
+        self._watch(_GRACE if self._told == 1 else self._random.uniform(1e-5, _LONGEST_PAUSE))
+        raise _HangError(why)
+
+    @staticmethod
+    def _frames_of_scenario(frame: FrameType | None) -> Iterator[FrameType]:
+        """Yield the frames of the run, the innermost first, without those of pyuio and of Python's library."""
+        while frame is not None and frame.f_code is not _Runner._within_time.__code__:
+            if not frame.f_code.co_filename.startswith(_NOT_THE_SCENARIO):
+                yield frame
+            frame = frame.f_back
+
+    def _end_at_next_line(self, error: _HangError, frames: list[FrameType]) -> None:
+        """Let the next line of the scenario raise an error, too: if it is that of a handler, this does not catch it.
+
+        Lines of pyuio and of Python's library raise nothing: their locks would stay locked.
+        """
+
+        def trace(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
+            if frame.f_code.co_filename.startswith(_NOT_THE_SCENARIO):
+                return None
+            if event == "line" and self._runs:
+                raise error  # this ends the tracing
+            return trace
+
+        for frame in frames:
+            frame.f_trace = trace
+        sys.settrace(trace)
 
     # ---- Runs ----
 
@@ -423,7 +500,7 @@ class _Runner:
         with clock.anew():
             card = self._make()
             set_fault(card.faults)
-            card.faults.at(self._most, self._too_many)
+            card.faults.at(self._most, partial(self._too_many, card.faults))
             error, problems = self._run(card, fault)
         if not card.faults.happened:
             problems.append("the fault did not come: the scenario does not do the same in each run")
@@ -448,31 +525,39 @@ class _Runner:
         error: BaseException | None = None
         device = backend.open(card)
         threads = threading.active_count()
-        try:
-            self._watch(self._seconds)
+
+        def run() -> None:
             result = self._scenario(device)
             if self._check is not None:
                 self._check(result, fault)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as caught:
-            error = caught
-            problems += self._judged(caught)
-        self._watch(self._seconds)
-        try:
+
+        def end() -> None:
             if not device.closed:
                 if error is None or not _in_constructor(error):
                     problems.append("the device is not closed")
                 device.close()
             if threading.active_count() <= threads:  # with another one, it would sleep in real time
                 clock.sleep(AFTERWARDS)
-        except (KeyboardInterrupt, SystemExit):
-            raise
+
+        try:
+            self._within_time(run)
         except BaseException as caught:
+            self._stop()  # again, as a signal may have come there
+            if isinstance(caught, (KeyboardInterrupt, SystemExit)):
+                raise
+            error = caught
+        if error is None and self._told:
+            error = _HangError("it has not ended in time, and has caught the BaseException that told it to end")
+        if error is not None:
+            problems += self._judged(error)
+        try:
+            self._within_time(end)
+        except BaseException as caught:
+            self._stop()
+            if isinstance(caught, (KeyboardInterrupt, SystemExit)):
+                raise
             problems.append(f"afterwards: {type(caught).__name__}: {caught}")
             error = error or caught
-        finally:
-            self._watch(0)
         return error, problems + _remains(card, fault)
 
     def _judged(self, error: BaseException) -> list[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -115,7 +116,7 @@ def test_a_good_driver() -> None:
         *[("write", "address"), ("write", "go"), ("read", "status"), ("write", "clear")],
         *[("write", "address"), ("write", "go"), ("read", "status"), ("write", "clear")],
     ]
-    assert found.accesses[1].line == "test_explore.py:83, in start: self.registers.go.write(len(data))"
+    assert found.accesses[1].line == "test_explore.py:84, in start: self.registers.go.write(len(data))"
     assert (found.interrupts, found.transfers) == (2, 4)
     # Three faults at each access, all ones at two reads, 8 bits at the first of them and 1 at the second; 4 faults of
     # each interrupt, and 3 of each transfer.
@@ -339,6 +340,65 @@ def test_a_scenario_that_never_ends_by_itself() -> None:
 
     with pytest.raises(AssertionError, match=r"without any fault: it has not ended after 0\.1 s"):
         explore(spins, Sum, seconds=0.1)
+
+
+def catches_once(device: pyuio.Device) -> None:
+    with Driver(device) as driver, contextlib.suppress(BaseException):
+        driver.start(b"1")
+        while not driver.registers.status.done:
+            pass
+
+
+def catches_all(device: pyuio.Device) -> None:
+    with Driver(device) as driver:
+        driver.start(b"1")
+        while True:
+            try:
+                if driver.registers.status.done:
+                    break
+            except BaseException:
+                continue
+
+
+def catches_all_twice(device: pyuio.Device) -> None:
+    with Driver(device) as driver:
+        driver.start(b"1")
+        driver.device.clock.sleep(1)
+        while device:
+            with contextlib.suppress(BaseException):
+                while True:
+                    try:
+                        if driver.registers.status.done:
+                            return
+                        time.sleep(1)
+                    except BaseException as error:
+                        str(error)
+
+
+@pytest.mark.parametrize(
+    ("swallows", "most", "seconds", "problem"),
+    [
+        (catches_once, 1000, 20.0, "it has not ended in time, and has caught the BaseException that told it to end"),
+        (catches_once, 1_000_000, 0.1, "it has not ended in time, and has caught"),
+        (catches_all, 1000, 20.0, "accesses, and has caught the BaseException that tells it to end, and gone on"),
+        (catches_all, 1_000_000, 0.1, "and gone on: test_explore.py:"),
+        (catches_all_twice, 1_000_000, 0.1, "and gone on: test_explore.py:"),
+    ],
+)
+def test_a_scenario_that_catches_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+    swallows: Callable[[pyuio.Device], object],
+    most: int,
+    seconds: float,
+    problem: str,
+) -> None:
+    """It is told again until it ends, and the failure names the line that went on."""
+    monkeypatch.setattr(module, "_MOST", most)
+    monkeypatch.setattr(module, "_GRACE", 0.01)
+    traces = sys.gettrace()
+    (failure,) = explore(swallows, Sum, kinds=["stuck bit"], seconds=seconds).failures
+    assert problem in failure.problems[0]
+    assert sys.gettrace() is traces
 
 
 def test_the_timer_of_others_goes_on() -> None:
