@@ -71,6 +71,7 @@ INLINE PyObject *do_write(Window *self, PyObject *const *args, Py_ssize_t nargs,
     if (UNLIKELY(!value_fits || !in_range(value, bits)))
         return refuse_value(self, "write", bits, args[0], "value", args[1]);
     store(self->base + offset, big != PY_BIG_ENDIAN ? swapped(value, bits) : value, bits);
+    self->writes++;
     Py_RETURN_NONE;
 }
 
@@ -113,6 +114,7 @@ INLINE PyObject *do_change(Window *self, PyObject *const *args, Py_ssize_t nargs
         return NULL;
     new = change == SET ? old | mask : (old & ~mask) | value;
     store(self->base + offset, new, bits);
+    self->writes++;
     Py_RETURN_NONE;
 }
 

@@ -59,6 +59,15 @@ class Presence:
     def require(self) -> None:
         """Ask the kernel, and raise `DeviceRemovedError` if the device is gone."""
 
+    def note_write(self) -> None:
+        """Tell of a write to a register of the device that has no `Window`."""
+
+    def asserts_interrupt(self) -> bool:
+        """Return whether the function asserts INTx now, masked or not; False if that cannot be known.
+
+        Source: Interrupt Status, PCI Local Bus Specification 3.0, section 6.2.3.
+        """
+
     def close(self) -> None:
         """Close the files; what is known stays known. A second close does nothing."""
 

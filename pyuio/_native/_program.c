@@ -44,7 +44,8 @@ static PyTypeObject *window_class;
 
 /* ---- Prepared ---- */
 
-/* Returns whether all windows can be accessed; false, with an exception set, if one is closed, or a device is gone. */
+/* Returns whether all windows can be accessed, and notes that they are written to; false, with an exception set, if one is
+ * closed, or a device is gone. */
 static bool is_ready(const Prepared *self)
 {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(self->windows); i++) {
@@ -57,6 +58,7 @@ static bool is_ready(const Prepared *self)
                 presence_refuse(window->name);
             return false;
         }
+        window->writes++;
     }
     return true;
 }

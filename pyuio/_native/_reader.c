@@ -11,10 +11,13 @@
  * - _look_for_signals() lets Python run its signal handlers, which it does between two bytecodes, as PEP 475 asks;
  * - _failed(result) raises the error that a result means;
  * - _took_one() tells the asyncio tasks that still wait;
+ * - _look_at_line() looks whether anybody acknowledges the interrupt;
  * - timed_out(timeout) returns the error of a read whose time is over.
  */
 #include "removal.h"
 
+#include <limits.h>
+#include <structmember.h>
 #include <time.h>
 
 #include "interrupt.h"
@@ -31,6 +34,9 @@ typedef struct {
     PyObject *owner;    /* what frees the interrupt in C */
     Presence *presence; /* of the device; NULL: there is none */
     PyObject *loops;    /* a dict, empty while no asyncio task waits */
+    uint64_t writes;    /* to the device's registers, as they were at the last read: `presence_writes` */
+    unsigned int unwritten; /* reads since the last write */
+    unsigned int patience;  /* from so many on, a read begins with _look_at_line(); UINT_MAX for never */
 } Reader;
 
 static PyTypeObject *presence_class; /* of the module _access */
@@ -134,12 +140,31 @@ static int64_t wait_for_result(Reader *self, PyObject *timeout, bool reads)
     }
 }
 
+/* Notes that interrupts were read. */
+static inline void note_read(Reader *self)
+{
+    uint64_t writes = self->presence ? presence_writes(self->presence) : 0;
+
+    self->unwritten = writes == self->writes && self->unwritten < UINT_MAX - 1 ? self->unwritten + 1 : 0;
+    self->writes = writes;
+}
+
+static PyObject *reader_note_read(Reader *self, PyObject *Py_UNUSED(none))
+{
+    note_read(self);
+    Py_RETURN_NONE;
+}
+
 static PyObject *reader_read(Reader *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     PyObject *timeout = only_argument("read", args, nargs, kwnames, Py_None), *error;
-    int64_t count = timeout ? wait_for_result(self, timeout, true) : -1;
+    int64_t count;
 
+    if (UNLIKELY(self->unwritten && self->unwritten >= self->patience) && timeout && !let(self, "_look_at_line"))
+        return NULL;
+    count = timeout ? wait_for_result(self, timeout, true) : -1;
     if (count > 0) {
+        note_read(self);
         if (UNLIKELY(PyDict_GET_SIZE(self->loops) > 0) && !let(self, "_took_one"))
             return NULL;
         return PyLong_FromLongLong(count);
@@ -167,8 +192,9 @@ static PyObject *reader_connect(Reader *self, PyObject *args)
 {
     unsigned long long interrupt, read, wait;
     PyObject *owner, *presence, *loops;
+    unsigned int patience;
 
-    if (!PyArg_ParseTuple(args, "KKKOOO!", &interrupt, &read, &wait, &owner, &presence, &PyDict_Type, &loops))
+    if (!PyArg_ParseTuple(args, "KKKOOO!I", &interrupt, &read, &wait, &owner, &presence, &PyDict_Type, &loops, &patience))
         return NULL;
     if (presence != Py_None && !PyObject_TypeCheck(presence, presence_class))
         return PyErr_Format(PyExc_TypeError, "a Presence or None is wanted, not %.100s", Py_TYPE(presence)->tp_name);
@@ -182,6 +208,7 @@ static PyObject *reader_connect(Reader *self, PyObject *args)
     Py_XSETREF(self->owner, Py_NewRef(owner));
     Py_XSETREF(self->presence, presence == Py_None ? NULL : (Presence *)Py_NewRef(presence));
     Py_XSETREF(self->loops, Py_NewRef(loops));
+    self->patience = patience;
     Py_RETURN_NONE;
 }
 
@@ -223,6 +250,13 @@ static PyMethodDef reader_methods[] = {
      "poll($self, /, timeout=0)\n--\n\nReturn whether an interrupt is pending, after waiting for one up to timeout "
      "seconds, unmasked meanwhile.\n\nNone waits for ever. The interrupt stays pending, for read. See _reader.pyi."},
     {"_connect", (PyCFunction)reader_connect, METH_VARARGS, "Tell what to read, and by which functions in C."},
+    {"_note_read", (PyCFunction)reader_note_read, METH_NOARGS, "Note that interrupts were read in another way."},
+    {0},
+};
+
+static PyMemberDef reader_members[] = {
+    {"_unwritten", T_UINT, offsetof(Reader, unwritten), 0, "Reads in a row without a write to a register."},
+    {"_patience", T_UINT, offsetof(Reader, patience), 0, "From so many on, _look_at_line() comes before a read."},
     {0},
 };
 
@@ -233,6 +267,7 @@ static PyType_Slot reader_slots[] = {
     {Py_tp_traverse, reader_traverse},
     {Py_tp_clear, reader_clear},
     {Py_tp_methods, reader_methods},
+    {Py_tp_members, reader_members},
     {0, NULL},
 };
 

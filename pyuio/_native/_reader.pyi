@@ -39,8 +39,24 @@ class Reader:
         `DeviceTimeoutError`.
         """
 
+    _unwritten: int
+    """How many reads came in a row without a write to a register of the device by this process in between."""
+    _patience: int
+    """From so many on, `_look_at_line` is called before each read; 2^32 - 1 for never."""
+
+    def _note_read(self) -> None:
+        """Note that interrupts were read, by other means than `read`."""
+
     def _connect(
-        self, interrupt: int, read: int, wait: int, owner: Any, presence: Presence | None, loops: dict[Any, Any], /
+        self,
+        interrupt: int,
+        read: int,
+        wait: int,
+        owner: Any,
+        presence: Presence | None,
+        loops: dict[Any, Any],
+        patience: int,
+        /,
     ) -> None:
         """Tell what to read: the addresses of the interrupt in C, of ``pyuio_interrupt_read`` and ``_wait``.
 
@@ -51,4 +67,5 @@ class Reader:
             owner: what frees the interrupt in C; the reader keeps it.
             presence: of the device; None if there is none.
             loops: empty while no asyncio task waits.
+            patience: see `_patience`.
         """

@@ -57,6 +57,7 @@ INLINE void put(const Register *self, unsigned long value)
 {
     store(self->window->base + self->offset, self->window->big != PY_BIG_ENDIAN ? swapped(value, self->bits) : value,
           self->bits);
+    self->window->writes++;
 }
 
 /* ---- Register ---- */

@@ -74,6 +74,7 @@ static PyObject *window_write(Window *self, PyObject *args, PyObject *kwargs)
         return NULL;
     run.length = (unsigned long)data.len;
     if (parse_run(self, "write", offset, NULL, width, &run) == 0) {
+        self->writes++;
         BEFORE_WRITE();
         for (size_t done = 0; done < run.length; done += run.width)
             store_from(self->base + run.offset + (run.fixed ? 0 : done), (unsigned char *)data.buf + done, run.width);

@@ -79,6 +79,20 @@ static PyObject *require(Presence *self, PyObject *Py_UNUSED(none))
     Py_RETURN_NONE;
 }
 
+static PyObject *note_write(Presence *self, PyObject *Py_UNUSED(none))
+{
+    self->writes++;
+    Py_RETURN_NONE;
+}
+
+static PyObject *asserts_interrupt(Presence *self, PyObject *Py_UNUSED(none))
+{
+    uint8_t status[2]; /* PCI Local Bus Specification 3.0, section 6.2.3 */
+    bool there = self->config >= 0 && pread(self->config, status, sizeof status, self->config_start + 6) == sizeof status;
+
+    return PyBool_FromLong(there && (status[0] & 1 << 3) && !(status[0] == 0xff && status[1] == 0xff));
+}
+
 static PyObject *presence_close(Presence *self, PyObject *Py_UNUSED(none))
 {
     int *files[] = {&self->config, &self->node, &self->request};
@@ -117,6 +131,11 @@ static PyMethodDef presence_methods[] = {
      "is_gone($self, /)\n--\n\nReturn whether the device is gone; ask the kernel."},
     {"require", (PyCFunction)require, METH_NOARGS,
      "require($self, /)\n--\n\nAsk the kernel, and raise DeviceRemovedError if the device is gone."},
+    {"note_write", (PyCFunction)note_write, METH_NOARGS,
+     "note_write($self, /)\n--\n\nTell of a write to a register that has no window."},
+    {"asserts_interrupt", (PyCFunction)asserts_interrupt, METH_NOARGS,
+     "asserts_interrupt($self, /)\n--\n\nReturn whether the function asserts INTx now, masked or not; False if that "
+     "cannot be known."},
     {"close", (PyCFunction)presence_close, METH_NOARGS,
      "close($self, /)\n--\n\nClose the files; what is known stays known. A second close does nothing."},
     {0},

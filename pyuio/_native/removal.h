@@ -45,6 +45,7 @@ typedef struct {
     PyObject *name;
     int config, node, request; /* descriptors of its own; -1: none */
     long long config_start;    /* where in its file the configuration space starts */
+    uint64_t writes;           /* to registers that have no window, or none any more */
     bool gone;
     Window *windows; /* the open ones, as a list; a window leaves the list when it is closed */
 } Presence;
@@ -58,6 +59,7 @@ struct Window {
     bool open;
     int widest;       /* bits of the widest access that the device takes: 8, 16, 32 or 64 */
     size_t size;
+    uint64_t writes;  /* how many there were; one for each run of several */
     Py_buffer buffer; /* keeps the mapping from being closed or resized */
     PyObject *name;
     Presence *presence; /* of the device; NULL: memory that cannot be removed */
@@ -103,8 +105,10 @@ static COLD bool config_answers(int config, off_t start)
 /* Takes a window off its Presence's list; closing does this. */
 static COLD void presence_leave(Window *window)
 {
-    if (window->link)
+    if (window->link) {
+        window->presence->writes += window->writes;
         *window->link = window->next;
+    }
     if (window->link && window->next)
         window->next->link = window->link;
     window->link = NULL;
@@ -137,6 +141,16 @@ static COLD bool presence_is_gone(Presence *self)
     if (!here || (self->config >= 0 && !config_answers(self->config, self->config_start)))
         presence_note_gone(self);
     return self->gone;
+}
+
+/* Returns a number that changes with every write to a register of the device by this process. */
+static inline uint64_t presence_writes(const Presence *self)
+{
+    uint64_t writes = self->writes;
+
+    for (const Window *window = self->windows; window; window = window->next)
+        writes += window->writes;
+    return writes;
 }
 
 /* Raises DeviceRemovedError. */

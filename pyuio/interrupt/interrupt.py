@@ -68,6 +68,11 @@ _WAIT = _address(_ffi.addressof(_lib, "pyuio_interrupt_wait"))
 _NANOSECONDS = 1_000_000_000
 # The kernel's answers for a device that is gone.
 _GONE = (errno.EIO, errno.ENODEV, errno.ENXIO)
+# An INTx interrupt that was read so often in a row, while nothing was written to the card, is suspicious: from then on
+# each read begins with a look at the line. So many looks that find it asserted are enough.
+_PATIENCE = _LOOKS = 8
+_MOST_PATIENCE = 1 << 20
+_NEVER = (1 << 32) - 1
 
 
 def open_uio_interrupt(
@@ -170,7 +175,8 @@ class Interrupt(Owned, Reader):
         self._waiters = Waiters(self._duplicate)
         self._shared_wait = SharedWait()
         self._first = int(_lib.pyuio_interrupt_total(native))
-        self._connect(_address(native), _READ, _WAIT, native, presence, self._waiters.loops)
+        patience = _PATIENCE if kind == "INTx" else _NEVER
+        self._connect(_address(native), _READ, _WAIT, native, presence, self._waiters.loops, patience)
         masking.install(native)
         self.checked(_lib.pyuio_interrupt_mask(native), "masking the interrupt")
         _in_use[id(native)] = native, masking
@@ -228,6 +234,29 @@ class Interrupt(Owned, Reader):
     def _look_for_signals(self) -> None:
         """Let Python run its signal handlers, which it does between two bytecodes; for `Reader`."""
 
+    def _look_at_line(self) -> None:
+        """Warn once if nobody acknowledges the interrupt; for `Reader`, before a read.
+
+        By then the driver has had its turn with the interrupts that were read. If the line is still asserted, and that
+        again and again, while the driver has written to no register, then each unmasking lets the same interrupt fire
+        again. A line that is not asserted, as of a card that clears a cause when it is read, earns twice the patience.
+        """
+        if not self._asserts():
+            self._unwritten = 0
+            self._patience = min(2 * self._patience, _MOST_PATIENCE)
+        elif self._unwritten >= self._patience + _LOOKS:
+            _log.warning(
+                "%s: its interrupt was still asserted after each of the last %d reads, and this process wrote to no "
+                "register in between: acknowledge it, or it fires again at each wait (docs/interrupts.md)",
+                self.name,
+                _LOOKS,
+            )
+            self._patience = _NEVER
+
+    def _asserts(self) -> bool:
+        """Return whether the device asserts its INTx line, masked or not."""
+        return self._presence is not None and self._presence.asserts_interrupt()
+
     def _took_one(self) -> None:
         """Have the tasks that wait arm the interrupt, which was taken and is masked; for `Reader`."""
         self._waiters.call_on_all(self._rearm)
@@ -269,9 +298,12 @@ class Interrupt(Owned, Reader):
         deadline = None if remaining < 0 else time.monotonic() + remaining / _NANOSECONDS
         in_time = True
         self._require_there()
+        if self._unwritten >= self._patience:
+            self._look_at_line()
         while True:
             count = self.checked(_lib.pyuio_interrupt_read(self._native, 0), "waiting for an interrupt")
             if count:
+                self._note_read()
                 self._took_one()  # the loop rearms soon, not now: this task acknowledges the interrupt first
                 return count
             if not in_time:

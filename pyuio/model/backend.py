@@ -146,10 +146,17 @@ class ModelBackend:
         if enabled := self._interrupts:  # once: a signal handler may close the device between two looks
             return enabled[0]
         self.presence.require()
-        machine = self._machine
+        machine, faults = self._machine, self._machine.card.faults
         if not machine.card.interrupt_pin:
             return self.vectors(1)[0]
-        made = ModelInterrupt(self._request, self.name, self.presence, "INTx", lambda: machine.asserted)
+        made = ModelInterrupt(
+            self._request,
+            self.name,
+            self.presence,
+            "INTx",
+            asserted=lambda: machine.asserted,
+            goes_wrong=lambda: bool(faults.happened),
+        )
         self._interrupts = (made,)
         machine.on_line = made.look_at_line
         return made

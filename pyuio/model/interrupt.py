@@ -42,15 +42,23 @@ class ModelInterrupt(Interrupt):
         presence: of the device.
         kind: "INTx", "MSI" or "MSI-X".
         asserted: returns whether the INTx line is asserted.
+        goes_wrong: returns whether the card does, as a test wanted; then it is not the driver's fault that the line
+            stays asserted.
     """
 
     clock = clock
 
     def __init__(
-        self, request: int, name: str, presence: Presence, kind: str, asserted: Callable[[], bool] = lambda: False
+        self,
+        request: int,
+        name: str,
+        presence: Presence,
+        kind: str,
+        asserted: Callable[[], bool] = lambda: False,
+        goes_wrong: Callable[[], bool] = lambda: False,
     ) -> None:
         self._eventfd, native = eventfd_interrupt(request)
-        self._asserted = asserted
+        self._asserted, self._goes_wrong = asserted, goes_wrong
         self.on_come: Callable[[], object] | None = None
         """Called when one comes, and when none comes any more, for a service."""
         self._masked_by_handler = False
@@ -94,6 +102,9 @@ class ModelInterrupt(Interrupt):
             self.look_at_line()
         return _lib.PYUIO_NONE if result == _lib.PYUIO_SIGNAL else result
 
+    def _asserts(self) -> bool:
+        return self._asserted() and not self._goes_wrong()
+
     def _wait(self, function: Any, timeout: float | None) -> int:
         nanoseconds = timeout_nanoseconds(timeout)
         self._require_there()
@@ -109,9 +120,12 @@ class ModelInterrupt(Interrupt):
 
     def read(self, timeout: float | None = None) -> int:
         """Return how many interrupts came since the last read, waiting for one if there is none; see `Interrupt`."""
+        if self._unwritten >= self._patience:
+            self._look_at_line()
         count = self._wait(_lib.pyuio_interrupt_read, timeout)
         if not count:
             raise self.timed_out(timeout)
+        self._note_read()
         if self._waiters.loops:
             self._took_one()
         return count
@@ -124,6 +138,8 @@ class ModelInterrupt(Interrupt):
         """Return what `read` returns, while other asyncio tasks run; see `Interrupt.read_async`."""
         nanoseconds = timeout_nanoseconds(timeout)
         self._require_there()
+        if self._unwritten >= self._patience:
+            self._look_at_line()
         result = 0
 
         def ready() -> bool:
@@ -133,6 +149,7 @@ class ModelInterrupt(Interrupt):
 
         await clock.wait_async(None if nanoseconds < 0 else nanoseconds / _NANOSECONDS, ready)
         if self.checked(result, "waiting for an interrupt"):
+            self._note_read()
             return result
         raise self.timed_out(timeout)
 

@@ -95,6 +95,7 @@ class ModelRegion(PortRegion):
             if self._presence.gone:
                 self._presence.require()
             if data is not None:
+                self._presence.note_write()
                 self._take(self._index, offset, width, int.from_bytes(data, sys.byteorder))
                 return data
             value = self._answer(self._index, offset, width)
@@ -143,6 +144,7 @@ def _writer(bits: int) -> Callable[..., None]:
                 access()
                 if self._presence.gone:
                     self._presence.require()
+                self._presence.note_write()
                 self._take(self._index, offset, width, value)
             return
         general(self, offset, value, endian=endian)

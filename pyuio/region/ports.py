@@ -398,6 +398,8 @@ class PortRegion(Common):
                         self._presence.require()
                 else:
                     count = os.pwrite(self._fd, data, self._start + offset)
+                    if self._presence is not None:
+                        self._presence.note_write()
             except DeviceRemovedError:
                 raise
             except OSError as error:

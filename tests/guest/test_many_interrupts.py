@@ -104,7 +104,12 @@ def brisk() -> Iterator[None]:
 @pytest.mark.usefixtures("brisk")
 @pytest.mark.parametrize("number", [2_000, pytest.param(100_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("consume", [by_read, by_epoll, by_asyncio])
-def test_at_full_speed(consume: Callable[[pyuio.Device, Raiser], int], device: pyuio.Device, number: int) -> None:
+def test_at_full_speed(
+    consume: Callable[[pyuio.Device, Raiser], int],
+    device: pyuio.Device,
+    number: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     card = Edu(device)
     before = kernel_count(device)
     with Raiser(card, number) as raiser:
@@ -117,6 +122,7 @@ def test_at_full_speed(consume: Callable[[pyuio.Device, Raiser], int], device: p
     assert raiser.acknowledged == raiser.raised
     assert sum(raiser.raised) == number
     assert card.interrupt_status() == 0
+    assert caplog.records == [], "each interrupt was acknowledged"
 
 
 @pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.long)])

@@ -183,7 +183,7 @@ def test_one_that_was_never_connected_is_refused() -> None:
     with pytest.raises(ValueError, match="not connected"):
         Reader().read()
     with pytest.raises(TypeError, match="a Presence or None is wanted, not int"):
-        Reader()._connect(0, 0, 0, None, 1, {})  # type: ignore[arg-type]
+        Reader()._connect(0, 0, 0, None, 1, {}, 8)  # type: ignore[arg-type]
 
 
 def test_garbage_is_collected_in_a_cycle() -> None:
