@@ -9,7 +9,7 @@ import os
 from pyuio.claim import group_users
 from pyuio.dma.address_space import AddressSpace
 from pyuio.errors import DeviceBusyError, DeviceRemovedError
-from pyuio.kernel import vfio
+from pyuio.kernel import interrupt_remapping, vfio
 from pyuio.kernel.iommufd import Ioas, device_node
 from pyuio.kernel.sysfs import PCI_DEVICES
 
@@ -70,7 +70,7 @@ class OpenIommufd:
         if busy:
             raise group_users.busy(self._number, address) from error
         if error.errno == errno.EPERM:
-            raise vfio.unsafe_interrupts(self._number, "iommufd") from error
+            raise interrupt_remapping.missing(f"IOMMU group {self._number}", interrupt_remapping.BY_IOMMUFD) from error
 
     def close(self) -> None:
         """Close it; a second call does nothing."""

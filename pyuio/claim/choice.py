@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pyuio.claim import group_users
 from pyuio.errors import KernelSupportError
-from pyuio.kernel import vfio
+from pyuio.kernel import interrupt_remapping, vfio
 from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI, is_available
 from pyuio.kernel.lockdown import is_locked_down
 from pyuio.kernel.sysfs import link_name
@@ -62,6 +62,13 @@ def no_vfio(found: FoundDevice) -> str | None:
     if others := group_users.in_the_way(number, found.address or ""):
         names = ", ".join(f"{one.address} ({one.driver})" for one in others)
         return f"kernel drivers have functions of its IOMMU group: {names}"
+    return no_vfio_at_all()
+
+
+def no_vfio_at_all() -> str | None:
+    """Return why VFIO hands out no card on this machine, although it has an IOMMU; None if it can."""
+    if interrupt_remapping.keeps_vfio_out():
+        return interrupt_remapping.OBSTACLE
     return None if is_available(VFIO_PCI) else f"this kernel has no {VFIO_PCI}"
 
 
@@ -72,14 +79,21 @@ SWITCH_IOMMU_ON = (
 """The remedy if no IOMMU has a device."""
 
 
+def remedy(obstacle: str) -> str:
+    """Return what to do about what `no_vfio` has returned."""
+    return interrupt_remapping.REMEDY if obstacle == interrupt_remapping.OBSTACLE else SWITCH_IOMMU_ON
+
+
 def require_vfio(found: FoundDevice) -> None:
     """Check, before anything is changed, that VFIO can hand out a PCI function once ``vfio-pci`` has it.
 
     Raises:
         KernelSupportError: this machine has no IOMMU.
         DeviceBusyError: ordinary kernel drivers have other functions of its IOMMU group.
+        PermissionDeniedError: the IOMMU remaps no interrupts, and root has not said that it need not.
     """
     number = vfio.group_of(found.directory)
+    require_remapping(found)
     if number is None and vfio.iommus():
         return  # there may be a group as soon as a driver is bound; if not, vfio-pci does not take the function
     if number is None:
@@ -87,3 +101,10 @@ def require_vfio(found: FoundDevice) -> None:
         raise KernelSupportError(errno.ENOSYS, f"{reason}IOMMU, or it is off; {SWITCH_IOMMU_ON}")
     if group_users.in_the_way(number, str(found.address)):
         raise group_users.not_viable(number, str(found.address))
+
+
+def require_remapping(found: FoundDevice) -> None:
+    """Raise PermissionDeniedError if an IOMMU that remaps no interrupts keeps VFIO from handing out a PCI function."""
+    has_iommu = vfio.group_of(found.directory) is not None or vfio.iommus()
+    if has_iommu and interrupt_remapping.keeps_vfio_out():
+        raise interrupt_remapping.missing(found.name, interrupt_remapping.BY_GROUP)

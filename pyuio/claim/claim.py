@@ -108,7 +108,7 @@ def claim(found: FoundDevice, bind: bool | str = False, when_used: WhenUsed = re
         DeviceRemovedError: the device is gone.
         KernelSupportError: this kernel does not have the driver, or could freeze with it; or `bind` is ``vfio-pci``,
             and no IOMMU has the device.
-        PermissionDeniedError: only root may bind.
+        PermissionDeniedError: only root may bind; or `bind` is ``vfio-pci``, and the IOMMU remaps no interrupts.
     """
     nodes = UioNode.of_device(found.directory)
     if not isinstance(bind, str):
@@ -139,6 +139,7 @@ def claim_group(found: FoundDevice, when_used: WhenUsed = refuse_used) -> list[B
     addresses = [str(found.address), *(one.address for one in others)]
     for address in addresses:
         refuse_held(address)
+    choice.require_remapping(found)
     if number is None:
         choice.require_vfio(found)  # it refuses, unless the function gets its group later
     for address in addresses:

@@ -14,7 +14,7 @@ from pyuio.claim import choice
 from pyuio.doctor import facts
 from pyuio.doctor.finding import Answer, Check, advice, blocks, counted, good, unknown
 from pyuio.errors import PermissionDeniedError
-from pyuio.kernel import iommufd, vfio
+from pyuio.kernel import interrupt_remapping, iommufd, vfio
 from pyuio.kernel.drivers import (
     INSTALL_UIO_PCI_GENERIC,
     MODPROBE_SECONDS,
@@ -47,7 +47,7 @@ def no_vfio(device: FoundDevice | None) -> str | None:
         return "it is not a PCI function" if device.address is None else choice.no_vfio(device)
     if not IOMMU_GROUPS.is_dir() or not any(IOMMU_GROUPS.iterdir()):
         return "no IOMMU is in use"
-    return None if is_available(VFIO_PCI) else f"this kernel has no {VFIO_PCI}"
+    return choice.no_vfio_at_all()
 
 
 def goes_by_vfio(device: FoundDevice | None) -> bool:
@@ -69,7 +69,7 @@ def judge_ways(no_uio: str | None, no_vfio: str | None, chosen: str = "", limit:
     uio = no_uio or f"possible{f', {limit}' if limit else ''}"
     found = f"UIO: {uio}; VFIO: {no_vfio or 'possible, and needs neither root nor a capability'}"
     if no_uio and no_vfio:
-        return blocks(found, f"for VFIO: {choice.SWITCH_IOMMU_ON}")
+        return blocks(found, f"for VFIO: {choice.remedy(no_vfio)}")
     return good(f"{found}{f'; bind=True takes {chosen}' if chosen else ''}")
 
 
@@ -188,7 +188,7 @@ def judge_lockdown(text: str, secure_boot: bool | None, no_vfio: str | None = "n
         return good(f"{found}; so UIO is out, and VFIO is the way, which it does not forbid")
     return blocks(
         f"{found}; VFIO would work, but {no_vfio}",
-        f"use VFIO: {choice.SWITCH_IOMMU_ON}; or switch Secure Boot off in the firmware's setup, or in shim: mokutil "
+        f"use VFIO: {choice.remedy(no_vfio)}; or switch Secure Boot off in the firmware's setup, or in shim: mokutil "
         f"--disable-validation, and reboot; without Secure Boot, remove lockdown= from the kernel's command line",
     )
 
@@ -300,6 +300,8 @@ def judge_group(
     if no_vfio is None and not by_uio:
         return good(f"{translates}: VFIO sets it up for memory for DMA")
     vfio_way = f"pyuio bind {name} --driver {VFIO_PCI}" if no_vfio is None else f"VFIO is out, because {no_vfio}"
+    if no_vfio == interrupt_remapping.OBSTACLE:
+        vfio_way += f": {interrupt_remapping.REMEDY}"
     return blocks(
         f"{translates}: by UIO, registers and interrupts work, and DMA is refused",
         f"{vfio_way}; or iommu=pt on the kernel's command line; or, with no driver bound to the group: echo identity > "

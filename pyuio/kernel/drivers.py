@@ -98,15 +98,15 @@ def load_driver(driver: str) -> None:
     raise KernelSupportError(errno.ENOSYS, f"this kernel has no driver {driver} (modprobe: {answer}); {remedy}")
 
 
-def _modprobe(*words: str) -> str | None:
+def modprobe(*words: str) -> str | None:
     """Return what modprobe printed; None if it failed or is not installed."""
     import subprocess
 
-    modprobe = find_program("modprobe")
-    if modprobe is None:
+    program = find_program("modprobe")
+    if program is None:
         return None
     try:
-        command = [modprobe, *words]
+        command = [program, *words]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=MODPROBE_SECONDS, env=environment(), check=False
         )
@@ -119,7 +119,7 @@ def is_available(driver: str) -> bool:
     """Return whether a PCI driver is loaded, or modprobe could load it."""
     if (PCI_DRIVERS / driver).exists():
         return True
-    would_do = _modprobe("--dry-run", "--verbose", driver)
+    would_do = modprobe("--dry-run", "--verbose", driver)
     # An "install" line in modprobe.d runs a command instead, usually one that does nothing.
     return would_do is not None and not any(line.startswith("install ") for line in would_do.splitlines())
 
@@ -139,5 +139,5 @@ def matching_modules(directory: Path) -> tuple[str, ...]:
         The names of the modules, sorted; () if there is none, or if modprobe does not tell.
     """
     alias = read_optional(directory / "modalias")
-    names = _modprobe("--resolve-alias", alias) if alias else None
+    names = modprobe("--resolve-alias", alias) if alias else None
     return tuple(sorted(set((names or "").split())))

@@ -23,8 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from pyuio.errors import DeviceBusyError, DeviceRemovedError, KernelSupportError, PermissionDeniedError
-from pyuio.kernel import memory_use
+from pyuio.errors import DeviceBusyError, DeviceRemovedError, KernelSupportError
+from pyuio.kernel import interrupt_remapping, memory_use
 from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.sysfs import link_name, read_optional, translated
 
@@ -246,16 +246,6 @@ class Container:
             os.close(file)
 
 
-def unsafe_interrupts(number: int, module: str) -> PermissionDeniedError:
-    """Return the error for a group whose interrupts the IOMMU cannot keep apart, and for the module that insists."""
-    return PermissionDeniedError(
-        errno.EPERM,
-        f"IOMMU group {number}: the IOMMU does not remap interrupts, so a card could raise any interrupt of this "
-        f"machine; switch interrupt remapping on, or accept that (as root: modprobe {module} "
-        f"allow_unsafe_interrupts=1)",
-    )
-
-
 class Group:
     """An IOMMU group, open: the kernel lets nobody else open it meanwhile.
 
@@ -297,7 +287,7 @@ class Group:
         try:
             container.begin()
         except PermissionError as error:
-            raise unsafe_interrupts(self.number, "vfio_iommu_type1") from error
+            raise interrupt_remapping.missing(f"IOMMU group {self.number}", interrupt_remapping.BY_GROUP) from error
 
     def open_device(self, address: str) -> int:
         """Return a new descriptor of a function of the group. OSError: the kernel's answer.
