@@ -2,24 +2,22 @@
 """The driver that knows a device's registers: an installed one, or one in a file that the command line names.
 
 A file of Python is a program, and whoever can write to its directory chooses what it does. So pyuio, which often runs
-as root here, takes none that another user could have put there (`pyuio.kernel.trusted_directory`).
+as root here, takes none that another user could have put there (`pyuio.kernel.trusted_import`).
 """
 
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import sys
-from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pyuio.errors import DriverLoadError, DriverNotFoundError
 from pyuio.installed_drivers import checked_driver, driver_for, installed_drivers
+from pyuio.kernel import trusted_import
 from pyuio.kernel.trusted_directory import stranger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
 
     from pyuio.device import Device
@@ -88,24 +86,11 @@ def _installed(name: str) -> type[Driver]:
     raise DriverNotFoundError(f"{name!r} names no driver; a driver is {FORMS}; there are: {has}")
 
 
-def _importable(directory: Path) -> Iterator[Path]:
-    """Yield what Python may load when a module of a directory is imported: the modules, packages and compiled files."""
-    for one in directory.iterdir():
-        package = one.name == "__pycache__" or (one / "__init__.py").exists()
-        if package or (one.name.endswith(tuple(all_suffixes())) and one.is_file()):
-            yield one
-        if package:
-            yield from _importable(one)
-
-
 def _module(path: Path, where: str) -> ModuleType:
     """Import a file, and return its module. What lies beside the file can be imported, too, after all else."""
     try:
         file = path.resolve(strict=True)
-        # Beyond a link there is another directory. What it holds is looked at last, when it is nobody else's.
-        looked_at = itertools.chain((path, path.parent, file.parent), _importable(file.parent))
-        places = (stranger(one, open_to_new_files=False) for one in looked_at)
-        place = next(filter(None, places), None)
+        place = stranger(path)  # a link leads to another directory
     except OSError as error:
         raise DriverNotFoundError(f"{path}: {error.strerror}") from error
     if place is not None:
@@ -114,11 +99,14 @@ def _module(path: Path, where: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:
         raise DriverLoadError(f"{where} cannot be loaded: {file} is no file of Python")
+    try:
+        trusted_import.require_own(spec)
+    except trusted_import.StrangersModuleError as error:
+        raise DriverLoadError(f"{where} is not loaded: {error}") from None
     module = importlib.util.module_from_spec(spec)
     # Where dataclasses, and modules beside it that import it, look for it.
     before = sys.modules.setdefault(file.stem, module)
-    if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))
+    trusted_import.import_from(file.parent)
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # somebody else's module may raise anything

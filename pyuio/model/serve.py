@@ -24,6 +24,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pyuio.kernel import trusted_import
 from pyuio.kernel.trusted_directory import stranger
 from pyuio.model.card import Card
 from pyuio.model.failure import describe
@@ -40,9 +41,12 @@ class CardTextError(Exception):
 
 
 def look_in_current_directory() -> None:
-    """Import from the current directory first, as by ``python -m``, unless another user can put modules there."""
+    """Import from the current directory first, as by ``python -m``, unless another user can put modules there.
+
+    A module there that another user can write to is refused.
+    """
     if _replaceable() is None and not getattr(sys.flags, "safe_path", False):  # Python 3.11 and later have -P
-        sys.path.insert(0, str(Path.cwd()))
+        trusted_import.import_from(Path.cwd(), first=True)
 
 
 def _replaceable() -> Path | None:
@@ -63,12 +67,14 @@ def load(text: str) -> type[Card]:
     """Return the class that MODULE:CLASS names.
 
     Raises:
-        CardTextError: there is no such module, or no such card in it.
+        CardTextError: there is no such module, or no such card in it; or another user can write to it.
         Exception: whatever the module raises.
     """
     name, _, path = text.partition(":")
     try:
         module = importlib.import_module(name)
+    except trusted_import.StrangersModuleError as error:
+        raise CardTextError(str(error)) from None
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise

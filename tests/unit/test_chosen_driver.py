@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def file(tmp_path: Path) -> Iterator[Path]:
     """A driver in a directory that nobody else can write to, with a module beside it."""
     if stranger(tmp_path) is not None:
         pytest.skip("another user can write to a directory above the temporary one")
-    modules, path = dict(sys.modules), list(sys.path)
+    modules, path, hooks = dict(sys.modules), list(sys.path), list(sys.path_hooks)
     (tmp_path / "some_registers_of_a_test.py").write_text(REGISTERS)
     made = tmp_path / "some_card_of_a_test.py"
     made.write_text(DRIVER)
@@ -47,7 +48,7 @@ def file(tmp_path: Path) -> Iterator[Path]:
     yield made
     for name in sys.modules.keys() - modules.keys():
         del sys.modules[name]
-    sys.path[:] = path
+    sys.path[:], sys.path_hooks[:] = path, hooks
 
 
 def test_a_driver_in_a_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,20 +116,42 @@ def test_what_another_user_can_write_is_not_loaded(file: Path, tmp_path: Path, w
     file.parent.chmod(0o700)
 
 
+def with_modules_beside(file: Path) -> None:
+    """Have the driver import packages that lie beside it, one of them without ``__init__.py``."""
+    file.write_text(f"import package.inside\nimport loose.deep.inside\n{DRIVER}")
+    for name in ("package", "loose/deep", "__pycache__", "data"):
+        (file.parent / name).mkdir(parents=True, exist_ok=True)
+    for name in ("package/__init__.py", "package/inside.py", "loose/deep/inside.py"):
+        (file.parent / name).touch(mode=0o644)
+
+
+def test_modules_beside_it_are_imported(file: Path) -> None:
+    """What the driver does not import does not matter."""
+    with_modules_beside(file)
+    (file.parent / "broken.py").symlink_to("nowhere.py")
+    (file.parent / "data").chmod(0o777)
+    (file.parent / "other.py").touch()
+    (file.parent / "other.py").chmod(0o666)
+    assert load(f"{file}:Card").ids == ("1234:11e8",)
+
+
 @pytest.mark.parametrize(
     "written",
-    ["some_registers_of_a_test.py", "package", "package/__init__.py", "package/inside.so", "__pycache__/x.pyc"],
+    [
+        "some_registers_of_a_test.py",
+        "package",
+        "package/__init__.py",
+        "package/inside.py",
+        "loose",
+        "loose/deep",
+        "loose/deep/inside.py",
+        "__pycache__",
+        cache_from_source("some_registers_of_a_test.py"),
+    ],
 )
-def test_what_another_user_can_write_beside_it_is_not_imported(file: Path, tmp_path: Path, written: str) -> None:
-    for name in ("package", "__pycache__", "data"):
-        (tmp_path / name).mkdir(exist_ok=True)
-    (tmp_path / "package/__init__.py").touch(mode=0o644)
-    (tmp_path / "broken.py").symlink_to("nowhere.py")
-    (tmp_path / "data").chmod(0o777)
-    (tmp_path / "notes.txt").touch()
-    (tmp_path / "notes.txt").chmod(0o666)
-    assert load(f"{file}:Card")
-    place = tmp_path / written
+def test_what_another_user_can_write_beside_it_is_not_imported(file: Path, written: str) -> None:
+    with_modules_beside(file)
+    place = file.parent / written
     if not place.exists():
         place.touch()
     place.chmod(0o777)

@@ -172,6 +172,10 @@ def test_no_module_of_another_user(tmp_path: Path) -> None:
         assert f"another user can write to {tmp_path}" in refusal("theirs:Card")
         assert not (tmp_path / "PWNED").exists()
     (tmp_path / "json.py").unlink()
+    os.chown(tmp_path, 0, 0)
+    (tmp_path / "theirs.py").chmod(0o666)
+    assert f"another user can write to {tmp_path}/theirs.py" in refusal("theirs:Card")
+    assert not (tmp_path / "PWNED").exists()
     refusal("theirs:Card", PYTHONPATH=".")
     assert (tmp_path / "PWNED").exists(), "who says so trusts them"
 
