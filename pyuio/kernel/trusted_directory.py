@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Whether another user can choose what a directory holds."""
+"""Whether another user can choose what a directory holds, and opening one to which no other user's link leads."""
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
 import stat
 from pathlib import Path
+
+_MOST_LINKS = 40  # in a path; as the kernel's (fs/namei.c)
+_ONE_STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def stranger(path: Path, *, open_to_new_files: bool = True) -> Path | None:
@@ -30,6 +34,63 @@ def stranger(path: Path, *, open_to_new_files: bool = True) -> Path | None:
         if status.st_uid not in mine or (others and not sticky and not one.is_symlink()):
             return one
     return None
+
+
+def open_directory(path: Path, *, make: bool = False) -> int:
+    """Return a descriptor (O_PATH) of a directory to which no link of another user leads.
+
+    What is below ``/proc/self/fd/N`` stays in this directory, whatever comes in the place of its path later.
+
+    Args:
+        path: of the directory.
+        make: make what does not exist of it.
+
+    Raises:
+        OSError: there is no such directory, or it cannot be made; EPERM: another user has made a link in its path.
+    """
+    names, links = [*reversed(path.absolute().parts)], 0
+    file = os.open("/", _ONE_STEP)
+    try:
+        while names:
+            name = names.pop()
+            try:
+                step = os.open(name, _ONE_STEP, dir_fd=file)
+            except FileNotFoundError:
+                if not make:
+                    raise
+                os.mkdir(name, dir_fd=file)
+                names.append(name)
+                continue
+            if stat.S_ISLNK(os.fstat(step).st_mode):
+                links += 1
+                names += reversed(_own_target(step, links))
+            else:
+                file, step = step, file
+            os.close(step)
+        if not stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _own_target(link: int, number: int) -> tuple[str, ...]:
+    """Return the parts of a link's target; close the link, and raise OSError, if it is not to be followed.
+
+    Args:
+        link: its descriptor.
+        number: of links that were followed, this one included.
+    """
+    try:
+        if os.fstat(link).st_uid not in (0, os.geteuid()):
+            raise OSError(errno.EPERM, "a link in the path is another user's")
+        if number > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        return Path(os.readlink("", dir_fd=link)).parts
+    except BaseException:
+        os.close(link)
+        raise
 
 
 def _is_own(number: int) -> bool:

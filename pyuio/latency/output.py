@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from pyuio.kernel.trusted_directory import open_directory
 from pyuio.kernel.trusted_file import write_in_place
 from pyuio.latency import plot
 from pyuio.latency.errors import OutputDirectoryError, ResultExistsError
@@ -47,37 +48,39 @@ class Output:
     def __init__(self, directory: Path, kind: str, *, overwrite: bool = False) -> None:
         self.directory = directory
         self.kind = kind
-        self.json = directory / f"{kind}.json"
-        self.written: list[Path] = []
         self._start = time.time()
+        self._files = contextlib.ExitStack()
+        # Whatever comes in the place of the directory later, the files go to the one that is there now.
+        self._place = directory
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            there = self._earlier()
-            if there and not overwrite:
-                raise ResultExistsError(
-                    errno.EEXIST,
-                    f"{there[0]} is there already; name another directory, or add --overwrite to replace it",
-                )
-            log = directory / f"{kind}.hlog"
-            file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-            self._log = os.fdopen(file, "a", encoding="ascii")
+            self._open(overwrite=overwrite)
         except ResultExistsError:
+            self.close()
             raise
         except OSError as error:
-            raise _failed(directory, error) from error
-        try:
-            for path in {*there, log}:
-                path.unlink(missing_ok=True)
-            self._log.close()
-            self._log = log.open("x", encoding="ascii")  # the file is made anew: no link leads root to another
-            self._write_head()
-        except OSError as error:
             self.close()
-            raise _failed(directory, error) from error
+            raise self._failed(error) from error
+
+    def _open(self, *, overwrite: bool) -> None:
+        held = open_directory(self.directory, make=True)
+        self._files.callback(os.close, held)
+        self._place = Path(f"/proc/self/fd/{held}")
+        there = self._earlier()
+        if there and not overwrite:
+            reason = f"{self.directory / there[0].name} is there already"
+            raise ResultExistsError(errno.EEXIST, f"{reason}; name another directory, or add --overwrite to replace it")
+        log = self._place / f"{self.kind}.hlog"
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        os.close(os.open(log, flags, 0o666))
+        for path in {*there, log}:
+            path.unlink(missing_ok=True)
+        # The file is made anew: no link leads root to another.
+        self._log = self._files.enter_context(log.open("x", encoding="ascii"))
+        self._write_head()
 
     def _earlier(self) -> list[Path]:
         names = [f"{self.kind}.json", f"{self.kind}.hlog", f"{self.kind}.png", f"{self.kind}-*.hgrm"]
-        return [path for name in names for path in sorted(self.directory.glob(name))]
+        return [path for name in names for path in sorted(self._place.glob(name))]
 
     def __enter__(self) -> Output:
         return self
@@ -118,7 +121,7 @@ class Output:
             )
             self._log.flush()
         except OSError as error:
-            raise _failed(self.directory, error) from error
+            raise self._failed(error) from error
 
     def save(self, run: Run) -> None:
         """Write the run as it is now to the JSON file, in full and in one step, and flush the log to the disk.
@@ -128,9 +131,9 @@ class Output:
         """
         try:
             os.fsync(self._log.fileno())
-            run.save(self.json)
+            run.save(self._place / f"{self.kind}.json")
         except OSError as error:
-            raise _failed(self.directory, error) from error
+            raise self._failed(error) from error
 
     def finish(self, run: Run, *, picture: bool = True) -> list[Path]:
         """Write everything, also the distributions and the picture, and return the files.
@@ -141,25 +144,32 @@ class Output:
             OutputDirectoryError: something cannot be written.
         """
         self.save(run)
-        files = [self.json, Path(self._log.name)]
+        names = [f"{self.kind}.json", f"{self.kind}.hlog"]
         measured = [series for series in run.series if series.count]
         try:
             for series in measured:
-                path = self.directory / f"{self.kind}-{tag(series)}.hgrm"
-                write_in_place(path, distribution(series))
-                files.append(path)
+                names.append(f"{self.kind}-{tag(series)}.hgrm")
+                write_in_place(self._place / names[-1], distribution(series))
             if picture and measured and plot.available():
-                path = self.directory / f"{self.kind}.png"
-                plot.draw(run, path)
-                files.append(path)
+                names.append(f"{self.kind}.png")
+                plot.draw(run, self._place / names[-1])
         except OSError as error:
-            raise _failed(self.directory, error) from error
-        return files
+            raise self._failed(error) from error
+        return [self.directory / name for name in names]
 
     def close(self) -> None:
-        """Close the log."""
+        """Close the log and the directory."""
         with contextlib.suppress(OSError):
-            self._log.close()
+            self._files.close()
+
+    def _failed(self, error: OSError) -> OutputDirectoryError:
+        name = str(error.filename or "").replace(str(self._place), str(self.directory))
+        where = f" ({name})" if name and name != str(self.directory) else ""
+        return OutputDirectoryError(
+            error.errno,
+            f"{self.directory}: results cannot be written there: {error.strerror or error}{where}; "
+            "name another directory with --out, or make room and grant access",
+        )
 
 
 def distribution(series: Series) -> str:
@@ -193,12 +203,3 @@ def distribution(series: Series) -> str:
 def tag(series: Series) -> str:
     """Return a series' name for a log and a file, without commas, spaces and slashes."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", series.name).strip("-.") or "series"
-
-
-def _failed(directory: Path, error: OSError) -> OutputDirectoryError:
-    where = f" ({error.filename})" if error.filename and str(error.filename) != str(directory) else ""
-    return OutputDirectoryError(
-        error.errno,
-        f"{directory}: results cannot be written there: {error.strerror or error}{where}; "
-        "name another directory with --out, or make room and grant access",
-    )

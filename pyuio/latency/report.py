@@ -6,11 +6,12 @@ from __future__ import annotations
 import errno
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pyuio.kernel.trusted_directory import open_directory
+from pyuio.kernel.trusted_file import write_in_place
 from pyuio.latency import environment, table, tuning
 from pyuio.latency.comparison import facts
 from pyuio.latency.errors import OutputDirectoryError, ResultExistsError
@@ -46,28 +47,35 @@ class Report:
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         self.path = path
-        if path.exists() and not overwrite:
+        try:
+            # Whatever comes in the place of the directory later, the report goes to the one that is there now.
+            self._directory = open_directory(path.parent)
+        except OSError as error:
+            raise self._failed(error) from error
+        place = self._place
+        if place.exists() and not overwrite:
             reason = f"{path} is there already; name another file, or add --overwrite to replace it"
             raise ResultExistsError(errno.EEXIST, reason)
-        if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        if place.is_dir() or not os.access(place.parent, os.W_OK | os.X_OK):
             reason = f"{path}: a report cannot be written there; name a file in a directory that you may write to"
             raise OutputDirectoryError(errno.EACCES, reason)
 
+    @property
+    def _place(self) -> Path:
+        return Path(f"/proc/self/fd/{self._directory}", self.path.name)
+
     def write(self, run: Run) -> None:
-        """Write it, in one step. OutputDirectoryError: it cannot be written."""
+        """Write it, in one step, once. OutputDirectoryError: it cannot be written."""
         try:
-            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=self.path.parent, delete=False) as file:
-                try:
-                    file.write(html(run))
-                    os.fchmod(file.fileno(), 0o644)
-                    file.flush()
-                    Path(file.name).replace(self.path)
-                except BaseException:
-                    Path(file.name).unlink(missing_ok=True)
-                    raise
+            write_in_place(self._place, html(run))
         except OSError as error:
-            reason = f"{self.path}: the report cannot be written: {error.strerror or error}"
-            raise OutputDirectoryError(error.errno, reason) from error
+            raise self._failed(error) from error
+        finally:
+            os.close(self._directory)
+
+    def _failed(self, error: OSError) -> OutputDirectoryError:
+        reason = f"{self.path}: the report cannot be written: {error.strerror or error}"
+        return OutputDirectoryError(error.errno, reason)
 
 
 def html(run: Run) -> str:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pyuio.latency import plot
 from pyuio.latency.errors import OutputDirectoryError, PlotUnavailableError, ResultExistsError
 from pyuio.latency.output import Output, distribution, tag
+from pyuio.latency.report import Report
 from pyuio.latency.results import Run, Series, new_histogram
 
 
@@ -169,6 +170,46 @@ def test_no_link_leads_to_another_file(tmp_path: Path) -> None:
     assert other.read_text() == "of somebody"
     assert not any(path.is_symlink() for path in files)
     assert results / "timer-C-idle.hgrm" in files
+
+
+def test_the_files_go_to_the_directory_that_was_there_at_first(tmp_path: Path) -> None:
+    """Whoever may rename the directory cannot have root write to another by a link in its place."""
+    results, other = tmp_path / "above/results", tmp_path / "other"
+    other.mkdir()
+    with Output(results, "timer") as output:
+        results.rename(tmp_path / "moved")
+        results.symlink_to(other)
+        output.save(a_run())
+        output.finish(a_run(), picture=False)
+    report = Report(results / "run.html")
+    results.unlink()
+    results.symlink_to(tmp_path / "moved")
+    report.write(a_run())
+    assert {"timer.json", "timer.hlog", "timer-C-idle.hgrm"} <= {path.name for path in (tmp_path / "moved").iterdir()}
+    assert [path.name for path in other.iterdir()] == ["run.html"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give links away")
+def test_no_link_of_another_user_leads_to_the_directory(tmp_path: Path) -> None:
+    """One's own links are followed."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with Output(tmp_path / "link/below/..", "timer") as output:
+        output.save(a_run())
+    assert (tmp_path / "real/timer.json").exists()
+    os.chown(tmp_path / "link", 65534, 65534, follow_symlinks=False)
+    for directory in ("link", "link/../real", "link/new"):
+        with pytest.raises(OutputDirectoryError, match="a link in the path is another user's"):
+            Output(tmp_path / directory, "timer", overwrite=True)
+        with pytest.raises(OutputDirectoryError, match="a link in the path is another user's"):
+            Report(tmp_path / directory / "run.html")
+    assert not (tmp_path / "real/new").exists()
+
+
+def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "timer.hlog")
+    with pytest.raises(OutputDirectoryError):
+        Output(tmp_path, "timer", overwrite=True)
 
 
 def test_a_directory_that_cannot_be_written_is_found_before(tmp_path: Path) -> None:
