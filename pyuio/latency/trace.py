@@ -75,6 +75,9 @@ class Trace:
 
     def __enter__(self) -> Trace:
         try:
+            for left in self._instance.parent.glob("pyuio-*"):  # by a process that was killed; it would record for ever
+                if left == self._instance or not Path("/proc", left.name.removeprefix("pyuio-")).exists():
+                    left.rmdir()
             self._instance.mkdir()
             self._set_up()
         except PermissionError as error:

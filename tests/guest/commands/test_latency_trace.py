@@ -67,6 +67,7 @@ def test_interrupts(edu: str) -> None:
 
 
 def test_nothing_is_kept_if_nothing_is_late(tmp_path: Path) -> None:
+    (TRACING / "instances/pyuio-99999999").mkdir()  # of a process that was killed
     done = bench(
         "timer", "--count", "20", "--loads", "idle", "--max", "100s", "--trace", "--no-picture",
         "--out", str(tmp_path),
