@@ -43,7 +43,7 @@ def identifier(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "_", name)
 
 
-def class_name(name: str, taken: set[str]) -> str:
+def class_name(name: str, taken: dict[str, int]) -> str:
     """Return a name for a class, ``ControlReg`` for ``control_reg``, and add it to those that are taken."""
     word = "".join(part[:1].upper() + part[1:] for part in identifier(name).split("_")) or "Registers"
     return unused(word if word.isidentifier() and not keyword.iskeyword(word) else f"Registers{word}", taken)
@@ -57,7 +57,7 @@ def fitting_names(given: Iterable[str], base: type) -> dict[str, str]:
         base: what the class derives from; its own names are not to be had.
     """
     wanted = {name: _fitting(name, base) for name in given}
-    taken = {name for name, fit in wanted.items() if name == fit}  # these keep theirs
+    taken = {name: 0 for name, fit in wanted.items() if name == fit}  # these keep theirs
     return {name: name if name == fit else unused(fit, taken, "_") for name, fit in wanted.items()}
 
 
@@ -78,13 +78,20 @@ def _fitting(name: str, base: type) -> str:
     return f"{fit}_" if keyword.iskeyword(fit) or is_taken(fit, [base]) or fit in of_enumerations else fit
 
 
-def unused(name: str, taken: set[str], more: str = "") -> str:
-    """Return the name, or a similar one if it is taken, and add it to `taken`."""
-    number, one = 2, name
+def unused(name: str, taken: dict[str, int], more: str = "") -> str:
+    """Return the name, or a similar one if it is taken: with `more` behind it, up to three times, then with a number.
+
+    Args:
+        name: the name.
+        taken: the names that cannot be had, each with how often it was tried; the one that is returned is added. So a
+            file with very many names that are alike takes no longer than others.
+        more: what is added.
+    """
+    one = name
     while one in taken:
-        one = one + more if more else f"{name}{number}"
-        number += 1
-    taken.add(one)
+        times = taken[name] = taken[name] + 1
+        one = name + more * times if more and times < 4 else f"{name}{more}{times + 1}"
+    taken[one] = 0
     return one
 
 

@@ -59,7 +59,7 @@ class Source:
         self._bus_width = bus_width or min(max(widest, _COMMON), _WIDEST)
         self._first = first
         self._classes: dict[tuple[str, str], str] = {}  # the name of each class by its base and body
-        self._names: set[str] = {*_IMPORTED, "DescribedMap", "enum"}
+        self._names: dict[str, int] = dict.fromkeys((*_IMPORTED, "DescribedMap", "enum"), 0)
         self._parts: list[tuple[str, str]] = []  # the name and the text of each class
         self._used: set[str] = set()
         self._hidden: set[str] = set()  # names that the body of a class uses although it declares them, too
