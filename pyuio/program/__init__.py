@@ -540,7 +540,8 @@ class NativeProgram:
             raise TypeError(f"a native service does not know {type(operation).__name__}")
 
     def _fill_place(self, native: Any, operation: Read | Poll | Write | WriteBack) -> None:
-        region, offset, bits = _checked_place(operation.region, operation.offset, operation.bits)
+        offset, bits = _index("offset", operation.offset), _index("width", operation.bits)
+        region, offset, bits = _checked_place(operation.region, offset, bits)
         self.regions.append(region)
         native.bits = bits
         native.file, native.address = region.reach(offset, self._stack)
