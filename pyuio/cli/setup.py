@@ -179,6 +179,7 @@ def _give(found: FoundDevice, permission: Permission, *, keep: bool) -> None:
     """Give the card to the group; with `keep`, a driver that serves user space keeps it until the next boot."""
     from pyuio.claim import permission as permissions
     from pyuio.claim.claim import claim, require_claimable
+    from pyuio.kernel.drivers import matching_modules
 
     before = permissions.present(permission.address)
     if before is not None and before.driver != permission.driver:
@@ -192,6 +193,11 @@ def _give(found: FoundDevice, permission: Permission, *, keep: bool) -> None:
     permission.apply()
     paths = ", ".join(map(str, user_nodes(found)))
     _tell(permission, f"{permission.address} is {paths or 'bound'}, and", changed)
+    if modules := matching_modules(found.directory):
+        print(
+            f"\nThe kernel has a driver of its own for it, {', '.join(modules)}. If that is loaded before udev comes\n"
+            "to the card at a start, as from an initramfs, the card stays with it: then do pyuio setup again."
+        )
 
 
 def _tell(permission: Permission | NodePermission, what: str, changed: list[Path]) -> None:
