@@ -185,6 +185,15 @@ def test_no_name_becomes_code(tmp_path: Path, names: list[str]) -> None:
     assert all(one.path.isidentifier() and one.path.isascii() for one in found)
 
 
+def test_very_many_names_that_are_alike(tmp_path: Path) -> None:
+    """They take no longer than others, or whoever wrote the file could have one wait for hours."""
+    names = [f"a{chr(0x4E00 + number)}" for number in range(20_000)]
+    soc = litex.load(written(tmp_path, listed(**{name: (BASE + 4 * at, 1, "rw") for at, name in enumerate(names)})))
+    found = [info.path for info in soc.walk()]
+    assert found[:5] == ["a_", "a__", "a___", "a____", "a__5"]
+    assert len(set(found)) == len(names)
+
+
 @pytest.mark.parametrize("line", ["csr_base,a,{},,", "csr_register,a_b,{},1,rw", "csr_register,a_b,0,{},rw"])
 @pytest.mark.parametrize("number", ["0x" + "f" * 6000, "9" * 6000])
 def test_a_number_of_csr_csv_is_not_endless(tmp_path: Path, line: str, number: str) -> None:
