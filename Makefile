@@ -19,7 +19,7 @@ NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
 PACKAGES := pyuio drivers benchmarks examples tests
 COMPILED := .venv/compiled
 
-.PHONY: demo test test-all test-unit test-vm test-guest test-vfio test-iommufd test-long test-sanitize fuzz test-pythons wheels lint docs bench setup clean
+.PHONY: demo test test-all test-unit test-vm test-guest test-vfio test-arm64 test-iommufd test-long test-sanitize fuzz test-pythons wheels lint docs bench setup clean
 
 demo: $(COMPILED)
 	@$(BIN)/pyuio vm fetch "$(KERNEL)" >/dev/null
@@ -42,6 +42,12 @@ test-guest: $(COMPILED)
 test-vfio: $(COMPILED)
 	@$(BIN)/python -m tests.run vfio -- $(T)
 
+# The same in guests with an emulated arm64 processor. Their system is made once, in a minute.
+test-arm64: export ARCH := arm64
+test-arm64: $(COMPILED)
+	@sh scripts/setup.sh arm64
+	@$(BIN)/python -m tests.run $(if $(T),guest,arm64) -- $(T)
+
 # The same on a kernel with iommufd, with Intel's IOMMU and with virtio's. To build it takes 15 minutes of a processor.
 test-iommufd: KERNEL := $(CURDIR)/build/iommufd/boot/vmlinuz
 test-iommufd: $(COMPILED)
@@ -60,6 +66,7 @@ test-long: $(COMPILED) fuzz
 test-all:
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory test-long
+	@$(MAKE) --no-print-directory test-arm64
 	@$(MAKE) --no-print-directory test-pythons
 
 # Fuzz the parsers of bytes from outside, with inputs that atheris finds; T= names targets of tests/fuzz/targets.py.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The compiled parts, and where the packages are; everything else is in pyproject.toml."""
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -27,49 +28,20 @@ def editable_directory() -> str:
     return str(links)
 
 
-ACCESS_HEADERS = [
-    f"pyuio/_native/{name}.h" for name in ("access_bus", "access_check", "clipped", "main_interpreter", "removal")
-]
-WAITING_HEADERS = [f"pyuio/_native/{name}.h" for name in ("command_register", "interrupt")]
+NATIVE = Path("pyuio/_native")
+COMPILED = runpy.run_path(str(NATIVE / "extensions.py"))
 
 setup(
     packages=PACKAGES,
     package_dir={"": editable_directory()} if "editable_wheel" in sys.argv else DIRECTORIES,
     ext_modules=[
         Extension(
-            "pyuio._native._access",
-            sources=["pyuio/_native/_access.c", "pyuio/_native/presence.c"],
-            depends=[*ACCESS_HEADERS, "pyuio/_native/access_block.h"],
-            extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
-        ),
-        Extension(
-            "pyuio._native._registers",
-            sources=["pyuio/_native/_registers.c"],
-            depends=ACCESS_HEADERS,
-            extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
-        ),
-        Extension(
-            "pyuio._native._program",
-            sources=["pyuio/_native/_program.c"],
-            depends=[*ACCESS_HEADERS, "pyuio/_native/program.h", *WAITING_HEADERS],
-            extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
-        ),
-        Extension(
-            "pyuio._native._reader",
-            sources=["pyuio/_native/_reader.c"],
-            depends=[*ACCESS_HEADERS, *WAITING_HEADERS],
-            extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
-        ),
-        Extension(
-            "pyuio._native._memory",
-            sources=["pyuio/_native/_memory.c"],
-            depends=["pyuio/_native/clipped.h", "pyuio/_native/main_interpreter.h"],
-            extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
-        ),
+            f"pyuio._native.{name}",
+            sources=[f"{NATIVE}/{source}.c" for source in sources],
+            depends=sorted(map(str, NATIVE.glob("*.h"))),
+            extra_compile_args=list(COMPILED["OPTIONS"]),
+        )
+        for name, sources in COMPILED["CPYTHON"].items()
     ],
-    cffi_modules=[
-        "pyuio/_native/build_interrupt.py:ffi",
-        "pyuio/_native/build_realtime.py:ffi",
-        "pyuio/_native/build_timer.py:ffi",
-    ],
+    cffi_modules=[f"{NATIVE}/build{name}.py:ffi" for name in COMPILED["CFFI"]],
 )

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Installs what is missing: system packages (by apt, if it is here and permitted), a virtual environment in .venv, and
 # pyuio with its compiled parts in it. If packages cannot be installed, one message names them before anything changes.
+# With the argument arm64 it installs system packages only, those for guests with such a processor included.
 set -eu
 
 PYTHON=${PYTHON:-python3}
@@ -41,6 +42,11 @@ python_has 'import ctypes; ctypes.CDLL("libelf.so.1")' || missing libelf1 elfuti
 { have ip && have mkfs.ext4 && have dmsetup; } ||
     missing "iproute2 e2fsprogs dmsetup" "iproute e2fsprogs device-mapper" "iproute2 e2fsprogs device-mapper"
 
+if [ "${1:-}" = arm64 ]; then
+    have qemu-system-aarch64 || missing qemu-system-arm qemu-system-aarch64-core qemu-system-aarch64
+    have aarch64-linux-gnu-gcc || missing gcc-aarch64-linux-gnu gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc
+fi
+
 if [ -n "$debian" ]; then
     as_root=
     if [ "$(id -u)" -ne 0 ]; then
@@ -67,6 +73,8 @@ if [ -n "$debian" ]; then
             $as_root apt-get -q -y -o DPkg::Lock::Timeout=120 install --no-install-recommends $debian
     } >&2 || { echo "set-up: apt-get failed; see above" >&2; exit 1; }
 fi
+
+[ "${1:-}" != arm64 ] || exit 0
 
 echo "set-up: Python packages into .venv" >&2
 # Update a virtual environment that was made here and finished; otherwise make a new one.

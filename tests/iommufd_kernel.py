@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pyuio.vm import apt, cache
+from pyuio.vm import apt
 
 SOURCE = "linux-source-6.12"  # of Debian 13, and of Debian 12's security archive
 CONFIG = Path(__file__).with_suffix(".config")
@@ -30,7 +30,7 @@ def build(directory: Path) -> Path:
         raise SystemExit(f"building a kernel takes {', '.join(missing)}: apt install flex bison bc libelf-dev")
     shutil.rmtree(directory, ignore_errors=True)
     kernel.parent.mkdir(parents=True)
-    archive = apt.Archive(cache.root() / "kernels/apt")
+    archive = apt.archive()
     with tempfile.TemporaryDirectory(dir=directory) as made:
         work = Path(made)
         apt.extract(archive.download(archive.package(SOURCE), work), work)

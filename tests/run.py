@@ -37,7 +37,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pyuio.vm import kernels
+from pyuio.vm import kernels, native_build, system
+from pyuio.vm.architecture import ARCHITECTURES
 from pyuio.vm.errors import GuestError
 from tests import access_trap, pythons, sanitize, shared_library, wheels
 from tests.fuzz import campaign
@@ -83,6 +84,8 @@ VFIO_LONG = tuple(
         "wait_until",
     )
 )
+# The guest's processor: amd64, or arm64 (make test-arm64).
+ARCHITECTURE = ARCHITECTURES[os.environ.get("ARCH", "amd64")]
 OWN_MODULES = ("several_nodes", "edu_board")  # a file of C in tests/guest each
 # Beside two other guests, the part guest takes a quarter less processor time so, and commands a tenth more.
 ONE_THREAD = "--one-thread"
@@ -170,7 +173,13 @@ def in_guest(
     """Return the command that runs another one in a guest with all the devices, which can write to `output`."""
     cards = GUEST_DEVICES + (BEHIND_A_BRIDGE if bridge else NETWORK_CARDS)
     devices = [f"--device={card}" for card in cards]
-    guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}", f"--memory={memory}"]
+    guest = [
+        f"--arch={ARCHITECTURE.name}",
+        f"--kernel={kernel}",
+        f"--timeout={GUEST_LIMIT}",
+        f"--out={output}",
+        f"--memory={memory}",
+    ]
     if COMMANDS not in command:
         guest.append(ONE_THREAD)
     return [str(BIN / "pyuio"), "vm", "run", *guest, *options, HUB, *devices, "--", *command]
@@ -205,18 +214,26 @@ def prepare_guest(kernel: str, long: bool) -> None:
         kernel: the guest's.
         long: also what only tests marked long need.
     """
+    if ARCHITECTURE.foreign:
+        tree = system.prepare(ARCHITECTURE, print).tree
+        words = native_build.compiler(ARCHITECTURE, tree)
+        for name, source in (("access_trap", access_trap.SOURCE), ("service_handler", service_handler.SOURCE)):
+            shared_library.compiled(name, source, shared_library.KEPT, ARCHITECTURE.processor, words)
     if kernel in kernels.DEBIAN:
-        version = kernels.prepare(kernel, print).version
+        version = kernels.prepare(kernel, print, architecture=ARCHITECTURE).version
         own = (kernel_module.Module(name, ROOT / f"tests/guest/{name}.c") for name in OWN_MODULES)
         kernel_module.build(version, BUILD / "modules", igb_uio.MODULE, *own)
         if long:
             linux_uio.build(version, BUILD / "modules")
-            network_tools.fetch(BUILD / "network-tools")
-        rt_tests.fetch(BUILD / "rt-tests")
-        pciutils.fetch(BUILD / "pciutils")
-    access_trap.build(shared_library.KEPT)
-    service_handler.build(shared_library.KEPT)
-    compiler.build()
+        if not ARCHITECTURE.foreign:
+            if long:
+                network_tools.fetch(BUILD / "network-tools")
+            rt_tests.fetch(BUILD / "rt-tests")
+            pciutils.fetch(BUILD / "pciutils")
+    if not ARCHITECTURE.foreign:
+        access_trap.build(shared_library.KEPT)
+        service_handler.build(shared_library.KEPT)
+        compiler.build()
 
 
 def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:

@@ -4,12 +4,13 @@
 The C is in the files named below; Python sees the marked part of their headers.
 """
 
+import runpy
 from pathlib import Path
 
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ("command_register", "interrupt", "program", "service", "service_wait", "syscall_breaker")
+COMPILED = runpy.run_path(str(HERE / "extensions.py"))
 # In this order: each uses types of those before it.
 PYTHON_SEES = ("command_register", "interrupt", "program", "service")
 HEADERS = (*PYTHON_SEES, "access_bus", "interrupt_state", "syscall_breaker")
@@ -22,10 +23,10 @@ ffi.set_source(
     "pyuio._native._interrupt",
     '#include "service.h"',
     # Relative: setuptools accepts no absolute path, and builds from the project's root.
-    sources=[f"pyuio/_native/{name}.c" for name in SOURCES],
+    sources=[f"pyuio/_native/{name}.c" for name in COMPILED["CFFI"]["_interrupt"]],
     include_dirs=["pyuio/_native"],
     depends=[f"pyuio/_native/{name}.h" for name in HEADERS],
-    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    extra_compile_args=list(COMPILED["CFFI_OPTIONS"]),
 )
 
 if __name__ == "__main__":

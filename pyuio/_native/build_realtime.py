@@ -4,12 +4,14 @@
 The C is in ``scheduling.c``, ``memory_lock.c`` and ``throttling.c``; Python sees the marked part of their headers.
 """
 
+import runpy
 from pathlib import Path
 
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("scheduling", "memory_lock", "throttling")
+COMPILED = runpy.run_path(str(HERE / "extensions.py"))
+NAMES = COMPILED["CFFI"]["_realtime"]
 
 ffi = FFI()
 # cffi's parser knows no preprocessor, so it reads only the part of each header between the two marks.
@@ -19,10 +21,10 @@ ffi.set_source(
     "pyuio._native._realtime",
     "".join(f'#include "{name}.h"\n' for name in NAMES),
     # Relative: setuptools accepts no absolute path, and builds from the project's root.
-    sources=[f"pyuio/_native/{name}.c" for name in NAMES],
+    sources=[f"pyuio/_native/{name}.c" for name in COMPILED["CFFI"]["_realtime"]],
     include_dirs=["pyuio/_native"],
     depends=[f"pyuio/_native/{name}.h" for name in NAMES],
-    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    extra_compile_args=list(COMPILED["CFFI_OPTIONS"]),
 )
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@
 The C is in ``timer.c``; Python sees the marked part of ``timer.h``.
 """
 
+import runpy
 from pathlib import Path
 
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
+COMPILED = runpy.run_path(str(HERE / "extensions.py"))
 
 ffi = FFI()
 # cffi's parser knows no preprocessor, so it reads only the part of the header between the two marks.
@@ -17,10 +19,10 @@ ffi.set_source(
     "pyuio._native._timer",
     '#include "timer.h"',
     # Relative: setuptools accepts no absolute path, and builds from the project's root.
-    sources=["pyuio/_native/timer.c"],
+    sources=[f"pyuio/_native/{name}.c" for name in COMPILED["CFFI"]["_timer"]],
     include_dirs=["pyuio/_native"],
     depends=["pyuio/_native/timer.h"],
-    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    extra_compile_args=list(COMPILED["CFFI_OPTIONS"]),
 )
 
 if __name__ == "__main__":

@@ -23,13 +23,17 @@ from pyuio.vm import (
     GuestTimeoutError,
     Options,
     OutputClosedError,
+    architecture,
     invoking_user,
     kernels,
     plugging,
+    system,
 )
+from pyuio.vm.architecture import AMD64
 
 app = typer.Typer(help="Run commands in a guest with the host's own files and any PCI device that QEMU knows.")
 
+ARCHITECTURES = "|".join(architecture.ARCHITECTURES)
 EPILOG = (
     "Exit status: COMMAND's; 128 + N if signal N ended it; 2 wrong usage; 120 a card in Python failed; 121 the guest "
     "stood still; 122 QEMU ended before COMMAND did; 123 the guest's kernel panicked; 124 the time limit passed; 125 "
@@ -123,6 +127,7 @@ def run(
     command: Annotated[
         list[str] | None, typer.Argument(metavar="COMMAND", help="What to run. Default: an interactive shell.")
     ] = None,
+    arch: Annotated[str, typer.Option(metavar=ARCHITECTURES, help="The guest's processor.")] = AMD64.name,
     kernel: Annotated[
         str, typer.Option(metavar="debian|debian-rt|host|PATH", help="Fetched from Debian, the running one, or a file.")
     ] = "debian",
@@ -145,8 +150,11 @@ def run(
     ] = None,
     append: Annotated[str, typer.Option(metavar="PARAMETERS", help="More kernel parameters.")] = "",
     machine: Annotated[
-        str, typer.Option("--machine", "-M", metavar="MACHINE", help="Machine type, as for QEMU's -M.")
-    ] = "q35",
+        str,
+        typer.Option(
+            "--machine", "-M", metavar="MACHINE", help="Machine type, as for QEMU's -M. Default: q35; virt for arm64."
+        ),
+    ] = "",
     boot: Annotated[
         bool, typer.Option("--boot", help="Boot the kernel; do not start from a saved state, which is quicker.")
     ] = False,
@@ -180,6 +188,7 @@ def run(
             qemu or [],
             boot,
             one_thread,
+            arch=arch,
             kernel=kernel,
             append=append,
             machine=machine,
@@ -221,15 +230,21 @@ def _fail(message: str, status: int, kernel_lines: Sequence[str] = ()) -> NoRetu
 @app.command()
 def fetch(
     kernel: Annotated[str, typer.Argument(metavar="debian|debian-rt|host|PATH", help="The kernel.")] = "debian",
+    arch: Annotated[str, typer.Option(metavar=ARCHITECTURES, help="The processor that it is for.")] = AMD64.name,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Look for a newer kernel, and check every file of the present one.")
     ] = False,
 ) -> None:
-    """Fetch and prepare a kernel ahead of its first use."""
+    """Fetch and prepare a kernel, and what else a guest with that processor needs, ahead of its first use."""
+    if arch not in architecture.ARCHITECTURES:
+        _fail(f"--arch is {ARCHITECTURES.replace('|', ' or ')}: not {arch}", 2)
+    wanted = architecture.ARCHITECTURES[arch]
     try:
         _give_up_rights()
         with _ended_by_signals(None):
-            ready = kernels.prepare(kernel, say, refresh=refresh)
+            if wanted.foreign:
+                system.prepare(wanted, say, refresh=refresh)
+            ready = kernels.prepare(kernel, say, refresh=refresh, architecture=wanted)
     except _Ended as ended:
         _fail(ended.text, ended.status)
     except GuestError as error:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from pyuio.vm import cache
+from pyuio.vm.architecture import AMD64, Architecture
 from pyuio.vm.errors import KernelError
 from pyuio.vm.initramfs import tool_environment
 
@@ -60,7 +62,7 @@ def run(command: list[str], limit: float, directory: Path | None = None) -> str:
         )
     except FileNotFoundError as error:
         raise KernelError(
-            f"no {command[0]} here, so Debian's kernel cannot be fetched: use --kernel host, or a kernel's path"
+            f"no {command[0]} here, so nothing can be fetched from Debian: use --kernel host, or a kernel's path"
         ) from error
     except subprocess.TimeoutExpired as error:
         raise KernelError(f"{command[0]} did not finish within {limit:.0f} s") from error
@@ -68,6 +70,14 @@ def run(command: list[str], limit: float, directory: Path | None = None) -> str:
         lines = [line for line in result.stderr.splitlines() if line.startswith(("E:", "dpkg"))] or [result.stderr]
         raise KernelError(f"{' '.join(command)} failed: {lines[0].strip()}")
     return result.stdout
+
+
+def archive(architecture: Architecture = AMD64) -> Archive:
+    """Return Debian's archive for a kind of processor, whose own lists are in the cache."""
+    directory = cache.root() / "kernels"
+    if not architecture.foreign:
+        return Archive(directory / "apt")
+    return Archive(directory / f"apt-{architecture.name}", architecture.name)
 
 
 def extract(deb: Path, directory: Path) -> None:
@@ -84,11 +94,29 @@ class Archive:
 
     Args:
         directory: Where the lists of its own are kept.
+        architecture: Debian's name for the processor that the packages are for; "" for this machine's. The lists for
+            another are always its own.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, architecture: str = "") -> None:
         self._directory = directory
-        self._options: list[str] = []
+        self._architecture = architecture
+        self._updated = False
+        self._options = self._own_lists() if architecture else []
+
+    def _own_lists(self) -> list[str]:
+        lists, files = self._directory / "lists", self._directory / "archives"
+        for path in (lists / "partial", files / "partial"):
+            path.mkdir(parents=True, exist_ok=True)
+        options = ["-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={self._directory}"]
+        if self._architecture:
+            options += [
+                "-o",
+                f"APT::Architecture={self._architecture}",
+                "-o",
+                f"APT::Architectures={self._architecture}",
+            ]
+        return [*options, "-o", "APT::Sandbox::User="]
 
     def update(self) -> None:
         """Fetch separate lists of packages and use them: a user without root cannot update the system's.
@@ -96,12 +124,9 @@ class Archive:
         Raises:
             KernelError: apt is not here, or cannot fetch them.
         """
-        lists, files = self._directory / "lists", self._directory / "archives"
-        for path in (lists / "partial", files / "partial"):
-            path.mkdir(parents=True, exist_ok=True)
-        self._options = ["-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={self._directory}"]
-        self._options += ["-o", "APT::Sandbox::User="]
+        self._options = self._own_lists()
         run(["apt-get", *self._options, "-q", "update"], QUERY_TIME_LIMIT * 5)
+        self._updated = True
 
     def newest(self, meta: str) -> Package:
         """Return the kernel image that the package `meta` stands for.
@@ -132,7 +157,7 @@ class Archive:
         try:
             return ask()
         except KernelError:
-            if self._options:
+            if self._updated:
                 raise
             self.update()
             return ask()
@@ -171,3 +196,25 @@ class Archive:
         if len(debs) != 1 or debs[0].stat().st_size != package.size:
             raise DownloadError(f"apt did not download {package.name} {package.version} completely")
         return debs[0]
+
+    def download_all(self, names: Sequence[str], directory: Path) -> list[Path]:
+        """Download packages and all that they need, as for a system that has none, into an empty directory.
+
+        Returns:
+            The packages' files. apt checks them against the archive's signed lists.
+
+        Raises:
+            KernelError: apt is not here, or knows no such package.
+            DownloadError: The download failed; the archive may have newer versions by now.
+        """
+        (directory / "partial").mkdir()
+        (directory / "status").touch()  # no package is installed
+        places = ["-o", f"Dir::State::status={directory / 'status'}", "-o", f"Dir::Cache::Archives={directory}"]
+        places += ["-o", "Debug::NoLocking=true"]  # a user without root cannot take the system's lock
+        command = ["apt-get", *self._options, *places, "-q", "-y", "--no-install-recommends", "install"]
+        self._with_lists(lambda: run([*command, "--simulate", *names], QUERY_TIME_LIMIT))
+        try:
+            run([*command, "--download-only", *names], DOWNLOAD_TIME_LIMIT)
+        except KernelError as error:
+            raise DownloadError(str(error)) from error
+        return sorted(directory.glob("*.deb"))

@@ -11,13 +11,16 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pyuio.kernel.trusted_directory import stranger
 from pyuio.vm.errors import GuestStartError
 
+Say = Callable[[str], None]
 MANIFEST = "manifest.json"
+UNUSED = 30 * 86400  # seconds after which what nobody used is removed
 _BLOCK = 1 << 18  # bytes
 _ZEROS = bytes(_BLOCK)
 
@@ -45,7 +48,7 @@ def root() -> Path:
 
 
 @contextlib.contextmanager
-def locked(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
+def locked(directory: Path, say: Say) -> Iterator[None]:
     """Keep other processes of this user from preparing something in `directory` at the same time."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(directory / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -105,6 +108,25 @@ def _files(directory: Path) -> Iterator[Path]:
             path = Path(parent, name)
             if name != MANIFEST and not path.is_symlink():
                 yield path
+
+
+def key(*parts: object) -> str:
+    """Return a name for all that something in the cache depends on."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def use(directory: Path) -> Path:
+    """Return a finished directory, and note that it is in use."""
+    with contextlib.suppress(OSError):
+        os.utime(directory)
+    return directory
+
+
+def remove_unused(base: Path, kind: str) -> None:
+    """Remove finished directories, whose names begin with `kind`, that nobody used for a month. Hold the lock."""
+    for directory in base.glob(f"{kind}-*"):
+        if time.time() - directory.stat().st_mtime > UNUSED:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def finish(stage: Path, final: Path, facts: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyuio.vm import host_files, kernels, kvm_probe, machine, saved_state, session, terminal
+from pyuio.vm import host_files, kernels, kvm_probe, machine, saved_state, session, system, terminal
 from pyuio.vm.cards import PROXY, Cards
 from pyuio.vm.errors import CardError, GuestError, GuestHangError, GuestStartError, GuestTimeoutError
 from pyuio.vm.initramfs import command_script, configuration, overlay_archive
@@ -50,6 +50,7 @@ class _Start:
     initramfs: Sequence[bytes]
     script: str
     cards: Cards | None
+    system: system.System | None
     interactive: bool
 
 
@@ -128,7 +129,7 @@ class Guest:
         self._begin = time.monotonic()
         fill_standard_streams()
         variables = dict(os.environ if environment is None else environment)
-        qemu = machine.find_qemu()
+        qemu = machine.find_qemu(self.options.architecture)
         if not self.options.cards:
             return self._start(qemu, None, command, directory, variables)
         with Cards(self.options, qemu, self._tell) as cards:
@@ -143,16 +144,22 @@ class Guest:
         directory: str | None,
         variables: Mapping[str, str],
     ) -> int:
-        kernel = kernels.prepare(self.options.kernel, self._say)
-        if cards is None:
-            accelerator = kvm_probe.choose(qemu, kernel, self._say)
-        else:
+        architecture = self.options.architecture
+        other = system.prepare(architecture, self._say) if architecture.foreign else None
+        kernel = kernels.prepare(self.options.kernel, self._say, architecture=architecture)
+        if other is not None:
+            accelerator = kvm_probe.Acceleration("tcg", f"this machine is no {architecture.name}")
+        elif cards is not None:
             accelerator = kvm_probe.Acceleration("tcg", "a card in Python needs emulation")
+        else:
+            accelerator = kvm_probe.choose(qemu, kernel, self._say)
         self._show(accelerator.text)
         words = _beside_python(command) or [variables.get("SHELL") or "/bin/bash"]
-        script = command_script(words, directory or str(Path.cwd()), variables)
-        initramfs = [kernel.archive.read_bytes(), overlay_archive("run")]
-        start = _Start(qemu, kernel, accelerator.name, initramfs, script, cards, interactive=not command)
+        own = system.DIRECTORIES if other is not None else ()
+        script = command_script(words, directory or str(Path.cwd()), variables, own)
+        overlay = overlay_archive("run", None if other is None else other.busybox)
+        initramfs = [kernel.archive.read_bytes(), overlay]
+        start = _Start(qemu, kernel, accelerator.name, initramfs, script, cards, other, interactive=not command)
         state = self._saved_state(start)
         if state is None:
             return self._run(start, None)
@@ -211,10 +218,9 @@ class Guest:
             if state is None:
                 memory = "" if start.cards is None else machine.shared_memory(self.options)
                 source = [stack.enter_context(memory_file(*start.initramfs))]
-                append = self.options.append
                 path = f"/proc/self/fd/{source[0]}"
                 descriptors += source
-                tail = machine.boot(start.kernel, path, start.accelerator, parameters=append, chatty=self.verbose)
+                tail = machine.boot(start.kernel, path, start.accelerator, self.options, chatty=self.verbose)
             else:
                 path = None
                 if start.cards is not None:  # they share the memory
@@ -300,6 +306,7 @@ class Guest:
             "restored": str(int(time.time())) if restored else "",  # when, so that the guest can set its clock
             "heartbeat": str(session.HEARTBEAT),
             "loglevel": str(machine.log_level(chatty=self.verbose)),
+            **(start.system.variables() if start.system is not None else {}),
             "version": start.kernel.version,
             "modules": str(start.kernel.modules),
             "hostname": socket.gethostname(),

@@ -21,22 +21,25 @@ KERNEL_TIME = 3.0  # seconds for the kernel to print
 _CONSOLE_LINES = 300
 
 
-def collect(monitor: Monitor, pid: int, console: Lines, drain: Callable[[float], None]) -> str:
+def collect(
+    monitor: Monitor, pid: int, console: Lines, press: Callable[[bytes], None], drain: Callable[[float], None]
+) -> str:
     """Return a report for people.
 
     Args:
         monitor: QEMU's monitor.
         pid: QEMU's process id.
         console: The kernel's last lines.
+        press: Called with a key for the kernel's console.
         drain: Called with a number of seconds; lets `console` grow for so long.
     """
     parts = ["threads of QEMU, 0.5 s apart:", _threads(pid)]
     time.sleep(0.5)
     parts.append(_threads(pid))
     try:
-        for key in "wl":  # the kernel prints the tasks that are blocked (w), and what each processor does (l)
-            keys = [{"type": "qcode", "data": code} for code in ("alt", "sysrq", key)]
-            monitor.ask("send-key", keys=keys)
+        for key in (b"w", b"l"):  # the kernel prints the tasks that are blocked (w), and what each processor does (l)
+            monitor.ask("chardev-send-break", id="pyuio-console")  # a break on a serial line is the key sysrq
+            press(key)
             drain(KERNEL_TIME)
         processors = len(monitor.ask("query-cpus-fast"))
         # Interrupts that are in service (ISR) and never end keep all others from their processor.

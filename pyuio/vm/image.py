@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Kernel images: the version in a bzImage, and the vmlinux in it.
+"""Kernel images: the version in one, and the kernel that is packed in it.
 
-QEMU boots an uncompressed vmlinux directly (PVH). Under emulation the kernel takes 3 s to unpack itself at every boot;
-this module unpacks it once. Offsets: Linux, Documentation/arch/x86/boot.rst.
+QEMU boots an uncompressed vmlinux for x86 directly (PVH). Under emulation the kernel takes 3 s to unpack itself at
+every boot; this module unpacks it once. Offsets: Linux, Documentation/arch/x86/boot.rst. Kernels for arm64 are not
+packed (Documentation/arch/arm64/booting.rst), except those that a firmware starts and QEMU does not.
 """
 
 from __future__ import annotations
@@ -32,25 +33,45 @@ def _header(data: bytes) -> bool:
     return len(data) > 0x250 and data[0x202:0x206] == b"HdrS"
 
 
-def kernel_version(path: Path) -> str:
-    """Return the version of a bzImage or vmlinux, as uname -r would print it.
+def _is_arm64(data: bytes) -> bool:
+    return data[56:60] == b"ARM\x64"
 
-    Raises:
-        KernelError: The file is neither, or cannot be read.
-    """
+
+def _read(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise KernelError(f"cannot read the kernel {path}: {error.strerror}") from error
+
+
+def kernel_architecture(path: Path) -> str:
+    """Return Debian's name for the processor that a kernel is for; "" if the file is no kernel that QEMU can start.
+
+    Raises:
+        KernelError: The file cannot be read.
+    """
+    data = _read(path)
+    if _is_arm64(data):
+        return "arm64"
+    return "amd64" if _header(data) or data.startswith(_ELF) else ""
+
+
+def kernel_version(path: Path) -> str:
+    """Return the version of a bzImage, vmlinux or Image, as uname -r would print it.
+
+    Raises:
+        KernelError: The file is none of them, or cannot be read.
+    """
+    data = _read(path)
     text = b""
     if _header(data):
         (offset,) = struct.unpack_from("<H", data, 0x20E)
         text = data[offset + 0x200 : offset + 0x300]
-    elif data.startswith(_ELF) and (found := re.search(rb"Linux version (\S+ )", data)):
+    elif (data.startswith(_ELF) or _is_arm64(data)) and (found := re.search(rb"Linux version (\S+ )", data)):
         text = found[1]
     match = re.match(rb"([\x21-\x7e]+) ", text)
     if match is None:
-        raise KernelError(f"{path} is not a Linux kernel for x86 (a bzImage or a vmlinux)")
+        raise KernelError(f"{path} is not a Linux kernel: a bzImage or a vmlinux for x86, or an Image for arm64")
     version = match[1].decode()
     if not is_version(version):
         raise KernelError(f"{path} gives its version as {version!r}, which no kernel has")
@@ -84,15 +105,12 @@ def _boots_directly(data: bytes) -> bool:
 
 
 def unpack(image: Path, destination: Path) -> None:
-    """Write the vmlinux of `image` to `destination`, or a plain copy of `image` if it cannot be unpacked.
+    """Write the kernel in `image` to `destination`, or a plain copy of `image` if it cannot be unpacked.
 
     Raises:
         KernelError: `image` is not a kernel, or cannot be read.
     """
-    try:
-        data = image.read_bytes()
-    except OSError as error:
-        raise KernelError(f"cannot read the kernel {image}: {error.strerror}") from error
+    data = _read(image)
     if _header(data):
         sectors = data[0x1F1] or 4
         offset, length = struct.unpack_from("<II", data, 0x248)
@@ -100,6 +118,6 @@ def unpack(image: Path, destination: Path) -> None:
         vmlinux = _decompress(data[start : start + length])
         if vmlinux is not None and _boots_directly(vmlinux):
             data = vmlinux
-    elif not _boots_directly(data):
+    elif not _is_arm64(data) and not _boots_directly(data):
         raise KernelError(f"{image} has no PVH entry (CONFIG_PVH), so QEMU cannot start it: give the bzImage")
     destination.write_bytes(data)

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -103,11 +103,12 @@ def _entry(number: int, name: str, mode: int, data: bytes) -> bytes:
     return header + b"\0" * (-len(header) % 4) + data + b"\0" * (-len(data) % 4)
 
 
-def overlay_archive(mode: str) -> bytes:
+def overlay_archive(mode: str, busybox: Path | None = None) -> bytes:
     """Make the archive that is appended to virtme-ng's.
 
     Args:
         mode: ``run``: the guest asks for `configuration` and runs COMMAND; ``probe``: it prints one line and ends.
+        busybox: A static busybox for the guest's processor, in place of this machine's.
 
     Returns:
         A cpio archive, which must be appended at a multiple of 4 bytes.
@@ -120,9 +121,10 @@ def overlay_archive(mode: str) -> bytes:
         _entry(4, "pyuio/mode", 0o100600, mode.encode() + b"\n"),
         # The kernel runs modprobe for crypto, and virtme-ng's only says that it has no modules: this saves 0.3 s.
         _entry(5, "bin/modprobe", 0o100600, b""),
-        _entry(0, "TRAILER!!!", 0, b""),
     ]
-    return b"".join(entries)
+    if busybox is not None:
+        entries.append(_entry(6, "bin/busybox", 0o100755, busybox.read_bytes()))
+    return b"".join([*entries, _entry(0, "TRAILER!!!", 0, b"")])
 
 
 def configuration(variables: Mapping[str, str]) -> bytes:
@@ -136,13 +138,14 @@ def _tool(name: str) -> str:
     return shutil.which(name, path=tool_environment()["PATH"]) or f"/usr/bin/{name}"
 
 
-def command_script(command: list[str], directory: str, environment: Mapping[str, str]) -> str:
+def command_script(command: list[str], directory: str, environment: Mapping[str, str], own: Sequence[str] = ()) -> str:
     """Write the shell script that becomes COMMAND in the guest.
 
     Args:
         command: The program and its arguments; any bytes (surrogateescape).
         directory: The program's working directory.
         environment: The program's complete environment.
+        own: The directories at the top that are not the host's in this guest, other than those of the kernel.
 
     Returns:
         The script. It ends with 125 if the directory cannot be entered, and as a shell does, with 126 or 127, if the
@@ -152,6 +155,7 @@ def command_script(command: list[str], directory: str, environment: Mapping[str,
     words = [_tool("env"), "-i", "--", *(f"{name}={value}" for name, value in environment.items())]
     if "=" in command[0]:
         words += [_tool("nice"), "-n", "0"]  # otherwise env would take the program for one more variable
-    lost = f"pyuio: the guest does not see {directory}: it has its own /dev, /proc, /run and /sys"
+    places = ", ".join(f"/{name}" for name in sorted(("dev", "proc", "run", "sys", *own)))
+    lost = f"pyuio: the guest does not see {directory}: it has its own {places}"
     enter = f"cd {shlex.quote(directory)} 2>/dev/null || {{ echo {shlex.quote(lost)} >&2; exit 125; }}"
     return f"{enter}\nexec {shlex.join([*words, *command])}\n"

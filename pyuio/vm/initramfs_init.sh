@@ -33,7 +33,28 @@ insmod() {
 }
 . /modules/load_all.sh
 mount -t tmpfs -o mode=755 overlay /overlay
-mkdir /overlay/upper /overlay/work
+
+# Shows directories at a place, the first over the second if there are two, with what is written kept in memory.
+layers=0
+layer() {
+    layers=$((layers + 1)) lower=
+    place=$1
+    shift
+    for directory; do
+        case $directory in
+            *[,:\\]*) # these separate options
+                under=/overlay/$layers.${lower:+second}
+                mkdir -p "$under"
+                mount --bind "$directory" "$under"
+                directory=$under
+                ;;
+        esac
+        lower=$lower${lower:+:}$directory
+    done
+    mkdir -p "$place" /overlay/$layers/upper /overlay/$layers/work
+    mount -t overlay -o lowerdir=$lower,upperdir=/overlay/$layers/upper,workdir=/overlay/$layers/work root "$place" \
+        || fail "cannot lay a writable file system over $lower: this kernel lacks overlayfs"
+}
 
 find_port() {
     for port in /sys/class/virtio-ports/*; do
@@ -67,8 +88,21 @@ fi
 # The guest may not see what the host changes meanwhile.
 mount -t 9p -o ro,trans=virtio,version=9p2000.L,access=any,msize=512000,cache=loose pyuio-root /host \
     || fail "cannot mount the host's file system: this kernel lacks 9p over virtio"
-mount -t overlay -o lowerdir=/host,upperdir=/overlay/upper,workdir=/overlay/work root /newroot \
-    || fail "cannot lay a writable file system over the host's: this kernel lacks overlayfs"
+if [ -z "$system" ]; then
+    layer /newroot /host
+else
+    # Another processor: programs are from the system of system.py, everything else is the host's.
+    layer /newroot "/host$system"
+    for directory in /host/*; do
+        name=${directory##*/}
+        case " $own dev proc run sys " in *" $name "*) continue ;; esac
+        [ ! -d "$directory" ] || [ -h "$directory" ] || layer "/newroot/$name" "$directory"
+    done
+    layer "/newroot$prefix" "/host$environment" "/host$prefix"
+    layer "/newroot$sources" "/host$native" "/host$sources"
+    mkdir -p "/newroot$cache"
+    mount --bind "/host$cache" "/newroot$cache"
+fi
 
 cd /newroot || fail "no root file system"
 mount --move /sys sys

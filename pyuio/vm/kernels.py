@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyuio.vm import apt, cache, initramfs
+from pyuio.vm.architecture import AMD64, Architecture
 from pyuio.vm.errors import KernelError
-from pyuio.vm.image import is_version, kernel_version, unpack
+from pyuio.vm.image import is_version, kernel_architecture, kernel_version, unpack
 
 NEEDED = ("9p", "9pnet_virtio", "virtio_pci", "virtio_console", "overlay")
-DEBIAN = {"debian": "linux-image-amd64", "debian-rt": "linux-image-rt-amd64"}
+DEBIAN = tuple(AMD64.kernels)  # what every architecture has
 Say = Callable[[str], None]
 
 
@@ -45,13 +46,14 @@ class Kernel:
     archive: Path
 
 
-def prepare(name: str, say: Say, *, refresh: bool = False) -> Kernel:
+def prepare(name: str, say: Say, *, refresh: bool = False, architecture: Architecture = AMD64) -> Kernel:
     """Return a kernel; fetch and prepare it first if necessary.
 
     Args:
-        name: ``debian``, ``debian-rt``, ``host``, or the path of a bzImage or vmlinux.
+        name: ``debian``, ``debian-rt``, ``host``, or the path of a bzImage or vmlinux; for arm64, of an Image.
         say: Called with a line of text before each step that takes long.
         refresh: Look for a newer Debian kernel, and check the content of every file, not only its size.
+        architecture: The processor that it is for.
 
     Raises:
         KernelError: There is no such kernel, or it cannot be fetched, prepared or used.
@@ -59,20 +61,29 @@ def prepare(name: str, say: Say, *, refresh: bool = False) -> Kernel:
     if platform.machine() != "x86_64":
         raise KernelError(f"pyuio vm runs on x86_64 only, and this machine is {platform.machine()}")
     try:
-        return _prepare(name, say, refresh)
+        return _prepare(name, say, refresh, architecture)
     except OSError as error:
         raise KernelError(f"cannot prepare kernel {name}: {error}") from error
 
 
-def _prepare(name: str, say: Say, refresh: bool) -> Kernel:
+def _prepare(name: str, say: Say, refresh: bool, architecture: Architecture) -> Kernel:
     """Return the kernel of that name; arguments as for `prepare`."""
     if name in DEBIAN:
-        return _debian(name, say, refresh)
+        return _debian(name, say, refresh, architecture)
     if name == "host":
+        if architecture.foreign:
+            raise KernelError(
+                f"the running kernel is for {platform.machine()}, and the guest's processor is {architecture.name}: "
+                f"give {', '.join(DEBIAN)}, or the path of a kernel"
+            )
         return _host(say, refresh)
     path = Path(name).expanduser()
     if not path.is_file():
         raise KernelError(f"no kernel {name!r}: give {', '.join(DEBIAN)}, host, or the path of a bzImage or vmlinux")
+    if (found := kernel_architecture(path)) not in ("", architecture.name):
+        raise KernelError(
+            f"{path} is a kernel for {found}, and the guest's processor is {architecture.name}: --arch {found}"
+        )
     version = kernel_version(path)
     places = [path.resolve().parent.parent / "lib/modules", Path("/lib/modules")]
     for modules in places:
@@ -81,25 +92,28 @@ def _prepare(name: str, say: Say, refresh: bool) -> Kernel:
     raise KernelError(f"no modules for {name} in {' or '.join(f'{place}/{version}' for place in places)}")
 
 
-def _debian(name: str, say: Say, refresh: bool) -> Kernel:
+def _debian(name: str, say: Say, refresh: bool, architecture: Architecture) -> Kernel:
     """Return the Debian kernel used last; with `refresh`, or if there is none, the archive's newest."""
     directory = cache.root() / "kernels"
     pointer = directory / name  # a link to the directory of the version in use
+    if architecture.foreign:
+        pointer = directory / f"{name}-{architecture.name}"
     if not refresh and (kernel := _cached(pointer)):
         return kernel
     with cache.locked(directory, say):
         if not refresh and (kernel := _cached(pointer)):  # another process has just prepared it
             return kernel
-        archive = apt.Archive(directory / "apt")
+        archive = apt.archive(architecture)
         if refresh:
             archive.update()
+        meta = architecture.kernels[name]
         try:
-            final = _fetch(archive, name, directory, say)
+            final = _fetch(archive, meta, directory, say)
         except apt.DownloadError:
             # Usually the system's lists name a package that the archive has replaced since.
             archive.update()
-            final = _fetch(archive, name, directory, say)
-        link = directory / f".{name}.new"
+            final = _fetch(archive, meta, directory, say)
+        link = directory / f".{pointer.name}.new"
         link.unlink(missing_ok=True)
         link.symlink_to(final.name)
         link.replace(pointer)
@@ -109,9 +123,9 @@ def _debian(name: str, say: Say, refresh: bool) -> Kernel:
     return kernel
 
 
-def _fetch(archive: apt.Archive, name: str, directory: Path, say: Say) -> Path:
-    """Return the directory of Debian's newest kernel of that name; fetch it unless it is there and complete."""
-    package = archive.newest(DEBIAN[name])
+def _fetch(archive: apt.Archive, meta: str, directory: Path, say: Say) -> Path:
+    """Return the directory of the newest kernel of a package; fetch it unless it is there and complete."""
+    package = archive.newest(meta)
     final = directory / package.file_name
     if _cached(final, thorough=True) is None:
         say(f"fetching {package.name} {package.version} ({package.size / 1e6:.0f} MB, once)")

@@ -81,8 +81,9 @@ def runs(qemu: str, kernel: Kernel, accelerator: str, limit: float) -> bool:
     archive = overlay_archive("probe")
     with memory_file(kernel.archive.read_bytes(), archive) as file, socket_pairs("console") as (ours, theirs):
         sockets = {"console": theirs["console"].fileno()}
-        line = machine.base(qemu, accelerator, machine.Options(cpus=1, devices=()), sockets)
-        line += machine.boot(kernel, f"/proc/self/fd/{file}", accelerator)
+        options = machine.Options(cpus=1, devices=())
+        line = machine.base(qemu, accelerator, options, sockets)
+        line += machine.boot(kernel, f"/proc/self/fd/{file}", accelerator, options)
         with Process(line, [file, *sockets.values()]) as process:
             theirs["console"].close()
             deadline = time.monotonic() + limit

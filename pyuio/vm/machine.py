@@ -14,24 +14,14 @@ from pathlib import Path
 
 from pyuio.kernel.trusted_directory import stranger
 from pyuio.vm import time_stamp_counter
+from pyuio.vm.architecture import AMD64, ARCHITECTURES, Architecture
 from pyuio.vm.errors import GuestStartError
 from pyuio.vm.host_files import exported
 from pyuio.vm.kernels import Kernel
 
-QEMU = "qemu-system-x86_64"
 PORTS = ("control", "heartbeat", "cards", "tty", "stdin", "stdout", "stderr")
 RESTORABLE = "q35"  # the machine that may start from a saved state
 
-# These switch off checks and mitigations that cost time and do not matter here. None of them changes how a driver sees
-# PCI, interrupts or the scheduler.
-_PARAMETERS = "console=ttyS0 panic=-1 mitigations=off cryptomgr.notests random.trust_cpu=on audit=0 noresume"
-# KVM has a clock of its own. Under emulation the guest would fall back to the HPET, and each read of that costs a trip
-# to QEMU. The kernel also checks once whether timer interrupts arrive in time, and panics if the host is too busy.
-_CLOCK = {"kvm": "", "tcg": " clocksource=tsc tsc=reliable no_timer_check"}
-PARAMETERS = {name: _PARAMETERS + clock for name, clock in _CLOCK.items()}  # the kernel's, by accelerator
-# KVM runs host best. Under emulation, max has the instructions that make copying fast, but its five-level page tables
-# slow down every TLB miss and SMAP slows down every system call.
-_CPU = {"kvm": "host", "tcg": "max,la57=off,smap=off,erms=off"}
 # QEMU's devices with a bus into which others are plugged while the guest runs.
 _PORT = re.compile("pcie-root-port|ioh3420|xio3130-downstream|pci-bridge|pcie-pci-bridge|pxb")
 _CARD = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*(,hotplug)?")
@@ -42,6 +32,7 @@ class Options:
     """The options of a guest.
 
     Attributes:
+        arch: The guest's processor: ``amd64`` or ``arm64``.
         kernel: ``debian``, ``debian-rt``, ``host``, or the path of a kernel.
         devices: QEMU device texts, as for QEMU's -device.
         cards: Cards in Python, as MODULE:CLASS or MODULE:CLASS,hotplug: see `pyuio.vm.cards`.
@@ -51,7 +42,7 @@ class Options:
         out: A directory of the host that the guest may write to, at the same path. Where QEMU runs as root, only root
             may be able to enter it.
         append: More kernel parameters.
-        machine: QEMU's machine type and its properties, as for QEMU's -M.
+        machine: QEMU's machine type and its properties, as for QEMU's -M; by default ``q35``, of arm64 ``virt``.
         qemu: More arguments for QEMU.
         boot: Boot always, even where the guest could start from a saved state.
         one_thread: Emulate all processors in one thread. Alone the guest is slower; beside others on a busy machine it
@@ -61,6 +52,7 @@ class Options:
         ValueError: A value is malformed or out of range.
     """
 
+    arch: str = "amd64"
     kernel: str = "debian"
     devices: Sequence[str] = ("edu",)
     cards: Sequence[str] = ()
@@ -69,12 +61,16 @@ class Options:
     timeout: float | None = None
     out: Path | None = None
     append: str = ""
-    machine: str = "q35"
+    machine: str = ""
     qemu: Sequence[str] = ()
     boot: bool = False
     one_thread: bool = False
 
     def __post_init__(self) -> None:
+        if self.arch not in ARCHITECTURES:
+            raise ValueError(f"arch must be {' or '.join(ARCHITECTURES)}: not {self.arch!r}")
+        if not self.machine:
+            object.__setattr__(self, "machine", self.architecture.machine)
         if re.fullmatch(r"\d{1,9}[KMGT]?", self.memory, re.ASCII | re.IGNORECASE) is None:
             raise ValueError(f"memory must be a number of MiB, or as in 512M or 1G: not {self.memory!r}")
         if _kibibytes(self.memory) < 128 << 10:
@@ -109,6 +105,11 @@ class Options:
                     "the guest writes as root; take a directory elsewhere"
                 )
 
+    @property
+    def architecture(self) -> Architecture:
+        """The guest's processor."""
+        return ARCHITECTURES[self.arch]
+
 
 def device_name(text: str) -> str:
     """Return the model that a device text names, as in ``edu,dma_mask=0xffffffff`` or QEMU's JSON; "" if none."""
@@ -136,15 +137,15 @@ def shared_memory(options: Options) -> str:
     return f"memory-backend-memfd,id=pyuio-memory,size={memory_size(options)},share=on"
 
 
-def find_qemu() -> str:
-    """Return the path of QEMU.
+def find_qemu(architecture: Architecture = AMD64) -> str:
+    """Return the path of QEMU for a kind of processor.
 
     Raises:
         GuestStartError: QEMU is not installed.
     """
-    path = shutil.which(QEMU)
+    path = shutil.which(architecture.qemu)
     if path is None:
-        raise GuestStartError(f"{QEMU} is not installed: apt install qemu-system-x86 (Fedora: qemu-system-x86-core)")
+        raise GuestStartError(f"{architecture.qemu} is not installed: {architecture.packages}")
     return path
 
 
@@ -194,7 +195,8 @@ def base(
     """
     line = [qemu, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"]
     kind = f"{options.machine},memory-backend=pyuio-memory" if memory else options.machine
-    line += ["-machine", kind, "-accel", accelerator + ",thread=single" * one_thread, "-cpu", _CPU[accelerator]]
+    line += ["-machine", kind, "-accel", accelerator + ",thread=single" * one_thread, "-cpu"]
+    line.append(options.architecture.cpu[accelerator])
     line += ["-m", memory_size(options), "-smp", str(options.cpus)]
     if memory:
         line += ["-object", memory]
@@ -216,20 +218,21 @@ def base(
     return line
 
 
-def boot(kernel: Kernel, archive: str, accelerator: str, *, parameters: str = "", chatty: bool = False) -> list[str]:
+def boot(kernel: Kernel, archive: str, accelerator: str, options: Options, *, chatty: bool = False) -> list[str]:
     """Return the part of QEMU's command line that boots a kernel.
 
     Args:
         kernel: The kernel.
         archive: The path of the complete initramfs.
         accelerator: ``kvm`` or ``tcg``.
-        parameters: More kernel parameters.
+        options: The guest's options.
         chatty: Let the kernel print all messages, not only warnings.
     """
-    khz = time_stamp_counter.frequency() if accelerator == "tcg" else 0
+    architecture = options.architecture
+    khz = time_stamp_counter.frequency() if accelerator == "tcg" and architecture.time_stamp_counter else 0
     counter = f" tsc_early_khz={khz}" if khz else ""
     level = f" {'' if chatty else 'quiet '}loglevel={log_level(chatty=chatty)} "
-    text = (PARAMETERS[accelerator] + counter + level + parameters).strip()
+    text = (architecture.parameters[accelerator] + counter + level + options.append).strip()
     return ["-kernel", str(kernel.image), "-initrd", archive, "-append", text]
 
 

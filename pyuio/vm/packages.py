@@ -6,16 +6,18 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from pyuio.vm import apt, cache
+from pyuio.vm import apt
+from pyuio.vm.architecture import AMD64, Architecture
 
 
-def fetch(packages: tuple[str, ...], directory: Path, wanted: str) -> Path:
+def fetch(packages: tuple[str, ...], directory: Path, wanted: str, architecture: Architecture = AMD64) -> Path:
     """Return the path of a file of these packages; fetch and unpack all of them unless it exists.
 
     Args:
         packages: Their names in Debian's archive.
         directory: Where they are unpacked; absent or empty at first.
         wanted: The file's path below the directory.
+        architecture: The processor that they are for.
 
     Raises:
         GuestError: A package cannot be fetched, or is damaged.
@@ -24,7 +26,7 @@ def fetch(packages: tuple[str, ...], directory: Path, wanted: str) -> Path:
     if program.exists():
         return program
     directory.mkdir(parents=True, exist_ok=True)
-    archive = apt.Archive(cache.root() / "kernels/apt")
+    archive = apt.archive(architecture)
     with tempfile.TemporaryDirectory(dir=directory.parent) as name:
         tree = Path(name) / "tree"
         for package in packages:

@@ -209,7 +209,7 @@ def find(
 def _key(qemu: str, kernel: Kernel, initramfs: Sequence[bytes], options: machine.Options) -> str:
     """Return a name for all that a saved state depends on, also how it is saved."""
     numbers = dict.fromkeys(("console", "monitor", *machine.PORTS), 0)
-    lines = [*machine.base(qemu, "tcg", options, numbers), machine.PARAMETERS["tcg"]]
+    lines = [*machine.base(qemu, "tcg", options, numbers), options.architecture.parameters["tcg"]]
     files = [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in (Path(qemu).resolve(), kernel.image)]
     digest = hashlib.sha256(repr([lines, files]).encode() + Path(__file__).read_bytes())
     for part in initramfs:
@@ -231,7 +231,7 @@ def _save(state: SavedState, qemu: str, kernel: Kernel, initramfs: Sequence[byte
         inherited = {name: end.fileno() for name, end in theirs.items()}
         memory = state.backend(machine.memory_size(options), shared=str(state.memory))
         line = machine.base(qemu, "tcg", options, inherited, memory)
-        line += machine.boot(kernel, f"/proc/self/fd/{archive}", "tcg")
+        line += machine.boot(kernel, f"/proc/self/fd/{archive}", "tcg", options)
         with Process(line, [archive, *inherited.values()]) as process:
             for end in theirs.values():
                 end.close()

@@ -98,6 +98,7 @@ class Session:
         self._show = show
         self._console = console
         self._messages = Lines()
+        self._press = sockets["console"].sendall
         self._control = Lines()
         self._restored = restored
         self.running = False
@@ -251,7 +252,8 @@ class Session:
                 self._beats = self._beats and bool(facts.get("open"))
 
     def _hang(self, text: str) -> GuestHangError:
-        return GuestHangError(text, hang_report.collect(self._monitor, self._process.pid, self._console, self._drain))
+        report = hang_report.collect(self._monitor, self._process.pid, self._console, self._press, self._drain)
+        return GuestHangError(text, report)
 
     def _drain(self, limit: float) -> None:
         """Take what the guest's console says within `limit` seconds."""

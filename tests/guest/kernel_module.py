@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from pyuio.vm import apt, cache
+from pyuio.vm import apt
+from pyuio.vm.architecture import AMD64, ARCHITECTURES, Architecture
 
 LIMIT = 300  # seconds
 
@@ -41,11 +42,11 @@ def build(version: str, directory: Path, *modules: Module) -> list[Path]:
     wanted = [(module, place) for module, place in zip(modules, paths, strict=True) if not _is_new(place, module)]
     if wanted:
         directory.mkdir(parents=True, exist_ok=True)
-        archive = apt.Archive(cache.root() / "kernels/apt")
+        architecture = ARCHITECTURES[version.rpartition("-")[2]]
         with tempfile.TemporaryDirectory(dir=directory.resolve()) as made:
-            headers = _headers(version, archive, Path(made))
+            headers = _headers(version, architecture, Path(made))
             for module, place in wanted:
-                _build(module, place, headers, archive, Path(made, module.name))
+                _build(module, place, headers, architecture, Path(made, module.name))
     return paths
 
 
@@ -53,13 +54,15 @@ def _is_new(place: Path, module: Module) -> bool:
     return place.exists() and (module.source is None or place.stat().st_mtime >= module.source.stat().st_mtime)
 
 
-def _headers(version: str, archive: apt.Archive, work: Path) -> Path:
+def _headers(version: str, architecture: Architecture, work: Path) -> Path:
     """Unpack the headers of a kernel, and what they need, and return their directory."""
     flavour = f"linux-headers-{version}"
+    archive = apt.archive(architecture)
     # Their names differ between releases: linux-kbuild-6.1, and linux-kbuild-6.12.118+deb13.
     parts = [part for part in archive.depends(flavour) if re.match("linux-(headers|kbuild)-", part)]
     for part in [flavour, *parts]:
-        _unpack(part, archive, work)
+        # Programs for building run here.
+        _unpack(part, apt.archive() if part.startswith("linux-kbuild") else archive, work)
     headers = work / "tree/usr/src" / flavour
     # The packaged one names the place where the headers would be installed.
     makefile = headers / "Makefile"
@@ -73,9 +76,9 @@ def _unpack(package: str, archive: apt.Archive, work: Path) -> None:
     apt.extract(archive.download(archive.package(package), place), work / "tree")
 
 
-def _build(module: Module, place: Path, headers: Path, archive: apt.Archive, work: Path) -> None:
+def _build(module: Module, place: Path, headers: Path, architecture: Architecture, work: Path) -> None:
     if module.package is not None:
-        _unpack(module.package, archive, work)
+        _unpack(module.package, apt.archive(), work)
         (packaged,) = (work / "tree/usr/src").iterdir()
         shutil.copytree(packaged, work / "source")
     elif module.source is not None:
@@ -84,5 +87,7 @@ def _build(module: Module, place: Path, headers: Path, archive: apt.Archive, wor
         (work / "source/Makefile").write_text(f"obj-m := {module.name}.o\n")
     # Type information for BPF needs pahole, and nobody reads it.
     command = ["make", "-s", "-C", str(headers), f"M={work}/source", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]
+    if architecture != AMD64:
+        command += [f"ARCH={architecture.name}", f"CROSS_COMPILE={architecture.triplet}-"]
     subprocess.run(command, check=True, timeout=LIMIT, stdout=sys.stderr)
     (work / f"source/{module.name}.ko").rename(place)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pyuio.vm import apt, cache
+from pyuio.vm import apt
 from tests.guest import kernel_module
 
 DRIVERS = ("uio_pdrv_genirq", "uio_dmem_genirq", "uio_cif")
@@ -36,7 +36,7 @@ def build(version: str, directory: Path) -> list[Path]:
 
 def _extract(package: str, work: Path) -> list[Path]:
     """Unpack the drivers' sources, and no other file, from a package that has the kernel's in an archive."""
-    archive = apt.Archive(cache.root() / "kernels/apt")
+    archive = apt.archive()
     deb = archive.download(archive.package(package), work)
     names = [f"{package}/drivers/uio/{name}.c" for name in DRIVERS]
     tar = shutil.which("tar") or "tar"

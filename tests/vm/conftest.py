@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.run import ARCHITECTURE
+
 PYUIO = [sys.executable, "-m", "pyuio.cli"]
 LIMIT = 240  # seconds for any one guest, on a busy machine; pyuio ends a guest that stands still long before
 
@@ -27,7 +29,7 @@ class Vm:
 
     def command(self, *words: str) -> list[str]:
         parameters = ["--append", self.append] if self.append else []
-        return [*PYUIO, "vm", "run", "--qemu", f"-name {self.mark}", *parameters, *words]
+        return [*PYUIO, "vm", "run", "--arch", ARCHITECTURE.name, "--qemu", f"-name {self.mark}", *parameters, *words]
 
     def run(
         self,
@@ -56,7 +58,7 @@ class Vm:
                 continue
             if (
                 entry.name.isdigit()
-                and words[0].endswith(b"qemu-system-x86_64")
+                and words[0].endswith(ARCHITECTURE.qemu.encode())
                 and self.mark.encode() in b" ".join(words)
             ):
                 found.append(int(entry.name))
@@ -92,7 +94,12 @@ def vm() -> Iterator[Vm]:
 def kernel() -> Path:
     """Return the directory of the default kernel; fetch the kernel here, so that it does not count in a test's time."""
     result = subprocess.run(
-        [*PYUIO, "vm", "fetch"], capture_output=True, text=True, timeout=600, check=False, stdin=subprocess.DEVNULL
+        [*PYUIO, "vm", "fetch", "--arch", ARCHITECTURE.name],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     assert result.returncode == 0, result.stderr
     return Path(result.stdout.split(" in ", 1)[1].strip())
