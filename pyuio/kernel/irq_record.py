@@ -14,7 +14,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ def steer(number: int, cpus: Iterable[int]) -> None:
 def schedule(number: int, thread: Thread, wanted: Scheduling, do: Callable[[], None]) -> None:
     """Call `do`, which gives a thread of an interrupt the `wanted` scheduling, and record what it had before."""
     what = f"{thread.id} {thread.started}"
-    _change(number, what, lambda: list(astuple(Scheduling.of(thread))), list(astuple(wanted)), do)
+    _change(number, what, lambda: list(Scheduling.of(thread)), list(wanted), do)
 
 
 def put_back(number: int) -> None:

@@ -10,8 +10,8 @@ import errno
 import os
 import resource
 import threading
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pyuio._native._realtime import ffi as _ffi
 from pyuio._native._realtime import lib as _lib
@@ -27,8 +27,7 @@ RESET_ON_FORK = 1  # SCHED_FLAG_RESET_ON_FORK
 KERNEL = Path("/proc/sys/kernel")
 
 
-@dataclass(frozen=True)
-class Thread:
+class Thread(NamedTuple):
     """A thread of any process. The time of its start distinguishes it from a later thread with the same id."""
 
     id: int
@@ -57,8 +56,7 @@ class Thread:
         return self == Thread.find(self.id)
 
 
-@dataclass(frozen=True)
-class Scheduling:
+class Scheduling(NamedTuple):
     """The scheduling policy of a thread, and the policy's parameters.
 
     Attributes:
@@ -88,8 +86,8 @@ class Scheduling:
     def give(self, thread: Thread) -> None:
         """Give this scheduling to a thread. OSError: the kernel refused."""
         native = _ffi.new("pyuio_scheduling *")
-        for name in ("policy", "priority", "runtime", "deadline", "period", "nice", "flags"):
-            setattr(native, name, getattr(self, name))
+        for name, value in self._asdict().items():
+            setattr(native, name, value)
         _checked(_lib.pyuio_schedule(thread.id, native), f"sched_setattr of thread {thread.id} to {self}")
 
     def give_back(self, thread: Thread) -> None:
@@ -104,7 +102,7 @@ class Scheduling:
             if self.flags & RESET_ON_FORK:
                 raise
             # Only CAP_SYS_NICE may clear the flag. The flag has no effect on an ordinary thread.
-            replace(self, flags=self.flags | RESET_ON_FORK).give(thread)
+            self._replace(flags=self.flags | RESET_ON_FORK).give(thread)
 
     def __str__(self) -> str:
         """Return "fifo 89" or the like."""

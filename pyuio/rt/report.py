@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting that was asked for.
 
     Attributes:
@@ -32,8 +30,7 @@ class Setting:
         return f"{self.name:<18} {self.got}"
 
 
-@dataclass(frozen=True)
-class Throttling:
+class Throttling(NamedTuple):
     """How long the kernel lets real-time threads run, and whether it has cut this one short.
 
     Since Linux 6.12 the kernel holds real-time threads back only if other threads wait (the "fair server"); pyuio
@@ -65,8 +62,7 @@ class Throttling:
         return f"{limit}; THIS ONE WAS HELD BACK in {self.times} periods, for {self.longest // 1_000_000} ms at worst"
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """The settings asked for, in the order in which they were made, and their results.
 
     Attributes:
@@ -88,8 +84,8 @@ class Report:
         """Return the report as dictionaries, lists, strings, numbers and booleans, as json takes them."""
         return {
             "thread": self.thread,
-            "settings": [asdict(setting) for setting in self.settings],
-            "throttling": asdict(self.throttling),
+            "settings": [setting._asdict() for setting in self.settings],
+            "throttling": self.throttling._asdict(),
         }
 
     def __str__(self) -> str:

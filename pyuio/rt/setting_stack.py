@@ -11,19 +11,21 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Any
 
 from pyuio.process.late import release_after_fork
 
 
-@dataclass(eq=False)
 class _Change:
-    owner: object
-    key: Hashable
-    before: Any
-    write: Callable[[Any], None]
-    in_child: Callable[[Any], None] | None
+    def __init__(
+        self,
+        owner: object,
+        key: Hashable,
+        before: Any,
+        write: Callable[[Any], None],
+        in_child: Callable[[Any], None] | None,
+    ) -> None:
+        self.owner, self.key, self.before, self.write, self.in_child = owner, key, before, write, in_child
 
 
 class SettingStack:

@@ -9,9 +9,8 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyuio.errors import ClosedError, RealTimeDeniedError, RealTimeError
 from pyuio.kernel import irq, irq_record, processors, scheduling
@@ -28,8 +27,7 @@ _stack = SettingStack()
 _log = logging.getLogger("pyuio.realtime_settings")
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """The checked arguments of `realtime`, which explains them. 0, None, False and () ask for nothing."""
 
     freeze_garbage: bool
