@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Watches for the kernel's requests to give devices back, for all devices that this process has open by VFIO.
+"""Watches for the kernel's requests to give devices back, and its word of errors on links, for all devices by VFIO.
 
 A program that computes, or waits for something else, must let a device go, too: the one who unbinds it waits for that,
 in a call that cannot be killed. So a thread does it. It sleeps until an eventfd is readable, by which VFIO asks for a
-device (VFIO_PCI_REQ_IRQ_INDEX), and then calls the function that lets that device go.
+device (VFIO_PCI_REQ_IRQ_INDEX), and then calls the function that lets that device go. Of errors on its link VFIO tells
+by another one (VFIO_PCI_ERR_IRQ_INDEX).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from weakref import WeakMethod
 
 _log = logging.getLogger("pyuio.device")
@@ -28,9 +30,9 @@ class _Watch:
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
         self._lock = threading.RLock()  # a signal handler, or a finalizer, may close a device amid `begin`
-        self._watched: dict[int, WeakMethod[Callable[[], None]]] = {}
+        self._watched: dict[int, WeakMethod[Callable[[], object]]] = {}
 
-    def begin(self, eventfd: int, let_go: WeakMethod[Callable[[], None]]) -> None:
+    def begin(self, eventfd: int, call: WeakMethod[Callable[[], object]]) -> None:
         with self._lock:
             if self._epoll is None:
                 epoll = select.epoll()
@@ -40,7 +42,7 @@ class _Watch:
                     epoll.close()
                     raise
                 self._epoll = epoll
-            self._watched[eventfd] = let_go
+            self._watched[eventfd] = call
             try:
                 self._epoll.register(eventfd, select.EPOLLIN | select.EPOLLONESHOT)
             except BaseException:
@@ -66,13 +68,18 @@ class _Watch:
             for eventfd, _ in epoll.poll():
                 # Without the lock: its holder may wait for a lock that this thread, or a finalizer in it, has.
                 method = self._watched.get(eventfd)
-                let_go = method() if method is not None else None
-                if let_go is not None:
+                call = method() if method is not None else None
+                if call is not None:
                     try:
-                        let_go()
+                        if call():
+                            self._again(epoll, eventfd)
                     except Exception:
-                        _log.exception("a device that the kernel wants back could not be let go")
-                del let_go  # it keeps the backend
+                        _log.exception("what the kernel told of a device could not be done")
+                del call  # it keeps the backend
+
+    def _again(self, epoll: select.epoll, eventfd: int) -> None:
+        with suppress(OSError):  # it was closed meanwhile
+            epoll.modify(eventfd, select.EPOLLIN | select.EPOLLONESHOT)
 
     def forget(self) -> None:
         """In a forked child, which has no thread, and whose devices are the parent's."""
@@ -84,19 +91,19 @@ class _Watch:
 _watch = _Watch()
 
 
-def begin(eventfd: int, let_go: WeakMethod[Callable[[], None]]) -> None:
-    """Call `let_go` in another thread, once, when `eventfd` becomes readable.
+def begin(eventfd: int, call: WeakMethod[Callable[[], object]]) -> None:
+    """Call a method in another thread when `eventfd` becomes readable, and once more whenever it has returned True.
 
     It may be called without cause, if its eventfd has the number of an earlier one.
 
     Args:
         eventfd: it stays open until `end`.
-        let_go: a method, which does not keep its object.
+        call: the method, which does not keep its object. True: watch on; the eventfd was read.
 
     Raises:
         OSError: the kernel's answer; EAGAIN: this user may have no more threads.
     """
-    _watch.begin(eventfd, let_go)
+    _watch.begin(eventfd, call)
 
 
 def end(eventfd: int) -> None:

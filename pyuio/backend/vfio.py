@@ -2,7 +2,7 @@
 """A PCI function through ``vfio-pci``: one file for BARs, configuration space and interrupts, and an IOMMU for memory.
 
 The kernel takes the function back only when everything of it is closed: each descriptor, and each mapping of a BAR, in
-forked children, too. What unbinds the function waits for that, in a call that cannot be killed. Three things follow.
+forked children, too. What unbinds the function waits for that, in a call that cannot be killed. Some things follow.
 
 - Closing keeps an order: interrupts, regions, memory, files. Giving the function back to its former kernel driver comes
   last, and is refused if something of the function is still open (`pyuio.claim.binding`).
@@ -10,6 +10,8 @@ forked children, too. What unbinds the function waits for that, in a call that c
   waiting. A thread (`pyuio.backend.removal_watch`) then lets the function go, whatever the program is doing: each wait
   and access raises `DeviceRemovedError` from then on, mappings show zeros, and descriptors are those of ``/dev/null``.
   The program closes its device when it comes to it. That eventfd is never read, so it tells everybody.
+- After a fatal error on its link the kernel resets the function, which forgets its set-up. For the program it has gone
+  then, which the same eventfd tells. Opening it again finds it as the kernel had set it up.
 - A forked child gets no mapping of a BAR, and closes its copies of the files at once.
 
 Sources: Documentation/driver-api/vfio.rst; ``drivers/vfio/pci/vfio_pci_core.c`` and ``vfio_pci_intrs.c``.
@@ -23,7 +25,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 from weakref import WeakMethod, WeakSet
@@ -45,6 +47,8 @@ from pyuio.interrupt.vfio_interrupt import KINDS, open_vfio_interrupts
 from pyuio.kernel import vfio
 from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.sysfs import translated
+from pyuio.pci.aer import fatal_errors, read_link_errors
+from pyuio.pci.bars import lost_bars
 from pyuio.pci.config_space import ConfigFile, ConfigSpace
 from pyuio.pci.reset import by_method, failed
 from pyuio.process.descriptors import replace_descriptor, reserve_nothing
@@ -61,6 +65,9 @@ if TYPE_CHECKING:
     from pyuio.region.mapping import RevocableMapping
 
 _log = logging.getLogger("pyuio.device")
+
+# Seconds. The kernel waits one for the link, and longer only for a function that does not answer.
+_LONGEST_RESET = 2.0
 
 
 class VfioBackend:
@@ -92,6 +99,7 @@ class VfioBackend:
         self._mappings: list[RevocableMapping] = []  # a native program may use one whose region is closed
         self._interrupts: tuple[Interrupt, ...] = ()
         self._closed = False  # the function's file
+        self._resetting = False  # the kernel does so after a fatal error
         self._guard = threading.RLock()  # the watch lets the function go in a thread of its own
         self._resources = ExitStack()
         with ExitStack() as stack:
@@ -125,6 +133,7 @@ class VfioBackend:
         with self._guard:  # the watch may let it go from now on, and needs all of it
             try:
                 self._watch_for_request(stack)
+                self._watch_for_errors(stack)
                 place = vfio.file_region(self._file, vfio.CONFIG_REGION)
             except OSError as error:
                 raise translated(error, f"opening {self.name}") from error
@@ -144,6 +153,48 @@ class VfioBackend:
         removal_watch.begin(self._request, WeakMethod(self._let_go))
         stack.callback(removal_watch.end, self._request)
 
+    def _watch_for_errors(self, stack: ExitStack) -> None:
+        """Have the kernel tell of uncorrectable errors on the link; what is not PCI Express has none."""
+        if not vfio.interrupt_count(self._file, vfio.ERROR):
+            return
+        self._fatal_before = fatal_errors(self.directory)
+        self._error = self._files.keep(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), stack)
+        vfio.deliver_interrupts(self._file, vfio.ERROR, [self._error])
+        removal_watch.begin(self._error, WeakMethod(self._note_error))
+        stack.callback(removal_watch.end, self._error)
+
+    def _note_error(self) -> bool:
+        """Tell of an uncorrectable error; after a fatal one the device is gone. Return whether to watch on."""
+        with self._guard:
+            if self._closed:
+                return False
+            with suppress(BlockingIOError):  # called without cause
+                os.eventfd_read(self._error)
+        if fatal_errors(self.directory) == self._fatal_before:
+            told = read_link_errors(self.directory)
+            _log.warning("%s: an error on its link, and something was lost; counted by now: %s", self.name, told)
+            return True
+        _log.error("%s: a fatal error on its link; the kernel resets it, and it has to be opened again", self.name)
+        self._resetting = True
+        try:
+            self.presence.note_gone()
+            deadline = time.monotonic() + _LONGEST_RESET
+            while time.monotonic() < deadline and not self._was_reset():
+                time.sleep(0.01)
+        finally:
+            self._resetting = False
+        with self._guard:
+            if not self._closed:
+                os.eventfd_write(self._request, 1)
+        return False
+
+    def _was_reset(self) -> bool:
+        try:
+            with closing(ConfigSpace(self.directory)) as config:
+                return bool(lost_bars(config, config.bars()))
+        except (PyuioError, OSError):
+            return False
+
     def _unmap(self) -> None:
         """Take BARs away from whatever still uses them."""
         for mapping in self._mappings:
@@ -152,6 +203,8 @@ class VfioBackend:
             region.let_go()
 
     def _note_closed(self) -> None:
+        while self._resetting:  # the kernel would restore its configuration space now, and the reset lose that again
+            time.sleep(0.01)
         with self._guard:  # the watch may be about to let it go
             self._closed = True
 

@@ -19,6 +19,7 @@ from pyuio.kernel import vfio
 from pyuio.kernel.drivers import VFIO_PCI, generic_drivers, matching_modules
 from pyuio.kernel.sysfs import read_optional, read_text
 from pyuio.kernel.uio import UioNode
+from pyuio.pci.aer import LinkErrors, is_counted, ports_above, read_link_errors
 from pyuio.pci.bars import parse_resources
 from pyuio.pci.capability_details import details
 from pyuio.pci.config_image import ConfigImage
@@ -67,7 +68,6 @@ def _description(found: FoundDevice) -> dict[str, Any]:
     config = None if found.address is None else configuration(found.directory)
     serving, failures = drivers_for(found.ids, found.class_code, found.uio_name)
     node = int(_text(found.directory / "numa_node") or "-1")
-    link = read_link(found.directory)
     is_pci = found.address is not None
     described = {
         **summary(found),
@@ -77,7 +77,8 @@ def _description(found: FoundDevice) -> dict[str, Any]:
         "open_binds": _open_binds(found) if is_pci else None,
         "numa_node": None if node < 0 else node,
         "power_state": None,
-        "link": link and {**vars(link), "text": str(link)},
+        **_link(found.directory, config if isinstance(config, ConfigImage) else None),
+        "port": _port(found.directory) if is_pci else None,
         "could_drive": {
             "kernel": list(matching_modules(found.directory)) if is_pci else [],
             "generic": list(generic_drivers()) if is_pci else [],
@@ -103,6 +104,35 @@ def _description(found: FoundDevice) -> dict[str, Any]:
         described["power_state"] = _power_state(found.directory, described["capabilities"])
         described["missing"] += _missing(found, config)
     return described
+
+
+def _link(directory: Path, config: ConfigImage | None) -> dict[str, Any]:
+    """Return the PCI Express link of a function, and the errors that it has reported."""
+    link, errors = read_link(directory), read_link_errors(directory)
+    if errors is None:
+        told = None
+    else:
+        told = _errors(errors, is_counted(directory), None if config is None else config.reports_errors)
+    return {"link": link and {**vars(link), "text": str(link)}, "link_errors": told}
+
+
+def _errors(errors: LinkErrors, counted: bool, reported: bool | None) -> dict[str, Any]:
+    if counted:
+        why = "" if reported is not False else "; the device is set up not to report them"
+    else:
+        why = "; the kernel does not get them"
+    return {
+        "counted": counted,
+        "reported": reported,
+        **{severity: each._asdict() for severity, each in errors._asdict().items()},
+        "text": f"{errors}{why}",
+    }
+
+
+def _port(directory: Path) -> dict[str, Any] | None:
+    """Return the other end of a function's link: the port above it."""
+    port = next(ports_above(directory), None)
+    return None if port is None else {"address": port.name, **_link(port, None)}
 
 
 def _group_others(found: FoundDevice) -> list[dict[str, Any]]:

@@ -111,7 +111,17 @@ def _identity(described: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("NUMA node", None if described["numa_node"] is None else str(described["numa_node"])),
         ("power state", described["power_state"]),
         ("link", described["link"] and described["link"]["text"]),
+        ("link errors", described["link_errors"] and described["link_errors"]["text"]),
+        ("port above", _port(described["port"])),
     ]
+
+
+def _port(port: dict[str, Any] | None) -> str | None:
+    """Return the other end of the link; None if there is none, or a bridge without a link."""
+    if port is None or port["link"] is None:
+        return None
+    errors = f"; errors: {port['link_errors']['text']}" if port["link_errors"] else ""
+    return f"{port['address']}, {port['link']['text']}{errors}"
 
 
 def _open_binds(chosen: dict[str, Any] | None) -> str | None:

@@ -21,6 +21,7 @@ from pyuio.inspect.health import Health
 from pyuio.inspect.inspection import Inspection
 from pyuio.inspect.live import LiveView
 from pyuio.kernel.sysfs import translated
+from pyuio.pci.aer import LinkErrors
 from pyuio.process.printable import printable, printable_name
 
 _CHANGED = "bold reverse"
@@ -213,7 +214,7 @@ class Watch(App[None]):
         paused = "paused" if self._paused else f"every {self._interval:g} s"
         lines = [_text("  ".join(map(printable_name, names)), "bold").append(f"  {paused}", "dim")]
         if view.health is not None:
-            lines += map(_text, described(view.health, view.rate))
+            lines += map(_text, described(view.health, view.rate, view.link_errors))
         lines += [_text(f"! {line}", "yellow") for line in (*self._others, view.doubt, self._notice) if line]
         return Text("\n").join(lines)
 
@@ -314,19 +315,23 @@ class Watch(App[None]):
         self._try(write)
 
 
-def described(health: Health, rate: float | None) -> list[str]:
-    """Return two lines: the driver and the interrupts of a device, its link and its errors.
+def described(health: Health, rate: float | None, came: LinkErrors | None = None) -> list[str]:
+    """Return lines: the driver and the interrupts of a device, its link and its errors, and the link's, if counted.
 
     Args:
         health: what is told of the device.
         rate: interrupts a second; None if it is not known.
+        came: errors on the link since the last look; None if that is not known.
     """
     if (counted := health.interrupts) is None:
         interrupts = "not counted, as no driver handles them"
     else:
         interrupts = f"{counted.total}{'' if rate is None else f', {rate:.0f}/s'} ({counted.source})"
     errors = ", ".join(str(health.errors).split("|")) if health.errors else "none"
-    return [
+    lines = [
         f"driver {health.driver or 'none'}   interrupts {interrupts}",
         f"link {health.link or 'none (no PCI Express)'}   errors {errors}",
     ]
+    if health.link_errors is not None:
+        lines.append(f"link errors {health.link_errors}{f'; since the last look: {came}' if came else ''}")
+    return lines

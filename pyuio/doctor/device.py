@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks of one device: which driver has it, its BARs, its interrupt pin, and power saving on its link."""
+"""Checks of one device: which driver has it, its BARs, its interrupt pin, and its link."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from pyuio.kernel import vfio
 from pyuio.kernel.drivers import IGB_UIO, VFIO_PCI
 from pyuio.kernel.preempt_rt import FREEZES, WHY, is_realtime
 from pyuio.kernel.sysfs import read_optional, read_text
-from pyuio.pci.bars import Bar, parse_resources
+from pyuio.pci.aer import LinkErrors, is_counted, ports_above, read_link_errors
+from pyuio.pci.bars import Bar, lost_bars, parse_resources
 from pyuio.pci.capability_details import details
-from pyuio.pci.config_image import HEADER_LENGTH
+from pyuio.pci.config_image import ERROR_REPORTING, HEADER_LENGTH
 from pyuio.pci.config_space import ConfigSpace
 from pyuio.pci.discovery import FoundDevice
+from pyuio.pci.link import Link, read_link
 
 SUBJECT = "device"
 ASPM_POLICY = Path("/sys/module/pcie_aspm/parameters/policy")
@@ -60,10 +62,20 @@ def judge_bars(name: str, bars: tuple[Bar, ...]) -> Answer:
 
 
 def look_at_bars(device: FoundDevice | None) -> Answer | None:
-    """Check whether every BAR has an address."""
+    """Check whether every BAR has an address, in the kernel's list and in the device."""
     if device is None or device.address is None:
         return None
-    return judge_bars(device.name, parse_resources(read_text(device.directory / "resource")))
+    bars = parse_resources(read_text(device.directory / "resource"))
+    with closing(ConfigSpace(device.directory)) as config:
+        # Those of a virtual function are in the physical one (SR-IOV 1.1, section 3.4.1.11).
+        lost = [] if (device.directory / "physfn").exists() else lost_bars(config, bars)
+    if lost:
+        return blocks(
+            f"{device.name}: the device has lost the address of BAR {', '.join(str(bar.index) for bar in lost)}: it "
+            "was reset, or programmed anew, without the kernel's doing",
+            f"as root: pyuio remove {device.name}; pyuio rescan",
+        )
+    return judge_bars(device.name, bars)
 
 
 def judge_pin(name: str, pin: int, irq: int) -> Answer:
@@ -151,6 +163,80 @@ def look_at_aspm(device: FoundDevice | None) -> Answer | None:
     return judge_aspm(policy, {path.name: read_text(path) for path in attributes})
 
 
+def judge_link(name: str, link: Link, port: str, above: Link | None) -> Answer:
+    """Judge the speed and the width of a link.
+
+    Args:
+        name: of the device.
+        link: its end of it.
+        port: the name of the port above it.
+        above: the port's end; None if it is not known.
+    """
+    ends = [link] if above is None else [link, above]
+    speed, width = min(end.maximum_speed for end in ends), min(end.maximum_width for end in ends)
+    other = "" if above is None else f"; {port}, the port above, has a maximum of {above.maximum}"
+    if link.speed is None or link.width is None:
+        return blocks(f"the link of {name} is down{other}", "look whether the card has power, and sits in its slot")
+    found = f"{name}: {link}{other}"
+    if link.speed >= speed and link.width >= width:
+        return good(found)
+    return advice(
+        found,
+        f"both ends can do {speed:g} GT/s x{width}: put the card in again, without a riser or extension; look for a "
+        "limit in the firmware's setup; some cards use a slower link while they have nothing to do",
+    )
+
+
+def look_at_link(device: FoundDevice | None) -> Answer | None:
+    """Check the speed and width of the device's link; None if the device has none."""
+    if device is None or device.address is None or (link := read_link(device.directory)) is None:
+        return None
+    port = next(ports_above(device.directory), None)
+    return judge_link(device.name, link, port.name if port else "", read_link(port) if port else None)
+
+
+def judge_link_errors(reported: dict[str, LinkErrors], *, counted: bool, switch_on: str = "") -> Answer:
+    """Judge the errors on a link.
+
+    Args:
+        reported: by the device, and by the port above it, by name.
+        counted: whether the kernel gets them.
+        switch_on: the command that has the device report them; "" if it does, or if that is not known.
+    """
+    if not counted:
+        return unknown(
+            "the kernel does not get the errors of the device's link; the firmware may",
+            "look into the firmware's log; pcie_ports=native on the kernel's command line takes them from the firmware",
+        )
+    told = [f"{name}: {errors}" for name, errors in reported.items() if errors]
+    if told:
+        fatal = any(errors.uncorrectable for errors in reported.values())
+        first = (
+            "dmesg says what was lost; after a fatal one, as root: pyuio remove DEVICE; pyuio rescan" if fatal else ""
+        )
+        remedy = "if they go on: put the card in again, without a riser; another slot; a slower link; pcie_aspm=off"
+        return advice("; ".join(told), f"{first}{'; ' if fatal else ''}{remedy}")
+    if switch_on:
+        return unknown("none, but the device is set up not to report them", f"as root: {switch_on}")
+    return good(f"none, says the kernel of {' and '.join(reported)}")
+
+
+def look_at_link_errors(device: FoundDevice | None) -> Answer | None:
+    """Check whether errors on the device's link were counted; None if the device has no counters."""
+    if device is None or device.address is None or (errors := read_link_errors(device.directory)) is None:
+        return None
+    reported = {device.name: errors}
+    port = next(ports_above(device.directory), None)
+    if port is not None and (seen := read_link_errors(port)) is not None:
+        reported[port.name] = seen
+    switch_on = ""
+    with closing(ConfigSpace(device.directory)) as config:
+        if config.reports_errors is False and (offset := config.device_control) is not None:
+            value = config.read16(offset) | ERROR_REPORTING
+            switch_on = f"pyuio write {device.name} config+{offset:#x} {value:#x} --width 16 --force"
+    return judge_link_errors(reported, counted=is_counted(device.directory), switch_on=switch_on)
+
+
 CHECKS = (
     Check(
         "bound_driver",
@@ -177,5 +263,18 @@ CHECKS = (
         "A link in an ASPM state must wake first, which adds up to tens of microseconds to a register access or an "
         "interrupt.",
         look_at_aspm,
+    ),
+    Check(
+        "link_speed",
+        SUBJECT,
+        "A link that is slower or narrower than both ends can be takes longer for each transfer.",
+        look_at_link,
+    ),
+    Check(
+        "link_errors",
+        SUBJECT,
+        "A correctable error costs the time to send again, a nonfatal one a transaction, and a fatal one the device's "
+        "set-up, because the kernel resets the link.",
+        look_at_link_errors,
     ),
 )

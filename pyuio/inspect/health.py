@@ -16,6 +16,7 @@ from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.irq import parse_line
 from pyuio.kernel.sysfs import link_name, read_optional_number, read_text
 from pyuio.kernel.uio import UioNode
+from pyuio.pci.aer import LinkErrors, read_link_errors
 from pyuio.pci.assigned_interrupt import message_interrupts
 from pyuio.pci.config_image import Status
 from pyuio.pci.discovery import FoundDevice
@@ -57,12 +58,14 @@ class Health(NamedTuple):
         interrupts: None if nothing counts them.
         link: None if the device has no PCI Express link.
         errors: the bits of its status register that tell of errors; 0 for a device without configuration space.
+        link_errors: those on its link that it has reported; None if the kernel has no counters for it.
     """
 
     driver: str | None
     interrupts: InterruptCount | None
     link: Link | None
     errors: Status
+    link_errors: LinkErrors | None = None
 
 
 def health(found: FoundDevice, inspection: Inspection) -> Health:
@@ -74,7 +77,8 @@ def health(found: FoundDevice, inspection: Inspection) -> Health:
     inspection.require_answer()
     errors = inspection.config.status & _ERRORS if inspection.has_config else Status(0)
     driver = link_name(found.directory / "driver")
-    return Health(driver, interrupt_count(found, driver), read_link(found.directory), errors)
+    link, link_errors = read_link(found.directory), read_link_errors(found.directory)
+    return Health(driver, interrupt_count(found, driver), link, errors, link_errors)
 
 
 def interrupt_count(found: FoundDevice, driver: str | None) -> InterruptCount | None:

@@ -14,6 +14,7 @@ from pyuio.inspect.health import Health
 from pyuio.inspect.inspection import Inspection
 from pyuio.inspect.location import Location, parse_location
 from pyuio.inspect.state import Maps
+from pyuio.pci.aer import LinkErrors
 from pyuio.pci.config_image import HEADER_LENGTH
 from pyuio.registers.register import Accesses, RegisterInfo
 from pyuio.registers.snapshot import Change
@@ -73,6 +74,7 @@ class LiveView:
         changes: by the index of the register, those that the last look found changed.
         health: at the last look; None before the first.
         rate: interrupts a second between the last two looks; None if it is not known.
+        link_errors: those that came on its link between the last two looks; None if it is not known.
         doubt: a sentence if the values may not be the device's, or "".
     """
 
@@ -90,6 +92,7 @@ class LiveView:
         self.changes: dict[int, Change] = {}
         self.health: Health | None = None
         self.rate: float | None = None
+        self.link_errors: LinkErrors | None = None
         self.doubt = ""
         self._maps = maps
         self._has_banks = any(one.info.bank is not None for one in self.registers)
@@ -144,7 +147,9 @@ class LiveView:
     def _count(self) -> None:
         before, then = self.health, self._time
         self.health, self._time = self._ask(), self._clock()
-        self.rate = None
+        self.rate = self.link_errors = None
+        if self.health.link_errors is not None and before is not None and before.link_errors is not None:
+            self.link_errors = self.health.link_errors.since(before.link_errors)
         if self.health.interrupts is not None and before is not None and self._time > then:
             came = self.health.interrupts.since(before.interrupts)
             self.rate = None if came is None else came / (self._time - then)

@@ -50,7 +50,7 @@ _HAS_CAPABILITIES = 1 << 1  # VFIO_IOMMU_INFO_CAPS
 _IOVA_RANGES = 1  # VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE
 
 CONFIG_REGION = 7  # VFIO_PCI_CONFIG_REGION_INDEX; the BARs are 0 to 5
-INTX, MSI, MSIX, _ERROR, REQUEST = range(5)  # VFIO_PCI_*_IRQ_INDEX
+INTX, MSI, MSIX, ERROR, REQUEST = range(5)  # VFIO_PCI_*_IRQ_INDEX
 
 _DATA_NONE, _DATA_EVENTFD = 1 << 0, 1 << 2  # VFIO_IRQ_SET_DATA_*
 _TRIGGER = 1 << 5  # VFIO_IRQ_SET_ACTION_TRIGGER
@@ -337,7 +337,7 @@ def file_region(device: int, index: int) -> FileRegion:
 
 
 def interrupt_count(device: int, index: int) -> int:
-    """Return how many interrupts of a kind a function has: `INTX`, `MSI`, `MSIX` or `REQUEST`."""
+    """Return how many interrupts of a kind a function has: `INTX`, `MSI`, `MSIX`, `ERROR` or `REQUEST`."""
     answer = bytearray(_IRQ.pack(_IRQ.size, 0, index, 0))
     try:
         fcntl.ioctl(device, _DEVICE_GET_IRQ_INFO, answer)

@@ -7,9 +7,12 @@ Source: the ``resource`` file (``drivers/pci/pci-sysfs.c``); ``include/linux/iop
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyuio.errors import KernelFileError
+
+if TYPE_CHECKING:
+    from pyuio.pci.config_image import ConfigImage
 
 _LINE = r"\s*(0x[0-9a-f]{1,16})\s+(0x[0-9a-f]{1,16})\s+(0x[0-9a-f]{1,16})\s*"
 _RESOURCE_IO = 0x100
@@ -73,3 +76,21 @@ def parse_resources(text: str) -> tuple[Bar, ...]:
                 )
             )
     return tuple(bars)
+
+
+def lost_bars(config: ConfigImage, bars: tuple[Bar, ...]) -> list[Bar]:
+    """Return the BARs that have an address in the kernel's list, and none in the device (PCI 3.0, section 6.2.5.1).
+
+    The device was reset, or an FPGA programmed anew, without the kernel's restoring its configuration space.
+
+    Args:
+        config: the device's own; a virtual function has no BARs there (SR-IOV 1.1, section 3.4.1.11).
+        bars: as the kernel has set them up.
+    """
+    registers = {0: 6, 1: 2}.get(config.header_type, 0)
+    return [bar for bar in bars if bar.address and bar.index < registers and not _address_in(config, bar)]
+
+
+def _address_in(config: ConfigImage, bar: Bar) -> int:
+    low = config.read32(0x10 + 4 * bar.index) & (~3 if bar.kind == "io" else ~15)
+    return low | (config.read32(0x14 + 4 * bar.index) << 32 if bar.width == 64 else 0)

@@ -52,6 +52,8 @@ class Status(RegisterBits):
     DETECTED_PARITY_ERROR = 1 << 15
 
 
+ERROR_REPORTING = 0xF
+"""Bits of Device Control: report correctable, nonfatal and fatal errors, and unsupported requests."""
 _SUBSYSTEM, _PCI_X, _EXPRESS = 0x0D, 0x07, 0x10  # capabilities
 
 _STATUS_BITS = sum(Status)
@@ -122,6 +124,25 @@ class ConfigImage:
         return self._read_word(offset, 4)
 
     # -- the header, section 6.2 --
+
+    @property
+    def device_control(self) -> int | None:
+        """Offset of the register Device Control; None if there is no capability Express, or it is not visible.
+
+        Source: PCI Express Base Specification 5.0, section 7.5.3.4.
+        """
+        return next((one.offset + 8 for one in self.capabilities() if one.id == _EXPRESS), None)
+
+    @property
+    def reports_errors(self) -> bool | None:
+        """Whether the function reports all errors on its link; None if that is not known, or it has no link.
+
+        Linux 6.1 switches that on in the functions of its own drivers only; later kernels do in all.
+        """
+        offset = self.device_control
+        if offset is None or offset + 2 > self.size:
+            return None
+        return self.read16(offset) & ERROR_REPORTING == ERROR_REPORTING
 
     @property
     def answers(self) -> bool:

@@ -21,7 +21,7 @@ from pyuio.kernel.sysfs import link_name, read_text, translated
 from pyuio.pci.bars import Bar, parse_resources
 from pyuio.pci.command_register import CommandRegister
 from pyuio.pci.config_guard import ConfigGuard
-from pyuio.pci.config_image import HEADER_LENGTH, Command, ConfigImage
+from pyuio.pci.config_image import ERROR_REPORTING, HEADER_LENGTH, Command, ConfigImage
 from pyuio.process.descriptors import replace_descriptor
 from pyuio.process.fork import Owned
 
@@ -249,6 +249,23 @@ class ConfigSpace(Owned, ConfigImage):
                 self.command_register.change(set=int(set), clear=int(clear))
             except OSError as error:
                 raise self._failed(error, f"writing the {self.name} at 0x4") from error
+
+    def enable_error_reporting(self) -> None:
+        """Have the function report errors on its link to the port above it, and so to the kernel, which counts them.
+
+        Linux 6.1 does that for its own drivers, and not for those in user space; later kernels do it for all. These are
+        bits 0 to 3 of Device Control: correctable errors, nonfatal and fatal ones, and unsupported requests.
+
+        Raises:
+            ValueError: the function is not a PCI Express function, or its capabilities are not visible.
+            DeviceRemovedError: the device is gone.
+            PermissionDeniedError: this user may only read the configuration space.
+        """
+        offset = self.device_control
+        if offset is None:
+            raise ValueError(f"{self.name}: no capability Express is there, or only root may see it")
+        with self.unlocked():
+            self.write16(offset, self.read16(offset) | ERROR_REPORTING)
 
     def bars(self) -> tuple[Bar, ...]:
         """Return the BARs that the function has, by index, as the kernel set them up.

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Cards that appear and disappear: events to read, iterate over, await, or pass to a function.
+"""Cards that appear and disappear, and errors on their links: events to read, iterate over, await, or get by a call.
 
 A card is a PCI function, or a UIO node of a device that is not one.
 
 pyudev's Monitor receives the events from udev. Where udev does not run, as in some containers and small systems, it
 receives the kernel's own (``lib/kobject_uevent.c``).
+
+The kernel counts errors on links, and any user may read the counters (`pyuio.pci.aer`). It sends no event of a
+correctable error, and of others only where a kernel driver has an error handler, as ``vfio-pci`` has
+(``drivers/pci/pcie/err.c``, pci_uevent_ers). So the counters are read each second, and at once after such an event.
 """
 
 from __future__ import annotations
@@ -21,10 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pyuio.errors import ClosedError, DeviceRemovedError, DeviceTimeoutError
-from pyuio.kernel.sysfs import link_name
+from pyuio.errors import ClosedError, DeviceNotFoundError, DeviceRemovedError, DeviceTimeoutError
+from pyuio.kernel.sysfs import PCI_DEVICES, link_name, read_optional
 from pyuio.pci.address import is_id_pair, parse_address
-from pyuio.pci.discovery import FoundDevice
+from pyuio.pci.aer import LinkErrors, read_link_errors
+from pyuio.pci.discovery import FoundDevice, find
 from pyuio.process.asyncio_waiters import Waiters
 from pyuio.process.fork import Owned
 from pyuio.process.signals import poll_with_signals
@@ -36,21 +41,24 @@ if TYPE_CHECKING:
 # The kernel announces a new card before it has set it up: seconds between checks, and until it is reported anyway.
 _LOOK_AGAIN = 0.005
 _LONGEST_SETUP = 2.0
+_COUNTERS_EVERY = 1.0  # seconds between looks at the counters of errors
 
 
 @dataclass(frozen=True)
 class HotplugEvent:
-    """A PCI function, or a UIO node of another device, appeared or disappeared; or events were lost.
+    """A PCI function, or a UIO node of another device, appeared, disappeared or reported errors; or events were lost.
 
     Attributes:
-        action: "add" or "remove"; "lost" if the kernel dropped events at this place, because its queue was full. Then
-            `devices` tells which devices there are now.
+        action: "add" or "remove"; "error" if the function reported errors on its link; "lost" if the kernel dropped
+            events at this place, because its queue was full. Then `devices` tells which devices there are now.
         device: the function; after "remove" it has neither driver nor node. Or the device with the node, which
             `FoundDevice.uio` names, after "remove", too. None if events were lost.
+        errors: those that came since the last event of this kind; None unless the action is "error".
     """
 
-    action: Literal["add", "remove", "lost"]
+    action: Literal["add", "remove", "error", "lost"]
     device: FoundDevice | None
+    errors: LinkErrors | None = None
 
     def __str__(self) -> str:
         if self.device is None:
@@ -58,7 +66,8 @@ class HotplugEvent:
         if self.device.address is None:
             named = f" {self.device.uio_name}" if self.device.uio_name else ""
             return f"{self.action} {self.device.uio}{named} of {self.device.device_name}"
-        return f"{self.action} {self.device.name} {self.device.ids}"
+        errors = "" if self.errors is None else f": {self.errors}"
+        return f"{self.action} {self.device.name} {self.device.ids}{errors}"
 
 
 class Hotplug(Owned):
@@ -73,13 +82,15 @@ class Hotplug(Owned):
     Args:
         ids: report only PCI functions with these id pairs: one, ``1234:11e8``, or several, as in `Driver.ids`; None
             for all.
+        errors: report the errors on links, too, within about a second: those that the functions themselves have
+            reported, and those that the port above them has.
 
     Raises:
         ValueError: an id pair does not have that form.
         OSError: the kernel or udev refused.
     """
 
-    def __init__(self, ids: str | Iterable[str] | None = None) -> None:
+    def __init__(self, ids: str | Iterable[str] | None = None, *, errors: bool = False) -> None:
         import socket
 
         import pyudev
@@ -101,7 +112,29 @@ class Hotplug(Owned):
         self._socket = socket.socket(fileno=os.dup(self._monitor.fileno()))  # for what pyudev does not offer
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._waiters = Waiters(self._duplicate)
+        self._counters = {one.name: errors for one, errors in self._reported()} if errors else None
+        self._next_look = time.monotonic() + _COUNTERS_EVERY
         self.own()
+
+    def _reported(self) -> Iterator[tuple[Path, LinkErrors]]:
+        """Yield each function whose errors are to be told of, and how many it has reported."""
+        for function in sorted(PCI_DEVICES.glob("*")):
+            with suppress(DeviceRemovedError, FileNotFoundError):
+                errors = read_link_errors(function)
+                if errors is not None and (self._ids is None or self._ids & _ids_of(function)):
+                    yield function, errors
+
+    def _look_at_counters(self) -> None:
+        """Queue an event for each function that has reported errors since the last look."""
+        if self._counters is None or time.monotonic() < self._next_look:
+            return
+        for function, now in self._reported():
+            # A function that came meanwhile began at 0.
+            if came := now.since(self._counters.get(function.name, LinkErrors())):
+                with suppress(DeviceNotFoundError):
+                    self._queue.append((HotplugEvent("error", find(function.name), came), 0.0))
+            self._counters[function.name] = now
+        self._next_look = time.monotonic() + _COUNTERS_EVERY
 
     def _duplicate(self) -> int:
         with self._guard:
@@ -161,6 +194,8 @@ class Hotplug(Owned):
                 raise
             if device is None:
                 break
+            if device.action == "change" and "ERROR_EVENT" in device.properties:
+                self._next_look = 0.0
             if device.action not in ("add", "remove"):
                 continue
             with suppress(DeviceRemovedError):  # only if the event tells nothing of the function
@@ -169,6 +204,7 @@ class Hotplug(Owned):
                     self._queue.append((HotplugEvent(device.action, found), time.monotonic() + _LONGEST_SETUP))
         if lost:  # the kernel drops until the queue has been empty (net/netlink/af_netlink.c: netlink_rcv_wake)
             self._queue.append((HotplugEvent("lost", None), 0.0))
+        self._look_at_counters()
 
     def _take_error(self) -> bool:
         """Clear the socket's error, and return whether it was an overflow (netlink(7): ENOBUFS)."""
@@ -181,10 +217,12 @@ class Hotplug(Owned):
 
     def _remaining(self, deadline: float | None) -> float | None:
         """Return the longest time to sleep, in seconds; None for no limit."""
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ends = [] if deadline is None else [deadline]
         if self._queue:
-            return _LOOK_AGAIN if left is None else min(left, _LOOK_AGAIN)
-        return left
+            ends.append(time.monotonic() + _LOOK_AGAIN)
+        if self._counters is not None:
+            ends.append(self._next_look)
+        return max(0.0, min(ends) - time.monotonic()) if ends else None
 
     def read(self, timeout: float | None = None) -> HotplugEvent:
         """Return the next event, "lost" included; wait for one if there is none.
@@ -299,7 +337,14 @@ def _deadline(timeout: float | None) -> float | None:
 
 
 def _nothing_came(timeout: float | None) -> Exception:
-    return timeout_error(timeout, f"no device appeared or disappeared within {timeout} s")
+    return timeout_error(timeout, f"no event of a device came within {timeout} s")
+
+
+def _ids_of(function: Path) -> set[str]:
+    """Return the ids of a function and, as errors on its link may be counted there, of those directly behind it."""
+    both = (function, *function.glob("*:*:*.*/"))
+    pairs = ((read_optional(one / "vendor"), read_optional(one / "device")) for one in both)
+    return {f"{vendor[2:]}:{device[2:]}".lower() for vendor, device in pairs if vendor and device}
 
 
 def _node(device: pyudev.Device) -> FoundDevice | None:

@@ -35,9 +35,14 @@ class Link:
     maximum_speed: float
     maximum_width: int
 
+    @property
+    def maximum(self) -> str:
+        """What this end can do: "8 GT/s x4"."""
+        return f"{self.maximum_speed:g} GT/s x{self.maximum_width}"
+
     def __str__(self) -> str:
         now = "down" if self.speed is None or self.width is None else f"{self.speed:g} GT/s x{self.width}"
-        return f"{now} (maximum {self.maximum_speed:g} GT/s x{self.maximum_width})"
+        return f"{now} (maximum {self.maximum})"
 
 
 def parse_speed(text: str | None) -> float | None:

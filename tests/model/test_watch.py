@@ -24,6 +24,7 @@ from pyuio.errors import DeviceBusyError, RegisterAccessError
 from pyuio.inspect.health import Health, InterruptCount
 from pyuio.inspect.inspection import Inspection
 from pyuio.model import Card
+from pyuio.pci.aer import Errors, LinkErrors
 from pyuio.pci.config_image import Command, Status
 from pyuio.pci.link import Link
 from pyuio.region import PortRegion, Region
@@ -61,6 +62,7 @@ class Screen:
 
     def __init__(self, card: Any) -> None:
         self.card, self.on_card, self.interrupts, self.time = card, OnCard(card), 0, 0.0
+        self.link_errors: LinkErrors | None = None
         self.view = command.live_view(self.on_card, None, None, self.health)
         self.view._clock = lambda: self.time
         self.view.look()
@@ -75,6 +77,7 @@ class Screen:
             InterruptCount(self.interrupts, "uio0"),
             Link(5.0, 1, 8.0, 4),
             Status.RECEIVED_MASTER_ABORT,
+            self.link_errors,
         )
 
     def refuse(self, _inspection: Inspection) -> None:
@@ -167,6 +170,18 @@ def test_the_picture_in_the_documentation() -> None:
         assert picture in PAGE, picture
         assert len(shown.splitlines()) == 24
         assert not re.search(r"^\*", await screen.press("l"), re.MULTILINE), "nothing changed since"
+
+    run(Screen(EduCard()), body)
+
+
+def test_errors_on_the_link() -> None:
+    async def body(screen: Screen) -> None:
+        assert "link errors" not in screen.text(), "the kernel counts none"
+        screen.link_errors = LinkErrors(Errors(2, {"BadTLP": 2}))
+        assert line(await screen.press("l"), "link errors") == " link errors correctable 2 (BadTLP 2)"
+        screen.link_errors = LinkErrors(Errors(5, {"BadTLP": 2, "RxErr": 3}))
+        assert "(BadTLP 2, RxErr 3); since the last look: correctable 3 (RxErr 3)" in words(await screen.press("l"))
+        assert "since" not in await screen.press("l")
 
     run(Screen(EduCard()), body)
 

@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: MIT
 """test_removal.py runs this program in a guest: cards go, in every way, while threads wait for them in every way.
 
-``removal_guest.py PART...``: see the end of this file. Commands for QEMU's machine protocol go to standard output, each
-a line of JSON, and the answers come by standard input. The last line of output has the results.
+``removal_guest.py PART...``: see the end of this file.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import faulthandler
 import importlib.util
 import io
-import json
 import logging
 import os
 import sys
@@ -31,23 +28,13 @@ from pyuio.inspect.inspection import Inspection
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS
 from pyuio.pci.discovery import find
 from pyuio.region import Region
+from tests.vm.ask_host import LIMIT, ask_host, report
 
 PORTS = ("0000:00:10.0", "0000:00:11.0", "0000:00:12.0")  # each has a card behind it: card0, card1, card2
 ROOT_BUS = ("0000:00:18.0", "0000:00:19.0", "0000:00:1a.0")  # cards on the root bus: root0, root1, root2
 ENDS = ("device_del", "remove", "unbind")
 LIVENESS = EduRegisters.liveness.info.offset
 NEVER = 0x0BAD0BAD  # the liveness register never has this value
-LIMIT = 60  # seconds, for actions that take less than one
-
-
-def ask_host(**command: Any) -> Any:
-    """Have the host do something, and return its answer, or raise what it raised there."""
-    faulthandler.dump_traceback_later(3 * LIMIT, exit=True)  # if the program hangs, it prints where
-    print(json.dumps(command), file=sys.__stdout__, flush=True)
-    answer = json.loads(sys.stdin.readline())
-    if "error" in answer:
-        raise RuntimeError(answer["error"])
-    return answer["return"]
 
 
 def wait_until(condition: Callable[[], object], limit: float = LIMIT) -> float:
@@ -430,4 +417,4 @@ if __name__ == "__main__":
         results = main(sys.argv[1:])
     except BaseException:
         results = {"failed": traceback.format_exc()}
-    print(json.dumps({"found": results}), flush=True)
+    report(results)

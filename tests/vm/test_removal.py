@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Cards that go while they are in use, in a guest: by QEMU's device_del, by sysfs remove, and by unbinding.
 
-removal_guest.py runs in the guest, and prints commands for QEMU on its standard output. This program passes them to
-QEMU by its machine protocol (https://www.qemu.org/docs/master/interop/qmp-spec.html).
+removal_guest.py runs in the guest, and asks for commands of QEMU's monitor (qmp.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import sys
@@ -16,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qemu.qmp import EventListener, ExecuteError, QMPClient
 
 from .conftest import Vm
+from .qmp import converse
 
-GUEST = Path(__file__).with_name("removal_guest.py")
+GUEST = "tests.vm.removal_guest"
 # Without this q35 unplugs by ACPI, also behind a root port; with it the kernel's driver of the root port unplugs.
 NATIVE = "-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"
 DEVICES = [
@@ -28,54 +26,6 @@ DEVICES = [
     *(f"edu,bus=slot{n},id=card{n}" for n in range(3)),
     *(f"edu,id=root{n},addr={0x18 + n:x}" for n in range(3)),
 ]
-
-
-async def answer(qmp: QMPClient, deleted: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Do what the guest asks for in one command."""
-    try:
-        if "deleted" in request:
-            while (await asyncio.wait_for(deleted.get(), 30))["data"].get("device") != request["deleted"]:
-                pass  # the event of another card
-            return {"return": {}}
-        return {"return": await qmp.execute(request["execute"], request["arguments"])}
-    except (ExecuteError, TimeoutError, asyncio.TimeoutError) as error:
-        return {"error": repr(error)}
-
-
-async def converse(command: list[str], path: Path) -> dict[str, Any]:
-    """Run the guest, and do what it asks for until it prints its results."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=1 << 20,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    errors = asyncio.ensure_future(process.stderr.read())
-    qmp = QMPClient("removal")
-    deleted = EventListener(names="DEVICE_DELETED")
-    qmp.register_listener(deleted)
-    found: dict[str, Any] = {}
-    try:
-        while not found and (line := await process.stdout.readline()):
-            request = json.loads(line)
-            if qmp.runstate.name == "IDLE":
-                await qmp.connect(str(path))
-            if "found" in request:
-                found = request["found"]
-                break
-            process.stdin.write(json.dumps(await answer(qmp, deleted, request)).encode() + b"\n")
-        with contextlib.suppress(EOFError):  # QEMU ended first
-            await qmp.disconnect()
-        await process.wait()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-    assert process.returncode == 0, f"{process.returncode}: {(await errors).decode()}"
-    return found
 
 
 def run_guest(
@@ -88,7 +38,7 @@ def run_guest(
     words = [f"--qemu=-qmp unix:{path},server=on,wait=off", *(f"--qemu={option}" for option in options)]
     words += [f"--device={device}" for device in DEVICES]
     words += [f"--machine={machine}"] if machine else []
-    command = [*vm.command(*words), "--", sys.executable, str(GUEST), *parts]
+    command = [*vm.command(*words), "--", sys.executable, "-m", GUEST, *parts]
     found = asyncio.run(asyncio.wait_for(converse(command, path), limit))
     if report := os.environ.get("REMOVAL_REPORT"):
         Path(report).write_text(json.dumps(found, indent=2))
