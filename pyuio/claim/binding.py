@@ -12,6 +12,7 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -85,16 +86,29 @@ def _binding_lock(address: str) -> Iterator[None]:
 
 
 @contextmanager
-def _free_of_vfio(address: str, patience: float = 0) -> Iterator[None]:
+def _closed_to_others(node: Path) -> Iterator[None]:
+    """Keep all but root from opening a device file in a ``with`` block, which may be its end."""
+    mode = stat.S_IMODE(node.stat().st_mode)
+    node.chmod(0)
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            node.chmod(mode)
+
+
+@contextmanager
+def _free_of_vfio(address: str, patience: float = 0, *, only_look: bool = False) -> Iterator[None]:
     """Keep everybody from opening a function through VFIO in a ``with`` block, which takes it from ``vfio-pci``.
 
-    `pyuio.kernel.vfio.group_to_try` says what would happen if a program had it open. Not kept out is a program that
-    opens the function's device file (`pyuio.kernel.iommufd`) during the block. It cannot bind that, and a driver of
-    pyuio's closes it at once then.
+    `pyuio.kernel.vfio.group_to_try` says what would happen if a program had it open. Not kept out is a program of root
+    that opens the function's device file (`pyuio.kernel.iommufd`) during the block. It cannot bind that, and a driver
+    of pyuio's closes it at once then.
 
     Args:
         address: of the function. Nothing happens if ``vfio-pci`` does not have it.
         patience: seconds to wait for a program that is about to let it go.
+        only_look: do not keep anybody from opening the device file.
 
     Raises:
         DeviceBusyError: a program has it open.
@@ -112,9 +126,13 @@ def _free_of_vfio(address: str, patience: float = 0) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     raise group_users.busy(number, address) from error
             time.sleep(0.01)
-        if who := group_users.have_device_file(function):
-            reason = f"{'; '.join(who)} has its device file, {device_node(function)}, open; end that first"
-            raise DeviceBusyError(errno.EBUSY, f"{address} is in use through VFIO: {reason}")
+        if (node := device_node(function)) is not None:
+            status = node.stat()
+            others_may = bool(status.st_uid or status.st_mode & 0o066)
+            if os.geteuid() == 0 and not only_look:
+                stack.enter_context(_closed_to_others(node))
+            if who := group_users.who_has_device_file(node, others_may=others_may):
+                raise DeviceBusyError(errno.EBUSY, f"{address} is in use through VFIO: {who}; end that first")
         yield
 
 
@@ -126,7 +144,7 @@ def refuse_held(address: str) -> None:
     Raises:
         PermissionDeniedError: this user may not open the function's group, and cannot find out.
     """
-    with _free_of_vfio(address):
+    with _free_of_vfio(address, only_look=True):
         pass
 
 

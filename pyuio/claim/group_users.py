@@ -7,9 +7,11 @@ Source: Documentation/driver-api/vfio.rst.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from pyuio.claim.nodes_in_use import is_roots
 from pyuio.errors import DeviceBusyError
 from pyuio.kernel import process_files, vfio
 from pyuio.kernel.drivers import VFIO_PCI
@@ -33,14 +35,34 @@ def processes(number: int) -> list[str]:
     return _those_with(_nodes(number))
 
 
-def have_device_file(function: Path) -> list[str]:
-    """Return a few words on each process that has a function's device file open, bound or not; see `processes`.
+def who_has_device_file(node: Path, *, others_may: bool) -> str | None:
+    """Say which processes have a function's device file open, bound or not, or may have; None if none is found.
+
+    There need be no descriptor of the file: an io_uring may keep it, or it may be on its way in a UNIX socket.
 
     Args:
-        function: its directory in sysfs.
+        node: the device file.
+        others_may: whether others than root may open it, so that those who may have it so are suspects.
     """
-    node = device_node(function)
-    return [] if node is None else _those_with([node], only_open=True)
+    if who := _those_with([node], only_open=True):
+        return f"{'; '.join(who)} has its device file, {node}, open"
+    if others_may and (suspects := [*_who_may_hide(node)]):
+        where = f"{ON_THEIR_WAY}, or in an io_uring, and one may be its device file, {node}"
+        return f"{'; '.join(map(_named, suspects))} has {where}"
+    return None
+
+
+ON_THEIR_WAY = "files on their way in a UNIX socket"
+
+
+def _who_may_hide(node: Path) -> Iterator[int]:
+    """Yield processes of others than root that keep files in a UNIX socket, not yet received, or this one in a ring."""
+    names = {node.name, str(node)}
+    for process in process_files.processes():
+        with suppress(OSError):  # it has ended, or is another user's
+            files = () if is_roots(process) else process_files.opened(process)
+            if any(file.on_their_way or names & {*file.inside} for file in files):
+                yield process
 
 
 def _those_with(nodes: list[Path], *, only_open: bool = False) -> list[str]:
@@ -66,13 +88,14 @@ def _those_with(nodes: list[Path], *, only_open: bool = False) -> list[str]:
                 )
             ):
                 others.append(process)
-    return [f"process {process} ({_name(process)})" for process in certain or others]
+    return [*map(_named, certain or others)]
 
 
-def _name(process: int) -> str:
+def _named(process: int) -> str:
+    name = "ended meanwhile"
     with suppress(OSError):
-        return printable_name(process_files.name_of(process))
-    return "ended meanwhile"
+        name = printable_name(process_files.name_of(process))
+    return f"process {process} ({name})"
 
 
 def _fuser(number: int) -> str:

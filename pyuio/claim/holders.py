@@ -2,8 +2,9 @@
 """Processes of ordinary users that have the files of a PCI function open or mapped: by UIO, or by VFIO.
 
 Changing the mode of a file takes nothing from those who have it open. So whoever takes a card away from its users looks
-for them (`pyuio.kernel.process_files`). Not found is a file that is on its way in a UNIX socket (SCM_RIGHTS), because
-it is in no process then, and the file of a process that hands it on to new ones faster than they can be looked at.
+for them (`pyuio.kernel.process_files`). Not found is the file of a process that hands it on to new ones faster than
+they can be looked at; nor, by UIO, one that is on its way in a UNIX socket (SCM_RIGHTS), because it is in no process
+then. Of a device file of iommufd's, for which the kernel would wait, whoever has such a socket is a suspect.
 
 By VFIO a process has the node of the IOMMU group open and, from that, a file of the function. Only Linux 6.18 and later
 tell of which function (``vfio-device-syspath`` in ``fdinfo``). A process that has closed the node and kept such a file
@@ -20,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from pyuio.claim import group_users
 from pyuio.claim.nodes_in_use import is_roots
 from pyuio.errors import DeviceBusyError, PyuioError
 from pyuio.kernel import process_files, vfio
@@ -87,6 +89,7 @@ class _Sought:
         self._inodes = {what.inode for what in self._files}
         self._places = {(what.device, what.inode): str(path) for what, path in self._files.items()}
         self._in_use = _is_in_use(function)
+        self._has_device_file = function.parent != UIO_CLASS and device_node(function) is not None
 
     def holder(self, process: int) -> Holder | None:
         """Return what a process has of it; None for nothing. OSError: it has ended."""
@@ -97,10 +100,12 @@ class _Sought:
         for file in process_files.opened(process, self._inodes):
             if path := self._path_of(file):
                 certain.add(path)
+            elif names := self._names_of(file):
+                doubtful.update(f"{name}, kept by an io_uring" for name in names)
             elif file.is_some_function:
                 doubtful.add(_SOME_FUNCTION)
-            else:
-                doubtful.update(f"{name}, kept by an io_uring" for name in self._names_of(file))
+            elif file.on_their_way and self._has_device_file:
+                doubtful.add(group_users.ON_THEIR_WAY)
         try:
             for device, inode, name in process_files.mapped(process):
                 if (device, inode) in self._places:

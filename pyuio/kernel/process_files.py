@@ -14,7 +14,7 @@ questions never answered, by a file system in user space (FUSE):
 - Reading ``maps`` waits for the lock of the process's memory, which a page fault may hold. So it is read by a thread
   that need not come back.
 
-Sources: proc(5); ``fs/proc/fd.c``; ``io_uring/fdinfo.c``.
+Sources: proc(5); ``fs/proc/fd.c``; ``io_uring/fdinfo.c``; ``net/unix/af_unix.c``, unix_show_fdinfo.
 """
 
 from __future__ import annotations
@@ -73,12 +73,15 @@ class OpenFile(NamedTuple):
         writable: whether it is open for writing.
         inside: the files that an io_uring keeps open, of which there need be no descriptor: their names, or since Linux
             6.7 their paths. Of a function that is open by VFIO, its path in sysfs, since Linux 6.18.
+        on_their_way: how many files wait in a UNIX socket for whoever reads from it (SCM_RIGHTS). They may be in no
+            process, and the kernel does not tell which they are.
     """
 
     path: str
     identity: Identity | None
     writable: bool
     inside: tuple[str, ...] = ()
+    on_their_way: int = 0
 
     @property
     def is_some_function(self) -> bool:
@@ -176,6 +179,8 @@ def opened(process: int, inodes: Collection[int] = ()) -> Iterator[OpenFile]:
 def _open_file(thread: Path, entry: Path, inodes: Collection[int]) -> OpenFile | None:
     path = os.readlink(entry)  # noqa: PTH115  # Path would change the text
     info = thread / "fdinfo" / entry.name
+    if path.startswith("socket:"):
+        return OpenFile(path, None, True, on_their_way=int(_fields(info).get("scm_fds", 0)))
     if not path.startswith("/"):
         return OpenFile(path, None, True, _inside(path, info))
     if not path.startswith("/dev/"):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dis
 import functools
 import gc
@@ -44,6 +45,8 @@ XHCI = "1b36:000d"  # PCI Express, a 64-bit BAR
 
 # How the tests drive a card: where an IOMMU is on, through VFIO.
 DRIVER = VFIO_PCI if os.path.isdir("/sys/kernel/iommu_groups/0") else UIO_PCI_GENERIC  # noqa: PTH112
+
+IO_URING_SETUP, IO_URING_REGISTER = 425, 427  # system calls
 
 BUS_MASTER, INTERRUPT_DISABLE = 1 << 2, 1 << 10  # in the command register
 
@@ -139,6 +142,15 @@ def keep_bound(address: str, driver: str = DRIVER) -> None:
     if [(one.address, one.driver) for one in kept] != [(address, driver)] or bound_driver(address) != driver:
         let_go()
         kept.append(binding.bind(address, driver))
+
+
+def keep_in_a_ring(*files: int) -> int:
+    """Have an io_uring keep files open, and return its descriptor."""
+    library = ctypes.CDLL(None, use_errno=True)
+    ring: int = library.syscall(IO_URING_SETUP, 4, ctypes.create_string_buffer(120))
+    registered = (ctypes.c_int * len(files))(*files)
+    assert library.syscall(IO_URING_REGISTER, ring, 2, registered, len(files)) == 0  # IORING_REGISTER_FILES
+    return ring
 
 
 def let_go() -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,13 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from pyuio.claim import binding, holders
+from pyuio.claim import binding, group_users, holders
 from pyuio.kernel import vfio
 from pyuio.kernel.drivers import VFIO_PCI, bound_driver
 from pyuio.kernel.iommufd import IOMMU, device_node
 from pyuio.kernel.memory_use import locked_size, pinned_size
 from pyuio.kernel.sysfs import PCI_DEVICES
-from tests.guest.support import PATIENCE, Beside, Cards, keep_bound, let_go, result_of_a_fork
+from tests.guest.support import PATIENCE, Beside, Cards, keep_bound, keep_in_a_ring, let_go, result_of_a_fork
 
 NOBODY = 65534
 ONE_GROUP = "8086:2922", "8086:2930"  # functions of QEMU's ICH9: AHCI, SMBus
@@ -188,4 +190,62 @@ def test_who_only_opens_the_device_file(bound: str) -> None:
         killed, left = holders.end(PCI_DEVICES / bound)
         assert ([one.process for one in killed], left) == ([holder.pid], [])
         assert holder.wait(PATIENCE) == -signal.SIGKILL
+    let_go()
+
+
+@pytest.mark.parametrize("way", ["socket", "io_uring"])
+def test_a_device_file_that_no_process_has(bound: str, way: str) -> None:
+    """The kernel waits for one that is on its way in a socket, or that an io_uring keeps, too."""
+    node = node_of(bound)
+
+    def hold() -> None:
+        os.setuid(NOBODY)
+        kept = os.open(node, os.O_RDWR)
+        if way == "socket":
+            ends = socket.socketpair()
+            socket.send_fds(ends[0], [b"\0"], [kept])
+        else:
+            keep_in_a_ring(kept)
+        os.close(kept)
+        print("begun", flush=True)
+        signal.pause()
+
+    with given_to_nobody(node), Beside(hold, "holder") as holder:
+        assert holder.stdout.readline() == "begun\n", holder.stderr.read()
+        where = f"in a UNIX socket, or in an io_uring, and one may be its device file, {node}"
+        for use in (lambda: binding.unbind(bound), lambda: pyuio.open(bound, bind="uio_pci_generic")):
+            with pytest.raises(pyuio.DeviceBusyError, match=f"process {holder.pid} .* {where}"):
+                use()
+        assert bound_driver(bound) == VFIO_PCI
+        assert stat.S_IMODE(node.stat().st_mode) == 0o600, "it is as it was"
+        killed, (found,) = holders.end(PCI_DEVICES / bound)
+        assert (killed, found.process, found.certain) == ([], holder.pid, False), "it may be a file of something else"
+        holder.send_signal(signal.SIGKILL)
+        holder.wait(PATIENCE)
+    assert binding.unbind(bound).driver is None
+    let_go()
+
+
+def test_nobody_opens_the_device_file_while_it_is_taken(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens it just after pyuio looked would make the kernel wait."""
+    node, look = node_of(bound), group_users.who_has_device_file
+
+    def may_open() -> bool:
+        try:
+            os.close(os.open(node, os.O_RDWR))
+        except PermissionError:
+            return False
+        return True
+
+    tries = []
+
+    def look_and_try(*arguments: Any, **more: Any) -> str | None:
+        found = look(*arguments, **more)
+        tries.append(as_nobody(may_open))
+        return found
+
+    os.chown(node, NOBODY, NOBODY)
+    monkeypatch.setattr(group_users, "who_has_device_file", look_and_try)
+    binding.unbind(bound)
+    assert tries == [True, False]  # at the look before anything is done, and at the last one
     let_go()

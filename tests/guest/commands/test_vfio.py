@@ -34,6 +34,7 @@ from tests.guest.support import (
     PATIENCE,
     Beside,
     command_in_a_fork,
+    keep_in_a_ring,
     load_command,
     pyuio_command,
     result_of_a_fork,
@@ -45,7 +46,7 @@ ICH9 = "0000:00:1f.0", "0000:00:1f.2", "0000:00:1f.3"  # an ISA bridge, AHCI, SM
 GROUP, NOBODY = "pyuio-test", 65534
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38  # include/uapi/linux/prctl.h
 CLONE_NEWNS, CLONE_NEWUSER, MNT_DETACH = 0x20000, 0x10000000, 2  # linux/sched.h, linux/mount.h
-SYS_EXIT, IO_URING_SETUP, IO_URING_REGISTER = 60, 425, 427  # on x86-64; the first ends one thread
+SYS_EXIT = 60  # of one thread, on x86-64
 MOMENT = 30  # seconds within which a command under emulation ends, and one that hangs does not
 
 
@@ -189,9 +190,7 @@ def test_a_holder_who_hides(card: str, way: str) -> None:
             threading.Thread(target=until_killed(lambda: kept)).start()
             library.syscall(SYS_EXIT, 0)
         files = hold(card)
-        ring = library.syscall(IO_URING_SETUP, 4, ctypes.create_string_buffer(120))
-        registered = (ctypes.c_int * len(files))(*files)
-        assert library.syscall(IO_URING_REGISTER, ring, 2, registered, len(files)) == 0  # REGISTER_FILES
+        ring = keep_in_a_ring(*files)
         for file in files:
             os.close(file)
         until_killed(lambda: ring)()
