@@ -60,7 +60,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
     if DRIVER == VFIO_PCI:
-        # Debian's kernels have no iommufd; make test-iommufd builds one that has.
+        # Debian's kernels have no iommufd; make test-iommufd builds one that has. VFIO would load it, later.
+        subprocess.run(["modprobe", "--quiet", "iommufd"], check=False)
         without = {"test_iommufd.py"} if not Path("/dev/iommu").exists() else set()
         kept = [item for item in items if item.get_closest_marker("uio") is None and item.path.name not in without]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
