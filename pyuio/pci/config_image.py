@@ -21,6 +21,9 @@ class RegisterBits(enum.IntFlag):
     def __str__(self) -> str:
         return "|".join(str(bit.name) for bit in type(self) if bit in self) or "0"
 
+    def __format__(self, spec: str) -> str:  # Python 3.10 formats a flag that has its own `__str__` as a string only
+        return format(int(self), spec) if spec else str(self)
+
 
 class Command(RegisterBits):
     """The command register, offset 0x04 (section 6.2.2)."""

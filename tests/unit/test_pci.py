@@ -280,3 +280,10 @@ def test_closing_and_writing_never_touch_another_file(directory: Path, tmp_path:
             thread.join(10)
         assert done.is_set()
         assert victim.read_bytes() == b""
+
+
+def test_bits_of_a_register_are_printed_by_name_and_as_a_number() -> None:
+    both = Command.IO_SPACE | Command.MEMORY_SPACE
+    assert f"{both}" == str(both) == "IO_SPACE|MEMORY_SPACE"
+    assert f"{both:#06x}" == "0x0003"
+    assert f"{Command(0)}" == "0"
