@@ -55,7 +55,8 @@ AMD64 = Architecture(
     kernels={"debian": "linux-image-amd64", "debian-rt": "linux-image-rt-amd64"},
     machine="q35",
     # KVM runs host best. Under emulation, max has the instructions that make copying fast, but its five-level page
-    # tables slow down every TLB miss and SMAP slows down every system call.
+    # tables slow down every TLB miss, SMAP slows down every system call, and with ERMS Linux clears pages by rep stosb,
+    # which goes byte by byte.
     cpu={"kvm": "host", "tcg": "max,la57=off,smap=off,erms=off"},
     # KVM has a clock of its own. Under emulation the guest would fall back to the HPET, and each read of that costs a
     # trip to QEMU. The kernel also checks once whether timer interrupts arrive in time, and panics if the host is too
