@@ -44,6 +44,7 @@ from tests import access_trap, pythons, sanitize, shared_library, wheels
 from tests.fuzz import campaign
 from tests.guest import (
     compiler,
+    containers,
     igb_uio,
     kernel_module,
     linux_uio,
@@ -67,7 +68,7 @@ CARDS = tuple(
 # What does not depend on the kernel driver. make test runs the first, make test-long all.
 _OVER_VFIO = (
     *("masking", "test_edu.py", "test_program_run.py", "test_vfio.py", "test_dma_vfio.py", "test_iommufd.py"),
-    "commands/test_vfio.py",
+    *("test_containers.py", "commands/test_vfio.py"),
 )
 VFIO = tuple(f"tests/guest/{name}" for name in _OVER_VFIO)
 VFIO_LONG = tuple(
@@ -230,6 +231,7 @@ def prepare_guest(kernel: str, long: bool) -> None:
                 network_tools.fetch(BUILD / "network-tools")
             rt_tests.fetch(BUILD / "rt-tests")
             pciutils.fetch(BUILD / "pciutils")
+            containers.fetch(containers.KEPT)
     if not ARCHITECTURE.foreign:
         access_trap.build(shared_library.KEPT)
         service_handler.build(shared_library.KEPT)

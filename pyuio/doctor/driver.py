@@ -247,6 +247,16 @@ def files_to_open(device: FoundDevice | None) -> list[Path]:
     return [*(nodes or [directory / "driver_override", *binding]), directory / "config", *bars]
 
 
+def container_options(device: FoundDevice | None, refused: list[str]) -> str:
+    """Return the options of ``docker run`` that let a container write to files; or what to do outside of it."""
+    directory = "" if device is None else str(device.directory)
+    nodes = [f"--device {path}" for path in refused if path.startswith("/dev/")]
+    of_device = any(str(Path(path).resolve()).startswith(f"{directory}/") for path in refused) and directory
+    if any(path.endswith(("driver_override", "drivers_probe")) for path in refused):
+        return f"bind outside of it: pyuio bind {device.name if device else 'DEVICE'}; then start it with that DEVICE"
+    return " ".join([*nodes, *([f"-v {directory}:{directory}"] if of_device else [])])
+
+
 def look_at_permissions(device: FoundDevice | None) -> Answer:
     """Check whether this user may write to the files that opening a device needs."""
     doing = "opening a device" if device is None else f"opening {device.name}"
@@ -256,7 +266,7 @@ def look_at_permissions(device: FoundDevice | None) -> Answer:
     remedy = (
         "run drivers as root (sudo), or have the card given to a group: pyuio setup (by vfio-pci, if that is a way)"
         if os.geteuid()
-        else "in a container: make /sys and /dev writable (--privileged)"
+        else f"in a container: {container_options(device, refused)} (docs/containers.md)"
     )
     return blocks(f"this user may not write to {counted(refused)}, which {doing} takes", remedy)
 
@@ -272,8 +282,8 @@ def look_at_pagemap(device: FoundDevice | None) -> Answer:
         except PermissionDeniedError:
             return blocks(
                 "the kernel hides physical addresses from this user, who does not have CAP_SYS_ADMIN",
-                "run drivers that use DMA as root (sudo); in a container: --privileged; VFIO does without: pyuio setup "
-                "--driver vfio-pci",
+                "run drivers that use DMA as root (sudo); in a container: --cap-add SYS_ADMIN; VFIO does without: "
+                "pyuio setup --driver vfio-pci",
             )
     return good("this user may know physical addresses")
 
