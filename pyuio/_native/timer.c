@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "timer.h"
 
@@ -14,6 +15,33 @@ static int64_t now(void)
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return time.tv_sec * NANOSECONDS + time.tv_nsec;
+}
+
+static __thread struct {
+    int64_t limit, from;
+    int tracing_on;
+} trace = {.tracing_on = -1};
+
+// Has this thread write 0 to a descriptor of the file tracing_on when it wakes more than `limit` after an event that was
+// due at `from` or later. -1: never.
+void pyuio_timer_trace(int64_t limit, int64_t from, int tracing_on)
+{
+    trace.limit = limit;
+    trace.from = from;
+    trace.tracing_on = tracing_on;
+}
+
+// Stops the tracing if a thread that woke at `woken` was too late for the first event that it had waited for, or for one
+// of those after it.
+void pyuio_timer_sample(int64_t when, int64_t woken)
+{
+    int64_t due = when < trace.from ? trace.from : when;
+
+    if (trace.tracing_on >= 0 && woken - due > trace.limit) {
+        ssize_t written = write(trace.tracing_on, "0", 1);
+
+        (void)written; // nothing to be done if the kernel refuses
+    }
 }
 
 // Sleeps until a time of CLOCK_MONOTONIC. Returns the time at waking, or a negative errno. `in_time` gets whether the
@@ -41,6 +69,7 @@ int64_t pyuio_timer_run(int64_t first, int64_t interval, int64_t count, int64_t 
         int64_t woken = pyuio_timer_wait(next, &in_time);
         if (woken < 0)
             return woken;
+        pyuio_timer_sample(next, woken);
         do {
             late[stored] = !in_time;
             latencies[stored++] = woken - next;

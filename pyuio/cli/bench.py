@@ -57,6 +57,10 @@ Traced = Annotated[
     bool,
     typer.Option("--trace", help="With --max: end at the first sample beyond it, and keep what the kernel did then."),
 ]
+Tracer = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="With --trace: also a tracer of the kernel: function, for each function called."),
+]
 Picture = Annotated[bool, typer.Option(help="Draw the distributions; takes a minute on an emulated processor.")]
 Loads = Annotated[
     str, typer.Option(metavar="LIST", help="From idle, python (a busy Python thread), cpu (all CPUs busy).")
@@ -81,6 +85,7 @@ def measure_timer(
     report: ReportFile = None,
     most: Max = None,
     trace: Traced = False,
+    tracer: Tracer = None,
     picture: Picture = True,
     as_json: Json = False,
 ) -> None:
@@ -91,13 +96,13 @@ def measure_timer(
     with usage():
         cpus = list(dict.fromkeys(cpu or [timer.default_cpu()]))
         how_much, under = _planned(tuple(timer.WAYS), duration, count, interval, loads, priority, cpus)
-        beyond = _limit(most, trace=trace)
+        beyond = _limit(most, trace=trace, tracer=tracer)
     options = timer.Options(how_much, under, cpus, priority)
     with contextlib.ExitStack() as stack:
         # Open the output first: if it cannot be written, nothing is measured in vain.
         written = Report(report, overwrite=overwrite) if report else None
         output = stack.enter_context(Output(out, "timer", overwrite=overwrite)) if out else None
-        tracing = stack.enter_context(Trace(beyond, cpus)) if trace and beyond else None
+        tracing = stack.enter_context(Trace(beyond, cpus, tracer)) if trace and beyond else None
         with stoppable(), Bar(how_much.rounds * len(timer.WAYS) * len(under)) as bar:
             measurement = timer.Measurement(options, output, bar, tracing)
             measurement.run.limit = beyond
@@ -139,6 +144,7 @@ def measure_latency(
     report: ReportFile = None,
     most: Max = None,
     trace: Traced = False,
+    tracer: Tracer = None,
     picture: Picture = True,
     as_json: Json = False,
 ) -> None:
@@ -151,7 +157,7 @@ def measure_latency(
         reading, raising = interrupts.choose_cpus(cpu, raising_cpu)
         open_card = _opener(device, card)
         _planned(open_loop.WAYS, duration, count, interval, loads, priority)  # before a card is opened in vain
-        beyond = _limit(most, trace=trace)
+        beyond = _limit(most, trace=trace, tracer=tracer)
     with contextlib.ExitStack() as stack:
         written = Report(report, overwrite=overwrite) if report else None
         output = stack.enter_context(Output(out, "latency", overwrite=overwrite)) if out else None
@@ -170,7 +176,7 @@ def measure_latency(
             method = open_loop.OpenLoop(driver, stack.enter_context(PatchLoop()), options)
         else:
             method = stack.enter_context(closed_loop.ClosedLoop(driver, options))
-        tracing = stack.enter_context(Trace(beyond, [reading])) if trace and beyond else None
+        tracing = stack.enter_context(Trace(beyond, [reading], tracer)) if trace and beyond else None
         with stoppable(), Bar(how_much.rounds * len(ways) * len(under)) as bar:
             measurement = interrupts.Measurement(method, options, output, bar, tracing)
             measurement.run.limit = beyond
@@ -333,8 +339,10 @@ def finish(run: Run, output: Output | None, report: Report | None, *, picture: b
         raise typer.Exit(1)
 
 
-def _limit(most: str | None, *, trace: bool = False) -> int | None:
-    """Return the limit in ns. ValueError: it is no time, or a trace has none."""
+def _limit(most: str | None, *, trace: bool = False, tracer: str | None = None) -> int | None:
+    """Return the limit in ns. ValueError: it is no time, a trace has none, or a tracer no trace."""
+    if tracer is not None and not (trace and tracer.isidentifier()):
+        raise ValueError(f"--tracer {tracer}: it needs --trace, and the name of a tracer of the kernel's, as function")
     if trace and most is None:
         raise ValueError("--trace needs --max, which says what is too late")
     return None if most is None else limit.parse(most)

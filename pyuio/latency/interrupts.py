@@ -231,4 +231,4 @@ class Measurement:
             self._output.add_round(series, histogram, began, time.time())
         if self._trace is not None:
             samples = [(raised[number], latency) for number, latency in sorted(measured.items())]
-            self._trace.look(series.name, self._options.cpu, samples)
+            self._trace.look((series.name, self._options.cpu, samples))

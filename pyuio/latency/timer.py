@@ -63,6 +63,7 @@ def _loop(first: int, interval: int, count: int, stop: Any, stamp: Callable[[int
     while len(latencies) < count and not stop[0]:
         now = stamp(wait(when, in_time))
         _checked(now)
+        lib.pyuio_timer_sample(when, now)
         latencies.append(now - when)
         late.append(not in_time[0])
         when += interval
@@ -151,13 +152,15 @@ class _Waiter:
     def tuning(self) -> dict[str, Any]:
         return tuning.of(self._tuned.report) if self._tuned else {}
 
-    def start(self, way: str, plan: Plan, stop: Any) -> Future[Turn]:
-        """Start a turn; the result includes its warm-up."""
-        return self._thread.submit(self._turn, way, plan, stop)
+    def start(self, way: str, plan: Plan, stop: Any, trace: Trace | None) -> Future[Turn]:
+        """Start a turn; the result includes its warm-up. After that, a sample beyond the limit ends the trace."""
+        return self._thread.submit(self._turn, way, plan, stop, trace)
 
     @staticmethod
-    def _turn(way: str, plan: Plan, stop: Any) -> Turn:
+    def _turn(way: str, plan: Plan, stop: Any, trace: Trace | None) -> Turn:
         first = time.monotonic_ns() + max(plan.interval, 1_000_000)
+        if trace is not None:
+            lib.pyuio_timer_trace(trace.limit, first + plan.warm_up * plan.interval, trace.switch)
         return first, WAYS[way](first, plan.interval, plan.warm_up + plan.count, stop)
 
     def end(self) -> None:
@@ -245,7 +248,7 @@ class Measurement:
     def _turn(self, way: str, load: Load) -> None:
         self._bar.next(f"{way}, {load.name}")
         began = time.time()
-        started = [(waiter, waiter.start(way, self._options.plan, self._stop)) for waiter in self._waiters]
+        started = [(waiter, waiter.start(way, self._options.plan, self._stop, self._trace)) for waiter in self._waiters]
         try:
             for _, turn in started:
                 turn.result()
@@ -261,11 +264,13 @@ class Measurement:
         self._bar.done()
         if self._trace is not None:
             plan = self._options.plan
+            turns = []
             for waiter, turn in started:
                 first, (latencies, _) = turn.result()
                 samples = [(first + number * plan.interval, latency) for number, latency in enumerate(latencies)]
                 name = self._series[way, load.name, waiter.cpu].name
-                self._trace.look(name, waiter.cpu, samples[plan.warm_up :])
+                turns.append((name, waiter.cpu, samples[plan.warm_up :]))
+            self._trace.look(*turns)
 
     def _record(self, series: Series, samples: Samples, began: float) -> None:
         plan = self._options.plan

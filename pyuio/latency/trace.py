@@ -3,8 +3,10 @@
 
 The kernel records into an instance of its tracing of our own (Documentation/trace/ftrace.rst, "Instances"), so that
 nobody else's tracing is disturbed. Its clock is that of the samples, CLOCK_MONOTONIC. After each turn, half a second,
-the samples of the turn are looked through; with the first that is too late the recording stops, the lines around it are
-kept, and the measurement ends. So no way of measuring has to look at its own samples while it runs.
+the samples of the turn are looked through; with the first that is too late the lines around it are kept, and the
+measurement ends. A timer's thread itself stops the recording at that sample, before later lines take the place of those
+that tell why. What handles interrupts does not know when they came due, and so the recording goes on until the end of
+the turn.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ from pyuio.latency.errors import MeasurementError
 
 _ROOTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _EVENTS = ("sched/sched_switch", "sched/sched_waking", "irq", "irq_vectors", "timer/hrtimer_expire_entry", "nmi")
-_KILOBYTES = 8192  # of each CPU: more than a turn of half a second fills
+_KILOBYTES = 8192  # of each CPU: more than a turn of half a second fills, unless each function is recorded
+_KILOBYTES_OF_TRACER = 65536
 _BEFORE, _AFTER = 200_000, 100_000  # ns that are kept before the event and after its sample
 _MOST = 2000  # lines
+_MOST_OF_TRACER = 20_000
 # Documentation/trace/ftrace.rst: task, PID, CPU, flags, seconds, what happened.
 _LINE = re.compile(r"\s*(.+)-(\d+)\s+(?:\(.{7}\)\s+)?\[(\d+)\]\s+(\S+)\s+(\d+)\.(\d{6}): (.*)")
 
@@ -52,19 +56,25 @@ class Trace:
     Args:
         limit: in ns.
         cpus: the CPUs.
+        tracer: one of the kernel's tracers that records, too: ``"function"``, each function of the kernel; None for the
+            events alone.
 
     Attributes:
+        limit: that.
         found: what was kept, for JSON; None until a sample was beyond the limit.
+        switch: descriptor of ``tracing_on``: a 0 that is written there ends the recording.
 
     Raises:
-        MeasurementError: the kernel has no such tracing, or it is not mounted.
+        MeasurementError: the kernel has no such tracing or tracer, or it is not mounted.
         PermissionDeniedError: this user may not trace.
     """
 
-    def __init__(self, limit: int, cpus: Sequence[int]) -> None:
+    def __init__(self, limit: int, cpus: Sequence[int], tracer: str | None = None) -> None:
         self.found: dict[str, Any] | None = None
-        self._limit = limit
+        self.limit = limit
+        self.switch = -1
         self._cpus = tuple(cpus)
+        self._tracer = tracer
         root = next((one for one in _ROOTS if os.access(one / "instances", os.F_OK) or not _readable(one)), None)
         if root is None:
             raise MeasurementError(
@@ -79,6 +89,8 @@ class Trace:
                 if left == self._instance or not Path("/proc", left.name.removeprefix("pyuio-")).exists():
                     left.rmdir()
             self._instance.mkdir()
+            if self._tracer is not None:
+                self._require_tracer(self._tracer)
             self._set_up()
         except PermissionError as error:
             self._remove()
@@ -86,21 +98,36 @@ class Trace:
             raise PermissionDeniedError(
                 errno.EPERM, f"--trace: {where}: {error.strerror}; tracing needs root"
             ) from error
+        except MeasurementError:
+            self._remove()
+            raise
         except OSError as error:
             self._remove()
             where = error.filename or self._instance
             raise MeasurementError(f"--trace: {where}: {error.strerror or error}") from error
         return self
 
+    def _require_tracer(self, tracer: str) -> None:
+        """Raise MeasurementError if this kernel does not have a tracer; the message lists those that it has."""
+        there = (self._instance / "available_tracers").read_text().split()
+        if tracer not in there:
+            has = ", ".join(sorted(set(there) - {"nop"})) or "none"
+            raise MeasurementError(
+                f"--tracer {tracer}: this kernel has no such tracer (CONFIG_{tracer.upper()}_TRACER); it has: {has}"
+            )
+
     def _set_up(self) -> None:
         self._write("tracing_on", "0")
         self._write("trace_clock", "mono")
         self._write("tracing_cpumask", _mask(self._cpus))
         for cpu in self._cpus:
-            self._write(f"per_cpu/cpu{cpu}/buffer_size_kb", str(_KILOBYTES))
+            self._write(f"per_cpu/cpu{cpu}/buffer_size_kb", str(_KILOBYTES_OF_TRACER if self._tracer else _KILOBYTES))
         for event in _EVENTS:
             if (self._instance / "events" / event).exists():
                 self._write(f"events/{event}/enable", "1")
+        if self._tracer is not None:
+            self._write("current_tracer", self._tracer)
+        self.switch = os.open(self._instance / "tracing_on", os.O_WRONLY | os.O_CLOEXEC)
         self._write("tracing_on", "1")
 
     def _write(self, name: str, text: str) -> None:
@@ -111,6 +138,9 @@ class Trace:
             raise
 
     def _remove(self) -> None:
+        switch, self.switch = self.switch, -1
+        if switch >= 0:
+            os.close(switch)
         with contextlib.suppress(OSError):
             self._instance.rmdir()  # its files go with it
 
@@ -121,25 +151,29 @@ class Trace:
             self._write("tracing_on", "0")
         self._remove()
 
-    def look(self, series: str, cpu: int, samples: Iterable[tuple[int, int]]) -> None:
+    def look(self, *turns: tuple[str, int, Sequence[tuple[int, int]]]) -> None:
         """Look through samples of one turn, and keep the trace of the first one that is beyond the limit.
 
         Args:
-            series: the name of their series.
-            cpu: the CPU that they were measured on.
-            samples: when each event came due, CLOCK_MONOTONIC in ns, and its latency in ns.
+            turns: the name of a series, the CPU that it was measured on, and its samples: when each event came due,
+                CLOCK_MONOTONIC in ns, and its latency in ns.
 
         Raises:
             TraceDone: a trace was kept.
         """
-        late = next(((due, latency) for due, latency in samples if latency > self._limit), None)
-        if late is None:
+        beyond = (
+            (due + latency, due, name, cpu)
+            for name, cpu, samples in turns
+            for due, latency in samples
+            if latency > self.limit
+        )
+        if (first := min(beyond, default=None)) is None:
             return
         self._write("tracing_on", "0")
-        due, latency = late
+        woken, due, series, cpu = first
         text = (self._instance / f"per_cpu/cpu{cpu}/trace").read_text(errors="replace")
-        self.found = kept(parse(text), due, due + latency)
-        self.found.update({"series": series, "cpu": cpu, "latency": latency})
+        self.found = kept(parse(text), due, woken, _MOST_OF_TRACER if self._tracer else _MOST)
+        self.found.update({"series": series, "cpu": cpu, "latency": woken - due})
         raise TraceDone
 
 
@@ -153,22 +187,23 @@ def parse(text: str) -> list[Line]:
     ]
 
 
-def kept(lines: Sequence[Line], due: int, woken: int) -> dict[str, Any]:
+def kept(lines: Sequence[Line], due: int, woken: int, most: int = _MOST) -> dict[str, Any]:
     """Return what is kept of a trace, for JSON.
 
     Args:
         lines: of one CPU, in the order of time.
         due: when the event came, in ns.
         woken: when whoever waited for it ran, in ns.
+        most: how many lines are kept.
 
     Returns:
         ``lines``, the text around the sample, each with its time in us from `due` on; ``ran``, the ns that each task,
         interrupts and softirqs had the CPU from `due` to `woken`; ``complete``, whether the trace reaches back to
         `due`.
     """
-    near = [line for line in lines if due - _BEFORE <= line.time <= woken + _AFTER][-_MOST:]
+    near = [line for line in lines if due - _BEFORE <= line.time <= woken + _AFTER][-most:]
     shown = [f"{(line.time - due) / 1000:+9.0f} {line.task} {line.flags} {line.text}" for line in near]
-    complete = bool(lines) and lines[0].time <= due and (len(near) < _MOST or near[0].time <= due)
+    complete = bool(lines) and lines[0].time <= due and (len(near) < most or near[0].time <= due)
     return {"lines": shown, "ran": _ran(lines, due, woken), "complete": complete}
 
 
@@ -190,8 +225,14 @@ _CONTEXTS = {"h": "interrupts", "H": "interrupts", "z": "NMIs", "Z": "NMIs", "s"
 def _context(before: Line, line: Line) -> str:
     """Return the context of the time between two lines if both are of one that is no task's; "" if a task ran."""
     contexts = [_CONTEXTS.get(one.flags[2:3], "") for one in (before, line)]
-    left = before.text.partition(":")[0].endswith("_exit") or line.text.partition(":")[0].endswith("_entry")
+    left = _event(before).endswith("_exit") or _event(line).endswith("_entry")
     return contexts[0] if contexts[0] == contexts[1] and not left else ""
+
+
+def _event(line: Line) -> str:
+    """Return the name of the event in a line; "" for a call of a function, as ``schedule <-do_idle``."""
+    name, colon, _ = line.text.partition(":")
+    return name if colon else ""
 
 
 def _mask(cpus: Iterable[int]) -> str:

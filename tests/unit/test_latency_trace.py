@@ -47,6 +47,18 @@ def test_what_is_kept() -> None:
     assert kept([], DUE, DUE + 1) == {"lines": [], "ran": {}, "complete": False}
 
 
+def test_functions_that_are_called() -> None:
+    """A parent whose name ends as that of an event is no end of an interrupt."""
+    text = """\
+          <idle>-0       [001] d.h..   100.000100: schedule <-irqentry_exit
+          <idle>-0       [001] d.h..   100.000200: do_one_entry <-some_exit
+"""
+    found = kept(parse(text), 100_000_100_000, 100_000_200_000, most=1)
+    assert found["ran"] == {"interrupts": 100_000}
+    assert found["lines"] == ["     +100 <idle>-0 d.h.. do_one_entry <-some_exit"]
+    assert not found["complete"], "a line before the first that is kept is left out"
+
+
 def test_what_is_said_of_the_cause() -> None:
     run = Run("timer", limit=100_000)
     run.add("C", "idle").record([50_000, 255_000])

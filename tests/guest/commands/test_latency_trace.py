@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +11,15 @@ from pathlib import Path
 import pytest
 from pyuio_drivers.edu import Edu
 
+from pyuio._native._timer import ffi
 from pyuio.latency.closed_loop import ClosedLoop
 from pyuio.latency.interrupts import Measurement, Options
 from pyuio.latency.load import Load
 from pyuio.latency.plan import Plan
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import Run
-from pyuio.latency.trace import Trace
+from pyuio.latency.timer import _Waiter
+from pyuio.latency.trace import Trace, parse
 from tests.guest.commands.test_latency import bench
 
 TRACING = Path("/sys/kernel/tracing")
@@ -49,6 +52,32 @@ def test_the_first_sample_that_is_too_late_ends_the_measurement(tmp_path: Path) 
     assert "sched_waking" in text
     assert f"traced: C, idle, {trace['latency'] / 1000:.0f}"[:18] in done.stdout
     assert "sched_switch" in (tmp_path / "run.html").read_text()
+
+
+def test_the_timer_itself_stops_the_recording(tmp_path: Path) -> None:
+    """At the first sample after the warm-up; a recording until the end of the turn, half a second, would go on."""
+    cpu = max(os.sched_getaffinity(0))
+    waiter = _Waiter(cpu, 0)
+    waiter.begin()
+    with Trace(1, [cpu]) as trace:
+        plan = Plan(1_000_000, rounds=1, count=200)
+        first, (latencies, _) = waiter.start("C", plan, ffi.new("int *"), trace).result()
+        counted = plan.warm_up
+        assert (trace._instance / "tracing_on").read_text() == "0\n"
+        lines = parse((trace._instance / f"per_cpu/cpu{cpu}/trace").read_text())
+        end = first + (counted + 1) * plan.interval + latencies[counted]
+        assert first < lines[-1].time < end + 10 * plan.interval
+    waiter.end()
+
+
+def test_a_tracer_that_this_kernel_does_not_have() -> None:
+    done = bench("timer", "--count", "20", "--loads", "idle", "--max", "1ns", "--trace", "--tracer", "timerlat_9")
+    assert done.returncode == 1
+    assert "--tracer timerlat_9: this kernel has no such tracer" in done.stderr
+    assert "it has: " in done.stderr
+    done = bench("timer", "--count", "20", "--tracer", "function")
+    assert done.returncode == 2
+    assert "it needs --trace" in done.stderr
 
 
 def test_interrupts(edu: str) -> None:
