@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether another user can choose what a directory holds, and opening one to which no other user's link leads."""
+"""Directories of which no other user can choose what they hold: whether one is such, opening and making one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import os
 import pwd
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
 
 _MOST_LINKS = 40  # in a path; as the kernel's (fs/namei.c)
 _ONE_STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,6 +38,16 @@ def stranger(path: Path, *, open_to_new_files: bool = True) -> Path | None:
         if status.st_uid not in mine or (others and not sticky and not one.is_symlink()):
             return one
     return None
+
+
+def temporary(prefix: str) -> TemporaryDirectory[str]:
+    """Return a new directory, which the end of a ``with`` block removes, and which nobody else can put another for.
+
+    Root's is in ``/tmp``: what ``TMPDIR`` names may be another user's.
+    """
+    import tempfile
+
+    return tempfile.TemporaryDirectory(prefix=prefix, dir="/tmp" if os.geteuid() == 0 else None)
 
 
 def open_directory(path: Path, *, make: bool = False) -> int:

@@ -21,6 +21,7 @@ from pyuio_drivers.edu import Edu, EduRegisters
 from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.programs import environment, find_program
 from pyuio.kernel.sysfs import PCI_DEVICES
+from pyuio.kernel.trusted_directory import temporary
 from pyuio.latency.errors import MeasurementError
 from pyuio.region import Region
 
@@ -173,8 +174,7 @@ class PatchLoop:
     """
 
     def __init__(self) -> None:
-        # Root runs what is in it, and TMPDIR may be another user's.
-        self._directory = tempfile.TemporaryDirectory(prefix="pyuio-", dir="/tmp" if os.geteuid() == 0 else None)
+        self._directory = temporary("pyuio-")
         self.program = Path(self._directory.name, "patch_loop")
         try:
             self._build()

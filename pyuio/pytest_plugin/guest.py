@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
+from pyuio.kernel.trusted_directory import temporary
 from pyuio.process import python_module
 from pyuio.vm import invoking_user
 
@@ -94,7 +95,7 @@ def run(session: pytest.Session, kind: type[Card], items: list[pytest.Item]) -> 
     It is the command line of this pytest that runs there, so that the same tests are collected.
     """
     config = session.config
-    with tempfile.TemporaryDirectory(prefix="pyuio-guest-") as directory:
+    with temporary("pyuio-guest-") as directory:
         reports = Path(directory, "reports.jsonl")
         reports.touch()
         again = [*python_module.command("pytest"), *config.invocation_params.args]

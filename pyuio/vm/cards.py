@@ -20,13 +20,13 @@ import random
 import re
 import select
 import socket
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
+from pyuio.kernel.trusted_directory import temporary
 from pyuio.model.loop import CALL_LIMIT
 from pyuio.process import python_module
 from pyuio.vm import machine
@@ -130,7 +130,7 @@ class Cards:
         self._leaving = ""  # the id of the card for whose end the guest waits
         self.processor = random.choice(sorted(os.sched_getaffinity(0)))
         # QEMU connects to vfio-user by a path only. Nobody else can enter this directory.
-        self._directory = tempfile.TemporaryDirectory(prefix="pyuio-cards-") if self.transport == VFIO_USER else None
+        self._directory = temporary("pyuio-cards-") if self.transport == VFIO_USER else None
         self._paths = itertools.count()
         self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._messages, messages = socket.socketpair()

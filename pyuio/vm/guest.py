@@ -11,13 +11,13 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyuio.kernel.trusted_directory import temporary
 from pyuio.vm import host_files, kernels, kvm_probe, machine, saved_state, session, system, terminal
 from pyuio.vm.cards import PROXY, Cards
 from pyuio.vm.errors import CardError, GuestError, GuestHangError, GuestStartError, GuestTimeoutError
@@ -228,7 +228,7 @@ class Guest:
                     path = f"/proc/self/fd/{descriptors[-1]}"
                 memory = state.backend(machine.memory_size(self.options), shared=path)
                 tail = ["-incoming", "defer"]
-            root = stack.enter_context(tempfile.TemporaryDirectory(prefix="pyuio-")) if os.geteuid() == 0 else "/"
+            root = stack.enter_context(temporary("pyuio-")) if os.geteuid() == 0 else "/"
             line = machine.base(
                 start.qemu, start.accelerator, self.options, inherited, memory, root, one_thread=one_thread
             )
