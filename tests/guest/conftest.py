@@ -43,6 +43,9 @@ from tests.guest.support import (
 
 OVER_VFIO = ["test_vfio.py", "test_dma_vfio.py", "test_iommufd.py", "commands/test_vfio.py"]
 collect_ignore = [] if DRIVER == VFIO_PCI else OVER_VFIO
+if DRIVER == VFIO_PCI:
+    # Debian's kernels have no iommufd; make test-iommufd builds one that has. VFIO loads it, after tests are chosen.
+    subprocess.run(["modprobe", "--quiet", "iommufd"], check=False)
 NEED_HUGEPAGES = ("test_dma", "test_crashes")  # beginnings of files' names
 
 
@@ -60,8 +63,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
     if DRIVER == VFIO_PCI:
-        # Debian's kernels have no iommufd; make test-iommufd builds one that has. VFIO would load it, later.
-        subprocess.run(["modprobe", "--quiet", "iommufd"], check=False)
         without = {"test_iommufd.py"} if not Path("/dev/iommu").exists() else set()
         kept = [item for item in items if item.get_closest_marker("uio") is None and item.path.name not in without]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
