@@ -11,9 +11,7 @@ Sources: ``block/bdev.c`` (bd_may_claim); ``drivers/nvme/host/multipath.c`` (dis
 from __future__ import annotations
 
 import errno
-import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +74,8 @@ def _is_claimed(node: str) -> bool | None:
 
 def parse_lsblk(text: str) -> list[str] | None:
     """Return a sentence for each use in what ``lsblk --json`` printed about a disk; None if it tells of no disk."""
+    import json
+
     try:
         told = json.loads(text)["blockdevices"]
         return [use for disk in told for use in _uses_in_tree(disk, "")] if told else None
@@ -100,6 +100,8 @@ def _uses_in_tree(device: dict[str, Any], below: str) -> Iterator[str]:
 
 def _lsblk(node: str) -> str:
     """Return what lsblk prints about a disk; "" if lsblk is not installed or does not know these columns."""
+    import subprocess
+
     program = find_program("lsblk")
     if program is None:
         return ""

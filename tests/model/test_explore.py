@@ -395,6 +395,7 @@ def test_a_scenario_that_catches_its_end(
     """It is told again until it ends, and the failure names the line that went on."""
     monkeypatch.setattr(module, "_MOST", most)
     monkeypatch.setattr(module, "_GRACE", 0.01)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # one may come in a finaliser, which cannot raise it
     traces = sys.gettrace()
     (failure,) = explore(swallows, Sum, kinds=["stuck bit"], seconds=seconds).failures
     assert problem in failure.problems[0]
