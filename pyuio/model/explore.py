@@ -377,7 +377,7 @@ class _Runner:
         self._watches = False
         self._runs = False
         self._told = 0  # how often the present run was told to end
-        self._why = ""
+        self._why = self._line = ""
         self._trace_before: Any = None
         self._random = random.Random(0)
         self._most = 0
@@ -408,7 +408,7 @@ class _Runner:
 
     def _within_time(self, call: Callable[[], Any]) -> Any:
         """Return what a part of a run returns. _HangError: it took too long."""
-        self._told = 0
+        self._told, self._line = 0, ""
         self._runs = True
         self._watch(self._seconds)
         try:
@@ -434,14 +434,15 @@ class _Runner:
         """Tell the run to end. If it was told before, say which line went on nevertheless, and tell the next, too."""
         self._watch(0)
         self._told += 1
+        frames = list(self._frames_of_scenario(frame))
+        if frames:
+            self._line = f": {line_of(frames[0])}"
         if self._told == 1:
             self._why = why
         else:
             if self._told == 2:
                 self._trace_before = sys.gettrace()
-            frames = list(self._frames_of_scenario(frame))
-            why = f"{self._why}, and has caught the BaseException that tells it to end, and gone on"
-            why += "".join(f": {line_of(one)}" for one in frames[:1])
+            why = f"{self._why}, and has caught the BaseException that tells it to end, and gone on{self._line}"
             self._end_at_next_line(_HangError(why), frames)
         self._watch(_GRACE if self._told == 1 else self._random.uniform(1e-5, _LONGEST_PAUSE))
         raise _HangError(why)
