@@ -40,7 +40,7 @@ def watch(
     driver: DriverText = None,
     force: Annotated[bool, typer.Option("--force", help="Allow writes even if a kernel driver has DEVICE.")] = False,
 ) -> None:
-    """Show registers by name, interrupts a second, link and errors on a screen.
+    """Show registers, interrupts a second, link and errors on a screen.
 
     What changed since the last look is marked. Registers that a read changes are read only when you say so, and a write
     is made after you confirmed it. The bottom line shows the keys. Without a driver that knows the registers, the

@@ -44,9 +44,14 @@ def nothing_up_to(mask: int) -> bool:
     return not any(zone.start <= mask and zone.for_programs for zone in zones())
 
 
+def is_narrow(mask: int) -> bool:
+    """Return whether there is memory above the mask."""
+    return mask < max(zone.end for zone in zones()) - 1
+
+
 def remedy(mask: int) -> str:
     """Return what to do where there is no memory up to the mask."""
-    if mask >= max(zone.end for zone in zones()) - 1:
+    if not is_narrow(mask):
         return "free some memory"
     ways = ["close what has the low memory", "start the driver soon after boot"]
     if mask >= _LEAST_MEMORY - 1:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pyuio.dma.low_memory import LowMemory, nothing_up_to, remedy
+from pyuio.dma.low_memory import LowMemory, is_narrow, nothing_up_to, remedy
 from pyuio.dma.pinned_hugepages import PinnedHugepages, adjacent, below
 from pyuio.dma.pinned_page import PinnedPage
 from pyuio.dma.sieve import Sieve
@@ -76,12 +76,13 @@ class PhysicalMemory:
                     return page
                 if least <= mmap.PAGESIZE and (page := sieve.first_ordinary()):
                     return page
+        limited = "; its control group (memory.max) has room for no more" if sieve.limited else ""
         if not sieve.hugepages and not sieve.pages:
-            raise DmaMemoryError(f"{tried}: {why_none(least)}")
+            raise DmaMemoryError(f"{tried}: {why_none(least)}{limited}")
         held = f", {search.held} hugepages above it were held meanwhile" if search.held else ""
         raise DmaMemoryError(
             f"{tried}: {sieve.hugepages} hugepages and {sieve.pages} pages were looked at{held}, and none is below; "
-            f"{remedy(mask)}"
+            f"{remedy(mask)}{limited}"
         )
 
     def scattered(self, size: int, mask: int) -> PinnedPage | PinnedHugepages:
@@ -124,13 +125,16 @@ class PhysicalMemory:
             shared: whether the choice returns adjacent ones.
         """
         small = hugepages()[0]
+        looked_at: set[int] = set()
         for huge in reversed(hugepages()):
-            if page := self._chosen(huge, size, [huge.free], choice, shared=shared):
+            if page := self._chosen(huge, size, [huge.free], choice, looked_at, shared=shared):
                 return page
         with self._searched(LowMemory(small, mask)) as search:
             # A search that holds hugepages holds those that were free, too.
             free = 0 if search.held else small.free
-            if page := self._chosen(small, size, [free + search.free, free + search.room], choice, shared=shared):
+            if page := self._chosen(
+                small, size, [free + search.free, free + search.room], choice, looked_at, shared=shared
+            ):
                 return page
         count, most = -(-size // small.size), free + search.room
         early = f"reserve them early (hugepages={count + max(1, count // 4)} on the kernel's command line)"
@@ -140,6 +144,15 @@ class PhysicalMemory:
                 raise DmaMemoryError(f"{reason} while {search.held} above it were held; {remedy(mask)}")
             reason = f"{reason}; free some, or {early}"
             raise DmaMemoryError(reason if small.may_change else f"{reason}; or, as root: {small.command(count)}")
+        if not looked_at:
+            limit = f"hugetlb.{small.size >> 20}MB.max"
+            reason = f"the kernel gave none: memory is in small pieces, or a control group ({limit}) forbids it"
+            raise DmaMemoryError(f"{tried}, {count} of {small}; {reason}; {remedy(mask)}")
+        if shared and is_narrow(mask):  # those that are reserved come from above
+            raise DmaMemoryError(
+                f"{tried}, {count} of {small}; {most} were looked at, and none of them are below and adjacent; "
+                f"{remedy(mask)}; scatter({size}) takes ones that are not adjacent, in several segments"
+            )
         if shared:
             raise DmaMemoryError(
                 f"{tried}, {count} of {small}, and {most} that were looked at have none; scatter({size}) takes ones "
@@ -149,9 +162,12 @@ class PhysicalMemory:
 
     @staticmethod
     def _chosen(
-        huge: HugepageSize, size: int, most: list[int], choice: Choice, *, shared: bool
+        huge: HugepageSize, size: int, most: list[int], choice: Choice, looked_at: set[int], *, shared: bool
     ) -> PinnedHugepages | None:
-        """Return several hugepages that a choice finds among up to the largest of `most`; None if it finds none."""
+        """Return several hugepages that a choice finds among up to the largest of `most`; None if it finds none.
+
+        `looked_at` gets the numbers of those among which it found none.
+        """
         count = -(-size // huge.size)
         # A quarter more nearly always has neighbours enough. It takes more where many are above the mask.
         few = (count + max(1, count // 4), count + _MORE // huge.size)
@@ -161,7 +177,7 @@ class PhysicalMemory:
             try:
                 return PinnedHugepages(huge, total, partial(choice, huge, count), shared=shared)
             except LookupError:
-                pass
+                looked_at.add(total)
             except OSError as error:
                 if error.errno not in (errno.ENOMEM, errno.EFAULT):
                     raise

@@ -20,6 +20,7 @@ class Sieve(contextlib.ExitStack):
 
     Attributes:
         hugepages, pages: how many were looked at that do not suit.
+        limited: whether more ordinary pages would have been looked at, but for the room of the control group.
 
     Args:
         size: of the buffer, in bytes.
@@ -31,6 +32,7 @@ class Sieve(contextlib.ExitStack):
         super().__init__()
         self._size, self._align, self._mask = size, align, mask
         self.hugepages = self.pages = 0
+        self.limited = False
 
     def __enter__(self) -> Sieve:
         """Return itself."""
@@ -54,17 +56,17 @@ class Sieve(contextlib.ExitStack):
 
     def first_ordinary(self) -> PinnedPage | None:
         """Return an ordinary page that suits."""
-        page, looked_at = ordinary_page(self._suits, _spare_pages)
+        page, looked_at = ordinary_page(self._suits, self._spare_pages)
         self.pages += looked_at
         return page
+
+    def _spare_pages(self) -> int:
+        """Return how many bytes of ordinary pages a search may take: this process's control group pays for them."""
+        room, most = group_room(), spare()
+        self.limited = room is not None and room // 2 < most
+        return min(most, room // 2) if room is not None else most
 
     def _suits(self, address: int, size: int) -> bool:
         if address > self._mask:
             return False
         return FreeRanges(address, size).take(self._size, self._align, self._mask) is not None
-
-
-def _spare_pages() -> int:
-    """Return how many bytes of ordinary pages a search may take: this process's control group pays for them."""
-    room = group_room()
-    return spare() if room is None else min(spare(), room // 2)

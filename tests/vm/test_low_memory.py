@@ -24,12 +24,32 @@ WHERE = [
 ]
 
 
-@pytest.mark.timeout(LIMIT)
-@pytest.mark.parametrize(("memory", "parameters", "bits"), WHERE)
-def test_memory_above_4_gib(vm: Vm, memory: str, parameters: str, bits: str) -> None:
+def run(vm: Vm, memory: str, parameters: str, words: str) -> None:
     vm.append = parameters
-    command = [sys.executable, "-m", "tests.vm.low_memory_guest", *bits.split()]
+    command = [sys.executable, "-m", "tests.vm.low_memory_guest", *words.split()]
     result = vm.run("--memory", memory, "--device", CARD, "--", *command, cwd=ROOT, limit=LIMIT)
     output = result.stdout.decode()
     assert result.returncode == 0, output + result.stderr.decode()
     assert output.endswith("all is well\n")
+
+
+@pytest.mark.timeout(LIMIT)
+@pytest.mark.parametrize(("memory", "parameters", "bits"), WHERE)
+def test_memory_above_4_gib(vm: Vm, memory: str, parameters: str, bits: str) -> None:
+    run(vm, memory, parameters, bits)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(LIMIT)
+@pytest.mark.parametrize("bits", [30, 31, 32])
+@pytest.mark.parametrize("memory", ["3G", "6G", "8G"])
+def test_boot_parameters_that_the_message_gives(vm: Vm, memory: str, bits: int) -> None:
+    run(vm, memory, f"mem={1 << (bits - 20)}M", f"boot {bits}")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(LIMIT)
+@pytest.mark.parametrize("part", ["nothing", "groups"])
+def test_searches_that_fail(vm: Vm, part: str) -> None:
+    """All low memory is taken; a control group may have little."""
+    run(vm, "6G", FAST, part)
