@@ -29,7 +29,7 @@ from pyuio.interrupt.interrupt import Interrupt
 from pyuio.process.fork import Owned
 from pyuio.process.signals import poll_with_signals, postponed_signals
 from pyuio.process.timeouts import TimeSource, timeout_error, timeout_nanoseconds
-from pyuio.program import NativeProgram, Operation, flatten
+from pyuio.program import NativeProgram, Operation, Write, WriteBack, flatten
 
 HANDLER = """
 typedef struct {
@@ -160,7 +160,7 @@ class Service(Owned):
             raise ValueError("names and context belong to a handler; a program names its values itself")
         if handler is not None and program:
             raise ValueError("a service has a program or a handler, not both")
-        self._begin(interrupt, capacity)
+        self._begin(interrupt, capacity, program if handler is None else None)
         with ExitStack() as stack:
             operations = NativeProgram(flatten(program), stack)
             self._names = operations.names if handler is None else list(names)
@@ -188,7 +188,7 @@ class Service(Owned):
             raise thread.error
         _log.info("%s: native service started", self.name)
 
-    def _begin(self, interrupt: Interrupt, capacity: int) -> None:
+    def _begin(self, interrupt: Interrupt, capacity: int, program: Sequence[Operation] | None) -> None:
         capacity = operator.index(capacity)
         if not 1 <= capacity <= _MOST_EVENTS:
             raise ValueError(f"the capacity of a service is 1 to {_MOST_EVENTS} events, not {capacity}")
@@ -199,6 +199,10 @@ class Service(Owned):
         self._queue: deque[Event | int] = deque()  # an int N: N events were lost at this place
         self._reported = 0
         self._stopped = False
+        self._advice = "take them sooner, or give it a larger capacity"
+        writes = program is None or any(isinstance(step.operation, Write | WriteBack) for step in flatten(program))
+        if interrupt.kind == "INTx" and not writes:
+            self._advice += "; its program writes to no register: acknowledge the interrupt, or it fires at once"
 
     def _made(self, operations: NativeProgram, handler: Any, context: Any) -> Any:
         native = _lib.pyuio_service_new(
@@ -304,7 +308,7 @@ class Service(Owned):
 
     def _overrun(self, lost: int) -> OverrunError:
         reason = f"{self.name}: {lost} events of its native service were lost: the ring was full"
-        error = OverrunError(errno.EOVERFLOW, f"{reason}; take them sooner, or give it a larger capacity")
+        error = OverrunError(errno.EOVERFLOW, f"{reason}; {self._advice}")
         error.lost = lost
         return error
 

@@ -44,7 +44,7 @@ class ModelService(Service):
     ) -> None:
         if handler is not None or context is not None or names:
             raise TypeError(f"{interrupt.name} is a card in Python, which a handler in C cannot reach: give a program")
-        self._begin(interrupt, capacity)
+        self._begin(interrupt, capacity, program)
         self._card_interrupt = cast("Any", interrupt)  # a ModelInterrupt, which makes this class
         self._interpreter = Interpreter(program, clock, interrupt.unmask)
         self._lost = 0
