@@ -112,7 +112,9 @@ _COUNTED = {
 KINDS = ("removal", "reset", "reads ones", "stuck bit", "spurious interrupt", *_COUNTED)
 """The kinds of faults, those of `Faults`."""
 
-_NOT_THE_SCENARIO = (str(Path(__file__).parent.parent / "_").removesuffix("_"), str(Path(os.__file__).parent), "<")
+_PYUIO, _LIBRARY = (
+    str(path / "_").removesuffix("_") for path in (Path(__file__).parent.parent, Path(os.__file__).parent)
+)
 
 _Plan = tuple[Fault, Callable[[Faults], None]]
 
@@ -451,7 +453,7 @@ class _Runner:
     def _frames_of_scenario(frame: FrameType | None) -> Iterator[FrameType]:
         """Yield the frames of the run, the innermost first, without those of pyuio and of Python's library."""
         while frame is not None and frame.f_code is not _Runner._within_time.__code__:
-            if not frame.f_code.co_filename.startswith(_NOT_THE_SCENARIO):
+            if _is_of_scenario(frame):
                 yield frame
             frame = frame.f_back
 
@@ -462,7 +464,7 @@ class _Runner:
         """
 
         def trace(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
-            if frame.f_code.co_filename.startswith(_NOT_THE_SCENARIO):
+            if not _is_of_scenario(frame):
                 return None
             if event == "line" and self._runs:
                 raise error  # this ends the tracing
@@ -547,8 +549,9 @@ class _Runner:
             if isinstance(caught, (KeyboardInterrupt, SystemExit)):
                 raise
             error = caught
-        if error is None and self._told:
-            error = _HangError("it has not ended in time, and has caught the BaseException that told it to end")
+        if self._told and not isinstance(error, _HangError):
+            hang = _HangError("it has not ended in time, and has caught the BaseException that told it to end")
+            hang.__cause__, error = error, hang
         if error is not None:
             problems += self._judged(error)
         try:
@@ -574,6 +577,14 @@ class _Runner:
         if isinstance(error, self._allowed):
             return []
         return [f"{type(error).__name__} is not a proper error"]
+
+
+def _is_of_scenario(frame: FrameType) -> bool:
+    """Return whether a frame is the scenario's or the driver's: neither pyuio's nor that of Python's library."""
+    name = frame.f_code.co_filename
+    if name.startswith((_PYUIO, "<")):
+        return False
+    return not name.startswith(_LIBRARY) or "-packages" in name  # site-packages, Debian's dist-packages
 
 
 def _in_constructor(error: BaseException) -> bool:

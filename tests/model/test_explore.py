@@ -351,6 +351,16 @@ def catches_once(device: pyuio.Device) -> None:
             pass
 
 
+def raises_another(device: pyuio.Device) -> None:
+    try:
+        with Driver(device) as driver:
+            driver.start(b"1")
+            while not driver.registers.status.done:
+                pass
+    except BaseException as error:
+        raise SumError("as usual") from error
+
+
 def catches_all(device: pyuio.Device) -> None:
     with Driver(device) as driver:
         driver.start(b"1")
@@ -382,6 +392,7 @@ def catches_all_twice(device: pyuio.Device) -> None:
     [
         (catches_once, 1000, 20.0, "it has not ended in time, and has caught the BaseException that told it to end"),
         (catches_once, 10**9, 1.0, "it has not ended in time, and has caught"),
+        (raises_another, 1000, 20.0, "it has not ended in time, and has caught"),
         (catches_all, 1000, 20.0, "accesses, and has caught the BaseException that tells it to end, and gone on"),
         (catches_all_twice, 10**9, 1.0, "and gone on: test_explore.py:"),
     ],
@@ -395,7 +406,7 @@ def test_a_scenario_that_catches_its_end(
 ) -> None:
     """It is told again until it ends, and the failure names the line that went on."""
     monkeypatch.setattr(module, "_MOST", most)
-    if swallows is not catches_once:  # that one ends by itself, within the time that it is given
+    if swallows in (catches_all, catches_all_twice):  # the others end by themselves, within the time that they get
         monkeypatch.setattr(module, "_GRACE", 0.01)
     # In a process of its own, as an exception that ends an exception's handler can stay the present one in CPython.
     with ProcessPoolExecutor(1, get_context("fork")) as executor:
