@@ -146,7 +146,8 @@ class PhysicalMemory:
             raise DmaMemoryError(reason if small.may_change else f"{reason}; or, as root: {small.command(count)}")
         if not looked_at:
             limit = f"hugetlb.{small.size >> 20}MB.max"
-            reason = f"the kernel gave none: memory is in small pieces, or a control group ({limit}) forbids it"
+            held = f" while {search.held} above it were held" if search.held else ""
+            reason = f"the kernel gave none{held}: memory is in small pieces, or a control group ({limit}) forbids it"
             raise DmaMemoryError(f"{tried}, {count} of {small}; {reason}; {remedy(mask)}")
         if shared and is_narrow(mask):  # those that are reserved come from above
             raise DmaMemoryError(
