@@ -168,16 +168,11 @@ def test_each_nvme_queue_has_its_vector(cards: Cards) -> None:
         queues = [disk.queue(4) for _ in range(8)]
         vectors = [queue.interrupt for queue in queues if queue.interrupt is not None]
         assert len(set(vectors)) == 8
-        for queue, vector in zip(queues, vectors, strict=True):
-            before = sum(one.total for one in vectors if one is not vector)
-            with contextlib.suppress(BlockingIOError):
-                vector.read(0)
+        for number, (queue, vector) in enumerate(zip(queues, vectors, strict=True), 1):
             assert [bytes(data) for data in queue.read_many(range(0, 80, 8), 8)] == [bytes(4096)] * 10
             wait_until(lambda vector=vector: vector.total > 0 or vector.pending)  # type: ignore[misc]  # read if needed
-            assert not any(one.pending for one in vectors if one is not vector)
-            assert sum(one.total for one in vectors if one is not vector) == before
-            with contextlib.suppress(BlockingIOError):
-                vector.read(0)
+            # A message comes after the entry in memory that it is for. So one of an earlier queue may come now.
+            assert not any(one.pending or one.total for one in vectors[number:])
 
 
 class NetworkCard(pyuio.Driver):
