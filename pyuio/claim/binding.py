@@ -88,13 +88,16 @@ def _binding_lock(address: str) -> Iterator[None]:
 @contextmanager
 def _closed_to_others(node: Path) -> Iterator[None]:
     """Keep all but root from opening a device file in a ``with`` block, which may be its end."""
-    mode = stat.S_IMODE(node.stat().st_mode)
-    node.chmod(0)
+    file = os.open(node, os.O_PATH | os.O_CLOEXEC)  # this, and not another one that gets its name
     try:
-        yield
+        mode, place = stat.S_IMODE(os.fstat(file).st_mode), f"/proc/self/fd/{file}"
+        os.chmod(place, 0)  # noqa: PTH101
+        try:
+            yield
+        finally:
+            os.chmod(place, mode)  # noqa: PTH101
     finally:
-        with suppress(FileNotFoundError):
-            node.chmod(mode)
+        os.close(file)
 
 
 @contextmanager
@@ -127,12 +130,13 @@ def _free_of_vfio(address: str, patience: float = 0, *, only_look: bool = False)
                     raise group_users.busy(number, address) from error
             time.sleep(0.01)
         if (node := device_node(function)) is not None:
-            status = node.stat()
-            others_may = bool(status.st_uid or status.st_mode & 0o066)
-            if os.geteuid() == 0 and not only_look:
-                stack.enter_context(_closed_to_others(node))
-            if who := group_users.who_has_device_file(node, others_may=others_may):
-                raise DeviceBusyError(errno.EBUSY, f"{address} is in use through VFIO: {who}; end that first")
+            with suppress(FileNotFoundError):  # it goes at this moment
+                status = node.stat()
+                if os.geteuid() == 0 and not only_look:
+                    stack.enter_context(_closed_to_others(node))
+                others_may = bool(status.st_uid or status.st_mode & 0o066)
+                if who := group_users.who_has_device_file(node, others_may=others_may):
+                    raise DeviceBusyError(errno.EBUSY, f"{address} is in use through VFIO: {who}; end that first")
         yield
 
 
