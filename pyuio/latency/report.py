@@ -52,7 +52,14 @@ class Report:
             self._directory = open_directory(path.parent)
         except OSError as error:
             raise self._failed(error) from error
-        place = self._place
+        try:
+            self._check(overwrite=overwrite)
+        except BaseException:
+            os.close(self._directory)
+            raise
+
+    def _check(self, *, overwrite: bool) -> None:
+        path, place = self.path, self._place
         if place.exists() and not overwrite:
             reason = f"{path} is there already; name another file, or add --overwrite to replace it"
             raise ResultExistsError(errno.EEXIST, reason)
