@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import os
@@ -72,7 +73,8 @@ def open_directory(path: Path, *, make: bool = False) -> int:
             except FileNotFoundError:
                 if not make:
                     raise
-                os.mkdir(name, dir_fd=file)
+                with contextlib.suppress(FileExistsError):  # another program was faster
+                    os.mkdir(name, dir_fd=file)
                 names.append(name)
                 continue
             if stat.S_ISLNK(os.fstat(step).st_mode):

@@ -13,6 +13,7 @@ from importlib import machinery
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyuio.errors import PyuioError
 from pyuio.kernel.trusted_directory import stranger
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _LOADERS = (
 )
 
 
-class StrangersModuleError(ImportError):
+class StrangersModuleError(PyuioError, ImportError):
     """Another user can write to what would be imported."""
 
 
