@@ -46,7 +46,7 @@ test-vfio: $(COMPILED)
 test-arm64: export ARCH := arm64
 test-arm64: $(COMPILED)
 	@sh scripts/setup.sh arm64
-	@$(BIN)/python -m tests.run $(if $(T),guest,arm64) -- $(T)
+	@$(BIN)/python -m tests.run guest $(if $(T),,vm) -- $(T)
 
 # The same on a kernel with iommufd, with Intel's IOMMU and with virtio's. To build it takes 15 minutes of a processor.
 test-iommufd: KERNEL := $(CURDIR)/build/iommufd/boot/vmlinuz

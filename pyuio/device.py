@@ -20,6 +20,7 @@ from pyuio.backend.opening import open_backend
 from pyuio.dma.allocator import Dma
 from pyuio.errors import DeviceRemovedError, InterruptUnavailableError, PyuioError
 from pyuio.interrupt.interrupt import Interrupt
+from pyuio.kernel import device_tree
 from pyuio.kernel.uio import UioMap
 from pyuio.pci.assigned_interrupt import interrupt_number, line_of_node
 from pyuio.pci.config_space import ConfigSpace
@@ -247,6 +248,11 @@ class Device(Owned, Runner):
             return self._backend.node.driver_name if self._backend.node else None
         except DeviceRemovedError:
             return None
+
+    @property
+    def compatible(self) -> tuple[str, ...]:
+        """What the device tree says that it is compatible with, the most specific first; () without a device tree."""
+        return device_tree.compatible(self._backend.directory)
 
     @property
     def clock(self) -> TimeSource:

@@ -29,9 +29,9 @@ _Driver = TypeVar("_Driver", bound="Driver")
 class Driver:
     """A driver for one kind of card, on an open device.
 
-    A driver names the ids, the class codes or the UIO nodes that it serves, sets its card up in ``__init__``, and
-    leaves the card quiet in `quiet`. It is a context manager, and closes the device at the end. By convention
-    ``self.bar`` is a BAR, and ``self.registers`` the map of its named registers.
+    A driver names the ids, the class codes, the UIO nodes or the compatible devices that it serves, sets its card up in
+    ``__init__``, and leaves the card quiet in `quiet`. It is a context manager, and closes the device at the end. By
+    convention ``self.bar`` is a BAR, and ``self.registers`` the map of its named registers.
 
     If software can make the card raise its interrupt, `trigger`, `acknowledge`, `acknowledge_program` and, where
     possible, `trigger_program` let ``pyuio bench`` measure on the card. It calls them only on a card that is quiet.
@@ -55,6 +55,8 @@ class Driver:
     """Class codes of the cards that it serves, of any vendor: 24 bits, base class first; ``(0x010802,)`` is NVMe."""
     uio_names: ClassVar[tuple[str, ...]] = ()
     """Names of the UIO nodes that it serves, as ``/sys/class/uio/uioN/name`` says them, as in ``("fpga-regs",)``."""
+    compatible: ClassVar[tuple[str, ...]] = ()
+    """What the device tree says its devices are compatible with, as in ``("arm,pl031",)``: any of them."""
     dma_mask: ClassVar[int | None] = None
     """The highest bus address that its cards can use, 2^n - 1; None for 64 bits."""
     vectors: ClassVar[int] = 0
@@ -82,10 +84,12 @@ class Driver:
 
     @classmethod
     def serves(cls, device: Device | FoundDevice) -> bool:
-        """Return whether the driver serves a device, by its ids, its class code, or the name of its UIO node."""
+        """Return whether the driver serves a device, by its ids, its class code, its UIO node or the device tree."""
         if device.ids in cls.ids or device.class_code in cls.class_codes:
             return True
-        return bool(cls.uio_names) and device.uio_name in cls.uio_names
+        if cls.uio_names and device.uio_name in cls.uio_names:
+            return True
+        return bool(cls.compatible) and not set(cls.compatible).isdisjoint(device.compatible)
 
     @classmethod
     def open(
@@ -130,7 +134,8 @@ class Driver:
     @classmethod
     def _kind(cls) -> str:
         codes = (f"class {code:06x}" for code in cls.class_codes)
-        return ", ".join([*cls.ids, *codes, *(f"the node {name}" for name in cls.uio_names)])
+        nodes = (f"the node {name}" for name in cls.uio_names)
+        return ", ".join([*cls.ids, *codes, *nodes, *(f"what is compatible with {name}" for name in cls.compatible)])
 
     @classmethod
     def _require_served(cls, device: Device | FoundDevice) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -64,15 +65,27 @@ class InstalledDriver:
         """The names of UIO nodes that it serves. DriverLoadError: as `driver`."""
         return self.driver.uio_names
 
-    def serves(self, ids: str | None, class_code: int | None = None, uio_name: str | None = None) -> bool:
-        """Return whether it serves these ids, this class of cards, or a node of this name.
+    @property
+    def compatible(self) -> tuple[str, ...]:
+        """What it serves by the device tree. DriverLoadError: as `driver`."""
+        return self.driver.compatible
+
+    def serves(
+        self,
+        ids: str | None,
+        class_code: int | None = None,
+        uio_name: str | None = None,
+        compatible: Sequence[str] = (),
+    ) -> bool:
+        """Return whether it serves these ids, this class of cards, a node of this name, or what is compatible so.
 
         Raises:
             DriverLoadError: as `driver`.
         """
         by_class = class_code is not None and class_code in self.class_codes
         by_name = uio_name is not None and uio_name in self.uio_names
-        return by_class or by_name or (ids is not None and ids.lower() in self.ids)
+        by_tree = bool(compatible) and not set(compatible).isdisjoint(self.compatible)
+        return by_class or by_name or by_tree or (ids is not None and ids.lower() in self.ids)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution})" if self.distribution else self.name
@@ -93,8 +106,10 @@ def checked_driver(loaded: object, where: str, remedy: str) -> type[Driver]:
         raise DriverLoadError(f"{where} is not a class derived from pyuio.Driver; {remedy}")
     if not (isinstance(loaded.ids, tuple) and all(isinstance(ids, str) and _IDS.fullmatch(ids) for ids in loaded.ids)):
         raise DriverLoadError(f"{where}: its ids are {loaded.ids!r}, not as in ('1234:11e8',); {remedy}")
-    if not (isinstance(loaded.uio_names, tuple) and all(isinstance(name, str) for name in loaded.uio_names)):
-        raise DriverLoadError(f"{where}: its uio_names are {loaded.uio_names!r}, not as in ('regs',); {remedy}")
+    for kind, example in (("uio_names", "regs"), ("compatible", "arm,pl031")):
+        names = getattr(loaded, kind)
+        if not (isinstance(names, tuple) and all(isinstance(name, str) for name in names)):
+            raise DriverLoadError(f"{where}: its {kind} are {names!r}, not as in ({example!r},); {remedy}")
     return loaded
 
 
@@ -110,7 +125,7 @@ def installed_drivers() -> list[InstalledDriver]:
 
 
 def drivers_for(
-    ids: str | None, class_code: int | None = None, uio_name: str | None = None
+    ids: str | None, class_code: int | None = None, uio_name: str | None = None, compatible: Sequence[str] = ()
 ) -> tuple[list[InstalledDriver], list[DriverLoadError]]:
     """Return the drivers that serve a device, by any of these, and the errors of those that do not load.
 
@@ -118,18 +133,21 @@ def drivers_for(
         ids: as in ``1234:11e8``; None, which no driver serves, if the device is not a PCI function.
         class_code: 24 bits, base class first; None not to look at it.
         uio_name: the name of the device's UIO node; None not to look at it.
+        compatible: what the device tree says that the device is compatible with.
     """
     serving, failures = [], []
     for installed in installed_drivers():
         try:
-            if installed.serves(ids, class_code, uio_name):
+            if installed.serves(ids, class_code, uio_name, compatible):
                 serving.append(installed)
         except DriverLoadError as error:
             failures.append(error)
     return serving, failures
 
 
-def driver_for(ids: str | None, class_code: int | None = None, uio_name: str | None = None) -> type[Driver]:
+def driver_for(
+    ids: str | None, class_code: int | None = None, uio_name: str | None = None, compatible: Sequence[str] = ()
+) -> type[Driver]:
     """Return the class of the driver that serves a device.
 
     A driver that names the node has precedence over one that names the ids, and that one over one that serves the
@@ -139,13 +157,14 @@ def driver_for(ids: str | None, class_code: int | None = None, uio_name: str | N
         ids: as in ``1234:11e8``; None, which no driver serves, if the device is not a PCI function.
         class_code: 24 bits, base class first; None not to look at it.
         uio_name: the name of the device's UIO node; None not to look at it.
+        compatible: what the device tree says that the device is compatible with.
 
     Raises:
         DriverNotFoundError: no installed driver serves them; the message lists the installed drivers, and those that
             did not load.
         AmbiguousDriverError: several drivers serve them.
     """
-    serving, failures = drivers_for(ids, class_code, uio_name)
+    serving, failures = drivers_for(ids, class_code, uio_name, compatible)
     by_name = [installed for installed in serving if installed.serves(None, None, uio_name)]
     serving = by_name or [installed for installed in serving if installed.serves(ids)] or serving
     serving = [installed for installed in serving if installed.distribution != OWN] or serving

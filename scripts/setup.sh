@@ -44,6 +44,7 @@ python_has 'import ctypes; ctypes.CDLL("libelf.so.1")' || missing libelf1 elfuti
 
 if [ "${1:-}" = arm64 ]; then
     have qemu-system-aarch64 || missing qemu-system-arm qemu-system-aarch64-core qemu-system-aarch64
+    have dtc || missing device-tree-compiler dtc dtc
     have aarch64-linux-gnu-gcc || missing gcc-aarch64-linux-gnu gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc
 fi
 

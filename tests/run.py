@@ -38,7 +38,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pyuio.vm import kernels, native_build, system
-from pyuio.vm.architecture import ARCHITECTURES
+from pyuio.vm.architecture import ARCHITECTURES, ARM64
 from pyuio.vm.errors import GuestError
 from tests import access_trap, pythons, sanitize, shared_library, wheels
 from tests.fuzz import campaign
@@ -87,6 +87,20 @@ VFIO_LONG = tuple(
 )
 # The guest's processor: amd64, or arm64 (make test-arm64).
 ARCHITECTURE = ARCHITECTURES[os.environ.get("ARCH", "amd64")]
+ALL_ADDRESSES = (1 << 64) - 1
+# What make test-arm64 runs of the parts guest and vm.
+_ON_ARM64 = (
+    *("bars", "config", "dma", "edu", "edu_registers", "fork", "hotplug", "interrupt", "many_interrupts"),
+    *("serial16550", "service", "system_calls", "uio_maps"),
+)
+ON_ARM64 = {
+    "guest": (
+        "tests/guest/masking",
+        *(f"tests/guest/test_{name}.py" for name in _ON_ARM64),
+        *("tests/unit/test_access_count.py", "tests/unit/test_register_access.py"),  # under the trap
+    ),
+    "vm": tuple(f"tests/vm/test_{name}.py" for name in ("run", "arm64_code", "platform", "nvme", "removal", "serial")),
+}
 OWN_MODULES = ("several_nodes", "edu_board")  # a file of C in tests/guest each
 # Beside two other guests, the part guest takes a quarter less processor time so, and commands a tenth more.
 ONE_THREAD = "--one-thread"
@@ -173,6 +187,8 @@ def in_guest(
 ) -> list[str]:
     """Return the command that runs another one in a guest with all the devices, which can write to `output`."""
     cards = GUEST_DEVICES + (BEHIND_A_BRIDGE if bridge else NETWORK_CARDS)
+    if ARCHITECTURE == ARM64:  # whose memory begins at 1 GiB
+        cards = tuple(f"{card},dma_mask={ALL_ADDRESSES:#x}" if card == "edu,addr=08" else card for card in cards)
     devices = [f"--device={card}" for card in cards]
     guest = [
         f"--arch={ARCHITECTURE.name}",
@@ -252,8 +268,10 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
         "cards": list(CARDS),
         "vfio": [*VFIO, *(VFIO_LONG if options else ())],
     }
+    if ARCHITECTURE.foreign:
+        places |= {name: list(files) for name, files in ON_ARM64.items()}
     where = [] if named else places.get(part, [f"tests/{part}"])
-    if not options:
+    if not options and not ARCHITECTURE.foreign:
         where += [f"--ignore={path}" for path in {"guest": (COMMANDS,), "vm": CARDS}.get(part, ())]
     command = [str(BIN / "python"), "-m", "pytest", f"--junitxml={results}", "-p", "no:cacheprovider", *where, *options]
     if part != "unit" and REWRITTEN not in os.environ:

@@ -244,7 +244,7 @@ def _chosen(device: str | None) -> tuple[FoundDevice | None, type[Driver]]:
     if device is None:
         return None, Edu
     found = find(device)
-    driver = driver_for(found.ids, found.class_code, found.uio_name)
+    driver = driver_for(found.ids, found.class_code, found.uio_name, found.compatible)
     closed_loop.check(driver)
     return found, driver
 

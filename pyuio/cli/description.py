@@ -15,7 +15,7 @@ from pyuio.claim import choice, group_users
 from pyuio.cli.summary import summary
 from pyuio.errors import DeviceRemovedError, DriverLoadError, PermissionDeniedError, PyuioError
 from pyuio.installed_drivers import drivers_for
-from pyuio.kernel import vfio
+from pyuio.kernel import device_tree, vfio
 from pyuio.kernel.drivers import VFIO_PCI, generic_drivers, matching_modules
 from pyuio.kernel.sysfs import read_optional, read_text
 from pyuio.kernel.uio import UioNode
@@ -66,7 +66,7 @@ def description(found: FoundDevice) -> dict[str, Any]:
 
 def _description(found: FoundDevice) -> dict[str, Any]:
     config = None if found.address is None else configuration(found.directory)
-    serving, failures = drivers_for(found.ids, found.class_code, found.uio_name)
+    serving, failures = drivers_for(found.ids, found.class_code, found.uio_name, found.compatible)
     node = int(_text(found.directory / "numa_node") or "-1")
     is_pci = found.address is not None
     described = {
@@ -75,6 +75,7 @@ def _description(found: FoundDevice) -> dict[str, Any]:
         "iommu_group_others": _group_others(found),
         "being_taken": group_users.taking(found.directory) if is_pci else None,
         "open_binds": _open_binds(found) if is_pci else None,
+        "coherent": device_tree.is_coherent(found.directory),
         "numa_node": None if node < 0 else node,
         "power_state": None,
         **_link(found.directory, config if isinstance(config, ConfigImage) else None),

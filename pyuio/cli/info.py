@@ -104,6 +104,8 @@ def _identity(described: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("pyuio driver", ", ".join(could["pyuio"]) or "none installed"),
         ("open binds", _open_binds(described["open_binds"])),
         ("node", f"/dev/{described['vfio']}" if described["vfio"] else _node(described["nodes"], node)),
+        ("device tree", _device_tree(described)),
+        ("caches", _COHERENT.get(described["coherent"])),
         ("interrupt", described["interrupt"]["text"] if described["interrupt"] else None),
         ("vectors", _vectors(described["vectors"])),
         ("resets", (", ".join(described["resets"]) or "none") if is_pci else None),
@@ -122,6 +124,14 @@ def _port(port: dict[str, Any] | None) -> str | None:
         return None
     errors = f"; errors: {port['link_errors']['text']}" if port["link_errors"] else ""
     return f"{port['address']}, {port['link']['text']}{errors}"
+
+
+_COHERENT = {True: "follow the device (dma-coherent)", False: "do not follow the device (no dma-coherent)"}
+
+
+def _device_tree(described: dict[str, Any]) -> str | None:
+    kinds = ", ".join(described["compatible"])
+    return described["device_tree"] and f"{described['device_tree']}{f' ({kinds})' if kinds else ''}"
 
 
 def _open_binds(chosen: dict[str, Any] | None) -> str | None:

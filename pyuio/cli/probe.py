@@ -59,11 +59,14 @@ def _matched(driver: InstalledDriver, present: list[FoundDevice]) -> dict[str, A
     ids: tuple[str, ...] = ()
     class_codes: tuple[int, ...] = ()
     uio_names: tuple[str, ...] = ()
+    compatible: tuple[str, ...] = ()
     served: list[FoundDevice] = []
     try:
         ids, class_codes = driver.ids, driver.class_codes
-        uio_names = driver.uio_names
-        served = [found for found in present if driver.serves(found.ids, found.class_code, found.uio_name)]
+        uio_names, compatible = driver.uio_names, driver.compatible
+        served = [
+            found for found in present if driver.serves(found.ids, found.class_code, found.uio_name, found.compatible)
+        ]
     except DriverLoadError as failure:
         error = str(failure)
     return {
@@ -73,6 +76,7 @@ def _matched(driver: InstalledDriver, present: list[FoundDevice]) -> dict[str, A
         "ids": list(ids),
         "class_codes": [f"{code:06x}" for code in class_codes],
         "uio_names": list(uio_names),
+        "compatible": list(compatible),
         "error": error,
         "devices": [
             {
@@ -89,7 +93,8 @@ def _matched(driver: InstalledDriver, present: list[FoundDevice]) -> dict[str, A
 
 def _serves(driver: dict[str, Any]) -> str:
     codes = (f"class {code}" for code in driver["class_codes"])
-    return " ".join([*driver["ids"], *codes, *(f"node {name}" for name in driver["uio_names"])])
+    nodes = (f"node {name}" for name in driver["uio_names"])
+    return " ".join([*driver["ids"], *codes, *nodes, *driver["compatible"]])
 
 
 def _show(drivers: list[dict[str, Any]]) -> None:

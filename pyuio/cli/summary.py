@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pyuio.errors import DeviceRemovedError, PermissionDeniedError
-from pyuio.kernel import vfio
+from pyuio.kernel import device_tree, vfio
 from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.sysfs import link_name, translated
 from pyuio.kernel.uio import UioNode
@@ -80,6 +80,8 @@ def summary(found: FoundDevice) -> dict[str, Any]:
         "uio": found.uio,
         "uio_name": found.uio_name,
         "nodes": list(found.nodes),
+        "device_tree": device_tree.path_of(found.directory),
+        "compatible": list(found.compatible),
         "vfio": _vfio_node(found),
         "interrupt": interrupt,
         "iommu_group": link_name(directory / "iommu_group"),

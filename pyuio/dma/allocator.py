@@ -37,6 +37,7 @@ from pyuio.dma.pool import DmaPool, allocate_pool
 from pyuio.dma.scatter import ScatterBuffer
 from pyuio.dma.transaction import Transaction
 from pyuio.errors import ClosedError, DeviceRemovedError, DmaMemoryError, DmaUnavailableError
+from pyuio.kernel import device_tree
 from pyuio.pci.assigned_interrupt import message_interrupts
 from pyuio.pci.config_image import Command
 from pyuio.pci.config_space import ConfigSpace
@@ -82,7 +83,9 @@ class Dma(Owned):
         # A message is a write to memory (PCI 3.0, section 6.8), so the device sends none without bus mastering.
         self._sends_messages = directory is not None and bool(message_interrupts(directory))
         self._mask = ALL_ADDRESSES
-        self._is_coherent = directory is None or config is not None
+        self._directory = directory
+        self._is_physical = directory is None or config is not None  # PCI's bus addresses are physical ones
+        self._is_assumed = False
         self.lock = _lock
         self._closed = False
         self.on_buffer: Callable[[int, int], object] | None = None
@@ -112,13 +115,16 @@ class Dma(Owned):
             return tuple(sorted((one for one in self._live if not one.closed), key=lambda buffer: buffer.address))
 
     def assume_coherent(self) -> None:
-        """Let `alloc` give memory to a device that is not a PCI function. Whoever calls this answers for the board.
+        """Let `alloc` give memory that it would refuse, as to a device that is not a PCI function.
+
+        Whoever calls this answers for the board.
 
         Its bus addresses must be physical addresses, which ``dma-ranges`` in its device tree or an IOMMU make untrue.
         Caches must follow its accesses (``dma-coherent``). And nothing ends its transfers when this process is killed:
-        they go on into memory that is somebody else's by then. On a PCI function it does nothing.
+        they go on into memory that is somebody else's by then. On a PCI function only the caches matter, and it does
+        nothing where they follow.
         """
-        self._is_coherent = True
+        self._is_assumed = True
 
     def adopt(self, memory: Region | Buffer, address: SupportsIndex) -> DmaBuffer:
         """Return memory that a kernel driver allocated for the device as a buffer like those of `alloc`.
@@ -432,14 +438,30 @@ class Dma(Owned):
             raise self.closed_error(f"memory for DMA of {self._name}")
 
     def _require_coherent(self) -> None:
-        """Refuse a device of which nobody knows whether a physical address is the bus address: one that is not PCI."""
-        if not self._is_coherent:
-            raise DmaUnavailableError(
-                errno.EOPNOTSUPP,
-                f"memory for DMA of {self._name}: it is not a PCI function, so nobody knows the bus address of memory, "
-                "nor whether caches follow the device; take memory from its kernel driver (dma.adopt), or call "
-                "dma.assume_coherent() if its bus addresses are physical ones and its bus is coherent",
+        """Refuse a device of which nobody knows whether a physical address is the bus address, or whose caches lie."""
+        if self._is_assumed or self._source.guarded or self._directory is None:
+            return
+        by_tree = device_tree.is_coherent(self._directory)
+        if self._is_physical and by_tree is not False:
+            return
+        caches = {
+            None: "nor whether caches follow the device",
+            True: "though caches follow the device (dma-coherent)",
+            False: "and the device tree does not say dma-coherent for it, so caches would hide what it writes",
+        }
+        reason = f"it is not a PCI function, so nobody knows the bus address of memory, {caches[by_tree]}"
+        when = "its bus addresses are physical ones and its bus is coherent"
+        if self._is_physical:
+            reason = (
+                "the device tree does not say dma-coherent for its host bridge, so the processor's caches would hide "
+                "what the device writes, and the device would not see what the program writes"
             )
+            when = "you know that it is coherent all the same"
+        raise DmaUnavailableError(
+            errno.EOPNOTSUPP,
+            f"memory for DMA of {self._name}: {reason}; take memory from its kernel driver, or of u-dma-buf "
+            f"(dma.adopt), or call dma.assume_coherent() if {when}",
+        )
 
     def _end_bus_mastering(self) -> None:
         if self._is_master is not False and not self._sends_messages:

@@ -40,7 +40,7 @@ def driver_of(device: Inspection | Device, text: str | None) -> type[Driver]:
         DriverLoadError: as `load`.
     """
     if text is None:
-        return driver_for(device.ids, device.class_code, device.uio_name)
+        return driver_for(device.ids, device.class_code, device.uio_name, device.compatible)
     driver = load(text)
     driver._require_served(cast("Device", device))  # an Inspection has what this looks at
     return driver

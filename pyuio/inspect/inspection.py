@@ -47,6 +47,7 @@ class Inspection:
         self.ids = found.ids
         self.class_code = found.class_code
         self.uio_name = found.uio_name
+        self.compatible = found.compatible
         self._found = found
         self._directory: Path = found.directory
         self._regions: dict[int | str, Region | PortRegion] = {}

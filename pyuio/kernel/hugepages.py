@@ -23,6 +23,7 @@ from pyuio.process.late import release_after_fork
 MAP_HUGETLB = 0x40000
 _HUGETLB_SHIFT = 26
 
+_LEAST = 1 << 20  # bytes
 _DIRECTORY = Path("/sys/kernel/mm/hugepages")
 _NAME = r"hugepages-([1-9][0-9]{0,11})kB"
 # The lock is recursive because a signal handler that closes a device may enter it again. It is held across a fork so
@@ -129,12 +130,16 @@ def parse_size(name: str) -> HugepageSize:
 
 
 def hugepages() -> list[HugepageSize]:
-    """Return the sizes of hugepages that this kernel has, smallest first; [] if it has none."""
+    """Return the sizes of hugepages that this kernel has, smallest first; [] if it has none.
+
+    Those of 64 kB, which arm64 and RISC-V have beside larger ones, are left out: contiguous memory comes in larger
+    pieces.
+    """
     try:
         names = [entry.name for entry in _DIRECTORY.iterdir()]
     except OSError:
         return []
-    return sorted(map(parse_size, names))
+    return sorted(size for size in map(parse_size, names) if size.size >= _LEAST)
 
 
 def why_none(size: int) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyuio.errors import AmbiguousDeviceError, DeviceNotFoundError, DeviceRemovedError
+from pyuio.kernel import device_tree
 from pyuio.kernel.sysfs import PCI_DEVICES, UIO_CLASS, link_name, read_number, read_text
 from pyuio.kernel.uio import UioNode
 from pyuio.pci.address import is_id_pair, parse_address
@@ -120,6 +121,11 @@ class FoundDevice(NamedTuple):
             return None
 
     @property
+    def compatible(self) -> tuple[str, ...]:
+        """What the device tree says that it is compatible with, the most specific first; () without a device tree."""
+        return device_tree.compatible(self.directory)
+
+    @property
     def name(self) -> str:
         """Its name in messages: the address, or its name in sysfs; that of the node if it is one of several."""
         return self.uio if self.uio and len(self.nodes) > 1 else self.device_name
@@ -168,8 +174,9 @@ def find(which: str | os.PathLike[str] | FoundDevice) -> FoundDevice:
 
     Args:
         which: a PCI address (``0000:00:04.0`` or ``00:04.0``), an id pair (``1234:11e8``), ``uio0``, ``/dev/uio0`` or a
-            link to it, the name of a node (``/sys/class/uio/uioN/name``), or an entry of `devices`. A text that has one
-            of the first forms is not taken for a name.
+            link to it, the name of a node (``/sys/class/uio/uioN/name``), the path, alias or label of a device with a
+            node in the device tree (``/fpga@43c00000``), or an entry of `devices`. A text that has one of the first
+            forms is not taken for a name.
 
     Returns:
         The device, with the UIO node that was named; with its only one if none was named.
@@ -211,8 +218,18 @@ def _node_named(name: str) -> FoundDevice:
     for node in UioNode.named(name):
         with suppress(DeviceNotFoundError):  # it has just gone
             found.append(find(node.name))
+    if not found and (path := device_tree.resolve(name)) is not None:
+        found = [one for one in devices() if one.uio is not None and device_tree.path_of(one.directory) == path]
+        if not found:
+            remedy = "bind one, as uio_pdrv_genirq by its parameter of_id (docs/platform.md)"
+            raise DeviceNotFoundError(
+                f"no UIO driver has the device tree's {path}: {remedy}; there is:{_listing(devices())}"
+            )
     if not found and not re.fullmatch(_LIKE_A_NAME, name):
-        forms = "a PCI address (0000:00:04.0), an id pair (1234:11e8), a node (uio0) or a node's name (fpga-regs)"
+        forms = (
+            "a PCI address (0000:00:04.0), an id pair (1234:11e8), a node (uio0), a node's name (fpga-regs), or a path "
+            "in the device tree (/fpga@43c00000)"
+        )
         raise ValueError(f"{name!r} does not name a device; give {forms}")
     return _only_one(name, found)
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, ClassVar, NoReturn
 
+import pytest
 from pyuio_drivers.edu import Direction, Edu
 
 import pyuio
@@ -42,6 +43,12 @@ PCI_SERIAL = "1b36:0002"  # bound to the kernel's driver "serial" from the start
 PCI_TESTDEV = "1b36:0005"  # no INTx pin
 SDHCI = "1b36:0007"  # a BAR of 256 bytes
 XHCI = "1b36:000d"  # PCI Express, a 64-bit BAR
+
+PROCESSOR = os.uname().machine
+if PROCESSOR == "aarch64":
+    # QEMU's virt machine has memory from 1 GiB on. tests/run.py gives its cards a mask of all addresses.
+    Edu.dma_mask = (1 << 64) - 1
+on_x86 = pytest.mark.skipif(PROCESSOR != "x86_64", reason="about x86")
 
 # How the tests drive a card: where an IOMMU is on, through VFIO.
 DRIVER = VFIO_PCI if os.path.isdir("/sys/kernel/iommu_groups/0") else UIO_PCI_GENERIC  # noqa: PTH112

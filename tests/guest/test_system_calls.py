@@ -15,12 +15,15 @@ import pytest
 from pyuio_drivers.edu import Edu
 
 import pyuio
-from tests.guest.support import Later, wait_until
+from tests.guest.support import PROCESSOR, Later, wait_until
 
 TRACING = Path("/sys/kernel/tracing")
 EVENT = TRACING / "events/raw_syscalls/sys_enter"
-# arch/x86/entry/syscalls/syscall_64.tbl
-NAMES = {0: "read", 1: "write", 7: "poll", 17: "pread64", 18: "pwrite64", 110: "getppid", 271: "ppoll"}
+# arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h
+NAMES = {
+    "x86_64": {0: "read", 1: "write", 7: "poll", 17: "pread64", 18: "pwrite64", 110: "getppid", 271: "ppoll"},
+    "aarch64": {63: "read", 64: "write", 67: "pread64", 68: "pwrite64", 73: "ppoll", 173: "getppid"},
+}[PROCESSOR]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,8 +15,8 @@ import pytest
 from .conftest import Vm
 from .documented_output import ROOT, Shown, in_example, in_markdown, matches, write_files
 
-# It needs a peer at the other end of the line; test_serial.py runs it.
-RUN_ELSEWHERE = ("serial_console.py", "nic_forward.py", "nic_ping.py", "nic_tap.py")
+# These need a peer at the other end of a line, or a clock of a system on chip; tests of their own run them.
+RUN_ELSEWHERE = ("serial_console.py", "rtc_alarm.py", "nic_forward.py", "nic_ping.py", "nic_tap.py")
 LIMIT = 600  # seconds for all commands with the same options
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
