@@ -191,7 +191,9 @@ def _open_file(thread: Path, entry: Path, inodes: Collection[int]) -> OpenFile |
     what = identity(entry)
     if what.inode not in inodes and what.node is None:
         return None
-    return OpenFile(path, what, int(_fields(info)["flags"], 8) & os.O_ACCMODE != os.O_RDONLY)
+    flags = int(_fields(info)["flags"], 8)
+    # O_PATH opens nothing, and so needs no permission: anybody has such a descriptor, and may send it to others.
+    return None if flags & os.O_PATH else OpenFile(path, what, flags & os.O_ACCMODE != os.O_RDONLY)
 
 
 def _fields(info: Path) -> dict[str, str]:

@@ -260,16 +260,17 @@ def test_print_writes_nothing(cards: Cards) -> None:
 
 
 # Becomes a member, hides from others, and holds what a member may open, each in its own way, under udev's name; or what
-# anybody may: "read".
+# anybody may: "read", and "path", which opens nothing.
 HOLDER = """
 import ctypes, grp, mmap, os, sys, time
 directory, way, group = sys.argv[1:]
 open("/proc/self/comm", "w").write("systemd-udevd")
-os.setgroups([] if way == "read" else [grp.getgrnam(group).gr_gid])
+os.setgroups([] if way in ("read", "path") else [grp.getgrnam(group).gr_gid])
 os.setgid(65534), os.setuid(65534)
-file = os.open(
-    f"{directory}/{'resource0' if way == 'map' else 'config'}", os.O_RDONLY if way == "read" else os.O_RDWR
-)
+name = f"{directory}/{'resource0' if way == 'map' else 'config'}"
+if way == "path":
+    name = f"/dev/{os.listdir(f'{directory}/uio')[0]}"
+file = os.open(name, {"read": os.O_RDONLY, "path": os.O_PATH}.get(way, os.O_RDWR))
 if way == "map":
     memory = mmap.mmap(file, 4096)
     os.close(file)
@@ -330,12 +331,12 @@ def test_undo_with_force_kills_those_who_have_it_open(card: str, cards: Cards) -
 
 
 def test_who_may_only_read_is_neither_in_the_way_nor_killed(card: str, cards: Cards) -> None:
-    """Anybody can open config for reading, and send that to processes of others."""
+    """Anybody can open config for reading, and any file by O_PATH, and send that to processes of others."""
     address = cards(EDU)[1]
     setup(address, "--group", GROUP)
-    with held(address, "read") as (reader,):
+    with held(address, "read", "path") as others:
         assert f"{address} is root's alone again" in setup(address, "--undo", "--force")
-        assert reader.poll() is None
+        assert [process.poll() for process in others] == [None, None]
 
 
 def test_what_an_io_uring_keeps_is_named(card: str, cards: Cards) -> None:
