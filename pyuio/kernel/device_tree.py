@@ -57,6 +57,8 @@ def resolve(name: str) -> str | None:
     Args:
         name: a path, an alias, or a label. The tree has labels if it was compiled with them: ``dtc -@``.
     """
+    if "\0" in name:
+        return None
     if not name.startswith("/"):
         if "/" in name or name in ("", ".", ".."):
             return None

@@ -69,6 +69,8 @@ def prepare(architecture: Architecture, say: cache.Say, *, refresh: bool = False
     """
     base = cache.root() / "systems"
     try:
+        if not any(base.glob("native-*")):
+            native_build.compiler(architecture, base)  # say what is missing before anything is fetched
         tree = debian_tree.prepare(architecture, base, say, refresh)
         python = debian_tree.python_version(tree)
         own = environment.prepare(architecture, python, base, say, refresh)
