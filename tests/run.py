@@ -18,6 +18,8 @@
 - fuzz: the parsers of bytes from outside, with bytes that atheris finds, for FUZZ_SECONDS (tests/fuzz)
 
 Without a part, all run but the last four, three at any time, and the output of a part is printed when the part is done.
+With ARCH=arm64 in the environment, the guests have such a processor, and the parts guest and vm are those of
+`ON_ARM64`: make test-arm64.
 Every part runs, even if others failed; the exit status is 0 only if all passed.
 """
 
@@ -41,6 +43,7 @@ from pyuio.vm import kernels, native_build, system
 from pyuio.vm.architecture import ARCHITECTURES, ARM64
 from pyuio.vm.errors import GuestError
 from tests import access_trap, pythons, sanitize, shared_library, wheels
+from tests.edu_mask import WIDE
 from tests.fuzz import campaign
 from tests.guest import (
     compiler,
@@ -87,7 +90,7 @@ VFIO_LONG = tuple(
 )
 # The guest's processor: amd64, or arm64 (make test-arm64).
 ARCHITECTURE = ARCHITECTURES[os.environ.get("ARCH", "amd64")]
-ALL_ADDRESSES = (1 << 64) - 1
+EDU = WIDE if ARCHITECTURE == ARM64 else "edu"
 # What make test-arm64 runs of the parts guest and vm.
 _ON_ARM64 = (
     *("bars", "config", "dma", "edu", "edu_registers", "fork", "hotplug", "interrupt", "many_interrupts"),
@@ -108,7 +111,7 @@ GUEST_LIMIT = 2400  # seconds, for the slowest kernel; pytest-timeout ends a tes
 
 GUEST_DEVICES = (
     # Four slots apart, so that they share an interrupt line.
-    "edu,addr=08",
+    f"{EDU},addr=08",
     "edu,addr=0c,dma_mask=0xffffffffffffffff",
     "pci-testdev",  # no INTx pin, memory and port BARs
     "sdhci-pci",  # two BARs of 256 bytes, which can share a page
@@ -187,8 +190,6 @@ def in_guest(
 ) -> list[str]:
     """Return the command that runs another one in a guest with all the devices, which can write to `output`."""
     cards = GUEST_DEVICES + (BEHIND_A_BRIDGE if bridge else NETWORK_CARDS)
-    if ARCHITECTURE == ARM64:  # whose memory begins at 1 GiB
-        cards = tuple(f"{card},dma_mask={ALL_ADDRESSES:#x}" if card == "edu,addr=08" else card for card in cards)
     devices = [f"--device={card}" for card in cards]
     guest = [
         f"--arch={ARCHITECTURE.name}",

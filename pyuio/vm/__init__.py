@@ -2,8 +2,9 @@
 """Run a command in a guest that has the host's own files and any PCI devices that QEMU knows: ``pyuio vm``.
 
 The guest sees the host's whole file system, read-only, under a writable layer in memory: same programs, same Python,
-same paths. What the guest writes is lost when it ends, except below the directory given as `out`. Every run ends with
-one of these statuses, and never leaves a QEMU behind:
+same paths. A guest with another processor has programs of its own, and the host's other files (`pyuio.vm.system`).
+What the guest writes is lost when it ends, except below the directory given as `out`. Every run ends with one of these
+statuses, and never leaves a QEMU behind:
 
 ===========  ==========================================================================================
 COMMAND's    It ended; 128 + N if signal N ended it, 127 if it was not found, 126 if it is not a program

@@ -36,6 +36,7 @@ from pyuio.dma import Dma
 from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI, bound_driver
 from pyuio.kernel.hugepages import hugepages
 from pyuio.kernel.sysfs import PCI_DEVICES
+from tests import edu_mask  # noqa: F401  # it changes the driver
 
 EDU = "1234:11e8"
 E1000E = "8086:10d3"  # Intel 82574L
@@ -45,9 +46,6 @@ SDHCI = "1b36:0007"  # a BAR of 256 bytes
 XHCI = "1b36:000d"  # PCI Express, a 64-bit BAR
 
 PROCESSOR = os.uname().machine
-if PROCESSOR == "aarch64":
-    # QEMU's virt machine has memory from 1 GiB on. tests/run.py gives its cards a mask of all addresses.
-    Edu.dma_mask = (1 << 64) - 1
 on_x86 = pytest.mark.skipif(PROCESSOR != "x86_64", reason="about x86")
 
 # How the tests drive a card: where an IOMMU is on, through VFIO.

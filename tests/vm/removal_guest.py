@@ -28,6 +28,7 @@ from pyuio.inspect.inspection import Inspection
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS
 from pyuio.pci.discovery import find
 from pyuio.region import Region
+from tests import edu_mask  # noqa: F401  # it changes the driver
 from tests.vm.ask_host import LIMIT, ask_host, report
 
 PORTS = ("0000:00:10.0", "0000:00:11.0", "0000:00:12.0")  # each has a card behind it: card0, card1, card2

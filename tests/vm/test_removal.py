@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.run import EDU
+
 from .conftest import Vm
 from .qmp import converse
 
@@ -23,8 +25,8 @@ GUEST = "tests.vm.removal_guest"
 NATIVE = "-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"
 DEVICES = [
     *(f"pcie-root-port,id=slot{n},chassis={n + 1},slot={n + 1},addr={0x10 + n:x}" for n in range(3)),
-    *(f"edu,bus=slot{n},id=card{n}" for n in range(3)),
-    *(f"edu,id=root{n},addr={0x18 + n:x}" for n in range(3)),
+    *(f"{EDU},bus=slot{n},id=card{n}" for n in range(3)),
+    *(f"{EDU},id=root{n},addr={0x18 + n:x}" for n in range(3)),
 ]
 
 
