@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""Register files that PeakRDL's projects publish, as examples and for their tests, become maps of the same registers.
+
+They come out of the source distributions at the Python Package Index.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from peakrdl_ipxact import IPXACTImporter  # type: ignore[import-untyped]
+from systemrdl.compiler import RDLCompiler
+from systemrdl.messages import MessagePrinter, RDLCompileError
+from systemrdl.node import AddrmapNode, MemNode, RegNode, RootNode
+from systemrdl.rdltypes.builtin_enums import AccessType
+
+from pyuio import RegisterMap
+from pyuio.systemrdl.python_classes import Source
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+PROJECTS = ("peakrdl-ipxact==3.5.0", "peakrdl-python==4.0.0")
+LEAST = 58  # files that can be compiled by themselves
+Place = tuple[int, int, tuple[str, ...]]  # of a register: address, width, bits of its fields
+
+
+class Silent(MessagePrinter):
+    """Prints no message."""
+
+    def emit_message(self, lines: list[str]) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    directory = tmp_path_factory.mktemp("published")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-binary=:all:",
+        "--no-build-isolation",
+    ]
+    subprocess.run([*command, f"--dest={directory}", *PROJECTS], check=True, timeout=300)
+    for path in directory.glob("*.tar.gz"):
+        with tarfile.open(path) as archive:
+            archive.extractall(directory, filter="data")
+    return sorted([*directory.rglob("*.rdl"), *directory.rglob("*.xml")])
+
+
+def compiled(path: Path) -> RootNode | None:
+    """Return what a file describes; None if it needs another one."""
+    compiler = RDLCompiler(message_printer=Silent())
+    try:
+        if path.suffix == ".xml":
+            IPXACTImporter(compiler).import_file(str(path))
+        else:
+            compiler.compile_file(str(path))
+        return compiler.elaborate()
+    except RDLCompileError:
+        return None
+
+
+def in_file(top: AddrmapNode) -> Iterator[Place]:
+    """Yield each register that software can access, as the compiler has it; of a mem those that are no array."""
+    for node in top.descendants(unroll=True):
+        if isinstance(node, RegNode) and not (isinstance(node.parent, MemNode) and node.is_array):
+            fields = [field for field in node.fields() if field.get_property("sw") != AccessType.na]
+            bits = tuple(sorted(f"[{one.low}]" if one.low == one.high else f"[{one.high}:{one.low}]" for one in fields))
+            if bits:
+                yield node.absolute_address - top.absolute_address, node.get_property("regwidth"), bits
+
+
+def in_map(registers: type[RegisterMap]) -> Iterator[Place]:
+    for info in registers.walk():
+        yield info.offset, info.width, tuple(sorted(field.bits for field in info.fields.values()))
+
+
+def test_each_file_becomes_a_map_of_its_registers(files: list[Path]) -> None:
+    done = 0
+    for path in files:
+        root = compiled(path)
+        if root is None:
+            continue
+        source = Source(root.top, "RegisterMap", None, "low")
+        registers = source.run(path.name)[source.top]
+        assert set(in_map(registers)) == set(in_file(root.top)), path
+        done += 1
+    assert done >= LEAST
