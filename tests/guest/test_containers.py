@@ -50,6 +50,8 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def root() -> Iterator[Path]:
+    if not (containers.KEPT / "usr/bin/crun").exists():
+        pytest.skip(f"no crun: python -m tests.guest.containers {containers.KEPT} fetches it")
     with containers.root_directory() as directory:
         yield directory
 

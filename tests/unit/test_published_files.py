@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Register files that PeakRDL's projects publish, as examples and for their tests, become maps of the same registers.
+"""Register files that PeakRDL's projects publish, or that LiteX writes, become maps of the same registers.
 
-They come out of the source distributions at the Python Package Index.
+They come out of the source distributions at the Python Package Index; LiteX's out of a system that is made with it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from peakrdl_ipxact import IPXACTImporter  # type: ignore[import-untyped]
@@ -19,8 +20,9 @@ from systemrdl.messages import MessagePrinter, RDLCompileError
 from systemrdl.node import AddrmapNode, MemNode, RegNode, RootNode
 from systemrdl.rdltypes.builtin_enums import AccessType
 
-from pyuio import RegisterMap
+from pyuio import RegisterMap, litex
 from pyuio.systemrdl.python_classes import Source
+from tests.unit.test_peakrdl import last_map
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -95,3 +97,33 @@ def test_each_file_becomes_a_map_of_its_registers(files: list[Path]) -> None:
         assert set(in_map(registers)) == set(in_file(root.top)), path
         done += 1
     assert done >= LEAST
+
+
+def test_what_litex_writes(tmp_path: Path) -> None:
+    """Its three files tell of the same registers; the SVD file has a register of 64 bits as two."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, timeout=300)
+    python = str(tmp_path / "venv/bin/python")
+    wanted = ("litex==2024.12", "migen==0.10.0", "setuptools")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True, timeout=300)
+    program = Path(__file__).with_name("litex_system.py")
+    subprocess.run([python, program, tmp_path], check=True, timeout=120, cwd=tmp_path, capture_output=True)
+    command = [sys.executable, "-m", "peakrdl", "pyuio", "csr.svd", "-o", "made.py"]
+    subprocess.run(command, check=True, timeout=120, cwd=tmp_path)
+    system = litex.load(tmp_path / "csr.json")
+    words = {info.path: (info.offset, info.width, info.access) for info in system.walk()}
+    assert words == {
+        info.path: (info.offset, info.width, info.access) for info in litex.load(tmp_path / "csr.csv").walk()
+    }
+    assert words["dma_base"] == (0x800, 64, "rw")
+    assert words["dma_count"] == (0x80C, 32, "ro")
+    svd = {info.path.lower().replace(".", "_"): info for info in last_map(tmp_path / "made.py").walk()}
+    assert svd.pop("dma_base1").offset == 0x800, "the most significant word"
+    assert svd.pop("dma_base0").offset == 0x804
+    assert {path: info.offset for path, info in svd.items()} == {
+        path: place for path, (place, _, _) in words.items() if path != "dma_base"
+    }
+    assert {name: field.bits for name, field in svd["dma_control"].fields.items()} == {"enable": "[0]", "mode": "[5:4]"}
+    memory = bytearray(0x2000)
+    registers: Any = system(memory)
+    registers.dma_base.write(0x1_0000_2000)
+    assert memory[0x800:0x808] == bytes.fromhex("01000000 00200000")
