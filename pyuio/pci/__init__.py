@@ -7,12 +7,13 @@ from pyuio.process.late import late as _late
 
 if TYPE_CHECKING:
     from pyuio.pci.address import parse_address
+    from pyuio.pci.aer import LinkErrors
     from pyuio.pci.bars import Bar
     from pyuio.pci.capabilities import Capability
     from pyuio.pci.config_image import Command, ConfigImage, Status
     from pyuio.pci.config_space import ConfigSpace
 
-__all__ = ["Bar", "Capability", "Command", "ConfigImage", "ConfigSpace", "Status", "parse_address"]
+__all__ = ["Bar", "Capability", "Command", "ConfigImage", "ConfigSpace", "LinkErrors", "Status", "parse_address"]
 
 # Where the names are: imported at the first use, as whoever lists devices needs none of them.
 _LATE = {
@@ -21,6 +22,7 @@ _LATE = {
     "Command": "config_image",
     "ConfigImage": "config_image",
     "ConfigSpace": "config_space",
+    "LinkErrors": "aer",
     "Status": "config_image",
     "parse_address": "address",
 }
