@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pyuio.vm import GuestStartError, KernelError, Options, environment, kernels, machine, native_build
+from pyuio.vm import GuestStartError, KernelError, Options, environment, kernels, library_cache, machine, native_build
 from pyuio.vm.architecture import AMD64, ARM64
 from pyuio.vm.image import kernel_architecture, kernel_version, unpack
+from pyuio.vm.initramfs import tool_environment
 
 
 def quiet(text: str) -> None:
@@ -73,3 +75,20 @@ def test_no_virtual_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 def test_another_python(tmp_path: Path) -> None:
     with pytest.raises(GuestStartError, match=r"and Debian's for arm64 is 3\.7: make the environment with python3\.7"):
         environment.prepare(ARM64, (3, 7), tmp_path, quiet, False)
+
+
+def test_the_cache_of_libraries(tmp_path: Path) -> None:
+    """Ldconfig itself reads it, and finds it sorted as it sorts."""
+    for name in ("lib/aarch64-linux-gnu/libz.so.1", "usr/lib/aarch64-linux-gnu/libz.so.1", "etc/none"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for number in (2, 10):
+        (tmp_path / f"usr/lib/aarch64-linux-gnu/liba.so.{number}").touch()
+    library_cache.write(tmp_path, "arm64", ("lib/aarch64-linux-gnu", "usr/lib/aarch64-linux-gnu"))
+    command = ["ldconfig", "-p", "-C", str(tmp_path / "etc/ld.so.cache")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=tool_environment())
+    assert [" ".join(line.split()) for line in done.stdout.splitlines()[1:4]] == [
+        "libz.so.1 (libc6,AArch64) => /lib/aarch64-linux-gnu/libz.so.1",
+        "liba.so.10 (libc6,AArch64) => /usr/lib/aarch64-linux-gnu/liba.so.10",
+        "liba.so.2 (libc6,AArch64) => /usr/lib/aarch64-linux-gnu/liba.so.2",
+    ]
