@@ -102,7 +102,7 @@ ON_ARM64 = {
         *(f"tests/guest/test_{name}.py" for name in _ON_ARM64),
         *("tests/unit/test_access_count.py", "tests/unit/test_register_access.py"),  # under the trap
     ),
-    "vm": tuple(f"tests/vm/test_{name}.py" for name in ("run", "arm64_code", "platform", "nvme", "removal", "serial")),
+    "vm": tuple(f"tests/vm/test_{name}.py" for name in ("run", "arm64_code", "platform", "nvme", "serial")),
 }
 OWN_MODULES = ("several_nodes", "edu_board")  # a file of C in tests/guest each
 # Beside two other guests, the part guest takes a quarter less processor time so, and commands a tenth more.
