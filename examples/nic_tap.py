@@ -28,8 +28,7 @@ def open_tap(name: str, mac: bytes) -> int:
     """Make a TAP device with an address, switch it on, and return its descriptor, which does not block."""
     tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
-    with suppress(FileNotFoundError):  # systemd's udev gives a new TAP device an address of its own, a little later
-        subprocess.run(["udevadm", "settle"], check=True)
+    subprocess.run(["sh", "-c", "udevadm settle || :"], check=True)  # udev sets an address of its own a little later
     fcntl.ioctl(tap, SIOCSIFHWADDR, struct.pack("16sH6s16x", name.encode(), ARPHRD_ETHER, mac))
     subprocess.run(["ip", "link", "set", name, "up"], check=True)
     return tap

@@ -26,6 +26,9 @@ GUEST = Path(__file__).with_name("card_guest.py")
 EDU = "pyuio_drivers.models.edu:EduCard"
 
 
+LIMIT_OF_ALL = 600  # seconds for what takes 50 on a machine that does nothing else
+
+
 both_ways = pytest.mark.parametrize("way", ["proxy", "vfio-user"])
 
 
@@ -56,7 +59,8 @@ def use(way: str) -> dict[str, Any]:
         kernel_module.build(version, ROOT / "build/modules", igb_uio.MODULE)
     module = kernel_module.path(version, ROOT / "build/modules", "igb_uio")
     vm = Vm()
-    report = found(run(vm, [EDU, "Raiser", "MsixRaiser", "MsiRaiser"], "cards", str(module), way=way))
+    cards = [EDU, "Raiser", "MsixRaiser", "MsiRaiser"]
+    report = found(run(vm, cards, "cards", str(module), way=way, limit=LIMIT_OF_ALL))
     assert not vm.left()
     return report
 
@@ -66,10 +70,12 @@ def used() -> dict[str, Any]:
     return use("proxy")
 
 
+@pytest.mark.timeout(LIMIT_OF_ALL + 60)
 def test_the_tests_of_edu_pass_unchanged(used: dict[str, Any]) -> None:
     assert used["edu"].split(" in ")[0] == "10 passed"
 
 
+@pytest.mark.timeout(LIMIT_OF_ALL + 60)
 def test_accesses_arrive_as_they_were_made(used: dict[str, Any]) -> None:
     accesses = used["accesses"]
     assert accesses["registers"] == [0xA5, 0xBEEF, 0x0123456789ABCDEF]
@@ -79,6 +85,7 @@ def test_accesses_arrive_as_they_were_made(used: dict[str, Any]) -> None:
     assert accesses["BARs"] == [[0, "memory", 4096], [2, "memory", 4096], [4, "io", 16]]
 
 
+@pytest.mark.timeout(LIMIT_OF_ALL + 60)
 @pytest.mark.parametrize(("kind", "number"), [("INTx", 100), ("msix", 30), ("msi", 30)])
 def test_each_interrupt_is_taken_once(used: dict[str, Any], kind: str, number: int) -> None:
     messages = kind != "INTx"
@@ -92,6 +99,7 @@ def test_each_interrupt_is_taken_once(used: dict[str, Any], kind: str, number: i
 
 
 @pytest.mark.long
+@pytest.mark.timeout(2 * LIMIT_OF_ALL + 60)
 def test_vfio_user_does_the_same(used: dict[str, Any]) -> None:
     other = use("vfio-user")
     assert other.pop("edu").split(" in ")[0] == "10 passed"
