@@ -38,6 +38,7 @@ class OnCard(Inspection):
 
     kernel_driver = None
     uio_name = None
+    compatible = ()
 
     def __init__(self, card: Card) -> None:
         self.card, self.device = card, pyuio.model.open(card)
