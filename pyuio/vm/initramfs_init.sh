@@ -52,8 +52,7 @@ layer() {
         lower=$lower${lower:+:}$directory
     done
     mkdir -p "$place" /overlay/$layers/upper /overlay/$layers/work
-    mount -t overlay -o lowerdir=$lower,upperdir=/overlay/$layers/upper,workdir=/overlay/$layers/work root "$place" \
-        || fail "cannot lay a writable file system over $lower: this kernel lacks overlayfs"
+    mount -t overlay -o lowerdir=$lower,upperdir=/overlay/$layers/upper,workdir=/overlay/$layers/work root "$place"
 }
 
 find_port() {
@@ -88,18 +87,19 @@ fi
 # The guest may not see what the host changes meanwhile.
 mount -t 9p -o ro,trans=virtio,version=9p2000.L,access=any,msize=512000,cache=loose pyuio-root /host \
     || fail "cannot mount the host's file system: this kernel lacks 9p over virtio"
+no_overlay="cannot lay a writable file system over the host's: this kernel lacks overlayfs"
 if [ -z "$system" ]; then
-    layer /newroot /host
+    layer /newroot /host || fail "$no_overlay"
 else
     # Another processor: programs are from the system of system.py, everything else is the host's.
-    layer /newroot "/host$system"
+    layer /newroot "/host$system" || fail "$no_overlay"
     for directory in /host/*; do
         name=${directory##*/}
         case " $own dev proc run sys " in *" $name "*) continue ;; esac
-        [ ! -d "$directory" ] || [ -h "$directory" ] || layer "/newroot/$name" "$directory"
+        [ ! -d "$directory" ] || [ -h "$directory" ] || layer "/newroot/$name" "$directory" # or it is not for this user
     done
-    layer "/newroot$prefix" "/host$environment" "/host$prefix"
-    layer "/newroot$sources" "/host$native" "/host$sources"
+    layer "/newroot$prefix" "/host$environment" "/host$prefix" || fail "cannot show $prefix"
+    layer "/newroot$sources" "/host$native" "/host$sources" || fail "cannot show $sources"
     mkdir -p "/newroot$cache"
     mount --bind "/host$cache" "/newroot$cache"
 fi
