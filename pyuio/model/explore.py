@@ -377,7 +377,7 @@ class _Runner:
         self._scenario, self._make, self._check = scenario, card, check
         self._allowed, self._seconds = allowed, seconds
         self._watches = False
-        self._runs = False
+        self._runs = self._ending = False
         self._told = 0  # how often the present run was told to end
         self._why = self._line = ""
         self._trace_before: Any = None
@@ -425,7 +425,9 @@ class _Runner:
             sys.settrace(self._trace_before)
 
     def _hang(self, number: int, frame: FrameType | None) -> None:
-        if self._runs:
+        if self._ending:  # on a slow machine: without this, no telling would come to its end before the next
+            self._watch(_LONGEST_PAUSE)
+        elif self._runs:
             self._end(f"it has not ended after {self._seconds:g} s", frame)
 
     def _too_many(self, faults: Faults) -> None:
@@ -434,20 +436,23 @@ class _Runner:
 
     def _end(self, why: str, frame: FrameType | None) -> NoReturn:
         """Tell the run to end. If it was told before, say which line went on nevertheless, and tell the next, too."""
-        self._watch(0)
-        self._told += 1
-        frames = list(self._frames_of_scenario(frame))
-        if frames:
-            self._line = f": {line_of(frames[0])}"
-        if self._told == 1:
-            self._why = why
-        else:
-            if self._told == 2:
-                self._trace_before = sys.gettrace()
-            why = f"{self._why}, and has caught the BaseException that tells it to end, and gone on{self._line}"
-            self._end_at_next_line(_HangError(why), frames)
-        self._watch(_GRACE if self._told == 1 else self._random.uniform(1e-5, _LONGEST_PAUSE))
-        raise _HangError(why)
+        self._ending = True
+        try:
+            self._told += 1
+            frames = list(self._frames_of_scenario(frame))
+            if frames:
+                self._line = f": {line_of(frames[0])}"
+            if self._told == 1:
+                self._why = why
+            else:
+                if self._told == 2:
+                    self._trace_before = sys.gettrace()
+                why = f"{self._why}, and has caught the BaseException that tells it to end, and gone on{self._line}"
+                self._end_at_next_line(_HangError(why), frames)
+            self._watch(_GRACE if self._told == 1 else self._random.uniform(1e-5, _LONGEST_PAUSE))
+            raise _HangError(why)
+        finally:
+            self._ending = False
 
     @staticmethod
     def _frames_of_scenario(frame: FrameType | None) -> Iterator[FrameType]:

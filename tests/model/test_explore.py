@@ -8,10 +8,12 @@ import inspect
 import itertools
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -23,7 +25,6 @@ from pyuio.model import Card, clock, explore
 from pyuio.model.explore import Fault
 from pyuio.pci.config_image import Command
 from pyuio.registers import Field, Register, RegisterMap
-from tests.guest.support import forked
 
 module = sys.modules["pyuio.model.explore"]  # in the package, its function has the name
 
@@ -399,24 +400,23 @@ def catches_all_twice(device: pyuio.Device) -> None:
     ],
 )
 def test_a_scenario_that_catches_its_end(
-    monkeypatch: pytest.MonkeyPatch,
-    swallows: Callable[[pyuio.Device], object],
-    most: int,
-    seconds: float,
-    problem: str,
+    swallows: Callable[[pyuio.Device], object], most: int, seconds: float, problem: str
 ) -> None:
     """It is told again until it ends, and the failure names the line that went on."""
-    monkeypatch.setattr(module, "_MOST", most)
-    if swallows in (catches_all, catches_all_twice):  # the others end by themselves, within the time that they get
-        monkeypatch.setattr(module, "_GRACE", 0.01)
-    # In a process of its own, as an exception that ends an exception's handler can stay the present one in CPython.
-    done = forked(lambda: print_problems(swallows, seconds))
+    # In a Python of its own, as an exception that ends an exception's handler can stay the present one in CPython.
+    call = f"test_explore.print_problem(test_explore.{swallows.__name__}, {most}, {seconds})"
+    command = [sys.executable, "-c", f"from tests.model import test_explore; {call}"]
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert problem in done.stdout
 
 
-def print_problems(swallows: Callable[[pyuio.Device], object], seconds: float) -> None:
+def print_problem(swallows: Callable[[pyuio.Device], object], most: int, seconds: float) -> None:
     sys.unraisablehook = lambda _: None  # one may come in a finaliser, which cannot raise it
+    vars(module)["_MOST"] = most
+    if swallows in (catches_all, catches_all_twice):  # the others end by themselves, within the time that they get
+        vars(module)["_GRACE"] = 0.01
     traces = sys.gettrace()
     (failure,) = explore(swallows, Sum, kinds=["stuck bit"], seconds=seconds).failures
     assert sys.gettrace() is traces
