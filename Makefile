@@ -59,6 +59,7 @@ test-iommufd: $(COMPILED)
 test-long: $(COMPILED) fuzz
 	@$(BIN)/python -c 'import nbclient, ipykernel' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[notebook]'
 	@$(BIN)/python -m tests.run guest vm -- -m long
+	@UIO_DRIVER=igb_uio $(BIN)/python -m tests.run guest -- tests/guest/test_edu.py tests/guest/test_serial16550.py
 	@$(BIN)/python -m tests.run vfio -- -m 'long or not long'
 	@$(BIN)/python -m tests.run unit -- -m 'long or not long' --hypothesis-profile=thorough
 

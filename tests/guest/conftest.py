@@ -20,7 +20,7 @@ from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio.claim import binding
-from pyuio.kernel.drivers import VFIO_PCI
+from pyuio.kernel.drivers import IGB_UIO, VFIO_PCI
 from pyuio.kernel.hugepages import hugepages
 from pyuio.kernel.memory_use import available
 from pyuio.pci.discovery import find
@@ -88,6 +88,14 @@ def cards(request: pytest.FixtureRequest) -> Cards:
         return found
 
     return find_all
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loaded_driver(request: pytest.FixtureRequest) -> None:
+    """Load igb_uio if it is what the tests drive cards by: with messages, where a card has them."""
+    if DRIVER == IGB_UIO:
+        load_uio()
+        subprocess.run(["insmod", request.getfixturevalue("igb_uio"), "intr_mode=msi"], check=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -48,8 +48,9 @@ XHCI = "1b36:000d"  # PCI Express, a 64-bit BAR
 PROCESSOR = os.uname().machine
 on_x86 = pytest.mark.skipif(PROCESSOR != "x86_64", reason="about x86")
 
-# How the tests drive a card: where an IOMMU is on, through VFIO.
-DRIVER = VFIO_PCI if os.path.isdir("/sys/kernel/iommu_groups/0") else UIO_PCI_GENERIC  # noqa: PTH112
+# How the tests drive a card: where an IOMMU is on, through VFIO; else by UIO, by the driver that the variable names.
+WITH_IOMMU = os.path.isdir("/sys/kernel/iommu_groups/0")  # noqa: PTH112
+DRIVER = VFIO_PCI if WITH_IOMMU else os.environ.get("UIO_DRIVER", UIO_PCI_GENERIC)
 
 IO_URING_SETUP, IO_URING_REGISTER = 425, 427  # system calls
 

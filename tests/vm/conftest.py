@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from pyuio.vm import kernels
+from tests.guest import igb_uio, kernel_module
 from tests.run import ARCHITECTURE
 
 # These need a compiler for arm64: make test-arm64.
@@ -106,3 +109,14 @@ def kernel() -> Path:
     )
     assert result.returncode == 0, result.stderr
     return Path(result.stdout.split(" in ", 1)[1].strip())
+
+
+def igb_uio_module() -> Path:
+    """Return the path of igb_uio for the guest's kernel; build it if it is not there."""
+    build = Path(__file__).resolve().parents[2] / "build"
+    version = kernels.prepare("debian", print).version
+    build.mkdir(exist_ok=True)
+    with (build / "prepare.lock").open("w") as lock:  # another part of the tests may build it at this moment
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kernel_module.build(version, build / "modules", igb_uio.MODULE)
+    return kernel_module.path(version, build / "modules", "igb_uio")

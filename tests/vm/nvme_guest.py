@@ -107,7 +107,10 @@ def number(block_device: Path) -> int | None:
 def kernel_driver(address: str, namespace: int = 1) -> Iterator[str]:
     """Give the disk to the kernel's driver, and yield its block device."""
     driver = Path("/sys/bus/pci/drivers/nvme")
-    subprocess.run(["modprobe", "nvme"], check=True)  # takes all disks when it is loaded
+    subprocess.run(["modprobe", "nvme"], check=True)  # takes all disks when it is loaded, but those of igb_uio
+    others = Path("/sys/bus/pci/drivers/igb_uio")
+    if is_others := (others / address).exists():
+        (others / "unbind").write_text(address)
     for other in driver.glob("0000:*"):
         if other.name != address:
             (driver / "unbind").write_text(other.name)
@@ -125,6 +128,8 @@ def kernel_driver(address: str, namespace: int = 1) -> Iterator[str]:
         yield str(device)
     finally:
         (driver / "unbind").write_text(address)
+        if is_others:
+            (others / "bind").write_text(address)
 
 
 def test_identity(disk: Nvme) -> None:

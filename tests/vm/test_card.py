@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -14,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from pyuio.vm import cache, kernels
+from pyuio.vm import cache
 from tests import debian_qemu
-from tests.guest import igb_uio, kernel_module
 from tests.guest.support import pyuio_command
 
-from .conftest import LIMIT, Vm
+from .conftest import LIMIT, Vm, igb_uio_module
 
 ROOT = Path(__file__).resolve().parents[2]
 GUEST = Path(__file__).with_name("card_guest.py")
@@ -52,12 +50,7 @@ def found(result: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
 
 def use(way: str) -> dict[str, Any]:
     """Return what card_guest.py found of four cards in one guest."""
-    version = kernels.prepare("debian", print).version
-    (ROOT / "build").mkdir(exist_ok=True)
-    with (ROOT / "build/prepare.lock").open("w") as lock:  # another part of the tests may build it at this moment
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        kernel_module.build(version, ROOT / "build/modules", igb_uio.MODULE)
-    module = kernel_module.path(version, ROOT / "build/modules", "igb_uio")
+    module = igb_uio_module()
     vm = Vm()
     cards = [EDU, "Raiser", "MsixRaiser", "MsiRaiser"]
     report = found(run(vm, cards, "cards", str(module), way=way, limit=LIMIT_OF_ALL))

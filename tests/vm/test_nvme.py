@@ -17,7 +17,7 @@ import pytest
 from pyuio.vm.initramfs import tool_environment
 from tests.run import IOMMUS
 
-from .conftest import Vm
+from .conftest import Vm, igb_uio_module
 
 LIMIT = 240  # seconds
 BLOCK = 512
@@ -59,7 +59,15 @@ def blockdev(name: str, path: Path) -> str:
     return " ".join(f"-blockdev '{json.dumps(layer)}'" for layer in layers)
 
 
-@pytest.fixture(scope="module", params=["uio", pytest.param("vfio", marks=pytest.mark.long)])
+# Binds all of QEMU's NVMe controllers to igb_uio, whose module is the first argument, and runs the rest.
+BY_IGB_UIO = """modprobe uio && insmod "$0" intr_mode=msi || exit
+cd /sys/bus/pci/drivers/igb_uio && echo 1b36 0010 > new_id && ls -d 0000:* && cd "$OLDPWD" || exit
+exec "$@"
+"""
+WAYS = ["uio", *(pytest.param(way, marks=pytest.mark.long) for way in ("igb_uio", "vfio"))]
+
+
+@pytest.fixture(scope="module", params=WAYS)
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     directory = tmp_path_factory.mktemp("nvme")
     noise = random.Random(7).randbytes(RANDOM)
@@ -91,9 +99,9 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     some = ["-m", "long or not long"] if request.param == "vfio" else []
     options = [*some, "-v", "--noconftest", "-pno:cacheprovider", "-ppytest_timeout", "--timeout=0"]  # LIMIT is enough
     vm = Vm()
-    command = vm.command(
-        *words, "--one-thread", f"--timeout={LIMIT}", "--", sys.executable, "-m", "pytest", *options, str(program)
-    )
+    begin = ["sh", "-c", BY_IGB_UIO, str(igb_uio_module())] if request.param == "igb_uio" else []
+    pytest_command = [sys.executable, "-m", "pytest", *options, str(program)]
+    command = vm.command(*words, "--one-thread", f"--timeout={LIMIT}", "--", *begin, *pytest_command)
     result = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
