@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A board with QEMU's edu on it, as platform devices: no PCI function as far as user space is concerned.
 //
-// It takes the last edu card, which no driver may have. `kind` says who drives the board:
+// It takes the edu card with the highest address, which no driver may have. `kind` says who drives the board:
 //
 // - "own": the driver here, with nodes of all sorts:
 //     edu-board   the card's registers and interrupt, and maps that mmap refuses
@@ -212,7 +212,10 @@ static int __init begin(void)
 	struct pci_dev *next = NULL;
 	int error = -ENODEV;
 
+	// The kernel's list has them in the order in which they were found: one that was found again is its last.
 	while ((next = pci_get_device(0x1234, 0x11e8, next))) {
+		if (card && pci_dev_id(next) < pci_dev_id(card))
+			continue;
 		pci_dev_put(card);
 		card = pci_dev_get(next);
 	}

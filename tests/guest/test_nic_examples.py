@@ -84,6 +84,7 @@ def far_host(network_cards: list[str]) -> Iterator[list[str]]:
         subprocess.run(["ip", "netns", "delete", "far"], check=False)
         wait_until(directory.exists)
         rebind(network_cards[1], None)
+        subprocess.run(["modprobe", "--remove", "e1000e"], check=True)  # it would take a card that is found again
 
 
 @pytest.mark.long
