@@ -143,7 +143,12 @@ class Round:
         """Stop raising interrupts, and wait until the interrupts that were read equal those that the kernel counted."""
         self.raising.clear()
         time.sleep(0.01)
-        wait_until(lambda: self.counted() and sum(self.taken) + sum(self.served) == self.interrupt.total > 0)
+        try:
+            wait_until(lambda: self.counted() and sum(self.taken) + sum(self.served) == self.interrupt.total > 0)
+        except AssertionError as error:
+            read = f"{sum(self.taken)} were taken and {sum(self.served)} served of {self.interrupt.total}"
+            kernel = "the same" if self.counted() else "another number"
+            raise AssertionError(f"{read}, and the kernel counted {kernel}; {self.wrong}") from error
         self.raising.set()
 
     def counted(self) -> bool:
