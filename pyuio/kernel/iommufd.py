@@ -25,7 +25,7 @@ from pathlib import Path
 
 from pyuio._native._memory import pointer
 from pyuio.errors import KernelSupportError
-from pyuio.kernel import memory_use
+from pyuio.kernel import device_lock, memory_use
 from pyuio.kernel.sysfs import translated
 
 IOMMU = Path("/dev/iommu")
@@ -110,7 +110,8 @@ class Ioas:
             OSError: the kernel's answer. EBUSY, EINVAL: somebody has the group, or the function, open. EPERM: a driver
                 or another process has a function of its group, or the IOMMU does not remap interrupts.
         """
-        fcntl.ioctl(device, _BIND_IOMMUFD, bytearray(_BIND.pack(_BIND.size, 0, self._file, 0)))
+        request = bytearray(_BIND.pack(_BIND.size, 0, self._file, 0))
+        device_lock.when_free(lambda: fcntl.ioctl(device, _BIND_IOMMUFD, request))
         fcntl.ioctl(device, _ATTACH_IOMMUFD_PT, bytearray(_ATTACH.pack(_ATTACH.size, 0, self._id)))
         self.ranges = self._ask_ranges()
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyuio.errors import DeviceBusyError, DeviceRemovedError, KernelSupportError
-from pyuio.kernel import interrupt_remapping, memory_use
+from pyuio.kernel import device_lock, interrupt_remapping, memory_use
 from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.sysfs import link_name, read_optional, translated
 
@@ -295,7 +295,8 @@ class Group:
         The kernel resets the function, if it has a reset, and leaves bus mastering off
         (``drivers/vfio/pci/vfio_pci_core.c``, vfio_pci_core_enable).
         """
-        return int(fcntl.ioctl(self._file, _GROUP_GET_DEVICE_FD, bytearray(address.encode() + b"\0")))
+        name = bytearray(address.encode() + b"\0")
+        return int(device_lock.when_free(lambda: fcntl.ioctl(self._file, _GROUP_GET_DEVICE_FD, name)))
 
     def close(self) -> None:
         """Close it; functions that are open stay so. A second close does nothing."""
@@ -320,7 +321,7 @@ class FileRegion(NamedTuple):
 
 def reset(device: int) -> None:
     """Reset the function with this descriptor. OSError: the kernel's answer; EINVAL: it has no reset of its own."""
-    fcntl.ioctl(device, _DEVICE_RESET)
+    device_lock.when_free(lambda: fcntl.ioctl(device, _DEVICE_RESET))
 
 
 def file_region(device: int, index: int) -> FileRegion:

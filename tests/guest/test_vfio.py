@@ -83,6 +83,23 @@ def test_the_power_state_without_registers_is_refused(cards: Cards) -> None:
         device.config.write8(power + 4, 0)
 
 
+def test_a_process_that_reads_uevent_is_not_in_the_way(cards: Cards) -> None:
+    """The kernel locks a device meanwhile, and VFIO does not wait for the lock: half of the resets gave EAGAIN."""
+    address = cards(E1000E)[0]
+    reader = os.fork()
+    if reader == 0:
+        file = os.open(f"/sys/bus/pci/devices/{address}/uevent", os.O_RDONLY)
+        while True:
+            os.pread(file, 4096, 0)
+    try:
+        for _ in range(20):
+            with pyuio.open(address, bind="vfio-pci") as device:
+                device.reset()
+    finally:
+        os.kill(reader, signal.SIGKILL)
+        os.waitpid(reader, 0)
+
+
 # ---- Messages ----
 
 
