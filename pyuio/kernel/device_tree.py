@@ -8,7 +8,6 @@ There is none on a PC. Sources: Documentation/ABI/testing/sysfs-firmware-ofw; De
 from __future__ import annotations
 
 import os
-import platform
 from pathlib import Path
 
 from pyuio.kernel.sysfs import link_name
@@ -102,4 +101,4 @@ def is_coherent(directory: Path) -> bool | None:
         if str(place) == root:
             break
     # Without a word, the kernel takes all devices on ARM for such (arch_setup_dma_ops in arch/arm64/mm/dma-mapping.c).
-    return False if platform.machine().startswith(("arm", "aarch64")) else None
+    return False if os.uname().machine.startswith(("arm", "aarch64")) else None

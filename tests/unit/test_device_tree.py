@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (base / "aliases/gone").write_bytes(b"/soc/clock@3000\0")
     (base / "__symbols__/clock").write_bytes(b"/soc/clock@1000\0")
     monkeypatch.setattr(device_tree, "BASE", base)
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("os.uname", lambda: os.uname_result(("Linux", "box", "6.1", "1", "aarch64")))
     return base
 
 
@@ -69,7 +70,7 @@ def test_a_device(base: Path) -> None:
 def test_whether_caches_follow(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = device(base, "soc/clock@1000")
     assert device_tree.is_coherent(clock) is False
-    monkeypatch.setattr("platform.machine", lambda: "ppc64le")
+    monkeypatch.setattr("os.uname", lambda: os.uname_result(("Linux", "box", "6.1", "1", "ppc64le")))
     assert device_tree.is_coherent(clock) is None
     (base / "soc/dma-coherent").touch()
     assert device_tree.is_coherent(clock) is True

@@ -158,7 +158,7 @@ def test_no_link_leads_to_another_file(tmp_path: Path) -> None:
     log = results / "timer.hlog"
     log.symlink_to(other)
     with pytest.raises(OutputDirectoryError, match=r"cannot be written there: .*\(.*timer\.hlog\)"):
-        Output(results, "timer")
+        Output(results, "timer", overwrite=True)
     assert not other.exists()
     other.write_text("of somebody")
     log.unlink()
