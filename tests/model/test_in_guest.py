@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import socket
 import struct
 import time
@@ -292,7 +293,7 @@ def test_a_card_that_fails_later(qemu: Qemu, proxy: Proxy) -> None:
     proxy.card.after(0, lambda: 1 // 0)
     qemu.turn()
     (error,) = qemu.failures
-    assert describe(error)[0] == "ZeroDivisionError: integer division or modulo by zero"
+    assert re.fullmatch("ZeroDivisionError: .*by zero", describe(error)[0])  # Python 3.14 words it otherwise
     assert proxy.card.removed
 
 
