@@ -42,11 +42,11 @@ test-guest: $(COMPILED)
 test-vfio: $(COMPILED)
 	@$(BIN)/python -m tests.run vfio -- $(T)
 
-# The same in guests with an emulated arm64 processor. Their system is made once, in a minute.
+# The same, and those through VFIO, in guests with an emulated arm64 processor. Their system is made once, in a minute.
 test-arm64: export ARCH := arm64
 test-arm64: $(COMPILED)
 	@sh scripts/setup.sh arm64
-	@$(BIN)/python -m tests.run guest $(if $(T),,vm) -- $(T)
+	@$(BIN)/python -m tests.run guest $(if $(T),,vfio vm) -- $(T)
 
 # The same on a kernel with iommufd, with Intel's IOMMU and with virtio's. To build it takes 15 minutes of a processor.
 test-iommufd: KERNEL := $(CURDIR)/build/iommufd/boot/vmlinuz

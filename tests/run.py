@@ -19,7 +19,7 @@
 
 Without a part, all run but the last four, three at any time, and the output of a part is printed when the part is done.
 With ARCH=arm64 in the environment, the guests have such a processor, and the parts guest and vm are those of
-`ON_ARM64`: make test-arm64.
+`ON_ARM64`: make test-arm64. The IOMMU of the part vfio is then ARM's, SMMUv3.
 Every part runs, even if others failed; the exit status is 0 only if all passed.
 """
 
@@ -91,18 +91,19 @@ VFIO_LONG = tuple(
 # The guest's processor: amd64, or arm64 (make test-arm64).
 ARCHITECTURE = ARCHITECTURES[os.environ.get("ARCH", "amd64")]
 EDU = WIDE if ARCHITECTURE == ARM64 else "edu"
-# What make test-arm64 runs of the parts guest and vm.
+# What make test-arm64 runs of the parts guest and vm; of the part vfio it runs all that is not long.
 _ON_ARM64 = (
     *("bars", "config", "dma", "edu", "edu_registers", "fork", "hotplug", "interrupt", "many_interrupts"),
     *("serial16550", "service", "system_calls", "uio_maps"),
 )
+_VM_ON_ARM64 = ("run", "arm64_code", "arm64_iommu", "platform", "nvme", "serial")
 ON_ARM64 = {
     "guest": (
         "tests/guest/masking",
         *(f"tests/guest/test_{name}.py" for name in _ON_ARM64),
         *("tests/unit/test_access_count.py", "tests/unit/test_register_access.py"),  # under the trap
     ),
-    "vm": tuple(f"tests/vm/test_{name}.py" for name in ("run", "arm64_code", "platform", "nvme", "serial")),
+    "vm": tuple(f"tests/vm/test_{name}.py" for name in _VM_ON_ARM64),
 }
 OWN_MODULES = ("several_nodes", "edu_board")  # a file of C in tests/guest each
 # Beside two other guests, the part guest takes a quarter less processor time so, and commands a tenth more.
@@ -143,15 +144,17 @@ IOMMUS = {
         *("--append=intel_iommu=on", "--machine=q35,kernel-irqchip=split"),
         "--qemu=-device intel-iommu,intremap=on,caching-mode=on",
     ),
+    "smmuv3": ("--machine=virt,gic-version=3,iommu=smmuv3",),  # of arm64
     # It does not remap interrupts. Its driver must be built in: Debian's is a module, which comes too late.
     "virtio": (
         "--append=vfio_iommu_type1.allow_unsafe_interrupts=1 iommufd.allow_unsafe_interrupts=1",
         "--qemu=-device virtio-iommu-pci",
     ),
 }
+WITH_IOMMU = IOMMUS[os.environ.get("IOMMU", "smmuv3" if ARCHITECTURE == ARM64 else "intel")]
 EMPTY_DISK = "--qemu=-blockdev driver=null-co,node-name=zeros,size=67108864,read-zeroes=on"
 VFIO_DEVICES = (
-    "edu,addr=08",
+    f"{EDU},addr=08",
     "edu,addr=0c,dma_mask=0xffffffffffffffff",
     "pci-serial",
     "pci-testdev",
@@ -206,12 +209,19 @@ def in_guest(
 def in_vfio_guest(command: list[str], kernel: str, output: Path) -> list[str]:
     """Return the command that runs another one in a guest with an IOMMU, which can write to `output`."""
     devices = [
-        *IOMMUS[os.environ.get("IOMMU", "intel")],
+        *WITH_IOMMU,
         EMPTY_DISK,
         HUB,
         *(f"--device={card}" for card in VFIO_DEVICES),
     ]
-    guest = [f"--kernel={kernel}", f"--timeout={GUEST_LIMIT}", f"--out={output}", "--memory=1G", ONE_THREAD]
+    guest = [
+        f"--arch={ARCHITECTURE.name}",
+        f"--kernel={kernel}",
+        f"--timeout={GUEST_LIMIT}",
+        f"--out={output}",
+        "--memory=1G",
+        ONE_THREAD,
+    ]
     return [str(BIN / "pyuio"), "vm", "run", *guest, *devices, "--", *command]
 
 

@@ -4,6 +4,9 @@
 ``vfio-pci`` is the better one where an IOMMU translates for the device, because only VFIO can set the IOMMU up. It is
 the better one, too, on a kernel that is locked down, because that forbids what ``uio_pci_generic`` needs: mapping
 ``resourceN`` and writing ``config``. It needs all functions of an IOMMU group. Otherwise it is ``uio_pci_generic``.
+
+Where a device tree says which IOMMU has a function, as on arm64, a function has its IOMMU group only once a driver has
+been bound to it, so the tree is asked.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import NamedTuple
 
 from pyuio.claim import group_users
 from pyuio.errors import KernelSupportError
-from pyuio.kernel import interrupt_remapping, vfio
+from pyuio.kernel import device_tree, interrupt_remapping, vfio
 from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI, is_available
 from pyuio.kernel.lockdown import is_locked_down
 from pyuio.kernel.sysfs import link_name
@@ -41,12 +44,23 @@ def present_driver(found: FoundDevice) -> str | None:
 
 def choose(found: FoundDevice) -> Choice:
     """Return the kernel driver that `pyuio.open` with ``bind=True`` binds to a PCI function."""
+    if group_comes(found):
+        obstacle = no_vfio_at_all()
+        by = "the device tree gives it an IOMMU, which translates once a driver is bound"
+        return Choice(VFIO_PCI, by) if obstacle is None else Choice(UIO_PCI_GENERIC, f"VFIO is out: {obstacle}")
     translated = translates(found)
     if not translated and vfio.group_of(found.directory) is not None and not is_locked_down():
         return Choice(UIO_PCI_GENERIC, "its IOMMU does not translate (iommu=pt, or switched off for it)")
     if (obstacle := no_vfio(found)) is not None:
         return Choice(UIO_PCI_GENERIC, f"VFIO is out: {obstacle}")
     return Choice(VFIO_PCI, "an IOMMU translates for the device" if translated else "the kernel is locked down")
+
+
+def group_comes(found: FoundDevice) -> bool:
+    """Return whether a PCI function gets its IOMMU group with the first driver that is bound to it."""
+    if vfio.group_of(found.directory) is not None or not vfio.iommus():
+        return False
+    return device_tree.stream_id(found.directory) is not None
 
 
 def translates(found: FoundDevice) -> bool:
@@ -58,7 +72,7 @@ def no_vfio(found: FoundDevice) -> str | None:
     """Return why VFIO cannot hand out a PCI function, in half a sentence; None if it can."""
     number = vfio.group_of(found.directory)
     if number is None:
-        return "no IOMMU has the device"
+        return no_vfio_at_all() if group_comes(found) else "no IOMMU has the device"
     if others := group_users.in_the_way(number, found.address or ""):
         names = ", ".join(f"{one.address} ({one.driver})" for one in others)
         return f"kernel drivers have functions of its IOMMU group: {names}"

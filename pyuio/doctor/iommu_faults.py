@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from pyuio.doctor.finding import Answer, Check, advice, good
+from pyuio.kernel.device_tree import stream_id
 from pyuio.kernel.log import Message, messages
 from pyuio.kernel.vfio import group_of
 from pyuio.pci.discovery import FoundDevice
@@ -27,6 +28,11 @@ _AMD_WRITE = 1 << 5
 # drivers/iommu/virtio-iommu.c, viommu_fault_handler. An endpoint is a bus, a device and a function, 8, 5 and 3 bits, on
 # the machines of QEMU.
 _VIRTIO = re.compile(r"fault from EP (?P<endpoint>\d+) at (?:0x)?(?P<address>[0-9a-f]+) \[(?P<kinds>[RWX]*)\]")
+# drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c, arm_smmu_evtq_thread: a line for an event, and one for each of its four
+# words. They are those of the Arm SMMUv3 Architecture Specification (IHI 0070), section 7.3.
+_SMMU = re.compile(r"arm-smmu-v3 (?P<smmu>\S+): (?:event 0x\w+ (?P<event>received)|\s*0x(?P<word>[0-9a-f]{16})$)")
+_SMMU_FAULTS = range(0x10, 0x14)  # F_TRANSLATION, F_ADDR_SIZE, F_ACCESS, F_PERMISSION
+_SMMU_READ = 1 << 35  # in the second word
 
 
 class Fault(NamedTuple):
@@ -43,27 +49,45 @@ class Fault(NamedTuple):
     address: int
 
 
-def faults_of(device: str, log: Iterable[Message]) -> list[Fault]:
-    """Return the faults of a device that Intel's, AMD's and virtio's drivers logged, oldest first.
+def _function(requester: int) -> str:
+    """Return the bus, device and function, 8, 5 and 3 bits, of a requester id."""
+    return f"{requester >> 8:02x}:{requester >> 3 & 31:02x}.{requester & 7}"
+
+
+def faults_of(device: str, log: Iterable[Message], stream: int | None = None) -> list[Fault]:
+    """Return the faults of a device that Intel's, AMD's, virtio's and ARM's drivers logged, oldest first.
 
     Args:
-        device: its address, ``0000:00:04.0``; Intel's and virtio's drivers leave the domain out.
+        device: its address, ``0000:00:04.0``; all but AMD's driver leave the domain out.
         log: the kernel's.
+        stream: the number by which ARM's SMMU knows the device; by default its requester id.
     """
     found = []
+    events: dict[str, list[int]] = {}  # the words of each SMMU's last event
     for message in log:
         if (match := _INTEL.search(message.text)) is not None:
-            write, named = match["kind"] == "Write", match["device"]
+            write, named, address = match["kind"] == "Write", match["device"], int(match["address"], 16)
         elif (match := _AMD.search(message.text)) is not None:
             write, named = bool(int(match["flags"], 16) & _AMD_WRITE), match["other"] or match["device"] or ""
+            address = int(match["address"], 16)
         elif (match := _VIRTIO.search(message.text)) is not None:
             endpoint = int(match["endpoint"])
             write = "W" in match["kinds"] if match["kinds"] else None
-            named = f"{endpoint >> 8:02x}:{endpoint >> 3 & 31:02x}.{endpoint & 7}"
+            named, address = _function(endpoint), int(match["address"], 16)
+        elif (match := _SMMU.search(message.text)) is not None:
+            event = events.setdefault(match["smmu"], [])
+            if match["event"]:
+                event.clear()
+                continue
+            event.append(int(match["word"], 16))
+            if len(event) != 4 or event[0] & 0xFF not in _SMMU_FAULTS:
+                continue
+            write, address = not event[1] & _SMMU_READ, event[2]
+            named = device if event[0] >> 32 == stream else _function(event[0] >> 32) if stream is None else ""
         else:
             continue
         if named in (device, device.partition(":")[2]):
-            found.append(Fault(message.time, write, int(match["address"], 16)))
+            found.append(Fault(message.time, write, address))
     return found
 
 
@@ -93,7 +117,8 @@ def look_at_faults(device: FoundDevice | None) -> Answer | None:
     """Look for the device's faults in the kernel's log; None if it has no IOMMU."""
     if device is None or device.address is None or group_of(device.directory) is None:
         return None
-    return judge_faults(device.name, faults_of(device.address, messages()), time.clock_gettime(time.CLOCK_MONOTONIC))
+    faults = faults_of(device.address, messages(), stream_id(device.directory))
+    return judge_faults(device.name, faults, time.clock_gettime(time.CLOCK_MONOTONIC))
 
 
 CHECKS = (

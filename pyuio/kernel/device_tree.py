@@ -8,6 +8,8 @@ There is none on a PC. Sources: Documentation/ABI/testing/sysfs-firmware-ofw; De
 from __future__ import annotations
 
 import os
+import re
+import struct
 from pathlib import Path
 
 from pyuio.kernel.sysfs import link_name
@@ -23,6 +25,14 @@ def _strings(path: Path) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(part.decode("ascii", "replace") for part in data.split(b"\0") if part)
+
+
+def _cells(path: Path) -> tuple[int, ...]:
+    """Return a property that is a list of numbers of 32 bits; () if there is none."""
+    try:
+        return tuple(number for (number,) in struct.iter_unpack(">I", path.read_bytes()))
+    except (OSError, struct.error):
+        return ()
 
 
 def node_of(directory: Path) -> Path | None:
@@ -70,6 +80,36 @@ def resolve(name: str) -> str | None:
     return node.removeprefix(root) if node.startswith(f"{root}/") and Path(node).is_dir() else None
 
 
+def _host_bridge(function: Path) -> Path | None:
+    """Return the node of the host bridge above a PCI function; None if it has none."""
+    # /sys/devices/platform/4010000000.pcie/pci0000:00/0000:00:01.0
+    bridge = next((parent for parent in function.resolve().parents if parent.name.startswith("pci")), None)
+    return None if bridge is None else node_of(bridge.parent)
+
+
+def stream_id(function: Path) -> int | None:
+    """Return the number by which an IOMMU knows a PCI function, by the device tree; None if it has none for it.
+
+    The host bridge's node has a table of them, ``iommu-map``: a function's requester id is its bus, device and
+    function, 8, 5 and 3 bits. Source: Documentation/devicetree/bindings/pci/pci-iommu.txt of the kernel.
+
+    Args:
+        function: its directory in sysfs.
+    """
+    bridge = _host_bridge(function)
+    if bridge is None or (numbers := re.fullmatch(r"\w+:(\w\w):(\w\w)\.(\w)", function.name)) is None:
+        return None
+    bus, device, part = (int(number, 16) for number in numbers.groups())
+    requester = bus << 8 | device << 3 | part
+    for mask in _cells(bridge / "iommu-map-mask"):
+        requester &= mask
+    rows = [iter(_cells(bridge / "iommu-map"))] * 4
+    for first, _iommu, stream, length in zip(*rows, strict=False):
+        if first <= requester < first + length:
+            return int(stream + requester - first)
+    return None
+
+
 def is_coherent(directory: Path) -> bool | None:
     """Return whether caches follow a device's accesses to memory, by the device tree's word.
 
@@ -83,13 +123,7 @@ def is_coherent(directory: Path) -> bool | None:
     Returns:
         None if no node stands for the device, as on a PC, or the tree says nothing and the processor is no ARM.
     """
-    directory = directory.resolve()
-    if link_name(directory / "subsystem") == "pci":
-        # /sys/devices/platform/4010000000.pcie/pci0000:00/0000:00:01.0
-        bridge = next((parent for parent in directory.parents if parent.name.startswith("pci")), None)
-        node = None if bridge is None else node_of(bridge.parent)
-    else:
-        node = node_of(directory)
+    node = _host_bridge(directory) if link_name(directory / "subsystem") == "pci" else node_of(directory.resolve())
     if node is None:
         return None
     root = os.path.realpath(BASE)

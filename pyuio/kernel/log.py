@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 _KMSG = Path("/dev/kmsg")
+_ESCAPED = re.compile(r"(?:\\x[0-9a-f]{2})+")  # bytes that are not printable ASCII, and the backslash
 _LONGEST = 8192  # bytes; CONSOLE_EXT_LOG_MAX in kernel/printk/internal.h
 
 
@@ -29,7 +31,9 @@ def parse_record(record: str) -> Message | None:
     fields = head.split(",")
     if not separator or len(fields) < 4 or not fields[2].isdecimal():
         return None
-    return Message(int(fields[2]) / 1e6, rest.partition("\n")[0])
+    line = rest.partition("\n")[0]
+    text = _ESCAPED.sub(lambda found: bytes.fromhex(found[0].replace(r"\x", "")).decode(errors="replace"), line)
+    return Message(int(fields[2]) / 1e6, text)
 
 
 def messages() -> list[Message]:

@@ -363,8 +363,9 @@ def open_files() -> list[str]:
 
 
 def view_of(device: pyuio.Device) -> memoryview:
+    """Return BAR 0 as words of 32 bits: an access of another width that edu refuses is a SIGBUS on arm64."""
     mapping: Any = device.bar(0).mmio
-    return memoryview(mapping.mapping)
+    return memoryview(mapping.mapping).cast("I")
 
 
 def test_it_is_let_go_while_the_program_computes(edu: str, cards: Cards) -> None:
@@ -373,13 +374,13 @@ def test_it_is_let_go_while_the_program_computes(edu: str, cards: Cards) -> None
     device = pyuio.open(edu)
     card = Edu(device)
     view = view_of(device)
-    assert int.from_bytes(view[:4], "little") == 0x010000ED
+    assert view[0] == 0x010000ED
     service = pyuio.Service(device.interrupt, card.acknowledge_program())
     began = time.monotonic()
     write_in_a_fork(PCI_DRIVERS / VFIO_PCI / "unbind", edu)
     assert time.monotonic() - began < PATIENCE / 2
     assert device.removed
-    assert bytes(view[:4]) == bytes(4)
+    assert view[0] == 0
     uses: list[Callable[[], object]] = [
         lambda: card.bar.read32(0),
         lambda: card.bar.write32(4, 1),
@@ -573,9 +574,9 @@ def test_ctrl_c_amid_mapping_a_bar(edu: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_closing_gives_it_back_though_views_remain(edu: str) -> None:
     device = pyuio.open(edu, bind=VFIO_PCI)
     view = view_of(device)
-    assert bytes(view[:4]) == b"\xed\x00\x00\x01"
+    assert view[0] == 0x010000ED
     device.close()
-    assert bytes(view[:4]) == bytes(4)
+    assert view[0] == 0
     assert bound_driver(edu) is None
 
 

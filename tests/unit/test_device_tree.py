@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,20 @@ def test_a_function_has_the_word_of_its_host_bridge(base: Path) -> None:
     (base / "soc/pcie@2000/dma-coherent").touch()
     assert device_tree.is_coherent(function) is True
     assert device_tree.is_coherent(device(base, None, "pci0000:00/0000:00:02.0", "pci")) is None  # ACPI
+
+
+def test_a_stream_of_an_iommu(base: Path) -> None:
+    """As the kernel's binding of pci-iommu has it: rows of the first requester id, the IOMMU, its number, how many."""
+    directory = device(base, None, "2000.pcie/pci0000:00/0000:01:02.3", "pci")
+    (base.parent / "devices/2000.pcie/of_node").symlink_to(base / "soc/pcie@2000")
+    table = base / "soc/pcie@2000/iommu-map"
+    assert device_tree.stream_id(directory) is None
+    table.write_bytes(struct.pack(">8I", 0, 1, 0x1000, 0x100, 0x100, 2, 0x40, 0x20))
+    assert device_tree.stream_id(directory) == 0x40 + (2 << 3 | 3)
+    table.write_bytes(struct.pack(">4I", 0, 1, 0x1000, 0x113))
+    assert device_tree.stream_id(directory) is None
+    (base / "soc/pcie@2000/iommu-map-mask").write_bytes(struct.pack(">I", 0xFF))
+    assert device_tree.stream_id(directory) == 0x1013
+    table.write_bytes(b"odd")
+    assert device_tree.stream_id(directory) is None
+    assert device_tree.stream_id(device(base, "soc/clock@1000")) is None

@@ -209,11 +209,31 @@ def test_faults_of_an_iommu() -> None:
     assert "logged that 1 time," in iommu_faults.judge_faults("d", found[:1], 15).found
 
 
+def test_faults_of_an_smmu() -> None:
+    """An event takes five lines; those of another SMMU, and of other kinds, may stand between them."""
+
+    def event(smmu: str, number: int, stream: int, more: int, address: int) -> list[str]:
+        words = (stream << 32 | number, more, address, 0)
+        begin = f"arm-smmu-v3 {smmu}: "
+        return [f"{begin}event 0x{number:02x} received:", *(f"{begin}\t0x{word:016x}" for word in words)]
+
+    write, read = event("9050000.smmuv3", 0x10, 8, 2 << 32, 0x5000), event("9050000.smmuv3", 0x13, 8, 10 << 32, 0x6000)
+    lines = [*write[:3], *event("a.smmuv3", 0x10, 9, 0, 0x7000), *write[3:], *event("9050000.smmuv3", 0x02, 8, 0, 0)]
+    log = [Message(float(n), text) for n, text in enumerate([*lines, *read, "arm-smmu-v3 b: \t0x0000000000000000"])]
+    wanted = [(True, 0x5000), (False, 0x6000)]
+    for stream in (None, 8):
+        found = iommu_faults.faults_of("0000:00:01.0", log, stream)
+        assert [(one.write, one.address) for one in found] == wanted
+    assert iommu_faults.faults_of("0000:00:01.0", log, 0x108) == []
+    assert [one.address for one in iommu_faults.faults_of("0000:02:01.0", log, 9)] == [0x7000]
+
+
 @given(st.text(), st.text())
 def test_any_text_in_the_log(device: str, text: str) -> None:
     message = parse_record(text)
     iommu_faults.faults_of(device, [Message(0, text), *([message] if message else [])])
     assert parse_record("6,1234,1559209,-;pci: text, more\n SUBSYSTEM=pci") == Message(1.559209, "pci: text, more")
+    assert parse_record(r"6,1,1559209,-;\x09a\x5cx09 \xc3\xa4 \xff") == Message(1.559209, "\ta\\x09 \xe4 \ufffd")
 
 
 # -- memory --

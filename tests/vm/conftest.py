@@ -19,8 +19,9 @@ from pyuio.vm import kernels
 from tests.guest import igb_uio, kernel_module
 from tests.run import ARCHITECTURE
 
-# These need a compiler for arm64: make test-arm64.
-collect_ignore = [] if ARCHITECTURE.name == "arm64" else ["test_arm64_code.py", "test_platform.py"]
+# These need a compiler for arm64, or have no sense elsewhere: make test-arm64.
+ONLY_ARM64 = ["test_arm64_code.py", "test_arm64_iommu.py", "test_platform.py"]
+collect_ignore = [] if ARCHITECTURE.name == "arm64" else ONLY_ARM64
 
 PYUIO = [sys.executable, "-m", "pyuio.cli"]
 LIMIT = 240  # seconds for any one guest, on a busy machine; pyuio ends a guest that stands still long before

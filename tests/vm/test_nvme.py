@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pyuio.vm.initramfs import tool_environment
-from tests.run import IOMMUS
+from tests.run import ARCHITECTURE, WITH_IOMMU
 
 from .conftest import Vm, igb_uio_module
 
@@ -64,7 +64,12 @@ BY_IGB_UIO = """modprobe uio && insmod "$0" intr_mode=msi || exit
 cd /sys/bus/pci/drivers/igb_uio && echo 1b36 0010 > new_id && ls -d 0000:* && cd "$OLDPWD" || exit
 exec "$@"
 """
-WAYS = ["uio", *(pytest.param(way, marks=pytest.mark.long) for way in ("igb_uio", "vfio"))]
+LONG = pytest.mark.long
+WAYS = [
+    "uio",
+    pytest.param("igb_uio", marks=LONG),
+    pytest.param("vfio", marks=() if ARCHITECTURE.name == "arm64" else LONG),  # there this is all with MSI-X
+]
 
 
 @pytest.fixture(scope="module", params=WAYS)
@@ -85,7 +90,7 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
                 image.write(noise)
             elif name in ("two", "five"):
                 image.write(f"{name}\n".encode())
-    words = list(IOMMUS["intel"]) if request.param == "vfio" else []
+    words = list(WITH_IOMMU) if request.param == "vfio" else []
     words += ["--qemu", "-object throttle-group,id=slow,x-iops-total=4"]
     for name in NAMES:
         words += ["--qemu", blockdev(name, directory / f"{name}.img")]
