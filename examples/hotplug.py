@@ -39,7 +39,7 @@ def main(address: str | None = None) -> None:
             print(f"{name}: open, 5! = {card.factorial(5)}")
             threading.Thread(target=unplug, args=(name, again), daemon=True).start()
             try:
-                card.device.interrupt.read(timeout=5)
+                card.device.interrupt.read(timeout=30)
             except pyuio.DeviceRemovedError:
                 print(f"{name}: gone while its interrupt was waited for")
         again.set()

@@ -96,7 +96,7 @@ _ON_ARM64 = (
     *("bars", "config", "dma", "edu", "edu_registers", "fork", "hotplug", "interrupt", "many_interrupts"),
     *("serial16550", "service", "system_calls", "uio_maps"),
 )
-_VM_ON_ARM64 = ("run", "arm64_code", "arm64_iommu", "platform", "nvme", "serial")
+_VM_ON_ARM64 = ("run", "arm64_code", "arm64_iommu", "platform", "nvme", "removal", "serial")
 ON_ARM64 = {
     "guest": (
         "tests/guest/masking",

@@ -26,6 +26,7 @@ from pyuio_drivers.edu import Edu, EduRegisters
 import pyuio
 from pyuio.inspect.inspection import Inspection
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS
+from pyuio.kernel.vfio import group_of
 from pyuio.pci.discovery import find
 from pyuio.region import Region
 from tests import edu_mask
@@ -210,6 +211,19 @@ def is_set_up(address: str) -> bool:
     return any(Path("/proc/bus/pci", bus, address[8:]).exists() for bus in (address[5:7], address[:7]))
 
 
+def put_ports_in_groups_of_their_own() -> None:
+    """Have an IOMMU tell the ports from the cards behind them: with an SMMU, ACS was switched on too late for that.
+
+    VFIO takes a card's whole group from its addresses, and the port's message interrupt goes to such an address.
+    """
+    late = [port for port in PORTS if group_of(PCI_DEVICES / port) is not None]
+    late = [port for port in late if group_of(PCI_DEVICES / behind(port)) is None]  # the card gets one with a driver
+    for port in late:
+        (PCI_DEVICES / port / "remove").write_text("1")
+    if late:
+        Path("/sys/bus/pci/rescan").write_text("1")
+
+
 def behind(port: str) -> str:
     """Return the address of the card behind a port."""
     return next(path.name for path in (PCI_DEVICES / port).glob("0000:??:??.?"))
@@ -377,6 +391,7 @@ def main(parts: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     names = [f"card{number}" for number in range(3)]
     places = [{"bus": f"slot{number}"} for number in range(3)]
+    put_ports_in_groups_of_their_own()
     addresses = [behind(port) for port in PORTS]
     ask_host(execute="query-status", arguments={})  # from here on the example misses no event
     before = held()
