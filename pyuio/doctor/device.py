@@ -78,13 +78,15 @@ def look_at_bars(device: FoundDevice | None) -> Answer | None:
     return judge_bars(device.name, bars)
 
 
-def judge_pin(name: str, pin: int, irq: int) -> Answer:
+def judge_pin(name: str, pin: int, irq: int, *, enabled: bool) -> Answer:
     """Judge a device's interrupt.
 
     Args:
         name: of the device.
         pin: its interrupt pin: 0 for none, 1 to 4.
         irq: the kernel's number of its line; 0 for none.
+        enabled: whether a driver has enabled the device. The kernel routes the pin only then (``pci_enable_device``);
+            before, `irq` is what the firmware wrote, which was not there for a device that came later.
     """
     if pin == 0:
         return blocks(
@@ -94,6 +96,11 @@ def judge_pin(name: str, pin: int, irq: int) -> Answer:
         )
     if pin > 4:
         return unknown(f"{name} gives its interrupt pin as {pin:#x}; if that is 0xff, the device is gone or asleep")
+    if irq == 0 and not enabled:
+        return unknown(
+            f"{name} has INT{'ABCD'[pin - 1]}#; the kernel routes it when a driver takes the device",
+            f"pyuio bind {name}, and ask again",
+        )
     if irq == 0:
         return blocks(
             f"{name} has INT{'ABCD'[pin - 1]}#, but the firmware routed it nowhere",
@@ -134,7 +141,8 @@ def look_at_pin(device: FoundDevice | None) -> Answer | None:
             counts = ((one.name, details(config, one).get("messages")) for one in config.capabilities())
             messages = {name: count for name, count in counts if isinstance(count, int)}
             return judge_vectors(device.name, pin, messages, config.size > HEADER_LENGTH)
-    return judge_pin(device.name, pin, int(read_optional(device.directory / "irq") or "0"))
+    irq = int(read_optional(device.directory / "irq") or "0")
+    return judge_pin(device.name, pin, irq, enabled=read_optional(device.directory / "enable") != "0")
 
 
 def judge_aspm(policy: str, states: dict[str, str]) -> Answer:

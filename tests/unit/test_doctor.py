@@ -165,7 +165,13 @@ def test_bars() -> None:
     [(0, 0, "blocks"), (0, 11, "blocks"), (1, 0, "blocks"), (1, 11, "good"), (4, 5, "good"), (255, 11, "unknown")],
 )
 def test_pins(pin: int, irq: int, expected: str) -> None:
-    assert state(device.judge_pin("d", pin, irq)) == expected
+    assert state(device.judge_pin("d", pin, irq, enabled=True)) == expected
+
+
+def test_a_pin_that_the_kernel_has_not_routed_yet() -> None:
+    assert state(device.judge_pin("d", 1, 0, enabled=False)) == "unknown"
+    assert state(device.judge_pin("d", 0, 0, enabled=False)) == "blocks"
+    assert state(device.judge_pin("d", 1, 11, enabled=False)) == "good"
 
 
 def test_vectors() -> None:
