@@ -6,14 +6,16 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyuio.vm import apt, cache
+from pyuio.vm import apt, cache, native_build
 from pyuio.vm.architecture import Architecture
 from pyuio.vm.errors import GuestStartError, KernelError
 
 PIP_TIME_LIMIT = 1800.0  # seconds
+_BUILD_TIME_LIMIT = 300.0
 # The C libraries for which packages on PyPI are compiled; Debian 12 has 2.36.
 _MANYLINUX = ("manylinux2014", *(f"manylinux_2_{minor}" for minor in range(17, 37)))
 
@@ -27,11 +29,14 @@ def _compiled_distributions() -> Iterator[importlib.metadata.Distribution]:
             yield distribution
 
 
-def prepare(architecture: Architecture, python: tuple[int, int], base: Path, say: cache.Say, refresh: bool) -> Path:
+def prepare(
+    architecture: Architecture, tree: Path, python: tuple[int, int], base: Path, say: cache.Say, refresh: bool
+) -> Path:
     """Return the directory of what is laid over this virtual environment; make it unless it is there.
 
     Args:
         architecture: The guest's processor.
+        tree: The guest's system, which has Python's and the C library's headers.
         python: The version of its Python.
         base: Where the directory is kept, with others.
         say: Called with a line of text before each step that takes long.
@@ -60,14 +65,14 @@ def prepare(architecture: Architecture, python: tuple[int, int], base: Path, say
         with cache.locked(base, say):
             if cache.check(final, thorough=refresh) is None:
                 with cache.staging(base) as stage:
-                    _make(stage / "venv", architecture, python, wanted, say)
+                    _make(stage / "venv", architecture, tree, python, wanted, say)
                     cache.finish(stage, final, {})
                     cache.remove_unused(base, "environment")
     return cache.use(final) / "venv"
 
 
 def _make(
-    directory: Path, architecture: Architecture, python: tuple[int, int], wanted: list[str], say: cache.Say
+    directory: Path, architecture: Architecture, tree: Path, python: tuple[int, int], wanted: list[str], say: cache.Say
 ) -> None:
     version = f"{python[0]}.{python[1]}"
     (directory / "bin").mkdir(parents=True)
@@ -79,20 +84,44 @@ def _make(
     try:
         _install(wanted, site, architecture, python)
     except KernelError:
-        # One of them is not there for that processor. The guest does without it; pyuio itself needs cffi.
         for requirement in wanted:
             try:
                 _install([requirement], site, architecture, python)
             except KernelError as error:
-                if requirement.startswith("cffi=="):
+                if requirement.startswith("cffi=="):  # pyuio itself needs it, and it needs libffi
                     raise GuestStartError(str(error)) from error
-                say(f"the guest does without {requirement}, which pip does not find for {architecture.name}")
+                _build(requirement, site, architecture, tree, python, say)
 
 
 def _install(wanted: list[str], site: Path, architecture: Architecture, python: tuple[int, int]) -> None:
     """Have pip install packages that were compiled for another processor."""
-    platforms = [f"--platform={tag}_{architecture.processor}" for tag in _MANYLINUX]
+    platforms = [f"--platform={tag}_{architecture.processor}" for tag in (*_MANYLINUX, "linux")]
     version = f"--python-version={python[0]}.{python[1]}"
     options = ["--only-binary=:all:", "--no-deps", "--no-warn-conflicts", "--upgrade", "--quiet"]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", *options]
     apt.run([*pip, version, *platforms, "--target", str(site), *wanted], PIP_TIME_LIMIT)
+
+
+def _build(
+    requirement: str, site: Path, architecture: Architecture, tree: Path, python: tuple[int, int], say: cache.Say
+) -> None:
+    """Have pip compile and install a package that is not there for that processor; say so if the guest does without."""
+    compiler = " ".join(native_build.compiler(architecture, tree))
+    # What setuptools goes by: the compiler, the headers, and the names of wheel and module.
+    variables = [
+        f"CC={compiler}",
+        f"LDSHARED={compiler} -shared",
+        f"CFLAGS=-I{tree}/usr/include/python{python[0]}.{python[1]}",
+        f"_PYTHON_HOST_PLATFORM=linux-{architecture.processor}",
+        f"SETUPTOOLS_EXT_SUFFIX=.cpython-{python[0]}{python[1]}-{architecture.triplet}.so",
+    ]
+    name = requirement.partition("==")[0]
+    say(f"compiling {requirement} for {architecture.name} (once)")
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-deps", "--quiet"]
+            options = [f"--no-binary={name}", f"--wheel-dir={directory}"]
+            apt.run(["env", *variables, *pip, *options, requirement], _BUILD_TIME_LIMIT)
+            _install([str(wheel) for wheel in Path(directory).iterdir()], site, architecture, python)
+    except KernelError:
+        say(f"the guest does without {requirement}, which pip neither finds nor compiles for {architecture.name}")

@@ -73,7 +73,7 @@ def prepare(architecture: Architecture, say: cache.Say, *, refresh: bool = False
             native_build.compiler(architecture, base)  # say what is missing before anything is fetched
         tree = debian_tree.prepare(architecture, base, say, refresh)
         python = debian_tree.python_version(tree)
-        own = environment.prepare(architecture, python, base, say, refresh)
+        own = environment.prepare(architecture, tree, python, base, say, refresh)
         native = native_build.prepare(architecture, tree, python, base, say)
     except OSError as error:
         raise GuestStartError(f"a system for {architecture.name} cannot be made: {error}") from error
