@@ -58,6 +58,13 @@ class DeviceRemovedError(PyuioError, OSError):
     """The device was unplugged, removed or unbound while it was open (errno ENODEV)."""
 
 
+class BusError(PyuioError, OSError):
+    """An access to a register was not answered (errno EFAULT); a PC would mostly have read all ones.
+
+    A write may raise it too, and may also get lost, as a processor need not wait for the answer to a write.
+    """
+
+
 class PermissionDeniedError(PyuioError, PermissionError):
     """The kernel refused access; the message names the file and what would grant it (errno EACCES or EPERM)."""
 

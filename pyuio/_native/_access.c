@@ -45,7 +45,8 @@ INLINE PyObject *do_read(Window *self, PyObject *const *args, Py_ssize_t nargs, 
         return NULL;
     if (UNLIKELY(!fits || !inside(self, offset, (size_t)bits / 8, bits)))
         return refuse_offset(self, "read", bits, args[0], (size_t)bits / 8);
-    value = load(self->base + offset, bits);
+    if (UNLIKELY(!load(self->base + offset, bits, &value)))
+        return unanswered(self, "read", bits, offset);
     if (read_from_removed(self, value, bits))
         return NULL;
     return PyLong_FromUnsignedLong(big != PY_BIG_ENDIAN ? swapped(value, bits) : value);
@@ -70,8 +71,9 @@ INLINE PyObject *do_write(Window *self, PyObject *const *args, Py_ssize_t nargs,
         return refuse_offset(self, "write", bits, args[0], (size_t)bits / 8);
     if (UNLIKELY(!value_fits || !in_range(value, bits)))
         return refuse_value(self, "write", bits, args[0], "value", args[1]);
-    store(self->base + offset, big != PY_BIG_ENDIAN ? swapped(value, bits) : value, bits);
     self->writes++;
+    if (UNLIKELY(!store(self->base + offset, big != PY_BIG_ENDIAN ? swapped(value, bits) : value, bits)))
+        return unanswered(self, "write", bits, offset);
     Py_RETURN_NONE;
 }
 
@@ -109,12 +111,14 @@ INLINE PyObject *do_change(Window *self, PyObject *const *args, Py_ssize_t nargs
         mask = swapped(mask, bits);
         value = swapped(value, bits);
     }
-    old = load(self->base + offset, bits);
+    if (UNLIKELY(!load(self->base + offset, bits, &old)))
+        return unanswered(self, "read", bits, offset);
     if (read_from_removed(self, old, bits))
         return NULL;
     new = change == SET ? old | mask : (old & ~mask) | value;
-    store(self->base + offset, new, bits);
     self->writes++;
+    if (UNLIKELY(!store(self->base + offset, new, bits)))
+        return unanswered(self, "write", bits, offset);
     Py_RETURN_NONE;
 }
 
@@ -200,6 +204,7 @@ static int window_init(Window *self, PyObject *args, PyObject *kwargs)
     window_set_limit(self, self->size);
     self->big = strcmp(endian, "big") == 0;
     self->open = true;
+    bus_error_handle();
     return 0;
 }
 

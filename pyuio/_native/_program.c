@@ -109,6 +109,19 @@ static PyObject *finished(Prepared *self, const pyuio_event *event)
     return result;
 }
 
+/* Raises the reason why a run has ended early. */
+static COLD PyObject *unfinished(Prepared *self, int error)
+{
+    for (Py_ssize_t i = 0; error == -EFAULT && i < PyTuple_GET_SIZE(self->windows); i++) {
+        Window *window = (Window *)PyTuple_GET_ITEM(self->windows, i);
+
+        if (i == PyTuple_GET_SIZE(self->windows) - 1 || (window->presence && presence_is_gone(window->presence)))
+            return refuse_unanswered(window->presence, window->name, "an access of a program");
+    }
+    errno = -error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
 static PyObject *prepared_run(Prepared *self, PyObject *Py_UNUSED(none))
 {
     struct {
@@ -128,8 +141,7 @@ static PyObject *prepared_run(Prepared *self, PyObject *Py_UNUSED(none))
     memset(event, 0, size);
     error = self->run(self->native, self->length, NULL, NULL, event);
     if (UNLIKELY(error < 0)) {
-        errno = -error;
-        result = PyErr_SetFromErrno(PyExc_OSError);
+        result = unfinished(self, error);
     } else if (self->slots == 0) {
         result = Py_NewRef(self->finish);
     } else {

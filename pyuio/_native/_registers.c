@@ -46,18 +46,24 @@ INLINE bool reachable(const Register *self)
            below(self->window, self->window->limits[0], self->offset, (size_t)self->bits / 8, self->bits);
 }
 
-INLINE unsigned long fetch(const Register *self)
+/* Reads the register; returns false, with an exception set, if it was not answered, or by a device that is gone. */
+INLINE bool fetch(const Register *self, unsigned long *value)
 {
-    unsigned long value = load(self->window->base + self->offset, self->bits);
-
-    return self->window->big != PY_BIG_ENDIAN ? swapped(value, self->bits) : value;
+    if (UNLIKELY(!load(self->window->base + self->offset, self->bits, value)))
+        return unanswered(self->window, "read", self->bits, self->offset), false;
+    if (self->window->big != PY_BIG_ENDIAN)
+        *value = swapped(*value, self->bits);
+    return !read_from_removed(self->window, *value, self->bits);
 }
 
-INLINE void put(const Register *self, unsigned long value)
+/* Writes the register; returns false, with an exception set, if it was not answered. */
+INLINE bool put(const Register *self, unsigned long value)
 {
-    store(self->window->base + self->offset, self->window->big != PY_BIG_ENDIAN ? swapped(value, self->bits) : value,
-          self->bits);
     self->window->writes++;
+    if (UNLIKELY(!store(self->window->base + self->offset,
+                        self->window->big != PY_BIG_ENDIAN ? swapped(value, self->bits) : value, self->bits)))
+        return unanswered(self->window, "write", self->bits, self->offset), false;
+    return true;
 }
 
 /* ---- Register ---- */
@@ -66,10 +72,8 @@ static PyObject *register_read(Register *self, PyObject *Py_UNUSED(none))
 {
     unsigned long value;
 
-    if (LIKELY(self->readable && reachable(self))) {
-        value = fetch(self);
-        return read_from_removed(self->window, value, self->bits) ? NULL : PyLong_FromUnsignedLong(value);
-    }
+    if (LIKELY(self->readable && reachable(self)))
+        return fetch(self, &value) ? PyLong_FromUnsignedLong(value) : NULL;
     return PyObject_CallMethod((PyObject *)self, "_read_slowly", NULL);
 }
 
@@ -80,10 +84,8 @@ static PyObject *register_write(Register *self, PyObject *object)
 
     if (UNLIKELY(fits < 0))
         return NULL;
-    if (LIKELY(fits && self->writable && reachable(self) && in_range(value, self->bits))) {
-        put(self, value);
-        Py_RETURN_NONE;
-    }
+    if (LIKELY(fits && self->writable && reachable(self) && in_range(value, self->bits)))
+        return put(self, value) ? Py_NewRef(Py_None) : NULL;
     return PyObject_CallMethod((PyObject *)self, "_write_slowly", "O", object);
 }
 
@@ -206,8 +208,7 @@ static PyObject *field_get(Field *self, PyObject *object, PyObject *Py_UNUSED(ty
         return PyErr_Format(PyExc_TypeError, "a field is one of a Register, not of %.100s", Py_TYPE(object)->tp_name);
     if (UNLIKELY(self->mask & ~of->gettable || !reachable(of)))
         return PyObject_CallMethod((PyObject *)self, "_get_slowly", "O", object);
-    value = fetch(of);
-    if (read_from_removed(of->window, value, of->bits))
+    if (!fetch(of, &value))
         return NULL;
     value = (value & (unsigned long)self->mask) >> self->low;
     result = converted(self, value);
@@ -234,13 +235,11 @@ static int field_set(Field *self, PyObject *object, PyObject *given)
                (value || !(self->mask & of->ones)) && reachable(of))) {
         kept = 0;
         if (of->needed & ~self->mask) {
-            kept = fetch(of);
-            if (read_from_removed(of->window, kept, of->bits))
+            if (!fetch(of, &kept))
                 return -1;
             kept &= (unsigned long)~(self->mask | of->unkept);
         }
-        put(of, kept | value << self->low);
-        return 0;
+        return put(of, kept | value << self->low) ? 0 : -1;
     }
     done = PyObject_CallMethod((PyObject *)self, "_set_slowly", "OO", object, given);
     Py_XDECREF(done);

@@ -51,9 +51,14 @@ static PyObject *window_read(Window *self, PyObject *args, PyObject *kwargs)
     result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)run.length); /* this runs no Python code */
     if (!result)
         return NULL;
-    for (size_t done = 0; done < run.length; done += run.width)
-        load_to((unsigned char *)PyBytes_AS_STRING(result) + done, self->base + run.offset + (run.fixed ? 0 : done),
-                run.width);
+    for (size_t done = 0; done < run.length; done += run.width) {
+        size_t at = run.offset + (run.fixed ? 0 : done);
+
+        if (UNLIKELY(!load_to((unsigned char *)PyBytes_AS_STRING(result) + done, self->base + at, run.width))) {
+            Py_DECREF(result);
+            return unanswered(self, "read", (int)run.width * 8, at);
+        }
+    }
     AFTER_READ();
     /* If the device was there for the last access, it was there for all of them. */
     if (run.length)
@@ -76,9 +81,15 @@ static PyObject *window_write(Window *self, PyObject *args, PyObject *kwargs)
     if (parse_run(self, "write", offset, NULL, width, &run) == 0) {
         self->writes++;
         BEFORE_WRITE();
-        for (size_t done = 0; done < run.length; done += run.width)
-            store_from(self->base + run.offset + (run.fixed ? 0 : done), (unsigned char *)data.buf + done, run.width);
         result = Py_NewRef(Py_None);
+        for (size_t done = 0; result && done < run.length; done += run.width) {
+            size_t at = run.offset + (run.fixed ? 0 : done);
+
+            if (UNLIKELY(!store_from(self->base + at, (unsigned char *)data.buf + done, run.width))) {
+                Py_DECREF(result);
+                result = unanswered(self, "write", (int)run.width * 8, at);
+            }
+        }
     }
     PyBuffer_Release(&data);
     return result;

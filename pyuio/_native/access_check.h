@@ -164,6 +164,35 @@ static COLD PyObject *refuse_offset(Window *self, const char *verb, int bits, Py
     return refuse(self, verb, bits, offset, why);
 }
 
+/* Raises the reason why an access was not answered: DeviceRemovedError or BusError. `place` is what was accessed. */
+static COLD PyObject *refuse_unanswered(Presence *presence, PyObject *name, const char *place)
+{
+    PyObject *errors, *type, *arguments = NULL;
+
+    if (presence && presence_is_gone(presence))
+        return presence_refuse(name);
+    errors = PyImport_ImportModule("pyuio.errors");
+    type = errors ? PyObject_GetAttrString(errors, "BusError") : NULL;
+    if (type)
+        arguments = Py_BuildValue("(iN)", EFAULT, PyUnicode_FromFormat(
+            "%U: %s: the bus answered with an error: no register is there, or none of this width; or the device has no "
+            "power or no clock; or it does not decode memory, or the kernel has taken the mapping away", name, place));
+    if (arguments)
+        PyErr_SetObject(type, arguments);
+    Py_XDECREF(arguments);
+    Py_XDECREF(type);
+    Py_XDECREF(errors);
+    return NULL;
+}
+
+static COLD PyObject *unanswered(Window *self, const char *verb, int bits, size_t offset)
+{
+    char place[64];
+
+    snprintf(place, sizeof place, "%d-bit %s at offset 0x%zx", bits, verb, offset);
+    return refuse_unanswered(self->presence, self->name, place);
+}
+
 /* Raises ValueError for a value or a mask that does not fit; `what` is "value" or "mask". */
 static COLD PyObject *refuse_value(Window *self, const char *verb, int bits, PyObject *offset, const char *what,
                                    PyObject *value)

@@ -7,7 +7,7 @@ Nothing is imported here, because nothing need be compiled yet when this file is
 OPTIONS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra")
 # The modules, and their files of C, without the suffix.
 CPYTHON = {
-    "_access": ("_access", "presence"),
+    "_access": ("_access", "bus_error", "presence"),
     "_memory": ("_memory",),
     "_program": ("_program",),
     "_reader": ("_reader",),

@@ -2,7 +2,7 @@
 // Runs the program of a native service: register operations, one after the other, right after the kernel's read. Python
 // has checked every operation (pyuio/program.py), so here only the device can fail.
 //
-// Functions that can fail return a negative errno.
+// Functions that can fail return a negative errno: EFAULT for an access that was not answered.
 
 #include "program.h"
 
@@ -24,7 +24,8 @@ static int read_register(const pyuio_operation *operation, uint64_t *value)
 {
     unsigned long found = 0;
     if (operation->file < 0) {
-        found = load((const volatile void *)(uintptr_t)operation->address, operation->bits);
+        if (!load((const volatile void *)(uintptr_t)operation->address, operation->bits, &found))
+            return -EFAULT;
     } else { // a port's bytes are put together as little-endian
         unsigned char bytes[8] = {0};
         size_t length = (size_t)operation->bits / 8;
@@ -40,10 +41,8 @@ static int read_register(const pyuio_operation *operation, uint64_t *value)
 static int write_register(const pyuio_operation *operation, uint64_t value)
 {
     unsigned long given = operation->swap ? swapped((unsigned long)value, operation->bits) : (unsigned long)value;
-    if (operation->file < 0) {
-        store((volatile void *)(uintptr_t)operation->address, given, operation->bits);
-        return 0;
-    }
+    if (operation->file < 0)
+        return store((volatile void *)(uintptr_t)operation->address, given, operation->bits) ? 0 : -EFAULT;
     unsigned char bytes[8];
     size_t length = (size_t)operation->bits / 8;
     for (size_t i = 0; i < length; i++)
@@ -52,10 +51,12 @@ static int write_register(const pyuio_operation *operation, uint64_t value)
 }
 
 // Does so many PYUIO_WRITEs of 32 bits to memory, without asking each what it is. Programs are mostly made of these.
-static void write_words(const pyuio_operation *operation, int64_t count)
+static int write_words(const pyuio_operation *operation, int64_t count)
 {
-    for (const pyuio_operation *end = operation + count; operation < end; operation++)
-        store((volatile void *)(uintptr_t)operation->address, (unsigned long)operation->value, 32);
+    bool answered = true;
+    for (const pyuio_operation *end = operation + count; answered && operation < end; operation++)
+        answered = store((volatile void *)(uintptr_t)operation->address, (unsigned long)operation->value, 32);
+    return answered ? 0 : -EFAULT;
 }
 
 static int holds(const pyuio_operation *operation, const pyuio_event *event)
@@ -102,7 +103,7 @@ int pyuio_program_run(const pyuio_operation *operations, int operation_count, py
         case PYUIO_READ: result = read_register(operation, &event->values[operation->slot]); break;
         case PYUIO_WRITE: result = write_register(operation, operation->value); break;
         case PYUIO_WRITE_WORDS:
-            write_words(operation, operation->limit);
+            result = write_words(operation, operation->limit);
             i += (int)operation->limit - 1;
             break;
         case PYUIO_WRITE_BACK:

@@ -68,6 +68,9 @@ struct Window {
 
 extern PyTypeObject presence_type;
 
+/* Has accesses fail whose fault would end the program, from now on. */
+void bus_error_handle(void);
+
 /* The index into `limits`; a constant where `bits` is one. */
 #define LIMIT(bits) ((bits) == 8 ? 0 : (bits) == 16 ? 1 : (bits) == 32 ? 2 : 3)
 

@@ -33,6 +33,7 @@ from pyuio._native._interrupt import ffi as _ffi
 from pyuio._native._interrupt import lib as _lib
 from pyuio._native._reader import Reader
 from pyuio.errors import (
+    BusError,
     ClosedError,
     DeviceBusyError,
     DeviceRemovedError,
@@ -225,6 +226,8 @@ class Interrupt(Owned, Reader):
         if -result == errno.EIO:
             reason = f"{self.name}: {doing}: {os.strerror(-result)}; the device was removed or unbound"
             raise DeviceRemovedError(errno.ENODEV, reason)
+        if -result == errno.EFAULT:
+            raise BusError(errno.EFAULT, f"{self.name}: {doing}: the bus answered an access with an error")
         raise translated(OSError(-result, os.strerror(-result)), f"{self.name}: {doing}")
 
     def _failed(self, result: int) -> None:

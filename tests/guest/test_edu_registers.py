@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pyuio_drivers.edu import Direction, Edu, EduRegisters
 
-from pyuio import RegisterAccessError
+from pyuio import BusError, RegisterAccessError, Service
+from pyuio.program import Read
 from pyuio.region import Region
 from tests.access_trap import Access, Trap, build, needs_trap
+from tests.guest.support import PATIENCE, PROCESSOR
 
 
 @pytest.fixture
@@ -106,6 +109,33 @@ def test_printing_them_all_reads_each_readable_one_once(card: Edu, trap: Trap) -
     text = str(card.registers)
     assert "0x0000 identification = 0x010000ed major=1 minor=0 card=0xed" in text
     assert "0x0060 raise_interrupt = write-only" in text
+
+
+def test_an_access_of_a_width_that_the_card_refuses(card: Edu) -> None:
+    """It is an abort on arm64; on a PC it reads as 0 with QEMU, and as all ones with hardware."""
+    region, device = card.bar, card.device
+    assert isinstance(region, Region)
+    program = [*card.acknowledge_program(), Read("byte", region, 0x24, 8)]
+    refused: dict[str, Callable[[], object]] = {
+        "read8": lambda: region.read8(0),
+        "write16": lambda: region.write16(0x04, 1),
+        "set8": lambda: region.set8(0x20, 0),
+        "run of reads": lambda: region.read(0, 4, width=1),
+        "run of writes": lambda: region.write(0x04, bytes(4), width=2),
+        "program": lambda: device.run([Read("byte", region, 0, 8)]),
+    }
+    if PROCESSOR == "x86_64":
+        assert region.read8(0) == 0
+    for name, use in refused.items() if PROCESSOR == "aarch64" else ():
+        with pytest.raises(BusError, match="the bus answered with an error"):
+            print(name, use())
+    with Service(device.interrupt, program) as service:
+        card.raise_interrupt(1)
+        assert service.read(PATIENCE)[0].values["byte"] == 0  # where it is refused, the value is not reached
+        if PROCESSOR == "aarch64":
+            with pytest.raises(BusError, match="serving its interrupt"):
+                service.read(PATIENCE)
+    assert card.liveness(5) == 5 ^ 0xFFFFFFFF
 
 
 def test_what_is_found_by_text_reads_and_writes_the_card(card: Edu) -> None:

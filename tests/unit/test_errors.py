@@ -37,6 +37,7 @@ BUILT_IN = {
     "DmaUnavailableError": OSError,
     "DmaMemoryError": MemoryError,
     "DmaMovedError": OSError,
+    "BusError": OSError,
     "ClosedError": ValueError,
     "CsrFileError": ValueError,
     "ConfigLockedError": ValueError,

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""An access after which the kernel sends SIGBUS raises `BusError`: here the file under a mapping has lost its pages."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pyuio
+from pyuio._native._access import Presence
+from pyuio.program import Read, While, Write
+from pyuio.program.run import run_once
+from pyuio.region import Region
+from tests.unit.support import SIZE, WIDTHS
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "aarch64"), reason="accesses are guarded on x86-64 and arm64"
+)
+
+
+class Status(pyuio.Register):
+    busy = pyuio.Field(0)
+
+
+class Registers(pyuio.RegisterMap):
+    status = Status(0x10)
+
+
+@pytest.fixture
+def region(path: Path) -> Region:
+    """A region whose pages are gone, after an access that was answered."""
+    made = Region(path, SIZE, name="d bar0")
+    assert made.read32(0) == 0x03020100
+    os.truncate(path, 0)
+    return made
+
+
+def accesses(region: Region) -> dict[str, Callable[[], object]]:
+    named: Any = Registers(region)
+    found: dict[str, Callable[[], object]] = {}
+    for bits in WIDTHS:
+        for verb, values in {"read": (), "write": (1,), "update": (1, 1), "set": (1,), "clear": (1,)}.items():
+            method = getattr(region, f"{verb}{bits}")
+            found[method.__name__] = lambda method=method, values=values: method(0x10, *values)  # type: ignore[misc]
+        found[f"run of reads, {bits}"] = lambda bits=bits: region.read(0x10, 16, bits // 8)  # type: ignore[misc]
+        found[f"run of writes, {bits}"] = lambda bits=bits: region.write(0x10, bytes(16), bits // 8)  # type: ignore[misc]
+    return found | {
+        "poll32": lambda: region.poll32(0x10, 1, 1, 1),
+        "register": named.status.read,
+        "writing a register": lambda: named.status.write(1),
+        "field": lambda: named.status.busy,
+        "setting a field": lambda: setattr(named.status, "busy", 1),
+    }
+
+
+def test_every_access(region: Region) -> None:
+    for name, access in accesses(region).items():
+        with pytest.raises(pyuio.BusError, match="at offset 0x10: the bus answered with an error") as caught:
+            access()
+        assert caught.value.errno == 14, name
+        assert str(caught.value).count("d bar0: "), name
+    with pytest.raises(pyuio.BusError, match="d bar0: 16-bit write at offset 0x10"):
+        region.write16(0x10, 1)
+
+
+def test_the_region_goes_on_where_there_is_an_answer(region: Region, path: Path) -> None:
+    for _ in range(3):
+        with pytest.raises(pyuio.BusError):
+            region.read32(0)
+        os.truncate(path, SIZE)
+        region.write32(0, 0x12345678)
+        assert region.read32(0) == 0x12345678
+        os.truncate(path, 0)
+
+
+def test_programs(region: Region, path: Path) -> None:
+    programs = (
+        [Read("a", region, 0)],
+        [Write(region, 0, 1)],
+        [Write(region, offset, 1) for offset in range(0, 64, 4)],
+        [Read("a", region, 0x10), Write(region, 0, 2)],
+    )
+    for program in programs:
+        with pytest.raises(pyuio.BusError, match="d bar0: an access of a program"):
+            run_once(program, Presence("d"), time)
+    os.truncate(path, SIZE)
+    program = [Read("a", region, 0), While("a", 0xFF, 0, [Read("a", region, 0)], most=3)]
+    assert run_once(program, Presence("d"), time)[0].values == {"a": 0}
+
+
+# A region is made, and something else is not answered: by a plain view of the memory.
+PROGRAM = """
+import faulthandler, os, pathlib, sys, tempfile
+from pyuio.region import Region
+file = tempfile.NamedTemporaryFile(dir="/dev/shm")
+os.truncate(file.name, 4096)
+def enable(when):
+    if when in sys.argv[1:]:
+        faulthandler.enable()
+enable("before")
+region = Region(pathlib.Path(file.name), 256, name="d")
+enable("between")
+if "again" in sys.argv[1:]:
+    region = Region(pathlib.Path(file.name), 256, name="d")
+os.truncate(file.name, 0)
+if "guarded" in sys.argv[1:]:
+    try:
+        region.read32(0)
+    except OSError as error:
+        print(type(error).__name__, flush=True)
+if "sent" in sys.argv[1:]:
+    os.kill(os.getpid(), 7)
+print(memoryview(region.mmio.mapping)[0])
+"""
+
+
+@pytest.mark.parametrize("words", ["", "before", "between again", "before between again", "sent", "between again sent"])
+def test_other_faults_end_the_program(words: str) -> None:
+    """As without pyuio; faulthandler says its piece once, whoever was there first."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "guarded", *words.split()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGBUS, done.stderr
+    assert done.stdout == "BusError\n"
+    assert (done.stderr.count("Fatal Python error: Bus error") >= 1) is ("be" in words), done.stderr
