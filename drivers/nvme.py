@@ -13,6 +13,7 @@ prepared in advance, `pyuio_drivers.nvme_errors` the errors.
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
@@ -279,8 +280,8 @@ class Nvme(Driver):
 
     def namespaces(self) -> list[int]:
         """Return the numbers of the first 1024 active namespaces (section 5.15.2.3). Errors are those of `read`."""
-        data = memoryview(self._identify(spec.CNS_ACTIVE_NAMESPACES)).cast("I")
-        return [number for number in data if number]
+        numbers = struct.unpack("<1024I", self._identify(spec.CNS_ACTIVE_NAMESPACES))
+        return [number for number in numbers if number]
 
     def smart(self) -> Smart:
         """Return the SMART / Health Information log (section 5.14.1.2). Errors are those of `read`."""

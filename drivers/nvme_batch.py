@@ -8,6 +8,7 @@ Base Specification 1.4.
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
@@ -64,9 +65,10 @@ class PreparedCommands:
         prp_lists = [self._prp_lists.take() for _ in range(self._entries)]
         self._prp_list_addresses = [prp_list.address for prp_list in prp_lists]
         for address, prp_list in zip(self._addresses, prp_lists, strict=True):
-            prps = array("Q", range(address + page, address + pages * page, page))
-            if prps:
-                prp_list[: 8 * len(prps)] = prps
+            if pages > 1:
+                prp_list[: 8 * (pages - 1)] = struct.pack(
+                    f"<{pages - 1}Q", *range(address + page, address + pages * page, page)
+                )
 
     def close(self) -> None:
         """Free the data and the PRP lists; a second call does nothing."""

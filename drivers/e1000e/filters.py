@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from array import array
+import struct
 from collections.abc import Iterable
 
 from pyuio_drivers.e1000e.registers import E1000eRegisters, ReceiveAddressHigh
@@ -72,11 +72,11 @@ class Filters:
         ValueError: an address is none.
         """
         self._groups = {_checked(group) for group in groups}
-        table = array("I", bytes(4 * len(self._registers.mta)))
+        table = [0] * len(self._registers.mta)
         for group in self._groups:
             bits = int.from_bytes(group[4:], "little") >> _MTA_SHIFT
             table[bits >> 5] |= 1 << (bits & 31)
-        self._registers.mta.write(table.tobytes())
+        self._registers.mta.write(struct.pack(f"<{len(table)}I", *table))
 
     def vlans(self, identifiers: Iterable[int] | None) -> None:
         """Receive tagged frames of these VLANs only (section 7.5); None for all. Frames without a tag always come.
@@ -84,13 +84,13 @@ class Filters:
         ValueError: an identifier is not 0 to 4095.
         """
         vlans = None if identifiers is None else set(identifiers)
-        table = array("I", bytes(4 * len(self._registers.vfta)))
+        table = [0] * len(self._registers.vfta)
         for identifier in vlans or ():
             if not 0 <= identifier < 4096:
                 raise ValueError(f"a VLAN is 0 to 4095, not {identifier}")
             table[identifier >> 5] |= 1 << (identifier & 31)
         self._vlans = vlans
-        self._registers.vfta.write(table.tobytes())
+        self._registers.vfta.write(struct.pack(f"<{len(table)}I", *table))
         self._registers.rctl.vfe = vlans is not None
 
 

@@ -8,7 +8,7 @@ descriptors are prepared once, so giving back is one copy of some bytes, and one
 
 from __future__ import annotations
 
-from array import array
+import struct
 from collections.abc import Callable
 from operator import getitem
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -84,10 +84,8 @@ class ReceiveQueue:
         self._status = ring.column("status")
         self._descriptors = memoryview(ring.buffer)
         self._entries = entries = len(ring)
-        addresses = array("Q", range(memory.address, memory.address + memory.size, BUFFER_SIZE))
-        prepared = array("Q", bytes(descriptors.SIZE * entries))
-        prepared[::2] = addresses
-        self._prepared = memoryview(prepared.tobytes())
+        addresses = range(memory.address, memory.address + memory.size, BUFFER_SIZE)
+        self._prepared = memoryview(b"".join(struct.pack("<QQ", address, 0) for address in addresses))
         whole = memoryview(memory)
         self._views = [whole[start : start + BUFFER_SIZE] for start in range(0, memory.size, BUFFER_SIZE)]
         self._write_tail = write_tail

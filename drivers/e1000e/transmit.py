@@ -8,6 +8,7 @@ descriptor of a batch reports its status (RS). "Section" is one of the data shee
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -143,9 +144,9 @@ class TransmitQueue:
             if len(self._spaced) >= _MOST_SPACED:
                 self._spaced.clear()
             address, number = self._address + tail * BUFFER_SIZE, min(self.most_at_once, self._entries - tail)
-            rows = array("Q", (command | size,)) * (2 * number)
-            rows[::2] = array("Q", range(address, address + number * size, size))
-            found = self._spaced[tail, size, command] = memoryview(rows.tobytes())
+            addresses = range(address, address + number * size, size)
+            rows = b"".join(struct.pack("<QQ", one, command | size) for one in addresses)
+            found = self._spaced[tail, size, command] = memoryview(rows)
         return found
 
     def _put_long(self, frame: bytes, command: int, timeout: float) -> None:

@@ -62,7 +62,8 @@ static PyObject *window_read(Window *self, PyObject *args, PyObject *kwargs)
     AFTER_READ();
     /* If the device was there for the last access, it was there for all of them. */
     if (run.length)
-        memcpy(&last, PyBytes_AS_STRING(result) + run.length - run.width, run.width);
+        memcpy((char *)&last + (PY_BIG_ENDIAN ? sizeof last - run.width : 0),
+               PyBytes_AS_STRING(result) + run.length - run.width, run.width);
     if (run.length && read_from_removed(self, last, (int)run.width * 8))
         Py_CLEAR(result);
     return result;

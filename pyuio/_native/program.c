@@ -26,13 +26,12 @@ static int read_register(const pyuio_operation *operation, uint64_t *value)
     if (operation->file < 0) {
         if (!load((const volatile void *)(uintptr_t)operation->address, operation->bits, &found))
             return -EFAULT;
-    } else { // a port's bytes are put together as little-endian
-        unsigned char bytes[8] = {0};
+    } else {
+        _Alignas(uint64_t) unsigned char bytes[8];
         size_t length = (size_t)operation->bits / 8;
         if (pread(operation->file, bytes, length, (off_t)operation->address) != (ssize_t)length)
             return errno ? -errno : -ENODEV;
-        for (size_t i = length; i-- > 0;)
-            found = found << 8 | bytes[i];
+        load(bytes, operation->bits, &found);
     }
     *value = operation->swap ? swapped(found, operation->bits) : found;
     return 0;
@@ -43,10 +42,9 @@ static int write_register(const pyuio_operation *operation, uint64_t value)
     unsigned long given = operation->swap ? swapped((unsigned long)value, operation->bits) : (unsigned long)value;
     if (operation->file < 0)
         return store((volatile void *)(uintptr_t)operation->address, given, operation->bits) ? 0 : -EFAULT;
-    unsigned char bytes[8];
+    _Alignas(uint64_t) unsigned char bytes[8];
     size_t length = (size_t)operation->bits / 8;
-    for (size_t i = 0; i < length; i++)
-        bytes[i] = (unsigned char)(given >> 8 * i);
+    store(bytes, given, operation->bits);
     return pwrite(operation->file, bytes, length, (off_t)operation->address) == (ssize_t)length ? 0 : -errno;
 }
 

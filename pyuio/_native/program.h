@@ -31,7 +31,7 @@ enum pyuio_operation_kind {
 typedef struct {
     int32_t kind;
     int32_t bits;      /* width of the register: 8, 16, 32, 64 */
-    int32_t swap;      /* 1: the register's byte order is not the processor's */
+    int32_t swap;      /* 1: the register's bytes are in the other order than the processor's, in memory or in the file */
     int32_t file;      /* descriptor of a BAR of I/O ports; -1 for memory */
     uint64_t address;  /* of the register: in this process, or its offset in the file */
     int32_t slot;

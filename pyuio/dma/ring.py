@@ -10,6 +10,7 @@ from typing import Literal
 
 from pyuio._native._memory import Span, dma_rmb, dma_wmb
 from pyuio.dma.buffer import DmaBuffer
+from pyuio.dma.column import Column, SwappedColumn
 
 _FORMATS: dict[int, Literal["B", "H", "I", "Q"]] = {8: "B", 16: "H", 32: "I", 64: "Q"}
 
@@ -90,8 +91,8 @@ class DescriptorRing:
             offset, write = self._writers[name]
             write(start + offset, value)
 
-    def column(self, name: str) -> memoryview:
-        """Return one field of all entries as a memoryview of unsigned integers, for a fast driver.
+    def column(self, name: str) -> Column:
+        """Return one field of all entries as a sequence of unsigned integers, for a fast driver.
 
         ``column[i]`` is one load and ``column[i] = value`` one store of the field's width, as with `read` and `write`,
         in a fifth of the time. A slice accesses many entries in one call: ``column[a:b] = array("Q", values)``,
@@ -99,18 +100,18 @@ class DescriptorRing:
         neither reads nor writes meanwhile. The index is not taken modulo the number of entries, and the caller does the
         ordering (`dma_wmb`, `dma_rmb`). When the buffer is closed, the column stays valid but means nothing.
 
+        On a little-endian processor it is a memoryview. On a big-endian one, it is an object that does the same and
+        converts: it has a length, items, slices and ``tolist``, and its items take as long as `read`.
+
         Raises:
             KeyError: there is no such field.
             ClosedError: the buffer is closed.
-            NotImplementedError: this processor is big-endian.
         """
         offset, bits = self._fields[name]
-        if sys.byteorder != "little":
-            order = "columns are in the processor's byte order, and the ring's is little-endian"
-            raise NotImplementedError(f"{order}; use read and write, which convert")
         octets = memoryview(self.buffer)[offset:].cast("B")
         items: memoryview[int] = octets.cast(_FORMATS[bits])
-        return items[:: self.entry_size * 8 // bits]
+        items = items[:: self.entry_size * 8 // bits]
+        return items if sys.byteorder == "little" or bits == 8 else SwappedColumn(items)
 
     def publish(self, index: int, /, **values: int) -> None:
         """Store these fields and then, after a `dma_wmb`, the owner, which must be one of them: pass the entry on.

@@ -133,7 +133,7 @@ class ModelBackend:
         self._machine.is_open = False
 
     def _let_go(self) -> None:
-        os.write(self._request, (1).to_bytes(8, "little"))
+        os.eventfd_write(self._request, 1)
         self.presence.note_gone()
         for interrupt in self._interrupts:
             interrupt.let_go()

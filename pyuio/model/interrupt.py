@@ -72,7 +72,7 @@ class ModelInterrupt(Interrupt):
         with clock.lock:
             if not self.closed:
                 self.came += 1
-                os.write(self._eventfd, (1).to_bytes(8, "little"))
+                os.eventfd_write(self._eventfd, 1)
                 self._tell()
 
     @property

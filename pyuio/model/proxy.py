@@ -19,12 +19,12 @@ from pyuio.model.qtest import Qtest
 
 SYNC_SYSMEM, RET, CONFIG_WRITE, CONFIG_READ, BAR_WRITE, BAR_READ, SET_IRQFD, DEVICE_RESET = range(8)
 
-_HEADER = struct.Struct("<i4xQ")  # command, size of what follows
-_REPLY = struct.Struct("<i4xQQ")
-_CONFIG = struct.Struct("<IIi")  # offset, value, width
-_BAR = struct.Struct("<QQI?3x")  # bus address, value, width, in memory
+_HEADER = struct.Struct("=i4xQ")  # command, size of what follows
+_REPLY = struct.Struct("=i4xQQ")
+_CONFIG = struct.Struct("=IIi")  # offset, value, width
+_BAR = struct.Struct("=QQI?3x")  # bus address, value, width, in memory
 _REGIONS = 8
-_MEMORY = struct.Struct(f"<{_REGIONS}Q{_REGIONS}Q{_REGIONS}q")  # addresses, sizes, offsets in the files
+_MEMORY = struct.Struct(f"={_REGIONS}Q{_REGIONS}Q{_REGIONS}q")  # addresses, sizes, offsets in the files
 _FIRST_BAR, _LAST_BAR = 0x10, 0x27  # offsets in configuration space
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn, SupportsIndex
@@ -49,7 +48,7 @@ class ModelRegion(PortRegion):
         self._answer, self._take = function.handlers(index)
         self._open = True
         self._fd = None
-        self._inherited = False
+        self._inherited = self._native = False
         self._lock = clock.lock
         self._path = self._name = name
         self._size = function.bars[index].size
@@ -58,7 +57,7 @@ class ModelRegion(PortRegion):
         self._address = address
         self._presence: Presence = presence
         # The offsets of accesses of so many bytes that need no further check.
-        usual = endian == "little" == sys.byteorder
+        usual = endian == "little"
         self._usual = {
             size: range(self._size - size + 1 if usual and 8 * size <= width else 0) for size in (1, 2, 4, 8)
         }
@@ -96,12 +95,12 @@ class ModelRegion(PortRegion):
                 self._presence.require()
             if data is not None:
                 self._presence.note_write()
-                self._take(self._index, offset, width, int.from_bytes(data, sys.byteorder))
+                self._take(self._index, offset, width, int.from_bytes(data, "little"))
                 return data
             value = self._answer(self._index, offset, width)
             if value == (1 << 8 * width) - 1:
                 self._presence.require()
-            return value.to_bytes(width, sys.byteorder)
+            return value.to_bytes(width, "little")
 
 
 def _reader(bits: int) -> Callable[..., int]:

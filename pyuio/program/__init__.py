@@ -544,9 +544,7 @@ class NativeProgram:
         region, offset, bits = _checked_place(operation.region, offset, bits)
         self.regions.append(region)
         native.bits = bits
-        native.file, native.address = region.reach(offset, self._stack)
-        # C reads memory in the processor's byte order, and puts the bytes of a port together as little-endian.
-        native.swap = region.endian == "big"
+        native.file, native.address, native.swap = region.reach(offset, self._stack)
 
 
 def _numbered(names: Iterable[str]) -> dict[str, int]:

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import mmap
 import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,8 +161,11 @@ class Region(Common, Window):
             raise AttributeError(f"{self.name} is no part of a device's file; anyone may map its own")
         return self._mmio.file, self._mmio.offset
 
-    def reach(self, offset: int, stack: ExitStack) -> tuple[int, int]:
-        """Return -1, for memory, and the address at which native code finds a register until `stack` is closed.
+    def reach(self, offset: int, stack: ExitStack) -> tuple[int, int, bool]:
+        """Return where and how native code reads and writes a register until `stack` is closed.
+
+        Returns:
+            -1, for memory; the address; and whether the register's bytes are in the other order than the processor's.
 
         Raises:
             ClosedError: the region was closed.
@@ -175,7 +179,7 @@ class Region(Common, Window):
             memory = stack.enter_context(memoryview(self._mmio.mapping))  # so that it is not unmapped meanwhile
         except (TypeError, ValueError):  # another thread has closed it since the look above
             raise ClosedError(f"{self.name} is closed") from None
-        return -1, pointer(memory) + self._page_offset + offset
+        return -1, pointer(memory) + self._page_offset + offset, self.endian != sys.byteorder
 
     def let_go(self) -> None:
         """Unmap the BAR of a device that is gone, for VFIO; accesses raise `DeviceRemovedError`."""

@@ -64,6 +64,7 @@ class PortRegion(Common):
         "_inherited",
         "_lock",
         "_name",
+        "_native",
         "_path",
         "_presence",
         "_reached",
@@ -89,6 +90,7 @@ class PortRegion(Common):
         self._start = start
         self._reached: set[int] = set()  # descriptors that native code uses
         self._inherited = file is None
+        self._native = file is None  # see _order
         _regions.add(self)
         # Reentrant, as a signal handler that closes the region may interrupt an access.
         self._lock = threading.RLock()
@@ -146,10 +148,12 @@ class PortRegion(Common):
         """I/O ports have no mapping: raises MappingError."""
         raise MappingError(errno.EOPNOTSUPP, f"{self._name} is accessed by system calls, and has no mapping")
 
-    def reach(self, offset: int, stack: ExitStack) -> tuple[int, int]:
-        """Return a file descriptor and the offset in its file at which native code accesses a register.
+    def reach(self, offset: int, stack: ExitStack) -> tuple[int, int, bool]:
+        """Return where and how native code reads and writes a register until `stack` is closed.
 
-        The descriptor is open until `stack` is closed.
+        Returns:
+            A file descriptor; the offset in its file; and whether the register's bytes there are in the other order
+            than the processor's.
 
         Raises:
             ClosedError: the region was closed.
@@ -163,7 +167,7 @@ class PortRegion(Common):
             duplicate = os.dup(self._fd)
             self._reached.add(duplicate)
         stack.callback(self._close_reached, duplicate)
-        return duplicate, self._start + offset
+        return duplicate, self._start + offset, self._order(None) != sys.byteorder
 
     def _close_reached(self, duplicate: int) -> None:
         with self._lock:  # `let_go` in another thread must not find it closed, and its number another file's
@@ -209,13 +213,13 @@ class PortRegion(Common):
         """
         length, width = operator.index(length), operator.index(width)
         starts = self._run(offset, length, width, "read", fixed=fixed)
-        return b"".join([self._transfer(start, width, None) for start in starts])
+        return b"".join([self._bus_order(self._transfer(start, width, None)) for start in starts])
 
     def write(self, offset: SupportsIndex, /, data: Buffer, width: SupportsIndex = 4, *, fixed: bool = False) -> None:
         """Write `data`, by writes of `width` bytes each (1, 2 or 4), at the places and in the order of `read`."""
         view, width = memoryview(data).cast("B"), operator.index(width)
         for done, start in enumerate(self._run(offset, len(view), width, "write", fixed=fixed)):
-            self._transfer(start, width, bytes(view[done * width : (done + 1) * width]))
+            self._transfer(start, width, self._bus_order(bytes(view[done * width : (done + 1) * width])))
 
     def read8(self, offset: SupportsIndex, /, *, endian: Endian | None = None) -> int:
         """Return a register of 8 bits: one read."""
@@ -354,11 +358,18 @@ class PortRegion(Common):
     def _order(self, endian: Endian | None) -> Endian:
         """Return the byte order in which to read and write a register's bytes in the file.
 
-        The file has the value that inl() returned, in this processor's byte order (drivers/pci/pci-sysfs.c,
-        pci_resource_io()); inl() has converted it from little-endian.
+        Sysfs has the value that inl() returned, in this processor's byte order (drivers/pci/pci-sysfs.c,
+        pci_resource_io()); inl() has converted it from little-endian. VFIO has the bytes as they are on the bus
+        (drivers/vfio/pci/vfio_pci_rdwr.c: vfio_ioread32 is ioread32be on a big-endian processor).
         """
         endian = self._endian if endian is None else checked_endian(endian)
-        return endian if sys.byteorder == "little" else "little" if endian == "big" else "big"
+        if sys.byteorder == "little" or not self._native:
+            return endian
+        return "little" if endian == "big" else "big"
+
+    def _bus_order(self, data: bytes) -> bytes:
+        """Turn the bytes of one access from the file's order into that of the bus, or the other way round."""
+        return data[::-1] if sys.byteorder == "big" and self._native else data
 
     def _at(self, offset: int, bits: int, verb: str) -> str:
         return f"{self._name} (size {self._size:#x}): {bits}-bit {verb} at offset {offset:#x}"

@@ -188,7 +188,7 @@ def test_it_can_be_waited_for_with_other_things(card: Edu) -> None:
 def test_a_function_in_place_of_the_program(card: Edu, tmp_path: Path) -> None:
     library, function = service_handler.load(tmp_path)
     stack = contextlib.ExitStack()
-    _, base = card.bar.reach(0, stack)
+    _, base, _ = card.bar.reach(0, stack)
     names = ("status", "sum")
     with pyuio.Service(card.device.interrupt, handler=function, context=base, names=names) as service:
         raise_interrupt(card, 3)

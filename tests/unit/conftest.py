@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from pyuio.region import PortRegion, Region
-from tests.unit.support import NAME, SIZE
+from tests.unit.support import NAME, SIZE, ports
 
 # Use the same examples in each run, however slow the machine. --hypothesis-profile=search tries others.
 settings.register_profile("same", deadline=None, derandomize=True, max_examples=40)
@@ -29,7 +29,7 @@ def path() -> Iterator[Path]:
         yield Path(file.name)
 
 
-@pytest.fixture(params=[Region, PortRegion])
+@pytest.fixture(params=[Region, ports], ids=["Region", "PortRegion"])
 def bar(request: pytest.FixtureRequest, path: Path) -> Iterator[Region | PortRegion]:
     """Yield each kind of region on that file."""
     with request.param(path, SIZE, name=NAME) as region:

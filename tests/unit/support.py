@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pyuio.region import PortRegion, Region
@@ -11,6 +12,15 @@ NAME = "BAR 0 of 0000:00:04.0"
 SIZE = 256
 WIDTHS = (8, 16, 32, 64)
 VERBS = ("read", "write", "update", "set", "clear")
+
+
+def ports(path: Path, size: int, **keywords: Any) -> PortRegion:
+    """Return a PortRegion on a file that has the bytes as they are on the bus, as VFIO's does.
+
+    Sysfs's has values in the processor's byte order: on a big-endian processor that is not the same.
+    """
+    with path.open("r+b", buffering=0) as file:
+        return PortRegion(path, size, file=file.fileno(), **keywords)
 
 
 def widths(bar: Region | PortRegion) -> tuple[int, ...]:

@@ -8,8 +8,9 @@ import io
 import itertools
 import mmap
 import os
+import sys
 from array import array
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from pyuio._native._access import Window
 from pyuio._native._memory import Span, fill_hole, pin_by_pipe, pointer, punch_hole, set_dontfork
 from pyuio.dma.buffer import DmaBuffer
 from pyuio.dma.bus_addresses import BusAddresses
+from pyuio.dma.column import Column, SwappedColumn
 from pyuio.dma.free_ranges import FreeRanges
 from pyuio.dma.iommu_memory import ProgramMemory
 from pyuio.dma.pinned_hugepages import adjacent, below, joined
@@ -337,6 +339,38 @@ def test_ring_columns() -> None:
     buffer.close()
     with pytest.raises(pyuio.ClosedError):
         ring.column("length")
+
+
+@pytest.mark.parametrize("format", ["H", "I", "Q"])
+def test_a_column_in_the_other_byte_order(format: Literal["H", "I", "Q"]) -> None:
+    """What a ring gives on a big-endian processor, here on whatever processor this is."""
+    other: Literal["little", "big"] = "big" if sys.byteorder == "little" else "little"
+    memory = bytearray(range(64))
+    items = memoryview(memory).cast(format)
+    size = items.itemsize
+    expected = [int.from_bytes(memory[at : at + size], other) for at in range(0, 64, 2 * size)]
+    column: Column = SwappedColumn(items[::2])
+    assert len(column) == len(expected)
+    assert [column[index] for index in range(len(column))] == column.tolist() == [*column] == expected
+    assert column[-2:].tolist() == expected[-2:]
+    column[1] = 0x1234
+    column[-1:] = array(format, [0x4321])
+    expected[1], expected[-1] = 0x1234, 0x4321
+    assert column.tolist() == expected
+    assert memory[2 * size : 3 * size] == (0x1234).to_bytes(size, other)
+    assert memory[size : 2 * size] == bytes(range(size, 2 * size))  # what lies between stays
+    for wrong in (-1, 1 << 8 * size):
+        with pytest.raises(ValueError, match="invalid value"):
+            column[0] = wrong
+    with pytest.raises(ValueError, match="different structures"):
+        column[:2] = array(format, [1])
+    with pytest.raises(ValueError, match="different structures"):
+        column[:1] = array("b", [1])
+    with pytest.raises(IndexError):
+        column[len(column)]
+    with pytest.raises(TypeError):
+        column[0] = "1"  # type: ignore[call-overload]
+    assert column.tolist() == expected
 
 
 def test_free_ranges_from_what_is_taken() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +213,11 @@ def test_what_c_gets_of_a_named_register(bar: Region | PortRegion) -> None:
     ]
     with contextlib.ExitStack() as stack:
         native = NativeProgram(flatten(program), stack)
-        _, start = bar.reach(0, stack)
+        _, start, swapped = bar.reach(0, stack)
         found = [(one.address - start, one.bits, one.mask, one.value) for one in native.array]
         assert native.names == ["x", "y"]
+        assert all(one.swap == swapped for one in native.array)
+        assert swapped == (sys.byteorder == "big")
     assert found == [
         (4, 16, 0, 0),
         (0, 32, 0, 0x12345678),

@@ -21,9 +21,9 @@ from pyuio._native._access import Presence
 from pyuio._native._program import Prepared, Runner
 from pyuio.program import Append, Count, Operation, Poll, Read, Stamp, Unmask, When, While, Write, WriteBack
 from pyuio.program.run import Outcome, run_once
-from pyuio.region import PortRegion, Region
+from pyuio.region import Region
 from pyuio.region.tracing import TracedRegion, begin
-from tests.unit.support import SIZE
+from tests.unit.support import SIZE, ports
 
 ABSENT = Presence("another device")
 
@@ -54,7 +54,7 @@ def made(path: Path, kind: Any, **keywords: Any) -> Any:
     return region
 
 
-@pytest.fixture(params=[Region, TracedRegion, PortRegion])
+@pytest.fixture(params=[Region, TracedRegion, ports])
 def region(request: pytest.FixtureRequest, path: Path) -> Any:
     return made(path, request.param)
 
@@ -270,7 +270,7 @@ def built(plan: Any, region: Any) -> list[Operation]:
 @given(st.lists(_NESTED, max_size=8), st.binary(min_size=SIZE, max_size=SIZE), st.sampled_from(["little", "big"]))
 def test_c_and_the_interpreter_agree(plan: Any, data: bytes, endian: Any) -> None:
     results = []
-    for kind in (Region, TracedRegion, PortRegion):
+    for kind in (Region, TracedRegion, ports):
         with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
             file.write(data)
             file.flush()

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 
 from pyuio import errors
 from pyuio.region import PortRegion, Region
-from tests.unit.support import NAME, SIZE, VERBS, WIDTHS, call, widths
+from tests.unit.support import NAME, SIZE, VERBS, WIDTHS, call, ports, widths
 
 
 def test_every_width_reads_and_writes_little_endian(bar: Region | PortRegion, path: Path) -> None:
@@ -45,7 +47,7 @@ def test_big_endian_for_one_call(bar: Region | PortRegion, path: Path) -> None:
         bar.write32(0, 1, endian=1)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", [Region, PortRegion])
+@pytest.mark.parametrize("kind", [Region, ports])
 def test_big_endian_region(kind: Any, path: Path) -> None:
     with kind(path, SIZE, endian="big") as bar:
         assert bar.endian == "big"
@@ -170,6 +172,24 @@ def test_wrong_arguments(bar: Any) -> None:
     for wrong in calls:
         with pytest.raises(TypeError):
             wrong()
+
+
+@pytest.mark.parametrize("endian", ["little", "big"])
+def test_the_file_of_ports_in_sysfs_has_values(path: Path, endian: Any) -> None:
+    """It has what inw() returned, as a number of the processor's; inw() takes the bus for little-endian."""
+    with PortRegion(path, SIZE, name=NAME, endian=endian) as bar:
+        for bits in WIDTHS[:3]:
+            width = bits // 8
+            value = int.from_bytes(bytes(range(16, 16 + width)), sys.byteorder)
+            on_the_bus = value.to_bytes(width, "little")
+            assert getattr(bar, f"read{bits}")(16) == int.from_bytes(on_the_bus, endian)
+            assert bar.read(16, width, width) == on_the_bus
+            getattr(bar, f"write{bits}")(64, int.from_bytes(on_the_bus, endian))
+            assert path.read_bytes()[64 : 64 + width] == bytes(range(16, 16 + width))
+            bar.write(96, on_the_bus, width)
+            assert path.read_bytes()[96 : 96 + width] == bytes(range(16, 16 + width))
+        with contextlib.ExitStack() as stack:
+            assert bar.reach(0, stack)[2] == (endian == "big")
 
 
 def test_ports_have_no_64_bit_access(path: Path) -> None:
