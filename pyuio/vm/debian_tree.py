@@ -25,7 +25,7 @@ PACKAGES = (
 )
 
 
-def prepare(architecture: Architecture, base: Path, say: cache.Say, refresh: bool) -> Path:
+def prepare(architecture: Architecture, base: Path, say: cache.Say, refresh: bool, more: tuple[str, ...] = ()) -> Path:
     """Return the directory with Debian's files; fetch them if there are none, or with `refresh`.
 
     Args:
@@ -33,13 +33,14 @@ def prepare(architecture: Architecture, base: Path, say: cache.Say, refresh: boo
         base: Where the directory is kept, with others.
         say: Called with a line of text before each step that takes long.
         refresh: Fetch them anew.
+        more: Names of packages beside `PACKAGES`.
 
     Raises:
         GuestError: apt is not here or does not know Debian, or the packages cannot be fetched.
     """
     release = platform.freedesktop_os_release()
     name = f"{release.get('ID')} {release.get('VERSION_ID')}"
-    final = base / f"debian-{cache.key(architecture.name, name, Path(__file__).read_bytes())}"
+    final = base / f"debian-{cache.key(architecture.name, name, more, Path(__file__).read_bytes())}"
     if not refresh and cache.check(final) is not None:
         return cache.use(final) / "tree"
     with cache.locked(base, say):
@@ -48,22 +49,24 @@ def prepare(architecture: Architecture, base: Path, say: cache.Say, refresh: boo
             if refresh:
                 archive.update()
             try:
-                _unpack(archive, architecture, base, final, say)
+                _unpack(archive, architecture, base, final, say, more)
             except apt.DownloadError:
                 archive.update()  # the archive has replaced a package since
-                _unpack(archive, architecture, base, final, say)
+                _unpack(archive, architecture, base, final, say, more)
     return cache.use(final) / "tree"
 
 
-def _unpack(archive: apt.Archive, architecture: Architecture, base: Path, final: Path, say: cache.Say) -> None:
-    say(f"fetching Debian's programs for {architecture.name} (some 60 MB, once)")
+def _unpack(
+    archive: apt.Archive, architecture: Architecture, base: Path, final: Path, say: cache.Say, more: tuple[str, ...]
+) -> None:
+    say(f"fetching Debian's programs for {architecture.name} ({'150' if more else '60'} MB, once)")
     with cache.staging(base) as stage:
         tree, debs = stage / "tree", stage / "debs"
         debs.mkdir()
         for directory in ("bin", "sbin", "lib"):
             (tree / "usr" / directory).mkdir(parents=True)
             (tree / directory).symlink_to(f"usr/{directory}")
-        files = archive.download_all(PACKAGES, debs)
+        files = archive.download_all((*PACKAGES, *more), debs)
         say(f"unpacking {len(files)} packages")
         for deb in files:
             # Programs are also found where they were before Debian had only /usr: tar keeps the links made above.
@@ -77,7 +80,10 @@ def _unpack(archive: apt.Archive, architecture: Architecture, base: Path, final:
         (tree / "etc/hosts").write_text("127.0.0.1 localhost\n")
         for directory in ("proc", "sys", "dev", "run", "tmp"):
             (tree / directory).mkdir(exist_ok=True)
-        library_cache.write(tree, architecture.name, (f"lib/{architecture.triplet}", f"usr/lib/{architecture.triplet}"))
+        libraries = f"usr/lib/{architecture.triplet}"
+        # The last two are for the links by which Debian chooses one of several libraries of linear algebra.
+        places = (f"lib/{architecture.triplet}", libraries, f"{libraries}/blas", f"{libraries}/lapack")
+        library_cache.write(tree, architecture.name, places)
         _compile(tree / "usr/lib", tree)
         cache.finish(stage, final, {})
         cache.remove_unused(base, "debian")

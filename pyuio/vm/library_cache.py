@@ -12,10 +12,11 @@ import struct
 from pathlib import Path
 
 _MAGIC = b"glibc-ld.so.cache1.1"
-_LITTLE_ENDIAN = 2
-_HEADER, _ENTRY = struct.Struct("<20sIIB3xI12x"), struct.Struct("<iIIIQ")
+_HEADER, _ENTRY = "20sIIB3xI12x", "iIIIQ"
+# The byte order of numbers, and how the file says so.
+_LITTLE_ENDIAN, _BIG_ENDIAN = ("<", 2), (">", 3)
 # sysdeps/generic/ldconfig.h: FLAG_ELF_LIBC6, and the kind of processor.
-_FLAGS = {"arm64": 0x0A03, "amd64": 0x0303}
+_FLAGS = {"arm64": 0x0A03, "amd64": 0x0303, "s390x": 0x0403}
 
 
 def write(tree: Path, architecture: str, directories: tuple[str, ...]) -> None:
@@ -30,16 +31,18 @@ def write(tree: Path, architecture: str, directories: tuple[str, ...]) -> None:
     for directory in directories:
         for path in (tree / directory).glob("lib*.so*"):
             found.setdefault(path.name, f"/{directory}/{path.name}")
+    order, order_mark = _BIG_ENDIAN if architecture == "s390x" else _LITTLE_ENDIAN
+    header, entry = struct.Struct(order + _HEADER), struct.Struct(order + _ENTRY)
     entries, strings = b"", b""
-    first = _HEADER.size + len(found) * _ENTRY.size
+    first = header.size + len(found) * entry.size
     for name in sorted(found, key=_order, reverse=True):
         key = first + len(strings)
         strings += name.encode() + b"\0"
         value = first + len(strings)
         strings += found[name].encode() + b"\0"
-        entries += _ENTRY.pack(_FLAGS[architecture], key, value, 0, 0)
-    header = _HEADER.pack(_MAGIC, len(found), len(strings), _LITTLE_ENDIAN, 0)
-    (tree / "etc/ld.so.cache").write_bytes(header + entries + strings)
+        entries += entry.pack(_FLAGS[architecture], key, value, 0, 0)
+    begin = header.pack(_MAGIC, len(found), len(strings), order_mark, 0)
+    (tree / "etc/ld.so.cache").write_bytes(begin + entries + strings)
 
 
 def _order(name: str) -> tuple[tuple[bool, int], ...]:

@@ -14,13 +14,13 @@ WIDTHS = (8, 16, 32, 64)
 VERBS = ("read", "write", "update", "set", "clear")
 
 
-def ports(path: Path, size: int, **keywords: Any) -> PortRegion:
+def ports(path: Path, size: int, kind: type[PortRegion] = PortRegion, **keywords: Any) -> PortRegion:
     """Return a PortRegion on a file that has the bytes as they are on the bus, as VFIO's does.
 
     Sysfs's has values in the processor's byte order: on a big-endian processor that is not the same.
     """
     with path.open("r+b", buffering=0) as file:
-        return PortRegion(path, size, file=file.fileno(), **keywords)
+        return kind(path, size, file=file.fileno(), **keywords)
 
 
 def widths(bar: Region | PortRegion) -> tuple[int, ...]:

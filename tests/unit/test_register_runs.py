@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from pyuio import Array, DeviceTimeoutError, Register, RegisterAccessError, RegisterMap, WouldBlockError
-from pyuio.region import PortRegion, Region
+from pyuio.region import Region
 from tests.unit.register_support import Plain
-from tests.unit.support import NAME, SIZE, VERBS, call
+from tests.unit.support import NAME, SIZE, VERBS, call, ports
 
 
 class Entry(RegisterMap):
@@ -31,7 +31,7 @@ class Registers(RegisterMap):
     fixed = Array(Register(0x58, access="ro"), 2)
 
 
-@pytest.fixture(params=[Region, PortRegion, Plain])
+@pytest.fixture(params=[Region, ports, Plain])
 def bar(request: pytest.FixtureRequest, path: Path) -> Iterator[Any]:
     """Yield each kind of region that registers can be in."""
     if request.param is Plain:
@@ -105,7 +105,7 @@ def test_runs_that_are_refused_touch_nothing(
 
 
 def test_fixed_runs_of_a_region(path: Path) -> None:
-    for kind in (Region, PortRegion):
+    for kind in (Region, ports):
         with kind(path, SIZE, name=NAME) as bar:
             bar.write32(0xFC, 0x01020304)
             assert bar.read(0xFC, 12, fixed=True) == b"\4\3\2\1" * 3
@@ -120,7 +120,7 @@ def test_fixed_runs_of_a_region(path: Path) -> None:
 # ---- The widest access ----
 
 
-@pytest.mark.parametrize("kind", [Region, PortRegion])
+@pytest.mark.parametrize("kind", [Region, ports])
 def test_wider_accesses_are_refused(kind: Any, path: Path) -> None:
     before = path.read_bytes()
     with kind(path, SIZE, name=NAME, width=16) as bar:

@@ -22,7 +22,7 @@ from pyuio import (
 )
 from pyuio.region import PortRegion, Region
 from tests.unit.register_support import Plain
-from tests.unit.support import NAME, SIZE
+from tests.unit.support import NAME, SIZE, ports
 
 
 class Speed(enum.IntEnum):
@@ -85,7 +85,7 @@ class Card(RegisterMap):
     block = Block.at(0x40)
 
 
-@pytest.fixture(params=[Region, PortRegion, "big", Plain])
+@pytest.fixture(params=[Region, ports, "big", Plain])
 def bar(request: pytest.FixtureRequest, path: Path) -> Iterator[Any]:
     """Yield each kind of region that registers can be in."""
     if request.param is Plain:

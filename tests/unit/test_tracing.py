@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import MethodDescriptorType
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from pyuio import Field, Register, RegisterMap
 from pyuio.region import Region
 from pyuio.region.tracing import TracedPortRegion, TracedRegion, begin
+from tests.unit.support import ports
 
 
 class Control(Register):
@@ -30,11 +33,11 @@ class Registers(RegisterMap):
 Lines = Callable[[], list[str]]
 
 
-@pytest.fixture(params=[TracedRegion, TracedPortRegion])
+@pytest.fixture(params=[TracedRegion, functools.partial(ports, kind=TracedPortRegion)])
 def region(request: pytest.FixtureRequest) -> Iterator[Any]:
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
         file.truncate(4096)
-        with request.param(file.name, 4096, name="BAR 0 of a file") as made:
+        with request.param(Path(file.name), 4096, name="BAR 0 of a file") as made:
             begin(made, "0000:00:04.0", "bar0", Registers)
             yield made
 
