@@ -12,6 +12,7 @@ export KERNEL
 FUZZ_SECONDS ?= 600
 export PYTHONS
 BIN := .venv/bin
+RELEASE_TOOLS := $(BIN)/python -c 'import auditwheel, twine' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[release]'
 # Named after this directory: a virtual environment does not survive a move.
 READY := .venv/ready-$(shell pwd | cksum | cut -d' ' -f1)
 NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
@@ -19,7 +20,7 @@ NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
 PACKAGES := pyuio drivers benchmarks examples tests
 COMPILED := .venv/compiled
 
-.PHONY: demo test test-all test-unit test-vm test-guest test-vfio test-arm64 test-iommufd test-long test-sanitize fuzz test-pythons wheels lint docs bench setup clean
+.PHONY: demo test test-all test-unit test-vm test-guest test-vfio test-arm64 test-iommufd test-long test-sanitize fuzz test-pythons test-big-endian wheels wheels-arm64 lint docs bench setup clean
 
 demo: $(COMPILED)
 	@$(BIN)/pyuio vm fetch "$(KERNEL)" >/dev/null
@@ -63,12 +64,14 @@ test-long: $(COMPILED) fuzz
 	@$(BIN)/python -m tests.run vfio -- -m 'long or not long'
 	@$(BIN)/python -m tests.run unit -- -m 'long or not long' --hypothesis-profile=thorough
 
-# All tests: those above, and the unit tests on every CPython. It takes most of an hour.
+# All tests: those above, the unit tests on every CPython, and those below for other processors.
 test-all:
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory test-long
 	@$(MAKE) --no-print-directory test-arm64
 	@$(MAKE) --no-print-directory test-pythons
+	@$(MAKE) --no-print-directory test-big-endian
+	@$(MAKE) --no-print-directory wheels-arm64
 
 # Fuzz the parsers of bytes from outside, with inputs that atheris finds; T= names targets of tests/fuzz/targets.py.
 fuzz: $(READY)
@@ -83,10 +86,23 @@ test-sanitize: $(COMPILED)
 test-pythons: $(READY)
 	@$(BIN)/python -m tests.run pythons -- $(T)
 
+# Run the unit tests that need no kernel of their own on a big-endian processor, s390x, by QEMU's user-mode emulation.
+test-big-endian: $(COMPILED)
+	@sh scripts/setup.sh emulation
+	@$(RELEASE_TOOLS)
+	@$(BIN)/python -m tests.run big-endian -- $(T)
+
 # Build the source distribution and a wheel for each CPython that is here, and check them; in dist/.
 wheels: $(READY)
-	@$(BIN)/python -c 'import auditwheel, twine' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[release]'
+	@$(RELEASE_TOOLS)
 	@$(BIN)/python -m tests.run wheels
+
+# Build a wheel for Debian's Python on arm64, there; install it there, test it, and drive a card with it in a guest.
+wheels-arm64: $(COMPILED)
+	@sh scripts/setup.sh arm64
+	@sh scripts/setup.sh emulation
+	@$(RELEASE_TOOLS)
+	@$(BIN)/python -m tests.run wheels-arm64 -- $(T)
 
 lint: $(READY)
 	@$(BIN)/python -m tests.run lint

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Installs what is missing: system packages (by apt, if it is here and permitted), a virtual environment in .venv, and
 # pyuio with its compiled parts in it. If packages cannot be installed, one message names them before anything changes.
-# With the argument arm64 it installs system packages only, those for guests with such a processor included.
+# With the argument arm64 it installs system packages only, those for guests with such a processor included; with
+# emulation, those by which programs for another processor run here.
 set -eu
 
 PYTHON=${PYTHON:-python3}
@@ -48,6 +49,10 @@ if [ "${1:-}" = arm64 ]; then
     have aarch64-linux-gnu-gcc || missing gcc-aarch64-linux-gnu gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc
 fi
 
+if [ "${1:-}" = emulation ]; then
+    have qemu-s390x-static || have qemu-s390x || missing qemu-user-static qemu-user-static qemu-user-static
+fi
+
 if [ -n "$debian" ]; then
     as_root=
     if [ "$(id -u)" -ne 0 ]; then
@@ -75,7 +80,7 @@ if [ -n "$debian" ]; then
     } >&2 || { echo "set-up: apt-get failed; see above" >&2; exit 1; }
 fi
 
-[ "${1:-}" != arm64 ] || exit 0
+[ -z "${1:-}" ] || exit 0
 
 echo "set-up: Python packages into .venv" >&2
 # Update a virtual environment that was made here and finished; otherwise make a new one.

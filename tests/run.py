@@ -14,10 +14,12 @@
 
 - pythons: the unit tests on every CPython that is here (tests/pythons.py)
 - wheels: a wheel for each of them, and the source distribution, in dist/ (tests/wheels.py)
+- wheels-arm64: a wheel for Debian's Python on arm64, built and tested under emulation, and in a guest (tests/wheels.py)
+- big-endian: the unit tests on s390x, under emulation (tests/emulated.py)
 - sanitize: the tests that use the compiled parts, under AddressSanitizer and UBSan (tests/sanitize.py)
 - fuzz: the parsers of bytes from outside, with bytes that atheris finds, for FUZZ_SECONDS (tests/fuzz)
 
-Without a part, all run but the last four, three at any time, and the output of a part is printed when the part is done.
+Without a part, all run but the last six, three at any time, and the output of a part is printed when the part is done.
 With ARCH=arm64 in the environment, the guests have such a processor, and the parts guest and vm are those of
 `ON_ARM64`: make test-arm64. The IOMMU of the part vfio is then ARM's, SMMUv3.
 Every part runs, even if others failed; the exit status is 0 only if all passed.
@@ -42,7 +44,7 @@ from pathlib import Path
 from pyuio.vm import kernels, native_build, system
 from pyuio.vm.architecture import ARCHITECTURES, ARM64
 from pyuio.vm.errors import GuestError
-from tests import access_trap, pythons, sanitize, shared_library, wheels
+from tests import access_trap, emulated, pythons, sanitize, shared_library, wheels
 from tests.edu_mask import WIDE
 from tests.fuzz import campaign
 from tests.guest import (
@@ -60,7 +62,22 @@ from tests.guest import (
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 BUILD = ROOT / "build"
-PARTS = ("lint", "docs", "unit", "vm", "cards", "guest", "commands", "vfio", "pythons", "wheels", "sanitize", "fuzz")
+PARTS = (
+    "lint",
+    "docs",
+    "unit",
+    "vm",
+    "cards",
+    "guest",
+    "commands",
+    "vfio",
+    "pythons",
+    "wheels",
+    "wheels-arm64",
+    "big-endian",
+    "sanitize",
+    "fuzz",
+)
 WHOLE = ("guest", "commands", "vm", "cards", "unit", "vfio", "lint", "docs")  # longest first
 AT_ONCE = 3  # parts at any time: each keeps a processor busy for two thirds of its time
 REWRITTEN = "PYUIO_TESTS_REWRITTEN"  # set in the environment of parts for which `rewrite_assertions` was called
@@ -365,6 +382,10 @@ def run_part(part: str, options: list[str]) -> tuple[int, int, int]:
         done = (int(clean), int(not clean), 0)
     elif part == "pythons":
         done = pythons.run(options, counted)
+    elif part == "wheels-arm64":
+        done = wheels.run_arm64(options, counted)
+    elif part == "big-endian":
+        done = emulated.run_big_endian(options, counted)
     elif part == "sanitize":
         done = run_sanitized(options)
     elif part == "fuzz":
