@@ -132,7 +132,9 @@ class Region(Common, Window):
 
     @property
     def mmio(self) -> MMIO:
-        """The periphery object, for code that was written for periphery. periphery's accesses are not exact.
+        """The periphery object, for code that was written for periphery.
+
+        periphery's accesses are not exact, and in the processor's byte order.
 
         Raises:
             MappingError: the BAR does not start at the start of its page, so periphery cannot reach it.
