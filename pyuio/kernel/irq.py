@@ -78,9 +78,11 @@ def parse_line(text: str, number: int) -> InterruptLine | None:
     for line in lines[1:]:
         name, _, rest = line.partition(":")
         if name.strip() == str(number):
-            # After the counts come the controller, its own number with the kind of trigger, and the handlers.
+            # After the counts come the controller, its own number with the kind of trigger, and the handlers. On ARM
+            # the trigger is a word of its own (CONFIG_GENERIC_IRQ_SHOW_LEVEL).
             fields = rest.split(None, cpus + 2)
             names = fields[cpus + 2] if len(fields) > cpus + 2 else ""
+            names = re.sub(r"^(Level|Edge)(\s+-\S+)?(\s+|$)", "", names)
             counts = [int(field) for field in fields[:cpus] if _COUNT.fullmatch(field)]
             return InterruptLine(sum(counts), [name.strip() for name in names.split(",") if name.strip()])
     return None

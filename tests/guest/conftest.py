@@ -20,7 +20,7 @@ from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio.claim import binding
-from pyuio.kernel.drivers import IGB_UIO, VFIO_PCI
+from pyuio.kernel.drivers import IGB_UIO, UIO_PCI_GENERIC, VFIO_PCI
 from pyuio.kernel.hugepages import hugepages
 from pyuio.kernel.memory_use import available
 from pyuio.pci.discovery import find
@@ -33,6 +33,7 @@ from tests.guest.support import (
     PCI_SERIAL,
     Cards,
     Later,
+    attribute,
     current_drivers,
     keep_bound,
     kept,
@@ -237,6 +238,10 @@ def board_loaded(kind: str) -> Iterator[None]:
     """Load edu_board.c in a ``with`` block; `kind` says who drives the board."""
     module = built_module("edu_board")
     load_uio()
+    for card in pyuio.devices():
+        # On arm64 a card has an interrupt only once a driver was bound to it.
+        if card.ids == EDU and card.address and attribute(card.address, "irq") == "0":
+            binding.bind(card.address, UIO_PCI_GENERIC).undo()
     subprocess.run(["insmod", module, f"kind={kind}"], check=True)
     try:
         yield

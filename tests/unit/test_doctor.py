@@ -440,6 +440,15 @@ def test_lines() -> None:
     assert parse_line(PROC_INTERRUPTS, 27) == (1753, ["virtio1-requests"])
     assert parse_line(PROC_INTERRUPTS, 17) is None
     assert parse_line("", 0) is None
+    arm = "           CPU0       CPU1\n"
+    arm += " 20:          1          2     GICv3  35 Level     uio_pci_generic, uio_pci_generic\n"
+    arm += " 21:          1          0   ITS-MSI 262144 Edge      PCIe PME, aerdrv\n"
+    arm += " 22:          0          0     GICv3  36 Level\n"
+    arm += " 23:          4          0     GICv3  37 Level    -demux     one\n"
+    assert parse_line(arm, 20) == (3, ["uio_pci_generic", "uio_pci_generic"])
+    assert parse_line(arm, 21) == (1, ["PCIe PME", "aerdrv"])
+    assert parse_line(arm, 22) == (0, [])
+    assert parse_line(arm, 23) == (4, ["one"])
     for length in range(len(PROC_INTERRUPTS)):
         parse_line(PROC_INTERRUPTS[:length], 16)
 
