@@ -270,12 +270,10 @@ def prepare_guest(kernel: str, long: bool) -> None:
         kernel_module.build(version, BUILD / "modules", igb_uio.MODULE, *own)
         if long:
             linux_uio.build(version, BUILD / "modules")
-        if not ARCHITECTURE.foreign:
-            if long:
-                network_tools.fetch(BUILD / "network-tools")
-            rt_tests.fetch(BUILD / "rt-tests")
-            pciutils.fetch(BUILD / "pciutils")
-            containers.fetch(containers.KEPT)
+        for tool in (rt_tests, pciutils, containers):
+            tool.fetch(tool.kept(ARCHITECTURE.processor), ARCHITECTURE)
+        if long and not ARCHITECTURE.foreign:
+            network_tools.fetch(BUILD / "network-tools")
     if not ARCHITECTURE.foreign:
         access_trap.build(shared_library.KEPT)
         service_handler.build(shared_library.KEPT)

@@ -14,6 +14,7 @@ from pathlib import Path
 from pyuio.vm import apt, cache, library_cache
 from pyuio.vm.architecture import Architecture
 from pyuio.vm.errors import GuestStartError
+from pyuio.vm.initramfs import tool_environment
 
 # Debian's shell and what is used around drivers; Python, the headers that modules of C need, and the libraries that
 # compiled packages take for granted (PEP 599).
@@ -84,9 +85,16 @@ def _unpack(
         # The last two are for the links by which Debian chooses one of several libraries of linear algebra.
         places = (f"lib/{architecture.triplet}", libraries, f"{libraries}/blas", f"{libraries}/lapack")
         library_cache.write(tree, architecture.name, places)
+        _name_hardware(tree)
         _compile(tree / "usr/lib", tree)
         cache.finish(stage, final, {})
         cache.remove_unused(base, "debian")
+
+
+def _name_hardware(tree: Path) -> None:
+    """Make udev's database of names of hardware; without systemd-hwdb here the guest has none."""
+    if shutil.which("systemd-hwdb", path=tool_environment()["PATH"]) is not None:
+        apt.run(["systemd-hwdb", f"--root={tree}", "--usr", "update"], 120)
 
 
 def _compile(directory: Path, tree: Path) -> None:

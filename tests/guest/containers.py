@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from pyuio.vm import packages
+from pyuio.vm.architecture import AMD64, Architecture
 
-KEPT = Path(__file__).resolve().parents[2] / "build/containers"
 _CGROUPS = Path("/sys/fs/cgroup")
 _CAPABILITIES = (
     *("CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP"),
@@ -50,15 +50,20 @@ _DEVICE_RULES = (
 )
 
 
-def fetch(directory: Path) -> Path:
+def kept(processor: str) -> Path:
+    """Return where `tests.run` keeps it for guests with a processor, by its name as ``uname -m`` prints it."""
+    return Path(__file__).resolve().parents[2] / f"build/containers-{processor}"
+
+
+def fetch(directory: Path, architecture: Architecture = AMD64) -> Path:
     """Return the path of crun; fetch it if it is not there."""
     wanted = ("crun", "libyajl2", "libseccomp2", "golang-github-containers-common")
-    return packages.fetch(wanted, directory, "usr/bin/crun")
+    return packages.fetch(wanted, directory, "usr/bin/crun", architecture)
 
 
 def _seccomp(capabilities: Sequence[str], allowed: Sequence[str]) -> dict[str, Any]:
     """Return podman's profile, for a container with these capabilities, with more calls allowed, in the OCI's form."""
-    profile = json.loads((KEPT / "usr/share/containers/seccomp.json").read_text())
+    profile = json.loads((kept(os.uname().machine) / "usr/share/containers/seccomp.json").read_text())
     having = {f"CAP_{name}" for name in capabilities}
     calls: list[dict[str, Any]] = [{"names": list(allowed), "action": "SCMP_ACT_ALLOW"}] if allowed else []
     for rule in profile["syscalls"]:
@@ -149,11 +154,12 @@ def root_directory() -> Iterator[Path]:
 
 def run(root: Path, *command: str, limit: float, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command in a container to its end; the options are those of `configuration`."""
-    (library,) = {path.parent for path in KEPT.glob("usr/lib/*/libyajl.so.2")}
+    directory = kept(os.uname().machine)
+    (library,) = {path.parent for path in directory.glob("usr/lib/*/libyajl.so.2")}
     with tempfile.TemporaryDirectory() as bundle:
         Path(bundle, "config.json").write_text(json.dumps(configuration(command, root, **options)))
         return subprocess.run(
-            [KEPT / "usr/bin/crun", "--cgroup-manager=cgroupfs", "run", f"--bundle={bundle}", f"c{os.getpid()}"],
+            [directory / "usr/bin/crun", "--cgroup-manager=cgroupfs", "run", f"--bundle={bundle}", f"c{os.getpid()}"],
             env={**os.environ, "LD_LIBRARY_PATH": str(library)},
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -14,11 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyuio.vm import packages
+from pyuio.vm.architecture import AMD64, Architecture
 
 
-def fetch(directory: Path) -> Path:
+def kept(processor: str) -> Path:
+    """Return where `tests.run` keeps it for guests with a processor, by its name as ``uname -m`` prints it."""
+    return Path(__file__).resolve().parents[2] / f"build/pciutils-{processor}"
+
+
+def fetch(directory: Path, architecture: Architecture = AMD64) -> Path:
     """Return the path of the program; fetch it if it is not there."""
-    return packages.fetch(("pciutils", "libpci3"), directory, "usr/bin/lspci")
+    return packages.fetch(("pciutils", "libpci3"), directory, "usr/bin/lspci", architecture)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,17 @@ import sys
 from pathlib import Path
 
 from pyuio.vm import packages
+from pyuio.vm.architecture import AMD64, Architecture
 
 
-def fetch(directory: Path) -> Path:
+def kept(processor: str) -> Path:
+    """Return where `tests.run` keeps it for guests with a processor, by its name as ``uname -m`` prints it."""
+    return Path(__file__).resolve().parents[2] / f"build/rt-tests-{processor}"
+
+
+def fetch(directory: Path, architecture: Architecture = AMD64) -> Path:
     """Return the program, fetching it if it is not there."""
-    return packages.fetch(("rt-tests", "libnuma1"), directory, "usr/bin/cyclictest")
+    return packages.fetch(("rt-tests", "libnuma1"), directory, "usr/bin/cyclictest", architecture)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pyuio.kernel.drivers import VFIO_PCI
 from pyuio.kernel.sysfs import PCI_DEVICES
 from pyuio.pci.discovery import find
 from tests.guest import containers
-from tests.guest.support import DRIVER, PROGRAM_LIMIT, keep_bound
+from tests.guest.support import DRIVER, PROCESSOR, PROGRAM_LIMIT, keep_bound
 
 # What the doctor says of the device, and how far a driver comes.
 PROGRAM = """
@@ -50,8 +50,9 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def root() -> Iterator[Path]:
-    if not (containers.KEPT / "usr/bin/crun").exists():
-        pytest.skip(f"no crun: python -m tests.guest.containers {containers.KEPT} fetches it")
+    directory = containers.kept(PROCESSOR)
+    if not (directory / "usr/bin/crun").exists():
+        pytest.skip(f"no crun: python -m tests.guest.containers {directory} fetches it")
     with containers.root_directory() as directory:
         yield directory
 

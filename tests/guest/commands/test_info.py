@@ -19,7 +19,7 @@ from pyuio.kernel.drivers import generic_drivers
 from tests.guest import pciutils
 from tests.guest.support import E1000E, EDU, PCI_SERIAL, PCI_TESTDEV, Cards, attribute, known_drivers, pyuio_command
 
-PCIUTILS = Path(__file__).resolve().parents[3] / "build/pciutils"
+PCIUTILS = pciutils.kept(os.uname().machine)
 NOBODY = 65534
 
 COMMAND_FLAGS = {

@@ -17,9 +17,10 @@ from pyuio import cli
 from pyuio.latency import load, plan, timer
 from pyuio.latency.progress import Bar
 from pyuio.latency.results import Run
+from tests.guest import rt_tests
 from tests.guest.support import PROGRAM_LIMIT, forked, load_command
 
-RT_TESTS = Path(__file__).resolve().parents[3] / "build/rt-tests"
+RT_TESTS = rt_tests.kept(os.uname().machine)
 PRIORITY = 80
 INTERVAL = 2_000_000  # ns
 SAMPLES = 200  # in each of the rounds
