@@ -13,6 +13,9 @@ Every access raises these errors, always before it touches the hardware:
 * `pyuio.errors.ClosedError`: the window was closed.
 * `pyuio.errors.DeviceRemovedError`: the window belongs to a device that is known to be gone. A read whose bits are all
   1, or all 0, makes the access ask the kernel, and raises this afterwards if the kernel says that the device is gone.
+
+On x86-64 and arm64, an access that the kernel answers by SIGBUS raises `pyuio.errors.BusError`, or `DeviceRemovedError`
+if the device is gone.
 """
 
 from typing import Literal, SupportsIndex, TypeAlias

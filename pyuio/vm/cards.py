@@ -46,22 +46,27 @@ _ADDRESS = re.compile(r'\baddr"?\s*[=:]\s*"?(?:0x)?([0-9A-Fa-f]+)')
 PROXY, VFIO_USER = "proxy", "vfio-user"
 
 
-def _transport(qemu: str) -> str:
-    """Return how a card reaches this QEMU.
+def _transport(qemu: str, kind: str) -> str:
+    """Return how a card reaches this QEMU, whose machine is of a kind.
 
     Raises:
         GuestStartError: not at all.
     """
     version = machine.qemu_version(qemu)
-    if version is not None and (6, 2) <= version < (8, 2):
-        return PROXY
+    has = "of an unknown version" if version is None else "{}.{}".format(*version)
     if version is not None and version >= (10, 1):
         return VFIO_USER
-    has = "of an unknown version" if version is None else "{}.{}".format(*version)
-    raise GuestStartError(
-        f"this QEMU is {has}, and a card in Python needs 6.2 to 8.1, as Debian 12 has, or 10.1 or later: "
-        f"those between end when such a card is plugged in"
-    )
+    if version is None or not (6, 2) <= version < (8, 2):
+        raise GuestStartError(
+            f"this QEMU is {has}, and a card in Python needs 6.2 to 8.1, as Debian 12 has, or 10.1 or later: "
+            f"those between end when such a card is plugged in"
+        )
+    if kind != "q35":
+        raise GuestStartError(
+            f"this QEMU is {has}, which takes a card in Python by its proxy; pyuio knows the interrupts of that on "
+            f"the machine q35 only: not on {kind}; QEMU 10.1 and later take it on any (vfio-user)"
+        )
+    return PROXY
 
 
 class _Card:
@@ -114,7 +119,7 @@ class Cards:
     """
 
     def __init__(self, options: machine.Options, qemu: str, tell: Callable[[str], None]) -> None:
-        self.transport = _transport(qemu)
+        self.transport = _transport(qemu, options.machine.split(",")[0])
         taken = {int(found, 16) for text in (*options.devices, *options.qemu) for found in _ADDRESS.findall(text)}
         free = [slot for slot in range(1, _LAST_SLOT + 1) if slot not in taken]
         if len(options.cards) > len(free):
