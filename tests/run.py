@@ -119,6 +119,7 @@ ON_ARM64 = {
         "tests/guest/masking",
         *(f"tests/guest/test_{name}.py" for name in _ON_ARM64),
         *("tests/unit/test_access_count.py", "tests/unit/test_register_access.py"),  # under the trap
+        "tests/unit/test_bus_error.py",
     ),
     "vm": tuple(f"tests/vm/test_{name}.py" for name in _VM_ON_ARM64),
 }
