@@ -42,6 +42,8 @@ python_has 'import ctypes; ctypes.CDLL("libelf.so.1")' || missing libelf1 elfuti
 # make test mounts disks and sets up networks in a guest.
 { have ip && have mkfs.ext4 && have dmsetup; } ||
     missing "iproute2 e2fsprogs dmsetup" "iproute e2fsprogs device-mapper" "iproute2 e2fsprogs device-mapper"
+# make test-long has Ansible reach guests by ssh.
+{ have ssh && have ssh-keygen; } || missing openssh-client openssh-clients openssh
 
 if [ "${1:-}" = arm64 ]; then
     have qemu-system-aarch64 || missing qemu-system-arm qemu-system-aarch64-core qemu-system-aarch64
