@@ -121,7 +121,7 @@ class Emulated:
         A fresh environment has nothing of them: call this after what is to be shown by that.
         """
         python = debian_tree.python_version(self.tree)
-        own = environment.prepare(self.architecture, python, cache.root() / "systems", print, False)
+        own = environment.prepare(self.architecture, self.tree, python, cache.root() / "systems", print, False)
         here = Path(sys.prefix) / f"lib/python{self.version}/site-packages"
         packages = (own / f"lib/python{self.version}/site-packages", here)
         (self.site / "tests.pth").write_text("".join(f"{path}\n" for path in packages))

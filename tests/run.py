@@ -49,6 +49,7 @@ from tests.edu_mask import WIDE
 from tests.fuzz import campaign
 from tests.guest import (
     compiler,
+    container_engines,
     containers,
     igb_uio,
     kernel_module,
@@ -95,6 +96,7 @@ VFIO_LONG = tuple(
     f"tests/guest/test_{name}.py"
     for name in (
         "asyncio",
+        "container_engines",
         "crashes",
         "e1000e",
         "fork",
@@ -275,6 +277,7 @@ def prepare_guest(kernel: str, long: bool) -> None:
             tool.fetch(tool.kept(ARCHITECTURE.processor), ARCHITECTURE)
         if long and not ARCHITECTURE.foreign:
             network_tools.fetch(BUILD / "network-tools")
+            container_engines.fetch(container_engines.KEPT)
     if not ARCHITECTURE.foreign:
         access_trap.build(shared_library.KEPT)
         service_handler.build(shared_library.KEPT)

@@ -14,7 +14,7 @@ from pyuio.claim import choice
 from pyuio.doctor import facts
 from pyuio.doctor.finding import Answer, Check, advice, blocks, counted, good, unknown
 from pyuio.errors import PermissionDeniedError
-from pyuio.kernel import interrupt_remapping, iommufd, vfio
+from pyuio.kernel import interrupt_remapping, iommufd, privilege, vfio
 from pyuio.kernel.drivers import (
     INSTALL_UIO_PCI_GENERIC,
     MODPROBE_SECONDS,
@@ -248,13 +248,19 @@ def files_to_open(device: FoundDevice | None) -> list[Path]:
 
 
 def container_options(device: FoundDevice | None, refused: list[str]) -> str:
-    """Return the options of ``docker run`` that let a container write to files; or what to do outside of it."""
+    """Return the options of ``podman run`` that let a container write to files; or what to do outside of it.
+
+    ``-v`` takes no path with a colon, as a PCI function's.
+    """
     directory = "" if device is None else str(device.directory)
     nodes = [f"--device {path}" for path in refused if path.startswith("/dev/")]
     of_device = any(str(Path(path).resolve()).startswith(f"{directory}/") for path in refused) and directory
     if any(path.endswith(("driver_override", "drivers_probe")) for path in refused):
         return f"bind outside of it: pyuio bind {device.name if device else 'DEVICE'}; then start it with that DEVICE"
-    return " ".join([*nodes, *([f"-v {directory}:{directory}"] if of_device else [])])
+    volume = [f"--mount type=bind,source={directory},target={directory}"] if of_device else []
+    if privilege.in_user_namespace():
+        return " ".join([*nodes, *volume, "--group-add keep-groups, for a user of the group of pyuio setup, outside"])
+    return " ".join([*nodes, *volume])
 
 
 def look_at_permissions(device: FoundDevice | None) -> Answer:
@@ -280,10 +286,14 @@ def look_at_pagemap(device: FoundDevice | None) -> Answer:
         try:
             frame_numbers(pointer(page), mmap.PAGESIZE)
         except PermissionDeniedError:
+            capability = (
+                "no container without root may know them"
+                if privilege.in_user_namespace()
+                else "run drivers that use DMA as root (sudo); in a container: --cap-add SYS_ADMIN"
+            )
             return blocks(
                 "the kernel hides physical addresses from this user, who does not have CAP_SYS_ADMIN",
-                "run drivers that use DMA as root (sudo); in a container: --cap-add SYS_ADMIN; VFIO does without: "
-                "pyuio setup --driver vfio-pci",
+                f"{capability}; VFIO does without: pyuio setup --driver vfio-pci",
             )
     return good("this user may know physical addresses")
 

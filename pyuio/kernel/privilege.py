@@ -19,15 +19,19 @@ CAP_SYS_NICE = 23
 _NAMES = {CAP_IPC_LOCK: "IPC_LOCK", CAP_SYS_NICE: "SYS_NICE"}
 
 
+def in_user_namespace() -> bool:
+    """Return whether this process is in a user namespace of its own, as in a container that a user has without root."""
+    try:
+        return Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
+    except OSError:  # a kernel without user namespaces
+        return False
+
+
 def has(capability: int) -> bool:
     """Return whether this thread has a capability for the whole machine, and not only in a user namespace."""
     status = Path("/proc/thread-self/status").read_text()
     effective = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
-    try:
-        whole = Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
-    except OSError:  # a kernel without user namespaces
-        whole = True
-    return whole and effective is not None and bool(int(effective[1], 16) >> capability & 1)
+    return not in_user_namespace() and effective is not None and bool(int(effective[1], 16) >> capability & 1)
 
 
 def remedy(capability: int, limit: str = "", value: str = "") -> str:
@@ -51,4 +55,6 @@ def remedy(capability: int, limit: str = "", value: str = "") -> str:
     container = f"in a container: --cap-add {name}"
     if limit:
         container += f" --ulimit {limit}={'-1' if value == 'unlimited' else value}"
+    if in_user_namespace():
+        container = "a container without root has the limits of the user who starts it, and no capability"
     return " ".join([*ways, f"({container})"])

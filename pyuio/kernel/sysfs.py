@@ -32,9 +32,10 @@ def translated(error: OSError, doing: str, otherwise: type[PyuioError] | None = 
     """
     reason = f"{doing}: {error.strerror}"
     if error.errno in (errno.EACCES, errno.EPERM):
-        rule = " (pyuio setup writes one for a card)" if os.geteuid() else ""
-        who = "root" if os.geteuid() else "a kernel that is not locked down (see /sys/kernel/security/lockdown)"
-        return PermissionDeniedError(error.errno, f"{reason}; this needs {who}, or a rule that grants it{rule}")
+        needs = "root, or a rule that grants it (pyuio setup writes one for a card)"
+        if os.geteuid() == 0:
+            needs = "a kernel without lockdown (/sys/kernel/security/lockdown); in a container, what pyuio doctor says"
+        return PermissionDeniedError(error.errno, f"{reason}; this needs {needs}")
     if error.errno in (errno.ENODEV, errno.ENXIO):
         return DeviceRemovedError(error.errno, f"{reason}; the device was removed or unbound")
     return (OSError if otherwise is None else otherwise)(error.errno, reason)

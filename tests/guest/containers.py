@@ -20,8 +20,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pyuio.kernel import vfio
+from pyuio.kernel.drivers import VFIO_PCI
+from pyuio.pci.discovery import find
 from pyuio.vm import packages
 from pyuio.vm.architecture import AMD64, Architecture
+
+# What the doctor says of the device, and how far a driver comes.
+PROGRAM = """
+import json, sys
+import pyuio
+from pyuio.doctor import CHECKS
+from pyuio.pci.discovery import find
+from pyuio_drivers.edu import Edu
+address = sys.argv[1]
+found = {}
+for check in CHECKS:
+    if check.name in ("permissions", "pagemap", "memlock"):
+        finding = check.run(find(address))
+        found[check.name] = [finding.state, finding.found, finding.remedy]
+try:
+    with Edu(pyuio.open(address)) as card:
+        found["interrupt"] = card.factorial_by_interrupt(5, timeout=10)
+        card.to_device(b"there", timeout=10)
+        found["memory"] = bytes(card.from_device(5, timeout=10)).decode()
+except pyuio.PyuioError as error:
+    found["error"] = f"{type(error).__name__}: {error}"
+with pyuio.Hotplug() as hotplug:
+    found["events"] = "yes"
+print(json.dumps(found))
+"""
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _CAPABILITIES = (
@@ -77,6 +105,14 @@ def _seccomp(capabilities: Sequence[str], allowed: Sequence[str]) -> dict[str, A
     return filtered | {"defaultErrnoRet": profile["defaultErrnoRet"]}
 
 
+def files(address: str) -> dict[str, list[str]]:
+    """Return what docs/containers.md gives a container for a card, which is bound: devices, and volumes."""
+    found = find(address)
+    if found.driver == VFIO_PCI:
+        return {"devices": [str(vfio.CONTAINER), str(vfio.group_path(vfio.group_of(found.directory) or 0))]}
+    return {"devices": [f"/dev/{found.uio}"], "volumes": [str(found.directory.resolve())]}
+
+
 def _device(path: str) -> dict[str, Any]:
     """Return what ``--device PATH`` puts into the configuration."""
     found = Path(path).stat()
@@ -101,7 +137,7 @@ def configuration(
         command: what runs in it, as root.
         root: its root directory.
         devices: what ``docker run --device`` names.
-        volumes: paths that ``-v PATH:PATH`` names.
+        volumes: paths that ``--mount type=bind,source=PATH,target=PATH`` names.
         capabilities: what it has; () for ``--cap-drop ALL``.
         added: what ``--cap-add`` names.
         limits: what ``--ulimit`` sets, by name.

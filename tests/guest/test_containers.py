@@ -15,37 +15,9 @@ from typing import Any
 import pytest
 
 import pyuio
-from pyuio.kernel import vfio
 from pyuio.kernel.drivers import VFIO_PCI
-from pyuio.kernel.sysfs import PCI_DEVICES
-from pyuio.pci.discovery import find
 from tests.guest import containers
 from tests.guest.support import DRIVER, PROCESSOR, PROGRAM_LIMIT, keep_bound
-
-# What the doctor says of the device, and how far a driver comes.
-PROGRAM = """
-import json, sys
-import pyuio
-from pyuio.doctor import CHECKS
-from pyuio.pci.discovery import find
-from pyuio_drivers.edu import Edu
-address = sys.argv[1]
-found = {}
-for check in CHECKS:
-    if check.name in ("permissions", "pagemap", "memlock"):
-        finding = check.run(find(address))
-        found[check.name] = [finding.state, finding.found, finding.remedy]
-try:
-    with Edu(pyuio.open(address)) as card:
-        found["interrupt"] = card.factorial_by_interrupt(5, timeout=10)
-        card.to_device(b"there", timeout=10)
-        found["memory"] = bytes(card.from_device(5, timeout=10)).decode()
-except pyuio.PyuioError as error:
-    found["error"] = f"{type(error).__name__}: {error}"
-with pyuio.Hotplug() as hotplug:
-    found["events"] = "yes"
-print(json.dumps(found))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +33,11 @@ def root() -> Iterator[Path]:
 def files(edu: str) -> dict[str, Any]:
     """What docs/containers.md gives a container for the card, which is bound outside."""
     keep_bound(edu)
-    if DRIVER == VFIO_PCI:
-        return {"devices": [str(vfio.CONTAINER), str(vfio.group_path(vfio.group_of(PCI_DEVICES / edu) or 0))]}
-    return {"devices": [f"/dev/{find(edu).uio}"], "volumes": [str((PCI_DEVICES / edu).resolve())]}
+    return containers.files(edu)
 
 
 def run(root: Path, edu: str, **options: Any) -> dict[str, Any]:
-    done = containers.run(root, sys.executable, "-c", PROGRAM, edu, limit=PROGRAM_LIMIT, **options)
+    done = containers.run(root, sys.executable, "-c", containers.PROGRAM, edu, limit=PROGRAM_LIMIT, **options)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert isinstance(found, dict)
@@ -81,7 +51,7 @@ def test_the_doctor_names_the_options(root: Path, edu: str, files: dict[str, Any
     for path in files["devices"]:
         assert f"--device {path}" in remedy
     for path in files.get("volumes", ()):
-        assert f"-v {path}:{path}" in remedy
+        assert f"--mount type=bind,source={path},target={path}" in remedy
     assert "error" in found
 
 
