@@ -26,7 +26,7 @@ FLAGS = "-fsanitize=address,undefined"
 # Nor is test_dma_kill: a process that is killed reports nothing, and with a sanitizer it takes 40 to 250 ms to end, not
 # 10. The card's transfer, which its control must see, comes after 100 ms. test_dma calls the same C.
 UNIT = (
-    "bad_arguments device dma fuzz_targets latency_timer pci presence program region region_life region_poll "
+    "bad_arguments bus_error device dma fuzz_targets latency_timer pci presence program region region_life region_poll "
     "register_cells register_fields register_types registers waiting window"
 )
 GUEST_MEMORY = "2G"  # AddressSanitizer keeps what is freed for a while, in each process
