@@ -148,6 +148,9 @@ class UioNode:
         try:
             return os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError as error:
-            raise DeviceRemovedError(error.errno, f"opening {self.path}: there is no such node") from error
+            reason = f"opening {self.path}: there is no such node"
+            if self.directory.exists():
+                reason += f", although the kernel has the device; a container is given it by --device {self.path}"
+            raise DeviceRemovedError(error.errno, reason) from error
         except OSError as error:
             raise translated(error, f"opening {self.path}", DeviceBusyError) from error

@@ -266,6 +266,10 @@ class Group:
             self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError as error:
             reason = f"there is no {self.path}: {VFIO_PCI} has no function of IOMMU group {number}"
+            if any(one.driver is not None and not one.in_the_way for one in members(number)):
+                reason = (
+                    f"there is no {self.path}; a container is given it by --device {CONTAINER} --device {self.path}"
+                )
             raise DeviceRemovedError(errno.ENODEV, reason) from error
         except OSError as error:
             raise translated(error, f"opening {self.path}", DeviceBusyError) from error

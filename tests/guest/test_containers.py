@@ -52,7 +52,7 @@ def test_the_doctor_names_the_options(root: Path, edu: str, files: dict[str, Any
         assert f"--device {path}" in remedy
     for path in files.get("volumes", ()):
         assert f"--mount type=bind,source={path},target={path}" in remedy
-    assert "error" in found
+    assert f"--device {files['devices'][-1]}" in found["error"]
 
 
 def test_with_these_options_the_card_works(root: Path, edu: str, files: dict[str, Any]) -> None:
