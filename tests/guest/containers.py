@@ -181,11 +181,14 @@ def root_directory() -> Iterator[Path]:
     if not (_CGROUPS / "cgroup.controllers").exists():
         subprocess.run(["mount", "-t", "cgroup2", "none", str(_CGROUPS)], check=True)
     with tempfile.TemporaryDirectory() as name:
-        subprocess.run(["mount", "--bind", "/", name], check=True)
+        # A guest with another processor has its programs, and this environment, in mounts of their own.
+        several = Path(sys.prefix).stat().st_dev != Path("/").stat().st_dev
+        subprocess.run(["mount", "--rbind" if several else "--bind", "/", name], check=True)
+        subprocess.run(["mount", "--make-rprivate", name], check=True)
         try:
             yield Path(name)
         finally:
-            subprocess.run(["umount", name], check=True)
+            subprocess.run(["umount", "--recursive", name], check=True)
 
 
 def run(root: Path, *command: str, limit: float, **options: Any) -> subprocess.CompletedProcess[str]:
