@@ -24,14 +24,15 @@ static volatile sig_atomic_t passed_on; /* to `before`, which may pass it on to 
 static void on_bus_error(int number, siginfo_t *info, void *argument)
 {
     ucontext_t *context = argument;
+    const char *instruction = (const char *)PROGRAM_COUNTER(context);
     int is_fault = info->si_code >= BUS_ADRALN && info->si_code <= BUS_MCEERR_AR; /* at an instruction, not sent */
     struct {
         uint32_t mark;
         int32_t distance;
     } found = {0};
 
-    if (is_fault)
-        memcpy(&found, (const char *)PROGRAM_COUNTER(context) - sizeof found, sizeof found);
+    if (is_fault && info->si_addr != instruction) /* else the instruction itself is out of reach, and what is before it */
+        memcpy(&found, instruction - sizeof found, sizeof found);
     if (found.mark == BUS_MARK) {
         PROGRAM_COUNTER(context) += found.distance;
         return;

@@ -99,7 +99,7 @@ def test_programs(region: Region, path: Path) -> None:
 
 # A region is made, and something else is not answered: by a plain view of the memory.
 PROGRAM = """
-import faulthandler, os, pathlib, sys, tempfile
+import ctypes, faulthandler, mmap, os, pathlib, sys, tempfile
 from pyuio.region import Region
 file = tempfile.NamedTemporaryFile(dir="/dev/shm")
 os.truncate(file.name, 4096)
@@ -119,11 +119,24 @@ if "guarded" in sys.argv[1:]:
         print(type(error).__name__, flush=True)
 if "sent" in sys.argv[1:]:
     os.kill(os.getpid(), 7)
+if "instruction" in sys.argv[1:]:
+    code = os.memfd_create("code")
+    os.truncate(code, 4096)
+    page = mmap.mmap(code, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    function = ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+    os.truncate(code, 0)
+    function()
 print(memoryview(region.mmio.mapping)[0])
 """
 
 
-@pytest.mark.parametrize("words", ["", "before", "between again", "before between again", "sent", "between again sent"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *["", "before", "between again", "before between again", "sent", "before sent", "between again sent"],
+        *["instruction", "before instruction", "between again instruction"],
+    ],
+)
 def test_other_faults_end_the_program(words: str) -> None:
     """As without pyuio; faulthandler says its piece once, whoever was there first."""
     done = subprocess.run(
