@@ -18,6 +18,10 @@
 
 #ifdef PROGRAM_COUNTER
 
+static void on_bus_error(int number, siginfo_t *info, void *argument);
+
+/* SA_NODEFER: raise() below is handled at once. */
+static const struct sigaction mine = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
 static struct sigaction before;
 static volatile sig_atomic_t passed_on; /* to `before`, which may pass it on to this handler */
 
@@ -40,13 +44,16 @@ static void on_bus_error(int number, siginfo_t *info, void *argument)
     /* The fault happens again, to the other handler. */
     sigaction(SIGBUS, passed_on ? &(struct sigaction){.sa_handler = SIG_DFL} : &before, NULL);
     passed_on = 1;
-    if (!is_fault)
+    if (!is_fault) {
         raise(number);
+        passed_on = 0; /* it was ignored, or the other handler has returned */
+        sigaction(SIGBUS, &mine, NULL);
+    }
 }
 
 void bus_error_handle(void)
 {
-    struct sigaction now, mine = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    struct sigaction now;
 
     if (sigaction(SIGBUS, NULL, &now) == 0 && !((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_bus_error)) {
         before = now;

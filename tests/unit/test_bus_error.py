@@ -97,6 +97,27 @@ def test_programs(region: Region, path: Path) -> None:
     assert run_once(program, Presence("d"), time)[0].values == {"a": 0}
 
 
+# The program has a handler, which gets a signal that somebody sends.
+HANDLED = """
+import os, pathlib, signal, sys, tempfile
+from pyuio.region import Region
+count = 0
+def handler(number, frame):
+    global count
+    count += 1
+signal.signal(signal.SIGBUS, handler if sys.argv[1] == "handled" else signal.SIG_IGN)
+file = tempfile.NamedTemporaryFile(dir="/dev/shm")
+os.truncate(file.name, 4096)
+region = Region(pathlib.Path(file.name), 256, name="d")
+for _ in range(3):
+    os.kill(os.getpid(), signal.SIGBUS)
+os.truncate(file.name, 0)
+try:
+    region.read32(0)
+except OSError as error:
+    print(type(error).__name__, count, flush=True)
+"""
+
 # A region is made, and something else is not answered: by a plain view of the memory.
 PROGRAM = """
 import ctypes, faulthandler, mmap, os, pathlib, sys, tempfile
@@ -150,3 +171,11 @@ def test_other_faults_end_the_program(words: str) -> None:
     assert done.returncode == -signal.SIGBUS, done.stderr
     assert done.stdout == "BusError\n"
     assert (done.stderr.count("Fatal Python error: Bus error") >= 1) is ("be" in words), done.stderr
+
+
+@pytest.mark.parametrize(("kind", "count"), [("handled", 3), ("ignored", 0)])
+def test_accesses_are_guarded_after_a_signal_that_was_sent(kind: str, count: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANDLED, kind], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"BusError {count}\n"), done.stderr
