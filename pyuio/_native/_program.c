@@ -109,17 +109,28 @@ static PyObject *finished(Prepared *self, const pyuio_event *event)
     return result;
 }
 
-/* Raises the reason why a run has ended early. */
+/* Raises the reason why a run has ended early. It names all windows, since the run does not say which access it was. */
 static COLD PyObject *unfinished(Prepared *self, int error)
 {
-    for (Py_ssize_t i = 0; error == -EFAULT && i < PyTuple_GET_SIZE(self->windows); i++) {
+    PyObject *names = NULL;
+    Presence *presence = NULL;
+
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(self->windows); i++) {
         Window *window = (Window *)PyTuple_GET_ITEM(self->windows, i);
 
-        if (i == PyTuple_GET_SIZE(self->windows) - 1 || (window->presence && presence_is_gone(window->presence)))
-            return refuse_unanswered(window->presence, window->name, "an access of a program");
+        Py_XSETREF(names, names ? PyUnicode_FromFormat("%U or %U", names, window->name) : Py_NewRef(window->name));
+        if (!names)
+            return NULL;
+        if (window->presence) /* all are of one device */
+            presence = window->presence;
     }
     errno = -error;
-    return PyErr_SetFromErrno(PyExc_OSError);
+    if (error == -EFAULT && names)
+        refuse_unanswered(presence, names, "an access of a program");
+    else
+        PyErr_SetFromErrno(PyExc_OSError);
+    Py_XDECREF(names);
+    return NULL;
 }
 
 static PyObject *prepared_run(Prepared *self, PyObject *Py_UNUSED(none))

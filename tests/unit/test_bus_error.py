@@ -97,6 +97,13 @@ def test_programs(region: Region, path: Path) -> None:
     assert run_once(program, Presence("d"), time)[0].values == {"a": 0}
 
 
+def test_a_program_names_all_regions_that_it_accesses(region: Region, tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(bytes(SIZE))
+    other = Region(tmp_path / "other", SIZE, name="d bar1")
+    with pytest.raises(pyuio.BusError, match="d bar0 or d bar1: an access of a program"):
+        run_once([Read("a", region, 0), Read("b", other, 0), Read("c", region, 0)], Presence("d"), time)
+
+
 # The program has a handler, which gets a signal that somebody sends.
 HANDLED = """
 import os, pathlib, signal, sys, tempfile
