@@ -227,6 +227,8 @@ class Interrupt(Owned, Reader):
             reason = f"{self.name}: {doing}: {os.strerror(-result)}; the device was removed or unbound"
             raise DeviceRemovedError(errno.ENODEV, reason)
         if -result == errno.EFAULT:
+            if self._presence is not None:
+                self._presence.require()
             raise BusError(errno.EFAULT, f"{self.name}: {doing}: the bus answered an access with an error")
         raise translated(OSError(-result, os.strerror(-result)), f"{self.name}: {doing}")
 

@@ -17,9 +17,13 @@ import pytest
 
 import pyuio
 from pyuio._native._access import Presence
+from pyuio.interrupt.interrupt import Interrupt
+from pyuio.interrupt.masking import NominalMasking
+from pyuio.interrupt.vfio_interrupt import eventfd_interrupt
 from pyuio.program import Read, While, Write
 from pyuio.program.run import run_once
 from pyuio.region import Region
+from pyuio.service import Service
 from tests.unit.support import SIZE, WIDTHS
 
 pytestmark = pytest.mark.skipif(
@@ -102,6 +106,26 @@ def test_a_program_names_all_regions_that_it_accesses(region: Region, tmp_path: 
     other = Region(tmp_path / "other", SIZE, name="d bar1")
     with pytest.raises(pyuio.BusError, match="d bar0 or d bar1: an access of a program"):
         run_once([Read("a", region, 0), Read("b", other, 0), Read("c", region, 0)], Presence("d"), time)
+
+
+@pytest.mark.parametrize("config", [bytes(64), b"\xff" * 64], ids=["there", "gone"])
+def test_a_service_asks_whether_the_device_is_gone(region: Region, tmp_path: Path, config: bytes) -> None:
+    (tmp_path / "config").write_bytes(config)
+    presence = Presence("d")
+    with (tmp_path / "config").open("rb") as file:
+        presence.ask_config(file.fileno())
+    request = os.eventfd(0)
+    eventfd, native = eventfd_interrupt(request)
+    interrupt = Interrupt(native, NominalMasking(), "d", presence, "MSI")
+    gone = config[0] == 0xFF
+    with Service(interrupt, [Read("a", region, 0)]) as service:
+        os.eventfd_write(eventfd, 1)
+        assert len(service.read(30)) == 1
+        with pytest.raises(pyuio.DeviceRemovedError if gone else pyuio.BusError):
+            service.read(30)
+    assert presence.gone is gone
+    interrupt.close()
+    os.close(request)
 
 
 # The program has a handler, which gets a signal that somebody sends.
