@@ -117,13 +117,17 @@ class Member(NamedTuple):
     driver: str | None
 
     @property
+    def is_handed_out(self) -> bool:
+        """Whether a driver of VFIO's has it, of which some are for one card (``mlx5_vfio_pci``)."""
+        return (self.driver or "").replace("_", "-").endswith(VFIO_PCI)
+
+    @property
     def in_the_way(self) -> bool:
         """Whether its driver keeps the group from VFIO: all do but those that set driver_managed_dma.
 
-        These are VFIO's own, of which some are for one card (``mlx5_vfio_pci``), pci-stub, and those of bridges.
+        These are VFIO's own, pci-stub, and those of bridges.
         """
-        driver = (self.driver or "").replace("_", "-")
-        return bool(driver) and not driver.endswith(VFIO_PCI) and driver not in ("pci-stub", "pcieport", "shpchp")
+        return self.driver not in (None, "pci-stub", "pcieport", "shpchp") and not self.is_handed_out
 
 
 def members(number: int) -> list[Member]:
@@ -266,7 +270,7 @@ class Group:
             self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError as error:
             reason = f"there is no {self.path}: {VFIO_PCI} has no function of IOMMU group {number}"
-            if any(one.driver is not None and not one.in_the_way for one in members(number)):
+            if any(one.is_handed_out for one in members(number)):
                 reason = (
                     f"there is no {self.path}; a container is given it by --device {CONTAINER} --device {self.path}"
                 )

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from pyuio.claim import binding, binding_record, networks_in_use, nodes_in_use
 from pyuio.claim.network_routes import parse_messages
 from pyuio.errors import DeviceRemovedError, KernelFileError
-from pyuio.kernel import hugepages, processors, sysfs, uio
+from pyuio.kernel import hugepages, processors, sysfs, uio, vfio
 from pyuio.kernel.hugepages import HugepageSize
 from pyuio.kernel.scheduling import Thread
 from pyuio.kernel.uio import UioMap, UioNode
@@ -268,3 +268,20 @@ def test_names_of_drivers_that_cannot_be(name: str) -> None:
 def test_nodes_are_numbered_in_ascii() -> None:
     assert uio.UioNode.parse("uio٣") is None
     assert os.fspath(UioNode("uio0").path) == "/dev/uio0"
+
+
+@pytest.mark.parametrize(
+    ("drivers", "reason"),
+    [
+        (["pcieport", None], "vfio-pci has no function of IOMMU group 98765"),
+        (["pci-stub"], "vfio-pci has no function of IOMMU group 98765"),
+        (["pcieport", "vfio-pci"], "a container is given it by --device /dev/vfio/vfio --device /dev/vfio/98765"),
+        (["mlx5_vfio_pci"], "a container is given it by"),
+    ],
+)
+def test_the_file_of_an_iommu_group_that_is_not_there(
+    drivers: list[str | None], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vfio, "members", lambda number: [vfio.Member("0000:03:00.0", driver) for driver in drivers])
+    with pytest.raises(DeviceRemovedError, match=reason):
+        vfio.Group(98765)
