@@ -16,17 +16,17 @@ from pyuio.model.clock import NothingPlannedError, clock
 from pyuio.model.complaint import Complaint
 from pyuio.model.explore import explore
 from pyuio.model.faults import Faults, TransferError
-from pyuio.model.host import BusError
+from pyuio.model.host import MasterAbortError
 from pyuio.model.pci_function import BarSpace, Capability
 from pyuio.model.replay import Replay, ReplayDifference
 
 __all__ = [
     "BarSpace",
-    "BusError",
     "Capability",
     "Card",
     "Complaint",
     "Faults",
+    "MasterAbortError",
     "NothingPlannedError",
     "Replay",
     "ReplayDifference",

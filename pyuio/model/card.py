@@ -34,7 +34,7 @@ from pyuio.errors import RegisterNotFoundError
 from pyuio.model.complaint import Complaint, driver_line
 from pyuio.model.declaration import check, checked_bars, like, msix_bar, register_files
 from pyuio.model.faults import Faults, TransferError
-from pyuio.model.host import BusError, Host, check_seconds
+from pyuio.model.host import Host, MasterAbortError, check_seconds
 from pyuio.model.pci_function import BarSpace, Capability, PciFunction
 from pyuio.model.register_file import RegisterFile, Slot, changed_by_write
 from pyuio.registers import RegisterMap
@@ -75,7 +75,7 @@ class CardMemory:
         host, address = self._host(address, size, "reads")
         try:
             data: bytes = self._card.faults.transfer(size, lambda size: host.read_memory(address, size))
-        except BusError as error:
+        except MasterAbortError as error:
             self._card.complain(f"the card reads {size} bytes at {address:#x}: {error}")
         return data
 
@@ -85,7 +85,7 @@ class CardMemory:
         host, address = self._host(address, len(octets), "writes")
         try:
             self._card.faults.transfer(octets, lambda octets: host.write_memory(address, octets))
-        except BusError as error:
+        except MasterAbortError as error:
             self._card.complain(f"the card writes {len(octets)} bytes at {address:#x}: {error}")
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pyuio.model.host import BusError
+from pyuio.model.host import MasterAbortError
 
 
 class Piece(NamedTuple):
@@ -66,18 +66,18 @@ class GuestMemory:
             at = bisect.bisect_right(self._pieces, address, key=lambda piece: piece.address) - 1
             piece = self._pieces[at] if at >= 0 else None
             if piece is None or address >= piece.address + piece.size:
-                raise BusError(f"the guest has no memory at {address:#x}")
+                raise MasterAbortError(f"the guest has no memory at {address:#x}")
             here = min(length, piece.address + piece.size - address)
             start = piece.offset + address - piece.address
             yield piece, start, start + here
             address, length = address + here, length - here
 
     def read(self, address: int, length: int) -> bytes:
-        """Return bytes of the memory. BusError: there is none there."""
+        """Return bytes of the memory. MasterAbortError: there is none there."""
         return b"".join(piece.memory[start:end] for piece, start, end in list(self._parts(address, length)))
 
     def write(self, address: int, data: bytes) -> None:
-        """Write bytes to the memory. BusError: there is none there."""
+        """Write bytes to the memory. MasterAbortError: there is none there."""
         done = 0
         for piece, start, end in list(self._parts(address, len(data))):
             piece.memory[start:end] = data[done : done + end - start]

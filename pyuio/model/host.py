@@ -37,14 +37,14 @@ class Host(Protocol):
         """Deliver a message interrupt: a write of 32 bits to `address`."""
 
     def read_memory(self, address: int, length: int) -> bytes:
-        """Return bytes of the machine's memory, for the card. BusError: there is no memory for it there."""
+        """Return bytes of the machine's memory, for the card. MasterAbortError: there is no memory for it there."""
 
     def write_memory(self, address: int, data: bytes) -> None:
-        """Write bytes to the machine's memory, for the card. BusError: there is no memory for it there."""
+        """Write bytes to the machine's memory, for the card. MasterAbortError: there is no memory for it there."""
 
     def remove(self) -> None:
         """Let the machine notice that the card was pulled out."""
 
 
-class BusError(OSError):
+class MasterAbortError(OSError):
     """No memory answers at a bus address, or the IOMMU keeps it from the card."""

@@ -15,7 +15,7 @@ from pyuio._native._access import Window
 from pyuio.dma.address_space import AddressSpace
 from pyuio.dma.iommu_memory import IommuMemory, OwnMemory
 from pyuio.model.clock import clock
-from pyuio.model.host import BusError
+from pyuio.model.host import MasterAbortError
 from pyuio.pci.config_image import Command
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ class Mappings:
             del self._pieces[address]
 
     def find(self, address: int, size: int) -> memoryview:
-        """Return the memory at a bus address. BusError: there is none."""
+        """Return the memory at a bus address. MasterAbortError: there is none."""
         at = bisect.bisect_right(self._starts, address) - 1
         if at >= 0:
             start = self._starts[at]
             piece = self._pieces[start][address - start : address - start + size]
             if len(piece) == size:
                 return piece
-        raise BusError("the driver has no memory for the card there")
+        raise MasterAbortError("the driver has no memory for the card there")
 
     @property
     def empty(self) -> bool:
@@ -174,15 +174,15 @@ class Machine:
     def _memory(self, address: int, length: int) -> memoryview:
         piece = self.mappings.find(address, length)
         if length and self.dma is not None and not self.dma.covers(address, length):
-            raise BusError("this is not inside one buffer of the driver")
+            raise MasterAbortError("this is not inside one buffer of the driver")
         return piece
 
     def read_memory(self, address: int, length: int) -> bytes:
-        """Return bytes of a buffer of the driver. BusError: they are not inside one."""
+        """Return bytes of a buffer of the driver. MasterAbortError: they are not inside one."""
         return bytes(self._memory(address, length))
 
     def write_memory(self, address: int, data: bytes) -> None:
-        """Write bytes to a buffer of the driver. BusError: they are not inside one."""
+        """Write bytes to a buffer of the driver. MasterAbortError: they are not inside one."""
         self._memory(address, len(data))[:] = data
 
     def remove(self) -> None:

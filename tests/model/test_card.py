@@ -17,7 +17,7 @@ from pyuio_drivers.models.edu import EduCard
 import pyuio
 import pyuio.model
 from pyuio.model import BarSpace, Capability, Card, Complaint, NothingPlannedError, TransferError, clock
-from pyuio.model.host import BusError
+from pyuio.model.host import MasterAbortError
 from pyuio.pci.config_image import Command
 from pyuio.program import Append, Count, Poll, Read, Stamp, While, Write, WriteBack
 from pyuio.registers import Field, Register, RegisterMap
@@ -614,7 +614,7 @@ def test_the_errors_of_a_card_reach_the_driver(card: Engine) -> None:
         card.complaints.clear()
         with pytest.raises(Complaint, match="Engine: too early"):
             card.complain("too early")
-    assert isinstance(BusError("x"), OSError)
+    assert isinstance(MasterAbortError("x"), OSError)
 
 
 # ---- Services ----

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pytest
 
-from pyuio.model import BusError, Card, loop
+from pyuio.model import Card, MasterAbortError, loop
 from pyuio.model.failure import describe
 from pyuio.model.guest_memory import GuestMemory
 from pyuio.model.loop import CardHangError, Loop
@@ -80,9 +80,9 @@ def test_memory_is_shared_and_may_span_pieces() -> None:
 def test_no_memory(address: int, length: int) -> None:
     memory = GuestMemory()
     memory.set([(0x1000, 0x1000, file(bytes(4096)), 0)])
-    with pytest.raises(BusError, match="the guest has no memory at"):
+    with pytest.raises(MasterAbortError, match="the guest has no memory at"):
         memory.read(address, length)
-    with pytest.raises(BusError, match="the guest has no memory at"):
+    with pytest.raises(MasterAbortError, match="the guest has no memory at"):
         memory.write(address, bytes(length))
 
 
@@ -91,10 +91,10 @@ def test_a_new_map_replaces_the_old_one() -> None:
     memory.set([(0x1000, 0x1000, file(bytes(4096)), 0)])
     memory.set([(0x8000, 0x1000, file(b"x" * 8192), 4096)])
     assert memory.read(0x8000, 2) == b"xx"
-    with pytest.raises(BusError):
+    with pytest.raises(MasterAbortError):
         memory.read(0x1000, 1)
     memory.remove(0x8000, 0x1000)
-    with pytest.raises(BusError):
+    with pytest.raises(MasterAbortError):
         memory.read(0x8000, 1)
 
 
