@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,10 +47,9 @@ def test_the_first_sample_that_is_too_late_ends_the_measurement(tmp_path: Path) 
     assert trace is not None
     assert (trace["series"], trace["complete"]) == ("C, idle", True)
     assert 0 < sum(trace["ran"].values()) <= trace["latency"]
-    # The timer's interrupt wakes the measuring thread, to which the scheduler switches.
-    text = "\n".join(trace["lines"])
-    assert "sched_switch" in text
-    assert "sched_waking" in text
+    # The scheduler switches to the measuring thread. What wakes it is the timer's interrupt, which another processor
+    # may have taken while this one was idle.
+    assert re.search("sched_switch: .* next_comm=python", "\n".join(trace["lines"]))
     assert f"traced: C, idle, {trace['latency'] / 1000:.0f}"[:18] in done.stdout
     assert "sched_switch" in (tmp_path / "run.html").read_text()
 
