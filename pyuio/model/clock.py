@@ -7,7 +7,8 @@ deterministic, and a wait of a second is over at once.
 
 Several threads share the clock. Time jumps only when every thread waits for a card: one that does something else, or
 the handler of a signal that a timer is about to send, may be about to do what the others wait for. As long as there is
-such a thread, waits take real time, and no longer than they should. Tasks of asyncio are treated alike.
+such a thread, waits take real time, and no longer than they should. Tasks of asyncio are treated alike. When something
+has happened, time stands still until each that waits has looked whether it was for it.
 
 There is one clock for all cards of the process, so that a program can wait for several.
 """
@@ -54,6 +55,8 @@ class Clock:
         self._deadlines: dict[object, float | None] = {}  # of those who wait: threads and tasks
         self._waiting_threads: set[int] = set()
         self._tasks: set[object] = set()  # those of asyncio that wait
+        self._happened = 0  # how often something happened that may be for one who waits
+        self._looked: dict[object, int] = {}  # that number when each who waits last looked
 
     def monotonic(self) -> float:
         """Return the virtual time in seconds."""
@@ -79,6 +82,7 @@ class Clock:
     def changed(self) -> None:
         """Wake all threads that wait: something may have come for them."""
         with self.lock:
+            self._happened += 1
             self._changed.notify_all()
 
     def _run_due(self) -> None:
@@ -86,6 +90,7 @@ class Clock:
         while self._planned and self._planned[0][0] <= self._time:
             call = heapq.heappop(self._planned)[2]
             call()
+            self._happened += 1
             calls = calls + 1 if self._time == begin else 0
             begin = self._time
             if calls == _MOST_AT_ONCE:
@@ -100,7 +105,7 @@ class Clock:
         Args:
             who: the one; `leave` ends its waiting.
             deadline: the virtual time at which its wait ends; None for never.
-            alone: whether everybody waits, so that only time can bring something.
+            alone: whether everybody waits, and has looked, so that only time can bring something.
 
         Returns:
             True: something happened. False: the deadline is over. None: nothing may happen before others do something.
@@ -127,6 +132,10 @@ class Clock:
         """End the waiting of `who`."""
         with self.lock:
             self._deadlines.pop(who, None)
+            self._looked.pop(who, None)
+
+    def _all_have_looked(self) -> bool:
+        return all(self._looked.get(one) == self._happened for one in self._deadlines)
 
     @property
     def idle(self) -> bool:
@@ -145,17 +154,19 @@ class Clock:
             if timeout == 0:  # a look takes its time, too, so that who looks again and again sees the card get on
                 self.access()
             begin = self._time
-            deadline = self._deadline(timeout)
+            deadline = self._deadlines[me] = self._deadline(timeout)
             self._waiting_threads.add(me)
             try:
                 while not ready():
+                    self._looked[me] = self._happened
                     alone = not self._others_run()
-                    passed = self.step(me, deadline, alone=alone)
+                    only_time = alone and self._all_have_looked()
+                    passed = self.step(me, deadline, alone=only_time)
                     if passed is False:
                         return ready()
                     if passed:
                         continue
-                    if alone and self.idle:
+                    if only_time and self.idle:
                         if ready():  # a signal's handler, which ran since the last look, did it
                             return True
                         raise NothingPlannedError(_NOTHING)
@@ -227,11 +238,13 @@ class Clock:
                 with self.lock:
                     if ready():
                         return True
+                    self._looked[me] = self._happened
                     alone = self._plans(loop) < len(self._tasks) and not self._others_run()
-                    passed = self.step(me, deadline, alone=alone)
+                    only_time = alone and self._all_have_looked()
+                    passed = self.step(me, deadline, alone=only_time)
                     if passed is False:
                         return ready()
-                    if passed is None and alone and self.idle:
+                    if passed is None and only_time and self.idle:
                         raise NothingPlannedError(_NOTHING)
                 if not alone:
                     await asyncio.sleep(_SLICE)

@@ -456,6 +456,51 @@ def test_tasks_share_the_time(card: Engine) -> None:
         assert asyncio.run(main(first, second)) == pytest.approx([20, 10, 30])
 
 
+def test_time_stands_still_until_another_thread_has_looked(card: Engine) -> None:
+    other = Engine()
+    with pyuio.model.open(card) as first, pyuio.model.open(other) as second:
+        begin, ended = clock.monotonic(), []
+
+        def wait_for_it() -> None:
+            first.interrupt.read(100)
+            ended.append(clock.monotonic() - begin)
+
+        card.after(20, card.raise_interrupt)
+        thread = threading.Thread(target=wait_for_it)
+        thread.start()
+        with pytest.raises(TimeoutError):
+            second.interrupt.read(30)
+        thread.join(60)
+    assert 20 <= ended[0] < 25  # while the thread was on its way, time was real
+
+
+def test_time_stands_still_until_a_task_has_looked(card: Engine) -> None:
+    """The task sleeps for a moment of real time, as a thread ran that might have raised an interrupt."""
+    other = Engine()
+    go_on = threading.Event()
+
+    async def main(first: pyuio.Device, second: pyuio.Device) -> float:
+        async def wait_for_it() -> float:
+            await first.interrupt.read_async(100)
+            return clock.monotonic()
+
+        thread = threading.Thread(target=go_on.wait)
+        thread.start()
+        begin = clock.monotonic()
+        card.after(20, card.raise_interrupt)
+        task = asyncio.create_task(wait_for_it())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # now the task sleeps
+        go_on.set()
+        thread.join()
+        with pytest.raises(TimeoutError):
+            await second.interrupt.read_async(30)
+        return await task - begin
+
+    with pyuio.model.open(card) as first, pyuio.model.open(other) as second:
+        assert 20 <= asyncio.run(main(first, second)) < 25
+
+
 def test_threads_share_the_time(card: Engine) -> None:
     other = Engine()
     ends: dict[str, float] = {}
