@@ -229,7 +229,8 @@ class Interrupt(Owned, Reader):
         if -result == errno.EFAULT:
             if self._presence is not None:
                 self._presence.require()
-            raise BusError(errno.EFAULT, f"{self.name}: {doing}: the bus answered an access with an error")
+            why = "no register is there, or none of this width; or the device has no power or no clock"
+            raise BusError(errno.EFAULT, f"{self.name}: {doing}: the bus answered an access with an error: {why}")
         raise translated(OSError(-result, os.strerror(-result)), f"{self.name}: {doing}")
 
     def _failed(self, result: int) -> None:
