@@ -50,7 +50,9 @@ def read_text(path: Path) -> str:
         OSError: any other error of the kernel, such as `FileNotFoundError`.
     """
     try:
-        return path.read_text(errors="replace").strip()
+        # Path.read_text takes three times as long, and to look for devices reads many files.
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.readall().decode(errors="replace").strip()
     except OSError as error:
         raise translated(error, f"reading {path}") from error
 
@@ -110,6 +112,6 @@ def read_optional_number(path: Path) -> int:
 def link_name(path: Path) -> str | None:
     """Return the last part of the target of a link such as ``driver`` or ``iommu_group``; None if there is no link."""
     try:
-        return path.readlink().name
+        return os.readlink(path).rpartition("/")[2]  # noqa: PTH115 - a path of a path takes four times as long
     except OSError:
         return None
