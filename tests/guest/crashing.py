@@ -72,7 +72,8 @@ def live(address: str, way: str, stage: str, ready: int) -> None:
         if stage == "dma":
             start_dma(card, DMA_BUFFER, buffer.address, DMA_REACHABLE, to_memory=True)
         if stage == "realtime":
-            keep.append(pyuio.realtime(interrupt=device, cpus=max(os.sched_getaffinity(0))))
+            cpu = max(os.sched_getaffinity(0))
+            keep.append(pyuio.realtime(interrupt=device, cpus=cpu, heap=0, freeze_garbage=False))
             wait = device.interrupt.read
     os.write(ready, b"r")
     crash_soon(way)

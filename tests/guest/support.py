@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Helpers with which the guest tests read the kernel without pyuio, and names that they share."""
+"""Helpers with which the guest tests read the kernel without pyuio, and names that they share.
+
+Programs that run beside tests import it, too: pytest, which takes 2 s to import under emulation, is left out.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,6 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, ClassVar, NoReturn
 
-import pytest
 from pyuio_drivers.edu import Direction, Edu
 
 import pyuio
@@ -46,7 +48,6 @@ SDHCI = "1b36:0007"  # a BAR of 256 bytes
 XHCI = "1b36:000d"  # PCI Express, a 64-bit BAR
 
 PROCESSOR = os.uname().machine
-on_x86 = pytest.mark.skipif(PROCESSOR != "x86_64", reason="about x86")
 
 # How the tests drive a card: where an IOMMU is on, through VFIO; else by UIO, by the driver that the variable names.
 WITH_IOMMU = os.path.isdir("/sys/kernel/iommu_groups/0")  # noqa: PTH112

@@ -22,7 +22,7 @@ from tests.guest.support import DRIVER, PATIENCE, kernel_agrees, kernel_count, w
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=["asyncio", pytest.param("uvloop", marks=pytest.mark.long)])
 def run(request: pytest.FixtureRequest) -> Run:
     """Runs a coroutine on a loop of its own, and fails when it does not end."""
     new_loop = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
@@ -111,6 +111,7 @@ def test_a_timeout(run: Run, card: Edu, interrupt: Interrupt) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("run", ["asyncio", "uvloop"], indirect=True)
 def test_cancelling_loses_nothing_and_leaves_nothing_behind(run: Run, card: Edu, interrupt: Interrupt) -> None:
     """An interrupted wait must neither swallow the interrupt nor leave a callback that doubles the next one."""
 

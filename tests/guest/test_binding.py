@@ -71,9 +71,10 @@ def bind_and_undo(address: str) -> None:
     binding.bind(address).undo()
 
 
-def test_killed_half_way(serial: str) -> None:
-    """Kill a process at each step of binding and giving back; then `unbind`, or bind another driver and undo that."""
-    for steps in range(20):
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.long)])
+def test_killed_half_way(serial: str, step: int) -> None:
+    """Kill a process at a step of binding and giving back; then `unbind`, or bind another driver and undo that."""
+    for steps in range(0, 20, step):
         if dies_after(steps, lambda: bind_and_undo(serial)):
             break
         binding.unbind(serial)

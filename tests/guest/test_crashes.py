@@ -82,9 +82,9 @@ def latency() -> bytes:
         return file.read(4)
 
 
-# SIGKILL at every stage but one that others include, and each other way once: an exception where there is most to give
-# back, and SIGSEGV, after which the kernel does what it does after SIGKILL. All combinations are in make test-long.
-SHORT = {("SIGKILL", stage) for stage in STAGES if stage != "opened"} | {("exception", "realtime"), ("SIGSEGV", "dma")}
+# SIGKILL at the stages that no other test here includes, and an exception where there is most to give back. After
+# SIGSEGV the kernel does what it does after SIGKILL. All combinations are in make test-long.
+SHORT = {("SIGKILL", "armed"), ("SIGKILL", "service"), ("SIGKILL", "dma"), ("exception", "realtime")}
 COMBINATIONS = [
     pytest.param(way, stage, marks=[] if (way, stage) in SHORT else [pytest.mark.long])
     for way in WAYS

@@ -16,6 +16,7 @@ import pyuio
 from pyuio.dma import DmaBuffer
 from pyuio.kernel.hugepages import hugepages
 from pyuio.kernel.sysfs import PCI_DEVICES
+from tests.guest.marks import on_x86
 from tests.guest.support import (
     BUS_MASTER,
     EDU,
@@ -23,7 +24,6 @@ from tests.guest.support import (
     Cards,
     command_register,
     forked,
-    on_x86,
     start_dma,
     wait_for_dma,
 )
@@ -158,6 +158,7 @@ def test_alignment_and_masks(device: pyuio.Device) -> None:
         device.dma.alloc(10, align=1 << 40)
 
 
+@pytest.mark.usefixtures("little_to_search")
 def test_masks_below_which_there_is_no_memory(device: pyuio.Device) -> None:
     if PROCESSOR == "x86_64":  # elsewhere there is none at all as low as this
         with pytest.raises(pyuio.DmaMemoryError, match="looked at"):

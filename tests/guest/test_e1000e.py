@@ -53,7 +53,9 @@ def driven(request: pytest.FixtureRequest, devices: list[pyuio.Device], by_inter
     return pairs[by_interrupt]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["polling", "interrupt"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(False, marks=pytest.mark.long), True], ids=["polling", "interrupt"]
+)
 def by_interrupt(request: pytest.FixtureRequest) -> bool:
     """Let pytest run all tests that poll, then those that sleep."""
     return bool(request.param)
@@ -110,7 +112,7 @@ def test_every_size_both_ways(pair: Pair) -> None:
         assert received(other, len(sent)) == [each.ljust(60, b"\0") for each in sent]
 
 
-@pytest.mark.parametrize("number", [1, 63, 129, 200])
+@pytest.mark.parametrize("number", [1, 200, *(pytest.param(number, marks=pytest.mark.long) for number in (63, 129))])
 def test_batches_round_the_ring(pair: Pair, number: int) -> None:
     one, other = pair
     for turn in range(3):

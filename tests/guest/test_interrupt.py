@@ -18,6 +18,7 @@ from pyuio_drivers.edu import Edu, EduRegisters
 import pyuio
 from pyuio.claim import binding
 from pyuio.interrupt import Interrupt
+from tests.guest.marks import on_x86
 from tests.guest.support import (
     EDU,
     INTERRUPT_DISABLE,
@@ -28,7 +29,6 @@ from tests.guest.support import (
     forked,
     interrupts_of_line,
     kernel_count,
-    on_x86,
     wait_until,
 )
 

@@ -21,6 +21,9 @@ from pyuio_drivers.serial_received import OVERRUN, LineError
 import pyuio
 from tests.guest.support import PATIENCE, Later, wait_until
 
+# In make test these run on a model only: tests/model/test_serial16550.py.
+on_a_model_too = pytest.mark.long
+
 
 @pytest.fixture
 def port(serial: str) -> Iterator[Serial16550]:
@@ -61,6 +64,7 @@ def test_timeouts(port: Serial16550) -> None:
         port.read(-1)
 
 
+@on_a_model_too
 def test_reading_up_to_what_is_expected(port: Serial16550) -> None:
     port.write(b"one\ntwo\r\nthree")
     assert port.read_until() == b"one\n"
@@ -91,6 +95,7 @@ def test_a_read_is_cancelled(port: Serial16550, later: Later) -> None:
     assert port.read(1) == b"c", "the next read is another one"
 
 
+@on_a_model_too
 def test_what_waits(port: Serial16550) -> None:
     port.write(b"one\ntwo\nthree")
     port.flush()
@@ -109,6 +114,7 @@ def test_what_waits(port: Serial16550) -> None:
     assert port.readline() == b""
 
 
+@on_a_model_too
 def test_as_a_file(port: Serial16550) -> None:
     port.write(b"a\nb\n")
     port.timeout = 0.5
@@ -121,6 +127,7 @@ def test_as_a_file(port: Serial16550) -> None:
         port.write("text")  # type: ignore[arg-type]
 
 
+@on_a_model_too
 def test_settings(port: Serial16550) -> None:
     assert (port.baudrate, port.bytesize, port.parity, port.stopbits) == (9600, 8, "N", 1)
     for baudrate in (115200, 50, 300):
@@ -148,6 +155,7 @@ def test_settings(port: Serial16550) -> None:
     assert port.read(11) == b"still there"
 
 
+@on_a_model_too
 def test_what_came_before_a_change_of_speed_is_not_lost(port: Serial16550) -> None:
     port.write(b"before")
     port.baudrate = 115200
@@ -155,6 +163,7 @@ def test_what_came_before_a_change_of_speed_is_not_lost(port: Serial16550) -> No
     assert port.read(11) == b"beforeafter"
 
 
+@on_a_model_too
 def test_wires(port: Serial16550) -> None:
     """In loopback the outputs are the inputs, section 8.8."""
     assert (port.rts, port.dtr, port.cts, port.dsr, port.cd, port.ri) == (True, True, True, True, True, False)
@@ -166,6 +175,7 @@ def test_wires(port: Serial16550) -> None:
     assert not port.loopback
 
 
+@on_a_model_too
 def test_break_on_the_line(port: Serial16550) -> None:
     assert not port.break_condition
     port.break_condition = True
@@ -174,6 +184,7 @@ def test_break_on_the_line(port: Serial16550) -> None:
     assert not port.break_condition
 
 
+@on_a_model_too
 def test_nobody_is_ready_at_the_other_end(port: Serial16550) -> None:
     port.rtscts = True
     port.rts = False  # and so is CTS

@@ -30,6 +30,7 @@ from pyuio.claim.permission import LIMITS, RULES
 from pyuio.kernel import iommufd, vfio
 from pyuio.kernel.drivers import bound_driver, load_driver
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS
+from tests.guest.marks import on_x86
 from tests.guest.support import (
     PATIENCE,
     PROCESSOR,
@@ -37,7 +38,6 @@ from tests.guest.support import (
     command_in_a_fork,
     keep_in_a_ring,
     load_command,
-    on_x86,
     pyuio_command,
     result_of_a_fork,
     wait_until,
