@@ -13,6 +13,7 @@ FUZZ_SECONDS ?= 600
 export PYTHONS
 BIN := .venv/bin
 RELEASE_TOOLS := $(BIN)/python -c 'import auditwheel, twine' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[release]'
+FUZZING := $(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 # Named after this directory: a virtual environment does not survive a move.
 READY := .venv/ready-$(shell pwd | cksum | cut -d' ' -f1)
 NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
@@ -57,12 +58,10 @@ test-iommufd: $(COMPILED)
 	@IOMMU=virtio $(BIN)/python -m tests.run vfio -- $(or $(T),-m 'not long')
 
 # Tests that take minutes each and are not part of test.
-test-long: $(COMPILED) fuzz
+test-long: $(COMPILED)
+	@$(FUZZING)
 	@$(BIN)/python -c 'import nbclient, ipykernel' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[notebook]'
-	@$(BIN)/python -m tests.run guest vm -- -m long
-	@UIO_DRIVER=igb_uio $(BIN)/python -m tests.run guest -- tests/guest/test_edu.py tests/guest/test_serial16550.py
-	@$(BIN)/python -m tests.run vfio -- -m 'long or not long'
-	@$(BIN)/python -m tests.run unit -- -m 'long or not long' --hypothesis-profile=thorough
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m tests.run long
 
 # All tests: those above, the unit tests on every CPython, and those below for other processors.
 test-all:
@@ -75,7 +74,7 @@ test-all:
 
 # Fuzz the parsers of bytes from outside, with inputs that atheris finds; T= names targets of tests/fuzz/targets.py.
 fuzz: $(READY)
-	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	@$(FUZZING)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m tests.run fuzz -- $(T)
 
 # Test the compiled parts, compiled with AddressSanitizer and UBSan, here and in a guest; T= as for test-unit.

@@ -11,6 +11,8 @@
 - guest: tests/guest, inside a guest with the devices below; without the commands unless there are options
 - commands: tests/guest/commands, inside such a guest
 - vfio: those of tests/guest that also run through VFIO, inside a guest with an IOMMU
+- igb_uio: those of two drivers, inside a guest, by the kernel driver igb_uio
+- long: what make test-long runs, `LONG`
 
 - pythons: the unit tests on every CPython that is here (tests/pythons.py)
 - wheels: a wheel for each of them, and the source distribution, in dist/ (tests/wheels.py)
@@ -19,7 +21,7 @@
 - sanitize: the tests that use the compiled parts, under AddressSanitizer and UBSan (tests/sanitize.py)
 - fuzz: the parsers of bytes from outside, with bytes that atheris finds, for FUZZ_SECONDS (tests/fuzz)
 
-Without a part, all run but the last six, three at any time, and the output of a part is printed when the part is done.
+Without a part, those of `WHOLE` run, three at any time, and the output of a part is printed when the part is done.
 With ARCH=arm64 in the environment, the guests have such a processor, and the parts guest and vm are those of
 `ON_ARM64`: make test-arm64. The IOMMU of the part vfio is then ARM's, SMMUv3.
 Every part runs, even if others failed; the exit status is 0 only if all passed.
@@ -72,6 +74,8 @@ PARTS = (
     "guest",
     "commands",
     "vfio",
+    "igb_uio",
+    "long",
     "pythons",
     "wheels",
     "wheels-arm64",
@@ -81,6 +85,17 @@ PARTS = (
 )
 WHOLE = ("guest", "commands", "vm", "cards", "unit", "vfio", "lint", "docs")  # longest first
 AT_ONCE = 3  # parts at any time: each keeps a processor busy for two thirds of its time
+BOTH = "long or not long"
+# The parts of make test-long, with their options; tests that take minutes leave no processor idle, so two at any time.
+LONG = (
+    ("vm", "-m", "long"),
+    ("guest", "-m", "long"),
+    ("fuzz",),
+    ("vfio", "-m", BOTH),
+    ("unit", "-m", BOTH, "--hypothesis-profile=thorough"),
+    ("igb_uio",),
+)
+LONG_AT_ONCE = 2
 REWRITTEN = "PYUIO_TESTS_REWRITTEN"  # set in the environment of parts for which `rewrite_assertions` was called
 COMMANDS = "tests/guest/commands"
 CARDS = tuple(
@@ -107,6 +122,7 @@ VFIO_LONG = tuple(
         "wait_until",
     )
 )
+BY_IGB_UIO = ("tests/guest/test_edu.py", "tests/guest/test_serial16550.py")
 # The guest's processor: amd64, or arm64 (make test-arm64).
 ARCHITECTURE = ARCHITECTURES[os.environ.get("ARCH", "amd64")]
 EDU = WIDE if ARCHITECTURE == ARM64 else "edu"
@@ -297,6 +313,7 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
         "commands": [COMMANDS],
         "cards": list(CARDS),
         "vfio": [*VFIO, *(VFIO_LONG if options else ())],
+        "igb_uio": list(BY_IGB_UIO),
     }
     if ARCHITECTURE.foreign:
         places |= {name: list(files) for name, files in ON_ARM64.items()}
@@ -306,7 +323,9 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
     command = [str(BIN / "python"), "-m", "pytest", f"--junitxml={results}", "-p", "no:cacheprovider", *where, *options]
     if part != "unit" and REWRITTEN not in os.environ:
         rewrite_assertions()
-    if part in ("guest", "commands", "vfio"):
+    if part in ("guest", "commands", "vfio", "igb_uio"):
+        if part == "igb_uio":
+            os.environ["UIO_DRIVER"] = "igb_uio"
         kernel = os.environ.get("KERNEL", "debian")
         with (BUILD / "prepare.lock").open("w") as lock:  # the other part may do the same at this moment
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -405,14 +424,16 @@ def processor_time() -> float:
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def run_beside_each_other(parts: Sequence[str]) -> bool:
-    """Run these parts, `AT_ONCE` at any time, each in its own process; return whether all passed."""
+def run_beside_each_other(parts: Sequence[Sequence[str]], at_once: int) -> bool:
+    """Run parts, each with its options, `at_once` at any time, each in its own process; return whether all passed."""
     printing = threading.Lock()
 
-    def run(part: str) -> tuple[int, int, int]:
+    def run(words: Sequence[str]) -> tuple[int, int, int]:
+        part, *options = words
         # The first part takes the longest, and so all of them do: the others leave it a processor. With nice 3 they
         # have half its weight, which is enough for that, and leaves them enough beside other work on the machine.
-        command = [*(["nice", "-n", "3"] if part != parts[0] else []), sys.executable, "-m", "tests.run", part]
+        command = ["nice", "-n", "3"] if words != parts[0] else []
+        command += [sys.executable, "-m", "tests.run", part, "--", *options]
         log = BUILD / f"{part}.log"
         log.parent.mkdir(exist_ok=True)
         with log.open("wb") as file:
@@ -426,7 +447,7 @@ def run_beside_each_other(parts: Sequence[str]) -> bool:
 
     rewrite_assertions()
     os.environ[REWRITTEN] = "1"
-    with ThreadPoolExecutor(AT_ONCE) as executor:
+    with ThreadPoolExecutor(at_once) as executor:
         return summed_up(list(executor.map(run, parts)))
 
 
@@ -445,11 +466,16 @@ def main() -> int:
     words = sys.argv[1:]
     options = words[words.index("--") + 1 :] if "--" in words else []
     parts = words[: words.index("--")] if "--" in words else words
+    if "long" in parts and len(words) > 1:
+        print("tests.run: long is alone, and without options", file=sys.stderr)
+        return 2
     if unknown := set(parts) - set(PARTS):
         print(f"tests.run: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr)
         return 2
     if not parts:
-        return 0 if run_beside_each_other(WHOLE) else 1
+        return 0 if run_beside_each_other([(part,) for part in WHOLE], AT_ONCE) else 1
+    if "long" in parts:
+        return 0 if run_beside_each_other(LONG, LONG_AT_ONCE) else 1
     counts = []
     for part in parts:
         if len(parts) > 1:

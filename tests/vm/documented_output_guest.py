@@ -40,7 +40,8 @@ def become(command: list[str]) -> int:
         import pytest
 
         sys.path[0] = ""
-        return int(pytest.main(arguments))
+        # pytest would warn that pyuio, whose plugin it loads, is imported in this fork already.
+        return int(pytest.main([*arguments, "-W", "ignore::pytest.PytestAssertRewriteWarning"]))
     return subprocess.run(command, check=False).returncode
 
 

@@ -146,7 +146,7 @@ def test_cards_come_and_go(vm: Vm, way: str) -> None:
         ("Raising", "provoke", "by zero, at a 32-bit write of 0x0"),
         ("Hanging", "provoke", "CardHangError: a call of the card did not return within 5 s"),
         ("Dying", "provoke", "its process ended with status 3"),
-        ("Speaking", "complain", "Complaint: Speaking: a 8-bit read at offset 0x18 of BAR 0"),
+        ("Speaking", "complain", "Complaint: Speaking: an 8-bit read at offset 0x18 of BAR 0"),
     ],
 )
 @both_ways
