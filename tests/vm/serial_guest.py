@@ -75,6 +75,7 @@ def late(address: str) -> dict[str, object]:
             port.write(data)
         except WriteTimeoutError as error:
             waiting = port.out_waiting
+            print("the write has failed", flush=True)
             port.write_timeout = 60
             port.write(data[error.written :])
             port.flush()

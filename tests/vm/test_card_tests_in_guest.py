@@ -49,12 +49,13 @@ def package(tmp_path: Path) -> Path:
     return tmp_path / "adc"
 
 
-def run(vm: Vm, package: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run(vm: Vm, package: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     options = f"--kernel {KERNEL} --timeout 200 --qemu '-name {vm.mark}'"
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *words]
     return subprocess.run(
         [*command, "--card-in-guest", f"--guest-options={options}"],
         cwd=package,
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -77,7 +78,9 @@ def test_the_tests_of_a_new_package(vm: Vm, package: Path) -> None:
 @pytest.mark.timeout(300)
 def test_failures_and_complaints(vm: Vm, package: Path) -> None:
     (package / "tests/test_wrong.py").write_text(WRONG)
-    done = run(vm, package, "tests/test_wrong.py")
+    # To load all plugins that are installed, with hypothesis, would take half of the guest's time.
+    words = ("-p", "pyuio.pytest_plugin", "tests/test_wrong.py")
+    done = run(vm, package, *words, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert done.returncode == 1, done.stdout + done.stderr
     outcomes = {
         line.split()[0].partition("::")[2]: line.split()[1]

@@ -137,6 +137,7 @@ def test_no_device_and_command_not_found(vm: Vm) -> None:
     assert b"-device edu" not in result.stderr
     assert b"s from start to COMMAND" in result.stderr
     assert (b"-accel tcg,thread=single" in result.stderr) == (b"-accel tcg" in result.stderr)
+    assert b"boots: --boot" in result.stderr
     assert b"Linux version" in result.stderr
     assert b"acceleration: " in result.stderr
 

@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,8 @@ LATE = bytes(range(256)) * 16
 
 received: dict[str, bytes] = {}
 """What the other ends received, by name."""
+write_failed = threading.Event()
+"""The guest has said so, on its standard output."""
 
 
 def read_until(connection: socket.socket, end: bytes) -> bytes:
@@ -55,13 +56,7 @@ def receive(connection: socket.socket, data: bytes) -> None:
 
 
 def late(connection: socket.socket) -> None:
-    # Only the guest knows when its write has failed: 2 s after the last byte.
-    before, waiting = 0, 0
-    while not waiting or waiting != before:
-        before = waiting
-        time.sleep(6)
-        with contextlib.suppress(TimeoutError):
-            waiting = len(connection.recv(1 << 20, socket.MSG_PEEK))
+    assert write_failed.wait(200), "the write did not fail"
     data = b""
     while len(data) < len(LATE) and (piece := connection.recv(1 << 16)):
         data += piece
@@ -120,11 +115,18 @@ def run_guest(directory: Path, size: int, data: bytes) -> dict[str, Any]:
             thread = threading.Thread(target=serve, args=[listener, other], daemon=True)
             thread.start()
             stack.callback(thread.join, 10)
-        command = [*vm.command("--one-thread", *words), "--", sys.executable, str(GUEST), str(size), str(len(data))]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+        command = [*vm.command("--timeout=400", "--one-thread", *words), "--", sys.executable, str(GUEST), str(size), str(len(data))]
+        write_failed.clear()
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            write_failed.set()
+            output, said = process.communicate()
+    assert (process.returncode, first) == (0, b"the write has failed\n"), (first + said).decode()
     assert not vm.left()
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(output)
     return {**found, "other ends": errors}
 
 
