@@ -50,7 +50,7 @@ def package(tmp_path: Path) -> Path:
 
 
 def run(vm: Vm, package: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    options = f"--kernel {KERNEL} --timeout 200 --qemu '-name {vm.mark}'"
+    options = f"--kernel {KERNEL} --timeout 200 --one-thread --qemu '-name {vm.mark}'"
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *words]
     return subprocess.run(
         [*command, "--card-in-guest", f"--guest-options={options}"],

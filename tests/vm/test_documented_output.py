@@ -50,7 +50,7 @@ def run(options: tuple[str, ...], group: list[Shown], directory: Path) -> Result
     file.write_text(json.dumps(jobs))
     kernel = [] if "--kernel" in options else [f"--kernel={os.environ.get('KERNEL', 'debian')}"]
     command = [sys.executable, "-m", "tests.vm.documented_output_guest", str(file)]
-    words = Vm().command(*kernel, "--one-thread", *options, "--", *command)
+    words = Vm().command(*kernel, *options, "--", *command)
     # A card is in the page's own files.
     path = os.pathsep.join([str(directory / "0"), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(

@@ -19,7 +19,7 @@ def run(vm: Vm, module: str, *devices: str, remapping: str = "on") -> str:
     machine = ["-M", "q35,kernel-irqchip=split", f"--qemu=-device intel-iommu,intremap={remapping},caching-mode=on"]
     cards = [f"--device={device}" for device in devices]
     command = [sys.executable, "-m", f"tests.vm.{module}"]
-    result = vm.run("--one-thread", *machine, *cards, "--", *command, cwd=ROOT)
+    result = vm.run(*machine, *cards, "--", *command, cwd=ROOT)
     output = result.stdout.decode()
     assert result.returncode == 0, output + result.stderr.decode()
     return output

@@ -106,7 +106,7 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     vm = Vm()
     begin = ["sh", "-c", BY_IGB_UIO, str(igb_uio_module())] if request.param == "igb_uio" else []
     pytest_command = [sys.executable, "-m", "pytest", *options, str(program)]
-    command = vm.command(*words, "--one-thread", f"--timeout={LIMIT}", "--", *begin, *pytest_command)
+    command = vm.command(*words, f"--timeout={LIMIT}", "--", *begin, *pytest_command)
     result = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,

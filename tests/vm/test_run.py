@@ -115,6 +115,7 @@ def test_only_out_is_written(finished: Finished) -> None:
 
 
 def test_default_device_and_signal_status(vm: Vm) -> None:
+    vm.one_thread = False
     script = "readlink /proc/$$/exe; grep -l 0x11e8 /sys/bus/pci/devices/*/device; kill -9 $$"
     result = vm.run("--", "sh", "-c", script)
     assert result.returncode == 128 + 9
@@ -125,13 +126,13 @@ def test_default_device_and_signal_status(vm: Vm) -> None:
 
 def test_programs_beside_pyuio_are_found_without_activation(vm: Vm) -> None:
     elsewhere = {**os.environ, "PATH": "/usr/bin:/bin"}
-    result = vm.run("--", "python", "-c", "import sys, pyuio; print(sys.executable)", env=elsewhere)
+    result = vm.run("--", "python", "-ISc", "import sys; print(sys.executable)", env=elsewhere)
     assert result.returncode == 0, result.stderr
     assert result.stdout.decode().strip() == str(Path(sys.executable).with_name("python"))
 
 
 def test_no_device_and_command_not_found(vm: Vm) -> None:
-    result = vm.run("--boot", "--one-thread", "--device", "none", "-v", "no-such-program", "-v", "--memory")
+    result = vm.run("--boot", "--device", "none", "-v", "no-such-program", "-v", "--memory")
     assert result.returncode == 127
     assert b"no-such-program" in result.stderr
     assert b"-device edu" not in result.stderr

@@ -115,7 +115,7 @@ def run_guest(directory: Path, size: int, data: bytes) -> dict[str, Any]:
             thread = threading.Thread(target=serve, args=[listener, other], daemon=True)
             thread.start()
             stack.callback(thread.join, 10)
-        command = [*vm.command("--timeout=400", "--one-thread", *words), "--", sys.executable, str(GUEST), str(size), str(len(data))]
+        command = [*vm.command("--timeout=400", *words), "--", sys.executable, str(GUEST), str(size), str(len(data))]
         write_failed.clear()
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -64,6 +64,7 @@ class Terminal:
 
 
 def test_shell(vm: Vm) -> None:
+    vm.one_thread = False
     environment = {**os.environ, "SHELL": "/bin/sh", "TERM": "vt100"}
     with Terminal(vm.command(), environment) as terminal:
         terminal.until(b"booting the guest")
