@@ -46,8 +46,7 @@ def command(*words: str) -> tuple[object, str, str]:
     return status, output.getvalue(), errors.getvalue()
 
 
-address = next(device.address for device in pyuio.devices() if device.ids == "1234:11e8")
-assert address is not None
+address = str(next(device.address for device in pyuio.devices() if device.ids == "1234:11e8"))
 kind = attribute(address, "iommu_group/type")
 assert kind in ("DMA", "DMA-FQ"), kind
 

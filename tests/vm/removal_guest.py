@@ -19,7 +19,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from pyuio_drivers.edu import Edu, EduRegisters
 
@@ -382,7 +381,8 @@ def example(address: str, name: str, place: dict[str, str]) -> str:
         get_back(address, name, place, "device_del")
 
     output = io.StringIO()
-    with mock.patch.object(module, "unplug", unplug), contextlib.redirect_stdout(output):
+    vars(module)["unplug"] = unplug
+    with contextlib.redirect_stdout(output):
         module.main(address)
     return output.getvalue()
 

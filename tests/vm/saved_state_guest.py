@@ -48,6 +48,7 @@ def next_second() -> tuple[int, float]:
 
 
 first_second, first_time = next_second()
+time.sleep(0.8)
 last_second, last_time = next_second()
 lag = time.time() - last_second
 print(

@@ -91,7 +91,7 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             elif name in ("two", "five"):
                 image.write(f"{name}\n".encode())
     words = list(WITH_IOMMU) if request.param == "vfio" else []
-    words += ["--qemu", "-object throttle-group,id=slow,x-iops-total=4"]
+    words += ["--qemu", "-object throttle-group,id=slow,x-iops-total=16"]
     for name in NAMES:
         words += ["--qemu", blockdev(name, directory / f"{name}.img")]
     for name in ("main,mdts=4", "faulty", "slow"):
