@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A C compiler for the guest, which copies what was compiled on the host: emulated, gcc takes 5 s for a small program.
 
-It is a script called cc, in a directory that the tests in the guest put before the others on PATH. It compiles what it
-does not know. It knows a program by its source, as the options are always those of `pyuio.latency.patch_loop`.
+It is a script called cc, in a directory where the tests in the guest look before the system's. It compiles what it does
+not know. It knows a program by its source, as the options are always those of `pyuio.latency.patch_loop`.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from pyuio_drivers.edu import Edu
 
 import pyuio
 from pyuio.claim import binding
+from pyuio.kernel import programs
 from pyuio.kernel.drivers import IGB_UIO, UIO_PCI_GENERIC, VFIO_PCI
 from pyuio.kernel.hugepages import hugepages
 from pyuio.kernel.memory_use import available
@@ -101,9 +102,12 @@ def loaded_driver(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_beforehand() -> None:
-    """Put the compiler of `tests.guest.compiler` before the others, if it is there."""
+    """Put the compiler of `tests.guest.compiler` before the others, if it is there.
+
+    Root looks only where only root can write. So this becomes such a place.
+    """
     if compiler.KEPT.exists():
-        os.environ["PATH"] = f"{compiler.KEPT}:{os.environ['PATH']}"
+        programs.SYSTEM_PATH = f"{compiler.KEPT}:{programs.SYSTEM_PATH}"
 
 
 @pytest.fixture
