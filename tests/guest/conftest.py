@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import subprocess
 import threading
@@ -49,6 +50,15 @@ if DRIVER == VFIO_PCI:
     # Debian's kernels have no iommufd; make test-iommufd builds one that has. VFIO loads it, after tests are chosen.
     subprocess.run(["modprobe", "--quiet", "iommufd"], check=False)
 NEED_HUGEPAGES = ("test_dma", "test_crashes")  # beginnings of files' names
+
+
+# What is imported and collected stays: to look for garbage in it again and again takes a second under emulation.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
