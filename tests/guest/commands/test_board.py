@@ -20,11 +20,12 @@ from pyuio.inspect.inspection import Inspection
 from pyuio.pci.discovery import find
 from pyuio.region import Region
 from tests.guest.commands.test_setup import MEMBER, STRANGER, as_user, refusal, run, setup, setup_fails
-from tests.guest.support import EDU, PATIENCE, Cards, known_drivers, pyuio_beside, pyuio_command, wait_until
+from tests.guest.conftest import board_loaded
+from tests.guest.support import EDU, PATIENCE, Cards, known_drivers, let_go, pyuio_beside, pyuio_command, wait_until
 
 BOUND = Path("/sys/bus/platform/drivers/edu_board")
 GROUP = "pyuio-board"
-RAISE, ACKNOWLEDGE = 0x60, 0x64
+STATUS, RAISE, ACKNOWLEDGE = 0x20, 0x60, 0x64
 DRIVER = """
 import pyuio
 from pyuio_drivers.edu import EduRegisters
@@ -42,7 +43,24 @@ class Board(pyuio.Driver):
 """
 
 has_udev = pytest.mark.skipif(not Path("/run/udev/control").exists(), reason="no udev runs here")
-pytestmark = pytest.mark.usefixtures("edu_board")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def board() -> Iterator[None]:
+    """The board, for all tests here: to load its module takes as long as several of them."""
+    let_go()
+    with board_loaded("own"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def member() -> Iterator[None]:
+    """A user who is in the group, and in no other."""
+    run("groupadd", GROUP)
+    run("useradd", "--no-create-home", "--shell", "/bin/sh", "--groups", GROUP, MEMBER)
+    yield
+    run("userdel", MEMBER)
+    run("groupdel", GROUP)
 
 
 @pytest.fixture
@@ -86,7 +104,7 @@ def error(*words: str, status: int = 1) -> str:
 
 
 def test_read_and_write() -> None:
-    for place in ("map0", "registers", "map0+0", "registers+0x0"):
+    for place in ("map0", "registers+0x0"):
         assert output("read", "edu-board", place) == "0x010000ed\n"
     assert output("write", "edu-board", "registers+4", "0x12345678") == ""
     assert output("read", "edu-board", "map0", "--count", "2") == "map0+0x00  0x010000ed\nmap0+0x04  0xedcba987\n"
@@ -104,11 +122,9 @@ def test_read_and_write() -> None:
 def test_what_is_no_place_of_it(edu: str) -> None:
     has = r"it has: map 0 \(registers\) of 0x1000 bytes at 0x[0-9a-f]+; map 1 \(dma-registers\)"
     assert re.search(f"edu_board.0 has no map 'nothing'; {has}", error("read", "edu-board", "nothing+4"))
-    for place in ("bar0+4", "config+4"):
-        assert re.search(f"not a PCI function: it has neither .*; {has}", error("read", "edu-board", place))
+    assert re.search(f"not a PCI function: it has neither .*; {has}", error("read", "edu-board", "bar0+4"))
     assert "mmap takes whole pages" in error("read", "edu-board", "unaligned+4")
     assert "map0+0x1000: 1 of 32 bits end at 0x1004" in error("read", "edu-board", "map0+0x1000", status=2)
-    assert "there is no device edu-bored; there is:" in error("read", "edu-bored", "map0")
     assert "twin names 2 devices" in error("read", "twin", "map0")
     assert "refuses mmap" in error(
         "read", str(next(one.uio for one in pyuio.devices() if one.uio_name == "twin")), "map0"
@@ -122,11 +138,8 @@ def test_what_is_no_place_of_it(edu: str) -> None:
 
 def test_dump() -> None:
     first = "00000000  010000ed "
-    lines = {
-        place: output("dump", "edu-board", place, "--length", "16") for place in ("map0", "registers", "registers+0")
-    }
-    assert set(map(len, lines.values())) == {len(first) + 3 * 9}
-    assert all(line.startswith(first) for line in lines.values())
+    line = output("dump", "edu-board", "registers", "--length", "16")
+    assert (line.startswith(first), len(line)) == (True, len(first) + 3 * 9)
     done = pyuio_command("dump", "edu-board")  # without a second word: there is no configuration space
     assert done.stdout.startswith(first)
     assert "0x100 of 0x1000 bytes; --length and --offset give others" in done.stderr
@@ -137,8 +150,11 @@ def test_by_name(driver: None) -> None:
     assert output("read", "edu-board", "registers.identification") == "0x010000ed  major=1 minor=0 card=0xed\n"
     assert output("read", "edu-board", "map0.identification.card") == "0xed\n"
     output("write", "edu-board", "registers.status.interrupt_after_factorial", "1")
-    assert output("read", "edu-board", "map0.status.interrupt_after_factorial") == "1\n"
-    output("write", "edu-board", "registers.status.interrupt_after_factorial", "0")
+    with Inspection(find("edu-board")) as inspection:
+        registers = inspection.map("registers")
+        assert isinstance(registers, Region)
+        assert registers.read32(STATUS) == 0x80
+        registers.write32(STATUS, 0)
     assert "0x0000  identification = 0x010000ed  major=1 minor=0 card=0xed\n" in output(
         "dump", "edu-board", "registers", "--names"
     )
@@ -226,6 +242,7 @@ def owner(node: Path) -> tuple[int, str]:
 
 
 @has_udev
+@pytest.mark.usefixtures("member")
 def test_setup() -> None:
     node = Path("/dev", str(find("edu-board").uio))
     root = owner(node)
@@ -235,7 +252,6 @@ def test_setup() -> None:
         assert f"edu-board is {node}, and members of {GROUP} may drive it\n" in said
         assert "pagemap" not in said
         assert "it was set up already" in setup("edu-board", "--group", GROUP)
-        run("useradd", "--no-create-home", "--shell", "/bin/sh", "--groups", GROUP, MEMBER)
         assert owner(node) == (group, "crw-rw----")
         assert owner(Path("/dev", str(find("edu-memory").uio))) == root
 
@@ -257,8 +273,6 @@ def test_setup() -> None:
         wait_until(lambda: owner(Path("/dev", str(find("edu-board").uio))) == (group, "crw-rw----"))
     finally:
         said = setup("edu-board", "--undo")
-        for command in (("userdel", MEMBER), ("groupdel", GROUP)):
-            subprocess.run(command, check=False, capture_output=True)
     assert f"removed {RULES}/70-pyuio-edu-board.rules" in said
     assert "edu-board is root's alone again; the group stays" in said
     assert owner(Path("/dev", str(find("edu-board").uio))) == root
@@ -271,8 +285,7 @@ def test_setup() -> None:
 def test_setup_that_cannot_be() -> None:
     twin = str(next(one.uio for one in pyuio.devices() if one.uio_name == "twin"))
     assert "have the name 'twin', and a rule by it would give away all" in setup_fails(twin)
-    assert "twin names 2 devices" in setup_fails("twin")
-    assert "there is no device edu-bored" in setup_fails("edu-bored", "--undo")
+    assert "there is no device edu-bored; there is:" in setup_fails("edu-bored", "--undo")
     assert not list(RULES.glob("*pyuio*"))
     shown = setup("edu-board", "--print")
     assert 'SUBSYSTEM=="uio", ATTR{name}=="edu-board", GROUP="pyuio", MODE="0660"' in shown
@@ -280,6 +293,7 @@ def test_setup_that_cannot_be() -> None:
 
 
 @has_udev
+@pytest.mark.usefixtures("member")
 def test_undo_of_a_device_that_is_gone() -> None:
     setup("edu-board", "--group", GROUP)
     (BOUND / "unbind").write_text("edu_board.0")
@@ -287,14 +301,13 @@ def test_undo_of_a_device_that_is_gone() -> None:
         assert f"removed {RULES}/70-pyuio-edu-board.rules" in setup("edu-board", "--undo")
     finally:
         (BOUND / "bind").write_text("edu_board.0")
-        subprocess.run(["groupdel", GROUP], check=False, capture_output=True)
     assert not list(RULES.glob("*pyuio*"))
 
 
 @has_udev
+@pytest.mark.usefixtures("member")
 def test_undo_while_a_user_has_it_open() -> None:
     setup("edu-board", "--group", GROUP)
-    run("useradd", "--no-create-home", "--shell", "/bin/sh", "--groups", GROUP, MEMBER)
     node = Path("/dev", str(find("edu-board").uio))
     holder = subprocess.Popen(["sleep", "600"], stdin=node.open("rb"), user=MEMBER)
     try:
@@ -310,6 +323,5 @@ def test_undo_while_a_user_has_it_open() -> None:
     finally:
         holder.kill()
         holder.wait(PATIENCE)
-        pyuio_command("setup", "edu-board", "--undo", "--force")
-        for command in (("userdel", MEMBER), ("groupdel", GROUP)):
-            subprocess.run(command, check=False, capture_output=True)
+        if list(RULES.glob("*pyuio*")):
+            pyuio_command("setup", "edu-board", "--undo", "--force")
