@@ -6,13 +6,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import grp
+import mmap
 import os
 import pwd
 import re
 import resource
+import signal
 import stat
 import subprocess
-import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,11 @@ from pyuio.kernel.drivers import bound_driver
 from tests.guest.support import (
     EDU,
     PCI_TESTDEV,
+    Beside,
     Cards,
     attribute,
     command_register,
+    keep_in_a_ring,
     let_go,
     pyuio_command,
     result_of_a_fork,
@@ -259,84 +263,75 @@ def test_print_writes_nothing(cards: Cards) -> None:
         grp.getgrnam("pyuio-nobody")
 
 
-# Becomes a member, hides from others, and holds what a member may open, each in its own way, under udev's name; or what
-# anybody may: "read", and "path", which opens nothing.
-HOLDER = """
-import ctypes, grp, mmap, os, sys, time
-directory, way, group = sys.argv[1:]
-open("/proc/self/comm", "w").write("systemd-udevd")
-os.setgroups([] if way in ("read", "path") else [grp.getgrnam(group).gr_gid])
-os.setgid(65534), os.setuid(65534)
-name = f"{directory}/{'resource0' if way == 'map' else 'config'}"
-if way == "path":
-    name = f"/dev/{os.listdir(f'{directory}/uio')[0]}"
-file = os.open(name, {"read": os.O_RDONLY, "path": os.O_PATH}.get(way, os.O_RDWR))
-if way == "map":
-    memory = mmap.mmap(file, 4096)
-    os.close(file)
-if way == "io_uring":
-    call = ctypes.CDLL(None).syscall
-    ring = call(425, 4, ctypes.create_string_buffer(120))  # io_uring_setup
-    assert call(427, ring, 2, (ctypes.c_int * 1)(file), 1) == 0  # io_uring_register, IORING_REGISTER_FILES
-    os.close(file)
-ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE: /proc/PID is root's then
-print("holds", flush=True)
-time.sleep(1000)
-"""
+def hold(address: str, way: str) -> object:
+    """Become a member, hide from others, and hold what a member may open, in one of the ways, under udev's name.
+
+    Or what anybody may: "read", and "path", which opens nothing.
+    """
+    directory = PCI / address
+    Path("/proc/self/comm").write_text("systemd-udevd")
+    os.setgroups([] if way in ("read", "path") else [grp.getgrnam(GROUP).gr_gid])
+    os.setgid(65534)
+    os.setuid(65534)
+    path = directory / ("resource0" if way == "map" else "config")
+    if way == "path":
+        path = Path("/dev", next((directory / "uio").iterdir()).name)
+    file: Any = os.open(path, {"read": os.O_RDONLY, "path": os.O_PATH}.get(way, os.O_RDWR))
+    kept = file
+    if way in ("map", "io_uring"):
+        kept = mmap.mmap(file, 4096) if way == "map" else keep_in_a_ring(file)
+        os.close(file)
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0)  # /proc/PID is root's then
+    return kept
 
 
 @contextlib.contextmanager
-def held(address: str, *ways: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """Members that hold the card's files, each in one of the ways of `HOLDER`."""
+def held(address: str, *ways: str) -> Iterator[list[Beside]]:
+    """Members that hold the card's files, each in one of the ways of `hold`."""
     with contextlib.ExitStack() as stack:
         processes = []
         for way in ways:
-            command = [sys.executable, "-S", "-c", HOLDER, str(PCI / address), way, GROUP]
-            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-            stack.callback(process.kill)
-            assert process.stdout is not None
-            assert process.stdout.readline() == "holds\n"
+
+            def program(way: str = way) -> None:
+                kept = hold(address, way)
+                print("holds", flush=True)
+                while kept is not program:
+                    time.sleep(1000)
+
+            process = stack.enter_context(Beside(program, "holder"))
+            stack.callback(process.send_signal, signal.SIGKILL)
+            assert process.stdout.readline() == "holds\n", process.stderr.read()
             processes.append(process)
         yield processes
 
 
 def test_undo_takes_it_from_those_who_have_it_open(card: str, cards: Cards) -> None:
-    """A member keeps a file open, another one a mapping: both are named, and nobody else can open the card."""
+    """A member keeps a file open, another one a mapping: both are named, and with --force killed.
+
+    Those who may only read are neither in the way nor killed: anybody can open config for reading, and any file by
+    O_PATH, and send that to processes of others.
+    """
     address = cards(EDU)[1]
     before = owners(address)
     setup(address, "--group", GROUP)
-    with held(address, "map", "open") as (maps, opens):
+    with held(address, "map", "open", "read", "path") as (maps, opens, *others):
         done = pyuio_command("setup", address, "--undo")
         assert done.returncode == 1
         assert "is root's alone" not in done.stdout
         assert f"process {maps.pid} (systemd-udevd) has /sys/" in done.stderr
         assert "/resource0" in done.stderr
         assert f"process {opens.pid} (systemd-udevd) has /sys/" in done.stderr
+        assert not any(f"process {other.pid} " in done.stderr for other in others)
         assert f"pyuio setup {address} --undo --force" in done.stderr
+        # Nobody else can open the card any more.
         assert {name: of for name, of in owners(address).items() if name != "uio"} == before
         assert owners(address)["uio"] == (0, "crw-------")
-    assert f"{address} is root's alone again" in setup(address, "--undo")
+        assert f"{address} is root's alone again" in setup(address, "--undo", "--force")
+        assert [process.wait(10) for process in (maps, opens)] == [-9, -9]
+        assert [process.poll() for process in others] == [None, None]
     assert bound_driver(address) is None
     assert attribute(address, "driver_override") == "(null)"
     assert "nothing to undo" in setup(address, "--undo")
-
-
-def test_undo_with_force_kills_those_who_have_it_open(card: str, cards: Cards) -> None:
-    address = cards(EDU)[1]
-    setup(address, "--group", GROUP)
-    with held(address, "map", "open") as processes:
-        assert f"{address} is root's alone again" in setup(address, "--undo", "--force")
-        assert [process.wait(10) for process in processes] == [-9, -9]
-    assert bound_driver(address) is None
-
-
-def test_who_may_only_read_is_neither_in_the_way_nor_killed(card: str, cards: Cards) -> None:
-    """Anybody can open config for reading, and any file by O_PATH, and send that to processes of others."""
-    address = cards(EDU)[1]
-    setup(address, "--group", GROUP)
-    with held(address, "read", "path") as others:
-        assert f"{address} is root's alone again" in setup(address, "--undo", "--force")
-        assert [process.poll() for process in others] == [None, None]
 
 
 def test_what_an_io_uring_keeps_is_named(card: str, cards: Cards) -> None:
