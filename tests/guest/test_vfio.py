@@ -10,8 +10,6 @@ import re
 import resource
 import select
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +37,7 @@ from tests.guest.support import (
     E1000E,
     PATIENCE,
     PCI_SERIAL,
+    Beside,
     Cards,
     Later,
     command_register,
@@ -92,7 +91,7 @@ def test_a_process_that_reads_uevent_is_not_in_the_way(cards: Cards) -> None:
         while True:
             os.pread(file, 4096, 0)
     try:
-        for _ in range(20):
+        for _ in range(6):
             with pyuio.open(address, bind="vfio-pci") as device:
                 device.reset()
     finally:
@@ -685,10 +684,14 @@ def test_a_descriptor_elsewhere_is_named_and_nothing_hangs(edu: str) -> None:
 
 def test_another_process_has_it(edu: str) -> None:
     keep_bound(edu)
-    program = "import pyuio, sys; device = pyuio.open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", program, edu]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
+    reading, writing = os.pipe()
+
+    def program() -> None:
+        with pyuio.open(edu):
+            print("open", flush=True)
+            os.read(reading, 1)
+
+    with Beside(program, "holder") as holder:
         assert holder.stdout.readline() == "open\n"
         named = f"process {holder.pid}"
         refused: list[Callable[[], object]] = [
@@ -702,7 +705,10 @@ def test_another_process_has_it(edu: str) -> None:
             with pytest.raises(pyuio.DeviceBusyError, match=named):
                 use()
         assert bound_driver(edu) == VFIO_PCI
-    assert holder.returncode == 0
+        os.write(writing, b"1")
+        assert holder.wait(PATIENCE) == 0
+    os.close(reading)
+    os.close(writing)
 
 
 def test_twice_in_this_process(edu: str) -> None:
