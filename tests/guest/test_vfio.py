@@ -82,6 +82,7 @@ def test_the_power_state_without_registers_is_refused(cards: Cards) -> None:
         device.config.write8(power + 4, 0)
 
 
+@pytest.mark.long
 def test_a_process_that_reads_uevent_is_not_in_the_way(cards: Cards) -> None:
     """The kernel locks a device meanwhile, and VFIO does not wait for the lock: half of the resets gave EAGAIN."""
     address = cards(E1000E)[0]

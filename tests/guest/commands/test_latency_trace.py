@@ -95,6 +95,7 @@ def test_interrupts(edu: str) -> None:
     raise AssertionError(f"no switch to the thread: {lines}")
 
 
+@pytest.mark.long
 def test_nothing_is_kept_if_nothing_is_late(tmp_path: Path) -> None:
     (TRACING / "instances/pyuio-99999999").mkdir()  # of a process that was killed
     done = bench(

@@ -129,6 +129,7 @@ class Eager(Serial16550):
         super().trigger()
 
 
+@pytest.mark.long
 def test_an_interrupt_too_many_voids_the_run(serial: str) -> None:
     with Eager.open(serial) as card:
         run = measure(card)

@@ -240,6 +240,7 @@ def test_a_card_that_comes_back_is_the_groups(card: str) -> None:
     assert as_user(MEMBER, lambda: Edu.open(card).factorial_by_interrupt(5)) == 120
 
 
+@pytest.mark.long
 def test_a_card_that_comes_back_after_one_with_a_slow_driver(card: str, cards: Cards, several_nodes: None) -> None:
     """The kernel makes the card's resource0 only when it has probed the other card's driver."""
     slow, before = cards(PCI_TESTDEV)[0], owners(card)
@@ -334,6 +335,7 @@ def test_undo_takes_it_from_those_who_have_it_open(card: str, cards: Cards) -> N
     assert "nothing to undo" in setup(address, "--undo")
 
 
+@pytest.mark.long
 def test_what_an_io_uring_keeps_is_named(card: str, cards: Cards) -> None:
     """Before Linux 6.7 the kernel tells only the file's name. So the process is not killed."""
     address = cards(EDU)[1]

@@ -3,7 +3,8 @@
 
 The kinds are two UIO drivers, one of them in two modes; or, where an IOMMU is on, VFIO's two kinds of interrupt.
 
-make test runs those of test_conformance.py on every kind, and the others on `KINDS[0]`; make test-long the rest.
+make test runs those of test_conformance.py on every kind, and the others on `KINDS[0]`; make test-long the rest. Of the
+endings, make test leaves out over VFIO those that the kernel has no part in, and that it runs over UIO.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tests.guest.support import DRIVER, INTERRUPT_DISABLE, command_register, kee
 
 UIO_KINDS = ("uio_pci_generic", "igb_uio-legacy", "igb_uio-msi")
 VFIO_KINDS = ("vfio-pci-intx", "vfio-pci-msi")
+ENDINGS_OF_THE_KERNEL = ("test_losing_", "test_close_", "test_a_descriptor_")  # beginnings of tests' names
 KINDS = VFIO_KINDS if DRIVER == VFIO_PCI else UIO_KINDS
 
 
@@ -30,7 +32,9 @@ KINDS = VFIO_KINDS if DRIVER == VFIO_PCI else UIO_KINDS
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        if parameters.get("kind", KINDS[0]) != KINDS[0] and item.path.stem != "test_conformance":
+        by_another_kind = parameters.get("kind", KINDS[0]) != KINDS[0] and item.path.stem != "test_conformance"
+        of_pyuio_alone = item.path.stem == "test_endings" and not item.name.startswith(ENDINGS_OF_THE_KERNEL)
+        if by_another_kind or (of_pyuio_alone and DRIVER == VFIO_PCI):
             item.add_marker(pytest.mark.long)
 
 
