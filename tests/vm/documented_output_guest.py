@@ -19,6 +19,10 @@ from pathlib import Path
 
 import pyuio_drivers.edu  # noqa: F401 - most commands import it
 
+import pyuio
+from pyuio.claim import binding
+from pyuio.kernel.drivers import GENERIC_DRIVERS
+
 LIMIT = 180  # seconds for one command
 
 
@@ -60,6 +64,13 @@ def finished(child: int, output: int) -> tuple[int, str]:
     return status, data.decode(errors="replace")
 
 
+def give_back() -> None:
+    """Unbind what a command left bound: in the documentation the next one has a guest of its own."""
+    for device in pyuio.devices():
+        if device.address and device.driver in GENERIC_DRIVERS:
+            binding.unbind(device.address)
+
+
 # Set PATH as in an activated virtual environment, so that a shell finds its programs, too.
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 jobs = json.loads(Path(sys.argv[1]).read_text())
@@ -82,4 +93,5 @@ for directory, command in jobs:
         sys.exit(become(command))  # so it ends as any program does: threads, buffers, atexit
     os.close(end)
     results.append(finished(child, output))
+    give_back()
 print(json.dumps(results))
