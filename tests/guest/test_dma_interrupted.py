@@ -229,7 +229,8 @@ def test_a_handler_that_closes_the_other_of_the_last_two(device: pyuio.Device, c
     assert at > 10
 
 
-@pytest.mark.parametrize("step", [307, EVERY_LINE])
+# Most of its lines are in loops over hugepages: at every one of them it would take six minutes.
+@pytest.mark.parametrize("step", [307, pytest.param(11, marks=pytest.mark.long)])
 def test_several_hugepages(device: pyuio.Device, ctrl_c: Interrupter, step: int) -> None:
     before = sizes()[0].total, sizes()[0].free, len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     at, came = -step + 1, True
