@@ -93,7 +93,7 @@ LONG = (
     ("fuzz",),
     ("vfio", "-m", BOTH),
     ("unit", "-m", BOTH, "--hypothesis-profile=thorough"),
-    ("igb_uio",),
+    ("igb_uio", "-m", BOTH),
 )
 LONG_AT_ONCE = 2
 REWRITTEN = "PYUIO_TESTS_REWRITTEN"  # set in the environment of parts for which `rewrite_assertions` was called
