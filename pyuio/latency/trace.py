@@ -33,6 +33,7 @@ _MOST = 2000  # lines
 _MOST_OF_TRACER = 20_000
 # Documentation/trace/ftrace.rst: task, PID, CPU, flags, seconds, what happened.
 _LINE = re.compile(r"\s*(.+)-(\d+)\s+(?:\(.{7}\)\s+)?\[(\d+)\]\s+(\S+)\s+(\d+)\.(\d{6}): (.*)")
+_NEXT = re.compile(r"==> next_comm=(.*) next_pid=(\d+)")
 
 
 class TraceDone(Exception):
@@ -215,6 +216,9 @@ def _ran(lines: Sequence[Line], due: int, woken: int) -> dict[str, int]:
         if took > 0:
             name = _context(before, line) or line.task  # that of a line is the task that ran until then
             ran[name] = ran.get(name, 0) + took
+    if lines and (took := woken - max(lines[-1].time, due)) > 0:  # from there on nothing was recorded
+        name = _task_after(lines[-1])
+        ran[name] = ran.get(name, 0) + took
     return dict(sorted(ran.items(), key=lambda item: -item[1]))
 
 
@@ -227,6 +231,12 @@ def _context(before: Line, line: Line) -> str:
     contexts = [_CONTEXTS.get(one.flags[2:3], "") for one in (before, line)]
     left = _event(before).endswith("_exit") or _event(line).endswith("_entry")
     return contexts[0] if contexts[0] == contexts[1] and not left else ""
+
+
+def _task_after(line: Line) -> str:
+    """Return the task that has the CPU after a line: the one that is switched to, or else the same."""
+    following = _NEXT.search(line.text)
+    return f"{following[1]}-{following[2]}" if following else line.task
 
 
 def _event(line: Line) -> str:

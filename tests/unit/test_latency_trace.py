@@ -47,6 +47,12 @@ def test_what_is_kept() -> None:
     assert kept([], DUE, DUE + 1) == {"lines": [], "ran": {}, "complete": False}
 
 
+def test_who_ran_after_the_last_line() -> None:
+    lines = parse(TEXT)
+    assert kept(lines[:10], 100_000_390_000, 100_000_405_000)["ran"] == {"a-b-7": 10_000, "python-9": 5_000}
+    assert kept(lines[:9], DUE + 1_000_000, DUE + 1_005_000)["ran"] == {"a-b-7": 5_000}
+
+
 def test_functions_that_are_called() -> None:
     """A parent whose name ends as that of an event is no end of an interrupt."""
     text = """\
