@@ -144,7 +144,7 @@ ON_ARM64 = {
 OWN_MODULES = ("several_nodes", "edu_board")  # a file of C in tests/guest each
 # Beside two other guests, the part guest takes a quarter less processor time so, and commands a tenth more.
 ONE_THREAD = "--one-thread"
-GUEST_LIMIT = 2400  # seconds, for the slowest kernel; pytest-timeout ends a test that hangs long before
+GUEST_LIMIT = 3600  # seconds, for the long tests on a busy machine; pytest-timeout ends a test that hangs long before
 
 GUEST_DEVICES = (
     # Four slots apart, so that they share an interrupt line.

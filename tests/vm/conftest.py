@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from pyuio.vm import kernels
+from pyuio.vm import cache, kernels
+from pyuio.vm.machine import qemu_version
+from tests import debian_qemu
 from tests.guest import igb_uio, kernel_module
 from tests.run import ARCHITECTURE
 
@@ -24,7 +27,18 @@ ONLY_ARM64 = ["test_arm64_code.py", "test_arm64_iommu.py", "test_platform.py"]
 collect_ignore = [] if ARCHITECTURE.name == "arm64" else ONLY_ARM64
 
 PYUIO = [sys.executable, "-m", "pyuio.cli"]
+QEMU = (shutil.which(ARCHITECTURE.qemu) and qemu_version(ARCHITECTURE.qemu)) or (0, 0)
+by_proxy = pytest.mark.skipif(QEMU >= (8, 2), reason="about QEMU before 8.2, where cards in Python are behind a proxy")
 LIMIT = 240  # seconds for any one guest, on a busy machine; pyuio ends a guest that stands still long before
+
+
+@pytest.fixture(scope="module")
+def qemu_with_cards() -> Iterator[None]:
+    """Put a QEMU that can have cards in Python before this machine's, if that cannot, as Debian 13's."""
+    with pytest.MonkeyPatch.context() as patch:
+        if (8, 2) <= QEMU < (10, 1):
+            patch.setenv("PATH", str(debian_qemu.fetch(cache.root() / "qemu")), prepend=os.pathsep)
+        yield
 
 
 class Vm:

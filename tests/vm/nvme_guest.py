@@ -338,7 +338,9 @@ def test_which_card() -> None:
 
 def test_namespaces() -> None:
     with Nvme.open(MANY) as disk:
-        assert disk.namespaces() == [2, 5, 7]
+        found = disk.namespaces()
+        # To a driver that asks for no other command set, QEMU 10 does not show the zoned namespace.
+        assert found in ([2, 5, 7], [2, 5])
         assert disk.namespace.number == 2
         assert disk.read(0)[:4] == b"two\n"
         assert disk.identify_namespace(3).blocks == 0
@@ -348,11 +350,12 @@ def test_namespaces() -> None:
         with disk.queue(4, 3) as queue:
             assert queue.write_many([(3, bytes(3 * 4096)), (6, b"x" * 3 * 4096)], 3) == 2
         assert disk.read(3, 6) == bytes(3 * 4096) + b"x" * 3 * 4096
-    for address, number, has in ((MANY, 3, "2, 5, 7"), (MAIN, 2, "1"), (EMPTY, None, "none")):
+    for address, number, has in ((MANY, 3, ", ".join(map(str, found))), (MAIN, 2, "1"), (EMPTY, None, "none")):
         with pytest.raises(NamespaceNotFoundError, match=f"it has: {has}") as caught:
             Nvme.open(address, namespace=number)
         assert isinstance(caught.value, LookupError)
-    with pytest.raises(NvmeError, match=r"namespace 7 has the command set Zoned Namespace.* NVM command set only"):
+    zoned = r"namespace 7 has the command set Zoned Namespace.* NVM command set only" if 7 in found else "it has: 2, 5"
+    with pytest.raises((NvmeError, NamespaceNotFoundError), match=zoned):
         Nvme.open(MANY, namespace=7, writable=True)
 
 

@@ -22,7 +22,7 @@ same = {
     "pci": pci,
     "mounts": [line.split()[:4] for line in Path("/proc/mounts").read_text().splitlines()],
     "processors": os.cpu_count(),
-    "memory": Path("/proc/meminfo").read_text().split()[1],
+    "MiB": int(Path("/proc/meminfo").read_text().split()[1]) >> 10,  # two boots of Linux 6.12 differ by a page
     "modules": sorted(line.split()[0] for line in Path("/proc/modules").read_text().splitlines()),
     "sysrq": Path("/proc/sys/kernel/sysrq").read_text(),
     "printk": Path("/proc/sys/kernel/printk").read_text(),

@@ -14,6 +14,8 @@ from pyuio.cli.new import FILES
 
 from .conftest import PYUIO, Vm
 
+pytestmark = pytest.mark.usefixtures("qemu_with_cards")
+
 KERNEL = os.environ.get("KERNEL", "debian")
 WRONG = """
 import pytest

@@ -151,6 +151,7 @@ def put_modules(directory: Path) -> None:
 
 
 @AS_ROOT
+@pytest.mark.usefixtures("qemu_with_cards")
 def test_no_module_of_another_user(tmp_path: Path) -> None:
     """A card is imported from the current directory, unless that is one like /tmp."""
     put_modules(tmp_path)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -122,7 +123,12 @@ def test_throttling_of_real_time_threads() -> None:
         assert throttled.state == "advice"
         assert allowed in throttled.found
         for path in limits:
-            stack.enter_context(changed(path, off))
+            try:
+                stack.enter_context(changed(path, off))
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                pytest.skip("this kernel believes that its deadline tasks take all processors")
         assert finding("rt_throttling").state == "good"
 
 
