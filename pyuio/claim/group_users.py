@@ -7,6 +7,7 @@ Source: Documentation/driver-api/vfio.rst.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -100,6 +101,12 @@ def _named(process: int) -> str:
 
 def _fuser(number: int) -> str:
     return f"fuser -v {' '.join(map(str, _nodes(number)))}"
+
+
+def are_in_this_process(number: int) -> bool:
+    """Return whether this process has an IOMMU group open, or a device file of one of its functions."""
+    nodes = {str(path) for path in _nodes(number)}
+    return any(os.path.realpath(f"/proc/self/fd/{file}") in nodes for file in os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 
 def taking(function: Path) -> str | None:
