@@ -172,6 +172,8 @@ def test_on_two_guests_by_ssh(wheel: Path, wheels: Path, playbook: str, vm: Vm, 
         "ansible_user": "root",
         "ansible_ssh_private_key_file": str(key),
         "ansible_ssh_common_args": "-F none -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
+        "ansible_ssh_retries": "3",  # a guest beside others on a busy machine answers late
+        "ansible_ssh_timeout": "60",
         "ansible_ssh_transfer_method": "piped",  # Dropbear has no sftp
         "pyuio_wheels": str(wheel),
         "pyuio_kind": "latency",
