@@ -137,8 +137,8 @@ def transfer_after_all(address: str) -> bool:
 
 def test_the_transfer_was_on_its_way(bound: str) -> None:
     """The control: with bus mastering on again, what was killed does write into the next owner's memory."""
-    # Killing and zeroing took longer than the transfer, once on a busy machine.
-    assert any(transfer_after_all(bound) for _ in range(5))
+    # Killing and zeroing took longer than the transfer on a busy machine.
+    assert any(transfer_after_all(bound) for _ in range(20))
 
 
 def test_bus_mastering_ends_before_the_memory_is_free(bound: str) -> None:

@@ -33,7 +33,9 @@ def unanswering(way: str) -> Iterator[int]:
         )
         stack.callback(os.killpg, process.pid, signal.SIGKILL)
         assert process.stdout is not None
-        assert process.stdout.readline() == "waits\n"
+        if (line := process.stdout.readline()) == "refused\n":
+            pytest.skip("this kernel pins no page of a file for long")
+        assert line == "waits\n"
         yield process.pid
 
 

@@ -4,7 +4,8 @@
     python -S unanswering.py DIRECTORY epoll|memory
 
 It mounts a file system of its own, in namespaces of its own, maps a file of it and never delivers its content. So
-whatever wants a page of it waits; it prints "waits" then. DIRECTORY is empty. To end it, kill its process group.
+whatever wants a page of it waits; it prints "waits" then, or "refused" if the kernel does not come to want it.
+DIRECTORY is empty. To end it, kill its process group.
 
 Sources: ``include/uapi/linux/fuse.h``; ``fs/eventpoll.c``; ``include/uapi/linux/io_uring.h``.
 """
@@ -87,6 +88,7 @@ def lock_the_memory(page: int) -> None:
     ring = checked(libc.syscall(IO_URING_SETUP, 4, ctypes.create_string_buffer(120)))
     buffers = struct.pack("=QQ", page, 4096)
     libc.syscall(IO_URING_REGISTER, ring, IORING_REGISTER_BUFFERS, buffers, 1)
+    os.write(1, b"refused\n")  # from Linux 6.5 on: mm/gup.c, writable_file_mapping_allowed
 
 
 def tell(asked: int, way: str) -> None:
