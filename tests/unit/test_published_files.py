@@ -6,9 +6,9 @@ They come out of the source distributions at the Python Package Index; LiteX's o
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
     subprocess.run([*command, f"--dest={directory}", *PROJECTS], check=True, timeout=300)
     for path in directory.glob("*.tar.gz"):
-        with tarfile.open(path) as archive:
-            archive.extractall(directory, filter="data")
+        shutil.unpack_archive(path, directory)
     return sorted([*directory.rglob("*.rdl"), *directory.rglob("*.xml")])
 
 
