@@ -50,7 +50,7 @@ def read_text(path: Path) -> str:
         OSError: any other error of the kernel, such as `FileNotFoundError`.
     """
     try:
-        # Path.read_text takes three times as long, and to look for devices reads many files.
+        # Path.read_text takes twice as long, and to look for devices reads many files.
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             return file.readall().decode(errors="replace").strip()
     except OSError as error:
