@@ -13,6 +13,7 @@ import functools
 import gc
 import importlib
 import io
+import linecache
 import logging
 import os
 import pickle
@@ -76,6 +77,19 @@ def signals_come(frame: FrameType) -> bool:
     (https://github.com/python/cpython/issues/148278).
     """
     return frame.f_code.co_code[frame.f_lasti] != dis.opmap["NOP"]
+
+
+def leaves_a_with(frame: FrameType, entered: set[int]) -> bool:
+    """Return whether the traced line is that of a ``with`` that is left, which is traced once more.
+
+    Python handles no signal there, and one that came all the same would leave what is entered, a lock
+    (https://bugs.python.org/issue29988). `entered` is a set of the frame's own, empty at first.
+    """
+    if not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
+        return False
+    left = frame.f_lineno in entered
+    entered.add(frame.f_lineno)
+    return left
 
 
 @functools.cache

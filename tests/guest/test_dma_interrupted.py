@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import linecache
 import os
 import signal
 import sys
@@ -40,7 +39,7 @@ from pyuio.kernel import hugepages
 from pyuio.kernel.hugepages import hugepages as sizes
 from pyuio.pci import command_register as command_register_module
 from pyuio.pci import config_space
-from tests.guest.support import BUS_MASTER, command_register, signals_come
+from tests.guest.support import BUS_MASTER, command_register, leaves_a_with, signals_come
 
 FILES = {
     str(module.__file__)
@@ -101,10 +100,8 @@ class Interrupter:
 
         def trace(frame: FrameType, event: str, _argument: object) -> Any:
             if event == "line" and signals_come(frame):
-                if linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
-                    if frame.f_lineno in entered:
-                        return trace
-                    entered.add(frame.f_lineno)
+                if leaves_a_with(frame, entered):
+                    return trace
                 self.lines += 1
                 if self.lines == at:
                     signal.raise_signal(signal.SIGINT)
