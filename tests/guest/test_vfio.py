@@ -92,7 +92,7 @@ def test_a_process_that_reads_uevent_is_not_in_the_way(cards: Cards) -> None:
         while True:
             os.pread(file, 4096, 0)
     try:
-        for _ in range(6):
+        for _ in range(20):
             with pyuio.open(address, bind="vfio-pci") as device:
                 device.reset()
     finally:

@@ -14,14 +14,9 @@ import pyuio
 from pyuio import cli
 from pyuio.claim import binding, choice
 from pyuio.doctor import examine
-from pyuio.kernel.sysfs import PCI_DEVICES
 from pyuio.pci import Command
 from pyuio.pci.discovery import find
-
-
-def attribute(address: str, name: str) -> str:
-    """Return what a file of the device says."""
-    return (PCI_DEVICES / address / name).read_text().strip()
+from tests.guest.support import attribute
 
 
 def refusal(call: Callable[[], object]) -> str:

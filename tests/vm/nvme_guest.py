@@ -340,7 +340,7 @@ def test_namespaces() -> None:
     with Nvme.open(MANY) as disk:
         found = disk.namespaces()
         # To a driver that asks for no other command set, QEMU 10 does not show the zoned namespace.
-        assert found in ([2, 5, 7], [2, 5])
+        assert found == [2, 5, 7] or (found == [2, 5] and os.environ["QEMU_MAY_HIDE_ZONED"] == "1")
         assert disk.namespace.number == 2
         assert disk.read(0)[:4] == b"two\n"
         assert disk.identify_namespace(3).blocks == 0

@@ -17,7 +17,7 @@ import pytest
 from pyuio.vm.initramfs import tool_environment
 from tests.run import ARCHITECTURE, WITH_IOMMU
 
-from .conftest import Vm, igb_uio_module
+from .conftest import QEMU, Vm, igb_uio_module
 
 LIMIT = 240  # seconds
 BLOCK = 512
@@ -107,12 +107,13 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     begin = ["sh", "-c", BY_IGB_UIO, str(igb_uio_module())] if request.param == "igb_uio" else []
     pytest_command = [sys.executable, "-m", "pytest", *options, str(program)]
     command = vm.command(*words, f"--timeout={LIMIT}", "--", *begin, *pytest_command)
+    variables = {"NVME_IN": str(directory), "QEMU_MAY_HIDE_ZONED": str(int(QEMU >= (8, 2)))}
     result = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         cwd=Path(__file__).parents[2],
-        env={**os.environ, "NVME_IN": str(directory), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env={**os.environ, **variables, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         check=False,
     )
     assert not vm.left()

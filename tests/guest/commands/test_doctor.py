@@ -126,9 +126,9 @@ def test_throttling_of_real_time_threads() -> None:
             try:
                 stack.enter_context(changed(path, off))
             except OSError as error:
-                if error.errno != errno.EBUSY:
+                if not HAS_FAIR_SERVER or error.errno != errno.EBUSY:
                     raise
-                pytest.skip("this kernel believes that its deadline tasks take all processors")
+                pytest.skip("the kernel refuses to switch its fair server off (EBUSY), as Linux 6.12 did once")
         assert finding("rt_throttling").state == "good"
 
 

@@ -166,7 +166,9 @@ def test_a_holder_is_named_at_once(card: str) -> None:
     with held(card) as holder:
         wanted = f"process {holder.pid} (", f"has its IOMMU group, {' or '.join(map(str, nodes_of(card)))}, open"
         for words in (
+            ("bind", card, "--driver", "uio_pci_generic"),
             ("bind", card, "--driver", "uio_pci_generic", "--force"),
+            ("unbind", card),
             ("unbind", card, "--force"),
             ("setup", card, "--driver", "uio_pci_generic"),
             ("irq", card),
