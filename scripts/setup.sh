@@ -8,11 +8,31 @@ set -eu
 
 PYTHON=${PYTHON:-python3}
 PATH=$PATH:/usr/sbin:/sbin
-debian= fedora= arch=
+debian= fedora= arch= apt=
 
 # missing DEBIAN FEDORA ARCH: record the packages, by distribution, that have one missing thing
 missing() {
     debian="$debian $1" fedora="$fedora $2" arch="$arch $3"
+}
+
+install_by_apt() {
+    # shellcheck disable=SC2086
+    {
+        $as_root apt-get -q -o DPkg::Lock::Timeout=120 update &&
+            $as_root apt-get -q -y -o DPkg::Lock::Timeout=120 install --no-install-recommends $debian
+    } >&2 || { echo "set-up: apt-get failed; see above" >&2; exit 1; }
+}
+
+# wait_for_apt: end if it failed
+wait_for_apt() { [ -z "$apt" ] || wait "$apt" || exit 1; }
+
+# pip_install WORDS: into .venv
+pip_install() {
+    .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile "$@" || {
+        wait_for_apt
+        echo "set-up: pip failed; see above. Run make again when the cause is removed" >&2
+        exit 1
+    }
 }
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -75,18 +95,25 @@ if [ -n "$debian" ]; then
     fi
     echo "set-up: installing by apt:$debian" >&2
     export DEBIAN_FRONTEND=noninteractive
-    # shellcheck disable=SC2086
-    {
-        $as_root apt-get -q -o DPkg::Lock::Timeout=120 update &&
-            $as_root apt-get -q -y -o DPkg::Lock::Timeout=120 install --no-install-recommends $debian
-    } >&2 || { echo "set-up: apt-get failed; see above" >&2; exit 1; }
+    case $debian in
+    *python3* | *gcc*) install_by_apt ;;
+    # pip needs none of these, and so does not wait for them.
+    *) install_by_apt & apt=$! ;;
+    esac
 fi
 
-[ -z "${1:-}" ] || exit 0
+if [ -n "${1:-}" ]; then
+    wait_for_apt
+    exit 0
+fi
 
 echo "set-up: Python packages into .venv" >&2
 # Update a virtual environment that was made here and finished; otherwise make a new one.
 [ -e "${READY:-}" ] || "$PYTHON" -m venv --clear .venv
-.venv/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[bench,vm,dev,docs]' ||
-    { echo "set-up: pip failed; see above. Run make again when the cause is removed" >&2; exit 1; }
+# Debian 12's pip takes twice the time. What builds pyuio is here then, and pip need not fetch it for that build alone.
+pip_install --upgrade pip 'setuptools>=77' 'cffi>=1.15'
+pip_install --no-build-isolation --editable '.[bench,vm,dev,docs]'
+# pip would compile on one processor only. Not all files of all packages are for this Python: those cannot be compiled.
+.venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null || true
+wait_for_apt
 echo "set-up: done" >&2
