@@ -113,7 +113,9 @@ echo "set-up: Python packages into .venv" >&2
 # Debian 12's pip takes twice the time. What builds pyuio is here then, and pip need not fetch it for that build alone.
 pip_install --upgrade pip 'setuptools>=77' 'cffi>=1.15'
 pip_install --no-build-isolation --editable '.[bench,vm,dev,docs]'
-# pip would compile on one processor only. Not all files of all packages are for this Python: those cannot be compiled.
-.venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null || true
+# pip would compile all, on one processor. These are large, and no guest imports them: a guest could not keep what it compiles.
+large='babel|backrefs|fontTools|git|griffe|matplotlib|mpl_toolkits|mypyc?|PIL|pip|pymdownx|setuptools|tests|tox'
+# Not every file of a package is for this Python; such a file cannot be compiled.
+.venv/bin/python -m compileall -q -j 0 -x "/($large)/" .venv/lib >/dev/null || true
 wait_for_apt
 echo "set-up: done" >&2
