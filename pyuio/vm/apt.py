@@ -17,6 +17,7 @@ from pyuio.vm.initramfs import tool_environment
 
 QUERY_TIME_LIMIT = 60.0  # seconds
 DOWNLOAD_TIME_LIMIT = 1800.0
+SYSTEM_INDEX = Path("/var/cache/apt/pkgcache.bin")
 Answer = TypeVar("Answer")
 
 
@@ -102,7 +103,16 @@ class Archive:
         self._directory = directory
         self._architecture = architecture
         self._updated = False
-        self._options = self._own_lists() if architecture else []
+        self._options = self._kept_index()
+        if architecture:
+            self._options += self._own_lists()
+
+    def _kept_index(self) -> list[str]:
+        """Let apt keep its index of the lists where the system keeps none, as in containers: it takes a second."""
+        if SYSTEM_INDEX.exists():
+            return []
+        self._directory.mkdir(parents=True, exist_ok=True)
+        return ["-o", f"Dir::Cache::pkgcache={self._directory / 'pkgcache.bin'}"]
 
     def _own_lists(self) -> list[str]:
         lists, files = self._directory / "lists", self._directory / "archives"
@@ -124,7 +134,7 @@ class Archive:
         Raises:
             KernelError: apt is not here, or cannot fetch them.
         """
-        self._options = self._own_lists()
+        self._options = [*self._kept_index(), *self._own_lists()]
         run(["apt-get", *self._options, "-q", "update"], QUERY_TIME_LIMIT * 5)
         self._updated = True
 
