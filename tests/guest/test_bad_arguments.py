@@ -100,6 +100,7 @@ def test_services(device: pyuio.Device) -> None:
             outcome(service.read, 0, value)
 
 
+@pytest.mark.long  # in make test it runs on a model: tests/model/test_edu.py
 def test_the_driver_of_edu(card: Edu) -> None:
     """The driver must refuse these values, because QEMU ends the guest at some of them."""
     for value in ODD:

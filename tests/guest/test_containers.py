@@ -19,9 +19,6 @@ from pyuio.kernel.drivers import VFIO_PCI
 from tests.guest import containers
 from tests.guest.support import DRIVER, PROCESSOR, PROGRAM_LIMIT, keep_bound
 
-# The same code names other files there; that these suffice is tested both ways.
-long_over_vfio = pytest.mark.long if DRIVER == VFIO_PCI else pytest.mark.uio
-
 
 @pytest.fixture(scope="module")
 def root() -> Iterator[Path]:
@@ -47,7 +44,7 @@ def run(root: Path, edu: str, **options: Any) -> dict[str, Any]:
     return found
 
 
-@long_over_vfio
+@pytest.mark.long  # the other one takes the files from the same code
 def test_the_doctor_names_the_options(root: Path, edu: str, files: dict[str, Any]) -> None:
     found = run(root, edu)
     state, _, remedy = found["permissions"]

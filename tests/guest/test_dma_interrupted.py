@@ -140,7 +140,7 @@ def ctrl_c() -> Any:
 EVERY_LINE = pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(900)])  # the others take some of them
 
 
-@pytest.mark.parametrize("step", [41, EVERY_LINE])
+@pytest.mark.parametrize("step", [83, EVERY_LINE])
 def test_it_leaves_memory_bus_mastering_and_hugepages_right(edu: str, ctrl_c: Interrupter, step: int) -> None:
     total = sizes()[0].total
     at, came = -step + 1, True
@@ -174,7 +174,7 @@ def test_it_leaves_memory_bus_mastering_and_hugepages_right(edu: str, ctrl_c: In
     assert at > 50
 
 
-@pytest.mark.parametrize("step", [13, EVERY_LINE])
+@pytest.mark.parametrize("step", [29, EVERY_LINE])
 def test_a_handler_that_closes_and_allocates(edu: str, ctrl_c: Interrupter, step: int) -> None:
     total = sizes()[0].total
     at, came, refused = -step + 1, True, 0
@@ -227,7 +227,7 @@ def test_a_handler_that_closes_the_other_of_the_last_two(device: pyuio.Device, c
 
 
 # Most of its lines are in loops over hugepages: at every one of them it would take six minutes.
-@pytest.mark.parametrize("step", [307, pytest.param(11, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [613, pytest.param(11, marks=pytest.mark.long)])
 def test_several_hugepages(device: pyuio.Device, ctrl_c: Interrupter, step: int) -> None:
     before = sizes()[0].total, sizes()[0].free, len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     at, came = -step + 1, True

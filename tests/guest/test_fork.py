@@ -270,8 +270,8 @@ ENDINGS = """if True:
 @pytest.mark.parametrize(
     "ways",
     [
-        ["exception", "with", "multiprocessing"],
-        pytest.param(["sys.exit", "os._exit", "collected", "failing"], marks=pytest.mark.long),
+        ["exception", "with"],
+        pytest.param(["multiprocessing", "sys.exit", "os._exit", "collected", "failing"], marks=pytest.mark.long),
     ],
 )
 def test_whatever_way_a_child_ends(cards: Cards, ways: list[str]) -> None:

@@ -42,6 +42,7 @@ def test_all_that_is_written_is_read(port: Serial16550) -> None:
     assert port.read(1) == b""
 
 
+@on_a_model_too
 def test_both_at_once_from_two_threads(port: Serial16550, later: Later) -> None:
     data = random.randbytes(2_000)
     later(lambda: port.write(data))

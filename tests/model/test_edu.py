@@ -12,6 +12,7 @@ from pyuio_drivers.models.edu import EduCard
 import pyuio
 import pyuio.model
 from pyuio.model import Complaint, clock
+from tests.guest import test_bad_arguments
 from tests.guest import test_edu as guest
 
 SHARED: list[Callable[[Edu], object]] = [
@@ -21,6 +22,7 @@ SHARED: list[Callable[[Edu], object]] = [
     guest.test_factorial_after_a_stray_interrupt,
     guest.test_bad_factorials_never_reach_the_card,
     guest.test_waiting_without_an_interrupt,
+    test_bad_arguments.test_the_driver_of_edu,
 ]
 DATA = bytes(range(256)) * 20
 
