@@ -130,6 +130,17 @@ def apart(buffers: list[pyuio.DmaBuffer]) -> bool:
     return all(end <= start for (_, end), (start, _) in itertools.pairwise(ordered))
 
 
+def given_back(total: int) -> bool:
+    """Whether the kernel has as many hugepages as before.
+
+    Where Ctrl-C ends a search, the garbage collector frees the page that was found: the frame of ExitStack's
+    ``__exit__`` and the exception refer to each other.
+    """
+    if sizes()[0].total != total:
+        gc.collect()
+    return sizes()[0].total == total
+
+
 @pytest.fixture
 def ctrl_c() -> Any:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -170,7 +181,7 @@ def test_it_leaves_memory_bus_mastering_and_hugepages_right(edu: str, ctrl_c: In
                 card.to_device(b"after Ctrl-C")
                 assert card.from_device(12) == b"after Ctrl-C"
         assert not command_register(edu) & BUS_MASTER
-        assert sizes()[0].total == total, at
+        assert given_back(total), at
     assert at > 50
 
 
@@ -208,7 +219,7 @@ def test_a_handler_that_closes_and_allocates(edu: str, ctrl_c: Interrupter, step
                 buffer.close()
             assert not command_register(edu) & BUS_MASTER, at
             assert all(one.free.untouched for one in device.dma._pages), at
-        assert sizes()[0].total == total, at
+        assert given_back(total), at
     assert at > 50
     assert refused > 5
 
@@ -272,5 +283,5 @@ def test_the_first_and_the_last_buffer(edu: str, ctrl_c: Interrupter, step: int)
             assert command_register(edu) & BUS_MASTER, at
             buffer.verify()
         assert not command_register(edu) & BUS_MASTER, at
-        assert sizes()[0].total == total, at
+        assert given_back(total), at
     assert at > 50
