@@ -49,6 +49,8 @@ FORK = os.SCHED_RESET_ON_FORK
 CPUS = set(os.sched_getaffinity(0))
 MASK = int(Path("/proc/irq/default_smp_affinity").read_text().replace(",", ""), 16)
 ALL = format_list(bit for bit in range(MASK.bit_length()) if MASK >> bit & 1)
+# In make test these run without a priority: tests/unit/test_realtime.py.
+of_pyuio_alone = pytest.mark.long
 # Switches off defaults, for tests of other settings.
 QUICK: dict[str, Any] = {"heap": 0, "freeze_garbage": False}
 POLICY: dict[str, Any] = {**QUICK, "lock_memory": False, "stack": 0, "cpu_dma_latency": None}
@@ -297,6 +299,7 @@ def test_nested() -> None:
         assert locked() > 0
 
 
+@of_pyuio_alone
 def test_closed_in_another_order() -> None:
     first = pyuio.realtime(40, **QUICK)
     second = pyuio.realtime(60, **QUICK)
@@ -332,6 +335,7 @@ def test_several_threads() -> None:
     assert sorted(seen) == [30, 40]
 
 
+@of_pyuio_alone
 def test_closed_by_another_thread() -> None:
     tuned = pyuio.realtime(cpus=max(CPUS), **QUICK)
     in_thread(tuned.close)
@@ -339,6 +343,7 @@ def test_closed_by_another_thread() -> None:
     assert tuned.closed
 
 
+@of_pyuio_alone
 def test_closed_when_its_thread_has_ended() -> None:
     tuned = in_thread(lambda: pyuio.realtime(cpus=max(CPUS), **QUICK))
     assert locked() > 0

@@ -112,7 +112,7 @@ def test_a_distribution_as_the_plotter_takes_it() -> None:
     assert deviation == pytest.approx(288.7, rel=0.001)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=200))
 def test_a_distribution_is_the_librarys(values: list[int]) -> None:
     series = Series("C", "idle")

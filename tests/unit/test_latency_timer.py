@@ -234,7 +234,7 @@ def test_a_directory_that_cannot_be_written_is_found_before_measuring(
     assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_what_was_measured_when_a_signal_ends_it_is_saved_and_shown(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "pyuio.cli", "bench", "timer", "--priority=0", "--loads=idle", "--duration=3600"]
     with subprocess.Popen(

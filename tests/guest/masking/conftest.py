@@ -4,7 +4,8 @@
 The kinds are two UIO drivers, one of them in two modes; or, where an IOMMU is on, VFIO's two kinds of interrupt.
 
 make test runs those of test_conformance.py on every kind, and the others on `KINDS[0]`; make test-long the rest. Of the
-endings, make test leaves out over VFIO those that the kernel has no part in, and that it runs over UIO.
+endings, make test leaves out over VFIO those that the kernel has no part in, and that it runs over UIO; and there it
+takes one way of waiting, as all ways run on a model (tests/model/test_masking.py).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         by_another_kind = parameters.get("kind", KINDS[0]) != KINDS[0] and item.path.stem != "test_conformance"
         of_pyuio_alone = item.path.stem == "test_endings" and not item.name.startswith(ENDINGS_OF_THE_KERNEL)
-        if by_another_kind or (of_pyuio_alone and DRIVER == VFIO_PCI):
+        another_way = parameters.get("how", "read") != "read" and "end" not in parameters
+        if by_another_kind or another_way or (of_pyuio_alone and DRIVER == VFIO_PCI):
             item.add_marker(pytest.mark.long)
 
 
