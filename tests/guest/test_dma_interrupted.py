@@ -185,7 +185,7 @@ def test_it_leaves_memory_bus_mastering_and_hugepages_right(edu: str, ctrl_c: In
     assert at > 50
 
 
-@pytest.mark.parametrize("step", [29, EVERY_LINE])
+@pytest.mark.parametrize("step", [17, EVERY_LINE])
 def test_a_handler_that_closes_and_allocates(edu: str, ctrl_c: Interrupter, step: int) -> None:
     total = sizes()[0].total
     at, came, refused = -step + 1, True, 0
