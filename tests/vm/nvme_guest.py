@@ -320,6 +320,7 @@ def test_reading_only() -> None:
         assert len(disk.read(0)) == BLOCK
 
 
+@pytest.mark.long
 def test_what_the_kernel_holds_is_not_taken() -> None:
     with kernel_driver(MAIN), pytest.raises(pyuio.DeviceBusyError, match="nvme"):
         Nvme.open(MAIN)
@@ -378,6 +379,7 @@ def test_injected_errors() -> None:
                 assert caught.value.block == 800
 
 
+@pytest.mark.long
 def test_timeouts() -> None:
     with Nvme.open(SLOW, timeout=20) as disk, disk.queue(4) as queue:
         expected = [bytes(data) for data in disk.read_many(range(4))]
@@ -442,7 +444,7 @@ def test_controller_that_does_not_answer(disk: Nvme) -> None:
     assert disk.read(2048) == expected
 
 
-@pytest.mark.parametrize("by_interrupt", [False, True])
+@pytest.mark.parametrize("by_interrupt", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_disk_that_is_unbound(by_interrupt: bool) -> None:
     with Nvme.open(MAIN, by_interrupt=by_interrupt) as disk:
         disk.read(2048)
@@ -500,7 +502,8 @@ def test_interrupts_are_masked_unless_wanted() -> None:
             assert disk.registers.intms.read() & 1 != by_interrupt
 
 
-@pytest.mark.parametrize("delay", [pytest.param(0.0, marks=pytest.mark.long), 0.05])
+@pytest.mark.long
+@pytest.mark.parametrize("delay", [0.0, 0.05])
 def test_a_driver_that_is_killed_while_it_writes(delay: float) -> None:
     """The next driver takes over: every block holds one of the two values that were written, and all works."""
     blocks = range(100000, 100000 + 8 * 200, 8)
@@ -555,6 +558,7 @@ def test_a_forked_child_has_no_disk(disk: Nvme) -> None:
         assert [bytes(data) for data in queue.read_many([5])] == [before]
 
 
+@pytest.mark.long
 def test_file_system_for_linux() -> None:
     """The driver writes an ext4, the kernel's driver mounts it and adds a file, and this driver reads that."""
     mounted = Path("/run/mounted")

@@ -58,7 +58,7 @@ def receive(address: str) -> dict[str, object]:
     with opened(address) as port:
         port.write(b"go\n")
         threading.Thread(target=busy, args=[stop], daemon=True).start()
-        time.sleep(1.5)
+        time.sleep(max(0.5, UNREAD / 20_000))
         stop.set()
         digest = hashlib.sha256(port.read(UNREAD)).hexdigest()
         port.write(digest.encode() + b"\n")
@@ -70,7 +70,7 @@ def late(address: str) -> dict[str, object]:
     """The host reads nothing until the write has failed."""
     data = bytes(range(256)) * 16  # the host's socket has no room for that many pieces of one byte
     with opened(address) as port:
-        port.write_timeout = 2
+        port.write_timeout = 1
         try:
             port.write(data)
         except WriteTimeoutError as error:

@@ -50,24 +50,35 @@ def found(result: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
     return report
 
 
-def use(way: str) -> dict[str, Any]:
-    """Return what card_guest.py found of four cards in one guest."""
+def use(way: str, *, tests: bool) -> dict[str, Any]:
+    """Return what card_guest.py found of four cards in one guest, with or without the tests of edu."""
     module = igb_uio_module()
     vm = Vm()
     cards = [EDU, "Raiser", "MsixRaiser", "MsiRaiser"]
-    report = found(run(vm, cards, "cards", str(module), way=way, limit=LIMIT_OF_ALL))
+    words = ["cards", str(module), *(["tests"] if tests else [])]
+    report = found(run(vm, cards, *words, way=way, limit=LIMIT_OF_ALL))
     assert not vm.left()
     return report
 
 
 @pytest.fixture(scope="module")
 def used(qemu_with_cards: None) -> dict[str, Any]:
-    return use("proxy")
+    return use("proxy", tests=False)
 
 
 @pytest.mark.timeout(LIMIT_OF_ALL + 60)
-def test_the_tests_of_edu_pass_unchanged(used: dict[str, Any]) -> None:
-    assert used["edu"].split(" in ")[0] == "10 passed"
+def test_a_driver_works_unchanged(used: dict[str, Any]) -> None:
+    assert used["edu"] == {"factorials": [1, 720], "data": "some data"}
+
+
+@pytest.mark.long  # to start pytest in the guest takes longer than all the rest
+@pytest.mark.timeout(2 * LIMIT_OF_ALL + 60)
+@both_ways
+def test_all_does_the_same(used: dict[str, Any], way: str) -> None:
+    """The tests of edu pass unchanged, too."""
+    other = use(way, tests=True)
+    assert other.pop("tests").split(" in ")[0] == "10 passed"
+    assert other == used
 
 
 @pytest.mark.timeout(LIMIT_OF_ALL + 60)
@@ -91,14 +102,6 @@ def test_each_interrupt_is_taken_once(used: dict[str, Any], kind: str, number: i
         "unhandled": 0,
         "messages": int(messages),
     }
-
-
-@pytest.mark.long
-@pytest.mark.timeout(2 * LIMIT_OF_ALL + 60)
-def test_vfio_user_does_the_same(used: dict[str, Any]) -> None:
-    other = use("vfio-user")
-    assert other.pop("edu").split(" in ")[0] == "10 passed"
-    assert other == {name: value for name, value in used.items() if name != "edu"}
 
 
 @pytest.mark.long

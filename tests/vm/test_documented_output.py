@@ -79,14 +79,17 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return found
 
 
-# What make test runs: the README and the examples that share a guest without options. The pages of docs/, and examples
-# that need a guest of their own, take minutes under emulation, so they are part of make test-long.
-IN_MAKE_TEST: tuple[str, ...] = ()
+# What make test runs: the README and the short ones of the examples, in a guest without options. The rest takes minutes
+# under emulation, so it is part of make test-long.
+IN_MAKE_TEST = (
+    "README.md",
+    *(f"examples/{name}.py" for name in ("hello", "hotplug", "minimal_driver", "native_service")),
+)
 PARAMETERS = [
     pytest.param(
         shown,
         id=shown.place,
-        marks=[pytest.mark.long] if shown.place.startswith("docs/") or shown.options != IN_MAKE_TEST else [],
+        marks=[] if shown.place.split(":")[0] in IN_MAKE_TEST and not shown.options else [pytest.mark.long],
     )
     for shown in SHOWN
 ]

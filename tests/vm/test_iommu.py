@@ -31,6 +31,7 @@ def test_two_functions_of_one_group_in_one_process(vm: Vm) -> None:
     assert output.split("\n")[-2] == "one group: 120, 720, through the memory of the other; 24, 6"
 
 
+@pytest.mark.long
 def test_an_iommu_without_interrupt_remapping(vm: Vm) -> None:
     """VFIO is refused in a sentence, until root accepts the risk. UIO goes on; what it gives for DMA, and what not."""
     output = run(vm, "iommu_guest", "edu", remapping="off")

@@ -65,14 +65,14 @@ cd /sys/bus/pci/drivers/igb_uio && echo 1b36 0010 > new_id && ls -d 0000:* && cd
 exec "$@"
 """
 LONG = pytest.mark.long
-WAYS = [
-    "uio",
+# By uio_pci_generic what is not long, by the others all: under emulation to boot and to start pytest takes as long.
+ALL = [
     pytest.param("igb_uio", marks=LONG),
     pytest.param("vfio", marks=() if ARCHITECTURE.name == "arm64" else LONG),  # there this is all with MSI-X
 ]
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=["uio", *ALL])
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     directory = tmp_path_factory.mktemp("nvme")
     noise = random.Random(7).randbytes(RANDOM)
@@ -101,7 +101,7 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     words += ["--device", "nvme-ns,drive=five,bus=many,nsid=5,logical_block_size=4096,physical_block_size=4096"]
     words += ["--device", "nvme-ns,drive=zoned,bus=many,nsid=7,zoned=true,zoned.zone_size=1M"]
     program = Path(__file__).with_name("nvme_guest.py")
-    some = ["-m", "long or not long"] if request.param == "vfio" else []
+    some = [] if request.param == "uio" else ["-m", "long or not long"]
     options = [*some, "-v", "--noconftest", "-pno:cacheprovider", "-ppytest_timeout", "--timeout=0"]  # LIMIT is enough
     vm = Vm()
     begin = ["sh", "-c", BY_IGB_UIO, str(igb_uio_module())] if request.param == "igb_uio" else []
@@ -138,6 +138,7 @@ def test_what_was_written_is_in_the_file(finished: Finished) -> None:
     assert not any(image[(777 + 3000 + 3000) * BLOCK : 39000 * BLOCK])
 
 
+@pytest.mark.parametrize("finished", ALL, indirect=True)
 def test_file_system_is_clean_and_has_what_the_guest_added(finished: Finished) -> None:
     path = str(finished.directory / "two.img")
     tool("e2fsck", "-fn", path)
