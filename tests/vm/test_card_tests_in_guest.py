@@ -80,8 +80,9 @@ def test_the_tests_of_a_new_package(vm: Vm, package: Path) -> None:
 @pytest.mark.timeout(300)
 def test_failures_and_complaints(vm: Vm, package: Path) -> None:
     (package / "tests/test_wrong.py").write_text(WRONG)
-    # To load all plugins that are installed, with hypothesis, would take half of the guest's time.
-    words = ("-p", "pyuio.pytest_plugin", "tests/test_wrong.py")
+    # To load all plugins that are installed, with hypothesis, would take half of the guest's time; so would it to parse
+    # the files that a traceback shows.
+    words = ("-p", "pyuio.pytest_plugin", "--tb=native", "tests/test_wrong.py")
     done = run(vm, package, *words, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert done.returncode == 1, done.stdout + done.stderr
     outcomes = {

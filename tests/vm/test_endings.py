@@ -21,6 +21,7 @@ def test_time_limit(vm: Vm) -> None:
     assert b"the time limit of 7.5 s passed" in result.stderr
 
 
+@pytest.mark.long  # test_terminal.py does it at a terminal
 def test_ctrl_c_while_command_runs(vm: Vm) -> None:
     with vm.start("--", "sh", "-c", "echo started; exec sleep 1000") as process:
         assert process.stdout is not None

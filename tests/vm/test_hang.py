@@ -27,6 +27,15 @@ session.HEARTBEAT, session.SILENCE_LIMIT, hang_report.KERNEL_TIME = 1, 4.0, 1.0
 sys.argv[0] = "pyuio"
 main()
 """
+# What tells the host that the guest is alive is stopped. This takes no processor time.
+SILENT = """
+port=$(readlink -f /run/pyuio/port.heartbeat)
+for process in $(cat /proc/1/task/1/children); do
+    [ "$(readlink /proc/$process/fd/1)" = "$port" ] && kill -STOP $process
+done
+echo started
+exec sleep 1000
+"""
 # Nothing but these two runs any more: they have the highest priority, and no limit on their share of the processors.
 # Linux 6.12 and later leave ordinary programs a share of their own.
 BUSY = """
@@ -54,15 +63,23 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False, stdin=subprocess.DEVNULL)
 
 
-def test_processors_that_do_nothing_else(vm: Vm) -> None:
-    done = run(quick(vm, "--", sys.executable, "-I", "-c", BUSY))
+@pytest.mark.parametrize(
+    ("command", "state"),
+    [
+        pytest.param(["sh", "-c", SILENT], "S", id="silent"),
+        # The host notices it in the same way.
+        pytest.param([sys.executable, "-I", "-c", BUSY], "R", id="busy", marks=pytest.mark.long),
+    ],
+)
+def test_a_guest_that_stands_still(vm: Vm, command: list[str], state: str) -> None:
+    done = run(quick(vm, "--", *command))
     assert (done.returncode, done.stdout) == (121, "started\n"), done.stderr
     assert "pyuio: the guest stood still for 4 s" in done.stderr
     assert "Show Blocked State" in done.stderr  # sysrq w: the kernel itself was well
     assert "NMI backtrace for cpu 1" in done.stderr  # sysrq l
     assert done.stderr.count("CPU#1") == 2  # registers, twice
     assert "ISR" in done.stderr  # the local interrupt controllers
-    assert "qemu-system-x86: R" in done.stderr  # a thread of QEMU
+    assert f"qemu-system-x86: {state}" in done.stderr  # a thread of QEMU
 
 
 def test_where_qemu_loses_interrupts_one_thread_does_all() -> None:

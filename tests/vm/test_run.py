@@ -22,7 +22,7 @@ from .conftest import LIMIT, Vm
 
 ARGUMENTS = ["", "a b", "it's", '"$HOME"', "`x`", "new\nline", "\\", "*", "-v", "--", "ä", "\udcff\udc80", "!", "#"]
 INPUT = os.urandom(1 << 20)
-OUTPUT = bytes(range(256)) * 256 * 64
+OUTPUT = bytes(range(256)) * 256 * 16
 
 
 @dataclass

@@ -13,6 +13,8 @@ import termios
 import time
 from types import TracebackType
 
+import pytest
+
 from .conftest import LIMIT, Vm
 
 
@@ -99,6 +101,7 @@ def test_command_and_ctrl_c(vm: Vm) -> None:
         assert termios.tcgetattr(terminal.tty) == terminal.before
 
 
+@pytest.mark.long  # above, all three are
 def test_only_output_is_a_terminal(vm: Vm) -> None:
     script = "cat; test -t 0 || test -t 2 || test ! -t 1 || echo as wanted; echo error >&2"
     fd, tty = pty.openpty()
