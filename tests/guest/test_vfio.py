@@ -738,4 +738,7 @@ def test_true_chooses_vfio_and_a_name_decides(edu: str) -> None:
     with pyuio.open(edu, bind=UIO_PCI_GENERIC) as device:
         assert device.driver == UIO_PCI_GENERIC
         assert device.uio.driver_name == UIO_PCI_GENERIC
+        with pytest.raises(pyuio.DmaUnavailableError, match=r"its IOMMU translates .* boot with iommu=pt .*VFIO"):
+            device.dma.alloc(64)  # the card would not reach it
+        assert not command_register(edu) & BUS_MASTER
     assert bound_driver(edu) is None
