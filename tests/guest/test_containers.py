@@ -19,6 +19,9 @@ from pyuio.kernel.drivers import VFIO_PCI
 from tests.guest import containers
 from tests.guest.support import DRIVER, PROCESSOR, PROGRAM_LIMIT, keep_bound
 
+# The same code names other files there.
+long_over_vfio = pytest.mark.long if DRIVER == VFIO_PCI else pytest.mark.uio
+
 
 @pytest.fixture(scope="module")
 def root() -> Iterator[Path]:
@@ -56,6 +59,7 @@ def test_the_doctor_names_the_options(root: Path, edu: str, files: dict[str, Any
     assert f"--device {files['devices'][-1]}" in found["error"]
 
 
+@long_over_vfio
 def test_with_these_options_the_card_works(root: Path, edu: str, files: dict[str, Any]) -> None:
     if DRIVER == VFIO_PCI:
         found = run(root, edu, **files, capabilities=(), limits={"MEMLOCK": 1 << 26})

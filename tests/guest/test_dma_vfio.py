@@ -230,8 +230,16 @@ def in_a_child(what: Callable[[], object]) -> None:
     os.waitpid(child, 0)
 
 
-def test_the_limit_of_locked_memory(bound: str) -> None:
-    def limited(limit: int, *sizes: int) -> None:
+@pytest.mark.parametrize(
+    ("limit", "sizes"),
+    [
+        (8 << 20, (100, 4 << 20)),
+        pytest.param(64 << 10, (4096,), marks=pytest.mark.long),  # less than small buffers share
+        pytest.param(0, (), marks=pytest.mark.long),
+    ],
+)
+def test_the_limit_of_locked_memory(bound: str, limit: int, sizes: tuple[int, ...]) -> None:
+    def limited() -> None:
         card = Edu.open(bound)
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
         os.setuid(65534)  # CAP_IPC_LOCK lifts the limit
@@ -248,9 +256,7 @@ def test_the_limit_of_locked_memory(bound: str) -> None:
             card.to_device(b"a small limit")
             assert card.from_device(13) == b"a small limit"
 
-    in_a_child(lambda: limited(8 << 20, 100, 4 << 20))
-    in_a_child(lambda: limited(64 << 10, 4096))  # less than small buffers share
-    in_a_child(lambda: limited(0))
+    in_a_child(limited)
 
 
 def test_a_stray_access_does_no_harm(card: Edu) -> None:
@@ -422,8 +428,7 @@ def kill_and_look(address: str) -> None:
 
 
 def test_killed_in_mid_transfer(bound: str) -> None:
-    for _ in range(3):
-        kill_and_look(bound)
+    kill_and_look(bound)
     with Edu.open(bound) as card:
         card.to_device(b"and again")
         assert card.from_device(9) == b"and again"
@@ -438,7 +443,8 @@ def transfer_after_all(address: str) -> bool:
         space._start = at // space.unit
         space._rebuild()
         buffer = device.dma.alloc(4096, mask=Edu.dma_mask)
-        assert buffer.address == at
+        if buffer.address != at:  # the first addresses end before that
+            return False
         time.sleep(2 * TRANSFER)
         return buffer[0] == 0xEE
 

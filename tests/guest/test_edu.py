@@ -11,7 +11,10 @@ import pytest
 from pyuio_drivers.edu import Edu, EduRegisters, Interrupts
 
 import pyuio
-from tests.guest.support import EDU, Cards, forked
+from pyuio.kernel.drivers import VFIO_PCI
+from tests.guest.support import DRIVER, EDU, Cards, forked
+
+long_over_vfio = pytest.mark.long if DRIVER == VFIO_PCI else pytest.mark.uio
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/demo.py"
 
@@ -20,6 +23,7 @@ def test_identification(card: Edu) -> None:
     assert card.version == (1, 0)
 
 
+@long_over_vfio
 def test_liveness(card: Edu) -> None:
     for value in (0, 0xFFFFFFFF, 0xDEADBEEF):
         assert card.liveness(value) == value ^ 0xFFFFFFFF
@@ -31,6 +35,7 @@ def test_factorials(card: Edu) -> None:
         assert card.factorial_by_interrupt(number) == math.factorial(number)
 
 
+@long_over_vfio
 def test_factorial_after_a_stray_interrupt(card: Edu) -> None:
     """An interrupt that something else raised is acknowledged, and not taken for the factorial's."""
     for bits in (0x10, Interrupts.factorial.mask):
@@ -40,6 +45,7 @@ def test_factorial_after_a_stray_interrupt(card: Edu) -> None:
             assert card.interrupt_status() == 0
 
 
+@long_over_vfio
 def test_bad_factorials_never_reach_the_card(card: Edu) -> None:
     assert card.factorial(5) == 120
     for number in (-1, 13, 1 << 40):
@@ -52,6 +58,7 @@ def test_bad_factorials_never_reach_the_card(card: Edu) -> None:
     assert card.registers.factorial.read() == 120
 
 
+@long_over_vfio
 def test_waiting_without_an_interrupt(card: Edu) -> None:
     for timeout in (0, 0.01):
         with pytest.raises(TimeoutError):
@@ -69,6 +76,7 @@ def test_is_left_quiet(edu: str) -> None:
         assert registers.status.read() == 0
 
 
+@long_over_vfio
 def test_is_closed_after_an_exception(edu: str) -> None:
     with pytest.raises(RuntimeError, match="in the middle"), Edu.open(edu) as card:
         raise RuntimeError("in the middle")
@@ -84,6 +92,7 @@ def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     return forked(demo, str(EXAMPLE), *arguments)
 
 
+@long_over_vfio
 def test_the_demo_names_the_step_that_fails(cards: Cards) -> None:
     assert cards(EDU)
     done = run_demo("dead:beef")
@@ -91,6 +100,7 @@ def test_the_demo_names_the_step_that_fails(cards: Cards) -> None:
     assert "failed at step 'opening the card': there is no device dead:beef" in done.stderr
 
 
+@long_over_vfio
 def test_the_demo_notices_a_card_that_is_held(device: pyuio.Device) -> None:
     done = run_demo(str(device.address))
     assert done.returncode == 1

@@ -683,7 +683,22 @@ def test_a_descriptor_elsewhere_is_named_and_nothing_hangs(edu: str) -> None:
     assert bound_driver(edu) is None
 
 
-def test_another_process_has_it(edu: str) -> None:
+@pytest.mark.parametrize(
+    "use",
+    [
+        pyuio.open,
+        *(
+            pytest.param(use, marks=pytest.mark.long)
+            for use in (
+                lambda address: pyuio.open(address, bind=True),
+                lambda address: pyuio.open(address, bind=UIO_PCI_GENERIC),
+                lambda address: binding.bind(address, UIO_PCI_GENERIC),
+                binding.unbind,
+            )
+        ),
+    ],
+)
+def test_another_process_has_it(edu: str, use: Callable[[str], object]) -> None:
     keep_bound(edu)
     reading, writing = os.pipe()
 
@@ -694,17 +709,8 @@ def test_another_process_has_it(edu: str) -> None:
 
     with Beside(program, "holder") as holder:
         assert holder.stdout.readline() == "open\n"
-        named = f"process {holder.pid}"
-        refused: list[Callable[[], object]] = [
-            lambda: pyuio.open(edu),
-            lambda: pyuio.open(edu, bind=True),
-            lambda: pyuio.open(edu, bind=UIO_PCI_GENERIC),
-            lambda: binding.bind(edu, UIO_PCI_GENERIC),
-            lambda: binding.unbind(edu),
-        ]
-        for use in refused:
-            with pytest.raises(pyuio.DeviceBusyError, match=named):
-                use()
+        with pytest.raises(pyuio.DeviceBusyError, match=f"process {holder.pid}"):
+            use(edu)
         assert bound_driver(edu) == VFIO_PCI
         os.write(writing, b"1")
         assert holder.wait(PATIENCE) == 0

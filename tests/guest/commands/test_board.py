@@ -19,6 +19,7 @@ from pyuio.cli.arguments import complete_device
 from pyuio.inspect.inspection import Inspection
 from pyuio.pci.discovery import find
 from pyuio.region import Region
+from tests.guest.commands.in_process import command_here
 from tests.guest.commands.test_setup import MEMBER, STRANGER, as_user, refusal, run, setup, setup_fails
 from tests.guest.conftest import board_loaded
 from tests.guest.support import EDU, PATIENCE, Cards, known_drivers, let_go, pyuio_beside, pyuio_command, wait_until
@@ -92,24 +93,28 @@ def registers() -> Iterator[Region]:
 
 
 def output(*words: str) -> str:
-    done = pyuio_command(*words)
+    done = command_here(*words)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
 
 
 def error(*words: str, status: int = 1) -> str:
-    done = pyuio_command(*words)
+    done = command_here(*words)
     assert (done.returncode, done.stdout) == (status, "")
     return done.stderr
 
 
 def test_read_and_write() -> None:
-    for place in ("map0", "registers+0x0"):
-        assert output("read", "edu-board", place) == "0x010000ed\n"
-    assert output("write", "edu-board", "registers+4", "0x12345678") == ""
-    assert output("read", "edu-board", "map0", "--count", "2") == "map0+0x00  0x010000ed\nmap0+0x04  0xedcba987\n"
+    assert output("read", "edu-board", "map0") == "0x010000ed\n"
     output("write", "edu-board", "dma-registers+8", "0x40")
     assert output("read", str(find("edu-board").uio), "registers+0x88") == "0x00000040\n"
+
+
+@pytest.mark.long
+def test_other_ways_to_read() -> None:
+    assert output("read", "edu-board", "registers+0x0") == "0x010000ed\n"
+    assert output("write", "edu-board", "registers+4", "0x12345678") == ""
+    assert output("read", "edu-board", "map0", "--count", "2") == "map0+0x00  0x010000ed\nmap0+0x04  0xedcba987\n"
     read = json.loads(output("read", "edu-board", "registers+4", "--json"))
     assert read["device"] == "edu_board.0"
     assert read["registers"] == [{"place": "registers+0x04", "width": 32, "value": 0xEDCBA987}]
@@ -119,20 +124,23 @@ def test_read_and_write() -> None:
         assert re.search(r"warning: process \d+ \(.*\) has /dev/uio\d+ open, and may not expect reads", shown.stderr)
 
 
+def test_what_cannot_be_mapped() -> None:
+    assert "mmap takes whole pages" in error("read", "edu-board", "unaligned+4")
+    one, once = (str(device.uio) for device in pyuio.devices() if device.uio_name == "twin")
+    assert "refuses mmap" in error("read", one, "map0")
+    with pyuio.open(once):  # it admits one opener
+        assert f"opening /dev/{once}: Device or resource busy" in pyuio_command("read", once, "map0").stderr
+
+
+@pytest.mark.long
 def test_what_is_no_place_of_it(edu: str) -> None:
     has = r"it has: map 0 \(registers\) of 0x1000 bytes at 0x[0-9a-f]+; map 1 \(dma-registers\)"
     assert re.search(f"edu_board.0 has no map 'nothing'; {has}", error("read", "edu-board", "nothing+4"))
     assert re.search(f"not a PCI function: it has neither .*; {has}", error("read", "edu-board", "bar0+4"))
-    assert "mmap takes whole pages" in error("read", "edu-board", "unaligned+4")
     assert "map0+0x1000: 1 of 32 bits end at 0x1004" in error("read", "edu-board", "map0+0x1000", status=2)
     assert "twin names 2 devices" in error("read", "twin", "map0")
-    assert "refuses mmap" in error(
-        "read", str(next(one.uio for one in pyuio.devices() if one.uio_name == "twin")), "map0"
-    )
-    once = str([one.uio for one in pyuio.devices() if one.uio_name == "twin"][-1])  # it admits one opener
+    once = str([one.uio for one in pyuio.devices() if one.uio_name == "twin"][-1])
     assert output("read", once, "map0") == "0x010000ed\n"
-    with pyuio.open(once):
-        assert f"opening /dev/{once}: Device or resource busy" in error("read", once, "map0")
     assert f"{edu} has no UIO node" in error("read", edu, "map0+4")
 
 
@@ -148,22 +156,26 @@ def test_dump() -> None:
 
 def test_by_name(driver: None) -> None:
     assert output("read", "edu-board", "registers.identification") == "0x010000ed  major=1 minor=0 card=0xed\n"
-    assert output("read", "edu-board", "map0.identification.card") == "0xed\n"
     output("write", "edu-board", "registers.status.interrupt_after_factorial", "1")
     with Inspection(find("edu-board")) as inspection:
         registers = inspection.map("registers")
         assert isinstance(registers, Region)
         assert registers.read32(STATUS) == 0x80
         registers.write32(STATUS, 0)
+    found = find("edu-board")
+    row = rf"^board +acme_board +edu_board.0 +node edu-board +edu_board +{found.uio}$"
+    assert re.search(row, output("probe", "edu-board"), re.MULTILINE)
+
+
+@pytest.mark.long
+def test_more_by_name(driver: None) -> None:
+    assert output("read", "edu-board", "map0.identification.card") == "0xed\n"
     assert "0x0000  identification = 0x010000ed  major=1 minor=0 card=0xed\n" in output(
         "dump", "edu-board", "registers", "--names"
     )
     assert "Board has no names for dma-registers; it has names for: registers" in error(
         "dump", "edu-board", "dma-registers", "--names"
     )
-    found = find("edu-board")
-    row = rf"^board +acme_board +edu_board.0 +node edu-board +edu_board +{found.uio}$"
-    assert re.search(row, output("probe", "edu-board"), re.MULTILINE)
     assert "no installed driver serves edu_board.1 (edu-memory)" in pyuio_command("probe", "edu-memory").stderr
     (one,) = json.loads(output("probe", "edu-board", "--json"))["drivers"]
     assert (one["uio_names"], one["devices"][0]["uio_name"]) == (["edu-board"], "edu-board")
@@ -192,9 +204,7 @@ def test_list_and_info(cards: Cards) -> None:
 
 
 def test_doctor() -> None:
-    findings = {
-        one["name"]: one for one in json.loads(pyuio_command("doctor", "edu-board", "--json").stdout)["findings"]
-    }
+    findings = {one["name"]: one for one in json.loads(output("doctor", "edu-board", "--json"))["findings"]}
     assert findings["bound_driver"]["state"] == "good"
     with pyuio.open("edu-board") as device:
         line = rf"interrupt {device.irq}, which goes to CPU .*, shared with nobody"
@@ -220,6 +230,10 @@ def test_irq(registers: Region) -> None:
             wait_until(lambda: registers.read32(0x24) == 0)
         assert process.communicate(timeout=PATIENCE) == ("", "")
         assert process.returncode == 0
+
+
+@pytest.mark.long
+def test_irq_that_cannot_be() -> None:
     done = pyuio_command("irq", "edu-board", "--timeout", "0.2")
     assert done.returncode == 1
     assert "nothing acknowledges its interrupt; if it comes without end, give --acknowledge" in done.stderr
@@ -227,6 +241,7 @@ def test_irq(registers: Region) -> None:
     assert "no interrupt that edu-memory could deliver" in error("irq", "edu-memory", "--timeout", "1")
 
 
+@pytest.mark.long
 def test_irq_with_its_driver(registers: Region, driver: None) -> None:
     with pyuio_beside("irq", "edu-board", "--count", "1") as process:
         registers.write32(RAISE, 1)
@@ -251,7 +266,6 @@ def test_setup() -> None:
     try:
         assert f"edu-board is {node}, and members of {GROUP} may drive it\n" in said
         assert "pagemap" not in said
-        assert "it was set up already" in setup("edu-board", "--group", GROUP)
         assert owner(node) == (group, "crw-rw----")
         assert owner(Path("/dev", str(find("edu-memory").uio))) == root
 
@@ -266,7 +280,6 @@ def test_setup() -> None:
 
         assert as_user(MEMBER, drive) == 1
         assert str(node) in as_user(STRANGER, lambda: refusal(lambda: pyuio.open("edu-board")))
-        assert "edu-memory" in str(find("edu-memory"))
         # A node that comes later gets it, too.
         (BOUND / "unbind").write_text("edu_board.0")
         (BOUND / "bind").write_text("edu_board.0")
@@ -278,10 +291,22 @@ def test_setup() -> None:
     assert owner(Path("/dev", str(find("edu-board").uio))) == root
     assert not list(RULES.glob("*pyuio*"))
     assert not list(LIMITS.glob("*pyuio*"))
-    assert "edu-board was not set up: nothing to undo" in setup("edu-board", "--undo")
 
 
 @has_udev
+@pytest.mark.long
+@pytest.mark.usefixtures("member")
+def test_setup_that_changes_nothing() -> None:
+    assert "edu-board was not set up: nothing to undo" in setup("edu-board", "--undo")
+    setup("edu-board", "--group", GROUP)
+    try:
+        assert "it was set up already" in setup("edu-board", "--group", GROUP)
+    finally:
+        setup("edu-board", "--undo")
+
+
+@has_udev
+@pytest.mark.long
 def test_setup_that_cannot_be() -> None:
     twin = str(next(one.uio for one in pyuio.devices() if one.uio_name == "twin"))
     assert "have the name 'twin', and a rule by it would give away all" in setup_fails(twin)
@@ -293,6 +318,7 @@ def test_setup_that_cannot_be() -> None:
 
 
 @has_udev
+@pytest.mark.long
 @pytest.mark.usefixtures("member")
 def test_undo_of_a_device_that_is_gone() -> None:
     setup("edu-board", "--group", GROUP)
@@ -305,6 +331,7 @@ def test_undo_of_a_device_that_is_gone() -> None:
 
 
 @has_udev
+@pytest.mark.long
 @pytest.mark.usefixtures("member")
 def test_undo_while_a_user_has_it_open() -> None:
     setup("edu-board", "--group", GROUP)

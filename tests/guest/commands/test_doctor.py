@@ -25,6 +25,7 @@ from pyuio.kernel.drivers import load_driver
 from pyuio.kernel.hugepages import hugepages
 from pyuio.kernel.preempt_rt import is_realtime
 from pyuio.pci.discovery import find
+from tests.guest.commands.in_process import command_here
 from tests.guest.support import (
     EDU,
     PCI_SERIAL,
@@ -35,7 +36,6 @@ from tests.guest.support import (
     attribute,
     current_drivers,
     interrupt_threads,
-    pyuio_command,
     raise_and_wait,
     wait_until,
 )
@@ -383,7 +383,7 @@ def test_an_ordinary_user_learns_what_is_missing(edu: str) -> None:
 
 
 def test_the_command(edu: str) -> None:
-    done = pyuio_command("doctor", edu, "--json")
+    done = command_here("doctor", edu, "--json")
     answer = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
     assert answer["device"] == edu

@@ -16,7 +16,9 @@ import pytest
 import pyuio
 from pyuio.cli.description import description
 from pyuio.kernel.drivers import generic_drivers
+from pyuio.pci.discovery import find
 from tests.guest import pciutils
+from tests.guest.commands.in_process import command_here
 from tests.guest.support import (
     E1000E,
     EDU,
@@ -25,7 +27,6 @@ from tests.guest.support import (
     Cards,
     attribute,
     known_drivers,
-    pyuio_command,
 )
 
 PCIUTILS = pciutils.kept(os.uname().machine)
@@ -66,7 +67,7 @@ def lspci() -> dict[str, pciutils.Function]:
 
 def run(*words: str) -> str:
     """Return what the command prints; it must succeed."""
-    done = pyuio_command(*words)
+    done = command_here(*words)
     assert done.returncode == 0, done
     return done.stdout
 
@@ -258,7 +259,7 @@ def test_as_text(cards: Cards) -> None:
 
 def test_a_device_with_a_node(edu: str) -> None:
     with pyuio.open(edu, bind=True) as device:
-        described = info(device.uio.name)
+        described = description(find(device.uio.name))
         directory = Path("/sys/class/uio", device.uio.name)
         assert (described["address"], described["driver"]) == (edu, "uio_pci_generic")
         assert described["node"]["path"] == f"/dev/{device.uio.name}"
@@ -271,7 +272,7 @@ def test_a_device_with_a_node(edu: str) -> None:
         )
         assert "Maps of" in run("info", edu)
         assert described["could_drive"]["pyuio"] == ["edu (pyuio-framework)"]
-    assert info(edu)["node"] is None
+    assert description(find(edu))["node"] is None
 
 
 def info_as_nobody(device: str) -> dict[str, Any]:
@@ -339,7 +340,12 @@ def test_probe(cards: Cards) -> None:
     assert [device["name"] for device in edu["devices"]] == cards(EDU)
     first = cards(EDU)[0]
     assert re.search(rf"^edu +pyuio-framework +{first} +{EDU} ", run("probe"), re.MULTILINE)
+
+
+@pytest.mark.long
+def test_probe_one(cards: Cards) -> None:
+    first = cards(EDU)[0]
     assert first in run("probe", first)
-    done = pyuio_command("probe", cards(PCI_TESTDEV)[0])
+    done = command_here("probe", cards(PCI_TESTDEV)[0])
     assert done.returncode == 1
     assert "no installed driver serves" in done.stdout + done.stderr

@@ -15,6 +15,7 @@ from pyuio.claim import binding
 from pyuio.inspect.inspection import Inspection
 from pyuio.pci import Status
 from pyuio.pci.discovery import find
+from tests.guest.commands.in_process import command_here
 from tests.guest.support import (
     INTERRUPT_DISABLE,
     PATIENCE,
@@ -112,7 +113,7 @@ def test_without_a_driver_it_waits_to_be_acknowledged(card: Inspection) -> None:
         assert (first["total"], first["count"], first["seconds_since_last"]) == (1, 1, None)
         assert "still raises its interrupt: nothing told it that it was seen" in process.stderr.readline()
         assert is_raised(card)
-        done = pyuio_command("write", card.name, f"bar0+{ACKNOWLEDGE}", "1")
+        done = command_here("write", card.name, f"bar0+{ACKNOWLEDGE}", "1")
         assert done.returncode == 0
         assert "open, and may not expect writes" in done.stderr
         raise_when_waited_for(card)
@@ -166,10 +167,12 @@ def test_a_driver_in_a_file(card: Inspection, tmp_path: Path) -> None:
     assert pyuio_command("write", card.name, "bar0.inverse", "7", "--driver", f"{file}:Card").returncode == 0
     done = pyuio_command("read", card.name, "bar0.inverse", "--driver", f"{file}:Card")
     assert (done.returncode, done.stdout) == (0, "0xfffffff8\n")
-    done = pyuio_command("dump", card.name, "bar0", "--names", "--driver", f"{file}:Card")
-    assert done.stdout == "0x0004  inverse = 0xfffffff8\n0x0064  acknowledge = write-only\n"
-    done = pyuio_command("save", card.name, "--driver", f"{file}:Card")
-    assert "\n  bar0:\n    inverse: 0xfffffff8\nconfig:\n" in done.stdout
+
+
+@pytest.mark.long
+def test_other_commands_with_a_driver_in_a_file(card: Inspection, tmp_path: Path) -> None:
+    file = tmp_path / "card_of_this_test.py"
+    file.write_text(DRIVER)
     for words, reason in (
         (("read", card.name, "bar0.inverse", "--driver", f"{file}:Other"), "Other serves 1234:dead"),
         (("irq", card.name, "--driver", f"{file}:Other"), "Other serves 1234:dead"),
@@ -177,6 +180,11 @@ def test_a_driver_in_a_file(card: Inspection, tmp_path: Path) -> None:
     ):
         done = pyuio_command(*words)
         assert (done.returncode, reason in done.stderr) == (1, True), done
+    card.bar(0).write32(4, 7)
+    done = pyuio_command("dump", card.name, "bar0", "--names", "--driver", f"{file}:Card")
+    assert done.stdout == "0x0004  inverse = 0xfffffff8\n0x0064  acknowledge = write-only\n"
+    done = pyuio_command("save", card.name, "--driver", f"{file}:Card")
+    assert "\n  bar0:\n    inverse: 0xfffffff8\nconfig:\n" in done.stdout
     for command, place in (("read", "bar0+4"), ("dump", "bar0")):
         assert pyuio_command(command, card.name, place, "--driver", f"{file}:Card").returncode == 2
 
@@ -193,9 +201,13 @@ def test_ctrl_c_ends_it_and_leaves_it_masked(card: Inspection) -> None:
 
 
 def test_none_in_time(card: Inspection) -> None:
-    done = pyuio_command("irq", card.name, "--count", "1", "--timeout", "0.2")
+    done = command_here("irq", card.name, "--count", "1", "--timeout", "0.2")
     assert done.returncode == 1
     assert "no interrupt came for 0.2 s; 0 before" in done.stderr
+
+
+@pytest.mark.long
+def test_not_acknowledged_in_time(card: Inspection) -> None:
     with start(card.name, "--no-driver", "--timeout", "0.5") as process:
         process.stdout.readline()
         card.bar(0).write32(RAISE, 1)
@@ -205,17 +217,18 @@ def test_none_in_time(card: Inspection) -> None:
 
 
 def test_what_is_refused(edu: str, cards: Cards) -> None:
-    done = pyuio_command("irq", edu)
+    done = command_here("irq", edu)
     assert (done.returncode, f"first: pyuio bind {edu}" in done.stderr) == (1, True)
     (testdev,) = cards(PCI_TESTDEV)
     undo = binding.bind(testdev)
     try:
-        done = pyuio_command("irq", testdev, "--timeout", "1")
+        done = command_here("irq", testdev, "--timeout", "1")
         assert (done.returncode, "has no interrupt that uio_pci_generic could deliver" in done.stderr) == (1, True)
     finally:
         undo.undo()
 
 
+@pytest.mark.long
 def test_wrong_usage(bound: str) -> None:
     for words in (
         ["--count", "0"],
@@ -226,5 +239,5 @@ def test_wrong_usage(bound: str) -> None:
         ["--driver", "edu", "--no-driver"],
         ["--driver", "edu", "--acknowledge", "bar0+0x64=1"],
     ):
-        done = pyuio_command("irq", bound, *words)
+        done = command_here("irq", bound, *words)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False), (words, done)

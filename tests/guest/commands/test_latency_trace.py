@@ -70,6 +70,7 @@ def test_the_timer_itself_stops_the_recording(tmp_path: Path) -> None:
     waiter.end()
 
 
+@pytest.mark.long
 def test_a_tracer_that_this_kernel_does_not_have() -> None:
     done = bench("timer", "--count", "20", "--loads", "idle", "--max", "1ns", "--trace", "--tracer", "timerlat_9")
     assert done.returncode == 1
@@ -80,6 +81,7 @@ def test_a_tracer_that_this_kernel_does_not_have() -> None:
     assert "it needs --trace" in done.stderr
 
 
+@pytest.mark.long
 def test_interrupts(edu: str) -> None:
     options = Options(Plan(1_000_000, rounds=2, count=10), [Load], cpu=1, raising_cpu=0, priority=0)
     lines: list[str] = []

@@ -152,6 +152,7 @@ class Fatal(Serial16550):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_a_process_that_ends(serial: str) -> None:
     with Fatal.open(serial) as card, pytest.raises(MeasurementError, match="ended with status -9"):
         measure(card)

@@ -18,6 +18,7 @@ from pyuio.kernel.drivers import UIO_PCI_GENERIC, bound_driver, load_driver
 from pyuio.kernel.sysfs import PCI_DEVICES
 from pyuio.pci import reset
 from pyuio.pci.config_image import Command
+from tests.guest.commands.in_process import command_here
 from tests.guest.support import (
     BUS_MASTER,
     INTERRUPT_DISABLE,
@@ -56,7 +57,7 @@ def network(cards: Cards) -> str:
     return address
 
 
-@pytest.mark.parametrize("method", [None, "pm", "bus"])
+@pytest.mark.parametrize("method", [None, pytest.param("pm", marks=pytest.mark.long), "bus"])
 def test_a_device_stays_open(network: str, later: Later, method: str | None) -> None:
     """The registers are lost; the configuration space is as before, and whoever waits for an interrupt goes on."""
     keep_bound(network, UIO_PCI_GENERIC)
@@ -115,16 +116,19 @@ def test_the_command(network: str) -> None:
     for words, how in (
         ((), "the first of pm, bus that works"),
         (("--method", "bus"), "bus"),
-        (("--whole-bus",), "the bus"),
     ):
-        done = pyuio_command("reset", network, *words)
+        done = command_here("reset", network, *words)
         assert (done.returncode, done.stdout, done.stderr) == (0, f"{network} is reset by {how}\n", "")
     assert config_of(network) == before
-    done = pyuio_command("reset", network, "--method", "flr")
+
+
+@pytest.mark.long
+def test_what_the_command_refuses(network: str) -> None:
+    done = command_here("reset", network, "--method", "flr")
     assert (done.returncode, "has no reset by 'flr': it has pm, bus" in done.stderr) == (1, True)
-    done = pyuio_command("reset", network, "--method", "../flr\n")
+    done = command_here("reset", network, "--method", "../flr\n")
     assert (done.returncode, "has no reset by" in done.stderr) == (1, True)
-    done = pyuio_command("reset", network, "--method", "bus", "--whole-bus")
+    done = command_here("reset", network, "--method", "bus", "--whole-bus")
     assert done.returncode == 2
 
 
@@ -179,12 +183,16 @@ def test_who_has_it_is_named(network: str, cards: Cards) -> None:
         done = pyuio_command("reset", network, "--force", "--method", "bus")
         assert (done.returncode, "taken all the same" in done.stderr) == (0, True)
         assert bar.read32(RDTR) == 0
+
+
+@pytest.mark.long
+def test_what_the_kernel_needs_is_not_reset(cards: Cards) -> None:
     (serial,) = cards(PCI_SERIAL)
-    done = pyuio_command("reset", serial)
+    done = command_here("reset", serial)
     assert (done.returncode, "the kernel driver serial has it, and may not expect a reset" in done.stderr) == (1, True)
     bridge = next(str(one.address) for one in pyuio.devices() if one.class_code == 0x060400)
-    for command in ("reset", "remove"):
-        done = pyuio_command(command, bridge)
+    for word in ("reset", "remove"):
+        done = command_here(word, bridge)
         assert (done.returncode, "it is a bridge" in done.stderr) == (1, True)
 
 
@@ -208,10 +216,12 @@ def test_what_else_is_on_the_bus_is_named_and_protected(cards: Cards) -> None:
     assert {address: config_of(address) for address in (one, two)} == places
 
 
-def test_a_device_without_a_reset(edu: str) -> None:
-    for words in ((), ("--method", "bus"), ("--whole-bus",)):
-        done = pyuio_command("reset", edu, *words)
-        assert (done.returncode, "root bus, which no bridge resets" in done.stderr) == (1, True)
+@pytest.mark.parametrize(
+    "words", [(), *(pytest.param(words, marks=pytest.mark.long) for words in (("--method", "bus"), ("--whole-bus",)))]
+)
+def test_a_device_without_a_reset(edu: str, words: tuple[str, ...]) -> None:
+    done = command_here("reset", edu, *words)
+    assert (done.returncode, "root bus, which no bridge resets" in done.stderr) == (1, True)
     with pyuio.open(edu, bind=UIO_PCI_GENERIC) as device, pytest.raises(pyuio.ResetUnavailableError, match="root bus"):
         device.reset()
 
@@ -221,15 +231,19 @@ def test_a_device_that_is_removed_comes_back(network: str, cards: Cards) -> None
     load_driver("e1000e")  # udev does it when the card comes back; the driver takes each card that has none
     for one in without:
         rebind(one, None)
-    assert pyuio_command("bind", network).returncode == 0
+    assert command_here("bind", network).returncode == 0
     assert bound_driver(network) == UIO_PCI_GENERIC
-    done = pyuio_command("remove", network)
+    done = command_here("remove", network)
     assert (done.returncode, done.stdout) == (0, f"{network} is removed; pyuio rescan finds it again\n")
     assert not (PCI_DEVICES / network).exists()
     assert not (binding_record.DIRECTORY / f"{network}.json").exists()
-    done = pyuio_command("remove", network)
-    assert (done.returncode, f"there is no device {network}" in done.stderr) == (1, True)
-    done = pyuio_command("rescan")
+    done = command_here("rescan")
     assert (done.returncode, done.stdout.startswith(f"{network} {NETWORK} (driver: ")) == (0, True)
-    assert pyuio_command("rescan").stdout == "no new device\n"
     rebind(network, None)
+
+
+@pytest.mark.long
+def test_nothing_to_remove_and_nothing_new() -> None:
+    done = command_here("remove", "00:1e.7")
+    assert (done.returncode, "there is no device" in done.stderr) == (1, True)
+    assert command_here("rescan").stdout == "no new device\n"

@@ -350,6 +350,17 @@ def test_what_an_io_uring_keeps_is_named(card: str, cards: Cards) -> None:
     assert f"{address} is root's alone again" in setup(address, "--undo")
 
 
+def test_rules_that_cannot_be_written(card: str, cards: Cards) -> None:
+    address = cards(EDU)[-1]
+    with contextlib.ExitStack() as stack:
+        run("mount", "-t", "tmpfs", "-o", "ro", "none", str(RULES))
+        stack.callback(run, "umount", str(RULES))
+        assert "Read-only file system" in setup_fails(address, "--group", GROUP)
+    assert bound_driver(address) is None
+    assert [path.name for path in RULES.glob("*pyuio*")] == [f"70-pyuio-{card}.rules"]
+
+
+@pytest.mark.long
 def test_what_is_in_the_way(card: str, cards: Cards) -> None:
     address = cards(EDU)[-1]
     assert "there is no device" in setup_fails("00:1e.7")
@@ -357,9 +368,3 @@ def test_what_is_in_the_way(card: str, cards: Cards) -> None:
     assert "it is a bridge" in setup_fails(bridge, "--group", GROUP)
     wanted = Permission.of(address, GROUP)
     assert f"writing {RULES}" in as_user(STRANGER, lambda: refusal(wanted.write))
-    with contextlib.ExitStack() as stack:
-        run("mount", "-t", "tmpfs", "-o", "ro", "none", str(RULES))
-        stack.callback(run, "umount", str(RULES))
-        assert "Read-only file system" in setup_fails(address, "--group", GROUP)
-    assert bound_driver(address) is None
-    assert [path.name for path in RULES.glob("*pyuio*")] == [f"70-pyuio-{card}.rules"]

@@ -31,6 +31,7 @@ from pyuio.inspect import chosen_driver
 from pyuio.kernel import iommufd, vfio
 from pyuio.kernel.drivers import bound_driver, load_driver
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS
+from tests.guest.commands.in_process import command_here
 from tests.guest.marks import on_x86
 from tests.guest.support import (
     PATIENCE,
@@ -125,6 +126,13 @@ def nodes_of(address: str) -> list[Path]:
     return [vfio.group_path(group_of(address)), *([node] if node else [])]
 
 
+@pytest.fixture
+def holder(card: str) -> Iterator[Beside]:
+    """A process that has the card open."""
+    with held(card) as process:
+        yield process
+
+
 @contextlib.contextmanager
 def held(address: str) -> Iterator[Beside]:
     """A process that has a function open."""
@@ -151,34 +159,46 @@ def refused(*words: str) -> str:
 
 
 def test_what_open_would_bind_is_bound(edu: str) -> None:
-    done = pyuio_command("bind", edu)
+    done = command_here("bind", edu)
     assert done.returncode == 0, done.stderr
     path = vfio.group_path(group_of(edu))
     assert done.stdout == (
         f"{edu} is bound to vfio-pci as {path}, because an IOMMU translates for the device; "
         f"pyuio unbind {edu} leaves it without a driver, as it was\n"
     )
-    assert pyuio_command("bind", edu).stdout == f"{edu} is bound to vfio-pci already as {path}: nothing to do\n"
-    assert pyuio_command("unbind", edu).stdout == f"{edu} is released from vfio-pci, and has no driver\n"
+    assert command_here("unbind", edu).stdout == f"{edu} is released from vfio-pci, and has no driver\n"
 
 
-def test_a_holder_is_named_at_once(card: str) -> None:
-    with held(card) as holder:
-        wanted = f"process {holder.pid} (", f"has its IOMMU group, {' or '.join(map(str, nodes_of(card)))}, open"
-        for words in (
-            ("bind", card, "--driver", "uio_pci_generic"),
-            ("bind", card, "--driver", "uio_pci_generic", "--force"),
-            ("unbind", card),
-            ("unbind", card, "--force"),
-            ("setup", card, "--driver", "uio_pci_generic"),
-            ("irq", card),
-        ):
-            errors = refused(*words)
-            assert all(part in errors for part in wanted), (words, errors)
-        with pytest.raises(pyuio.DeviceBusyError, match=f"process {holder.pid} "):
-            pyuio.open(card, bind="uio_pci_generic")
-        assert bound_driver(card) == "vfio-pci"
-    assert command("unbind", card)[0] == 0
+@pytest.mark.long
+def test_what_is_bound_already(card: str) -> None:
+    path = vfio.group_path(group_of(card))
+    assert command_here("bind", card).stdout == f"{card} is bound to vfio-pci already as {path}: nothing to do\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("unbind", "CARD", "--force"),
+        *(
+            pytest.param(words, marks=pytest.mark.long)
+            for words in (
+                ("bind", "CARD", "--driver", "uio_pci_generic"),
+                ("bind", "CARD", "--driver", "uio_pci_generic", "--force"),
+                ("unbind", "CARD"),
+                ("setup", "CARD", "--driver", "uio_pci_generic"),
+                ("irq", "CARD"),
+            )
+        ),
+    ],
+    ids=" ".join,
+)
+def test_a_holder_is_named_at_once(card: str, holder: Beside, words: tuple[str, ...]) -> None:
+    errors = refused(*(card if word == "CARD" else word for word in words))
+    assert f"process {holder.pid} (" in errors
+    assert f"has its IOMMU group, {' or '.join(map(str, nodes_of(card)))}, open" in errors
+    with pytest.raises(pyuio.DeviceBusyError, match=f"process {holder.pid} "):
+        pyuio.open(card, bind="uio_pci_generic")
+    assert bound_driver(card) == "vfio-pci"
 
 
 @pytest.mark.parametrize("way", ["thread", "io_uring"])
@@ -227,49 +247,61 @@ def test_a_holder_who_hides(card: str, way: str) -> None:
     assert command("unbind", card)[0] == 0
 
 
-def test_nothing_hangs_while_an_unbind_waits(card: str) -> None:
-    """Whoever reads an attribute under the function's lock would wait with it, and could not be killed."""
-    with held(card) as holder:
+@pytest.fixture
+def awaited(card: str, holder: Beside) -> Iterator[Beside]:
+    """The holder, for which an unbind of the card waits; it is killed at last."""
 
-        def unbind() -> None:
-            print("begun", flush=True)
-            (PCI_DRIVERS / "vfio-pci/unbind").write_text(card)
+    def unbind() -> None:
+        print("begun", flush=True)
+        (PCI_DRIVERS / "vfio-pci/unbind").write_text(card)
 
-        with Beside(unbind, "unbinder") as waiting, contextlib.ExitStack() as stack:
-            stack.callback(holder.send_signal, signal.SIGKILL)  # or the unbinder could not be killed
-            wait_until(lambda: bound_driver(card) is None)
-            named = f"process {holder.pid} ("
-            for words in (
-                ("bind", card),
-                ("bind", card, "--driver", "vfio-pci"),
-                ("unbind", card),
-                ("unbind", card, "--force"),
-                ("setup", card),
-                ("irq", card),
-            ):
-                assert named in refused(*words), words
-            for bind in (False, True, "uio_pci_generic", "vfio-pci"):
-                with pytest.raises(pyuio.DeviceBusyError, match=f"process {holder.pid} "):
-                    pyuio.open(card, bind=bind)
-            status, output, _errors = command("info", card)
-            assert status == 0
-            assert f"it is being taken from vfio-pci, which waits for process {holder.pid} (" in output
-            status, output, _errors = command("list")
-            assert (status, card in output) == (0, True)
-            status, output, _errors = command("doctor", card)
-            assert named in output, output
-            assert command("dump", card)[0] == 0
-            assert command("read", card, "config+0", "--width", "32")[1].startswith("0x11e81234")
-            assert command("probe")[0] == 0
-            assert waiting.poll() is None
-            holder.send_signal(signal.SIGKILL)
-            assert waiting.wait(PATIENCE) == 0
+    with Beside(unbind, "unbinder") as waiting, contextlib.ExitStack() as stack:
+        stack.callback(holder.send_signal, signal.SIGKILL)  # or the unbinder could not be killed
+        wait_until(lambda: bound_driver(card) is None)
+        yield holder
+        assert waiting.poll() is None
+        holder.send_signal(signal.SIGKILL)
+        assert waiting.wait(PATIENCE) == 0
     assert bound_driver(card) is None
+
+
+def test_nothing_hangs_while_an_unbind_waits(card: str, awaited: Beside) -> None:
+    """Whoever reads an attribute under the function's lock would wait with it, and could not be killed."""
+    assert f"process {awaited.pid} (" in refused("unbind", card, "--force")
+    for bind in (False, True):
+        with pytest.raises(pyuio.DeviceBusyError, match=f"process {awaited.pid} "):
+            pyuio.open(card, bind=bind)
+    status, output, _errors = command("info", card)
+    assert status == 0
+    assert f"it is being taken from vfio-pci, which waits for process {awaited.pid} (" in output
+
+
+@pytest.mark.long
+def test_no_other_command_hangs_either(card: str, awaited: Beside) -> None:
+    named = f"process {awaited.pid} ("
+    for words in (
+        ("bind", card),
+        ("bind", card, "--driver", "vfio-pci"),
+        ("unbind", card),
+        ("setup", card),
+        ("irq", card),
+    ):
+        assert named in refused(*words), words
+    for bind in ("uio_pci_generic", "vfio-pci"):
+        with pytest.raises(pyuio.DeviceBusyError, match=f"process {awaited.pid} "):
+            pyuio.open(card, bind=bind)
+    status, output, _errors = command("list")
+    assert (status, card in output) == (0, True)
+    status, output, _errors = command("doctor", card)
+    assert named in output, output
+    assert command("dump", card)[0] == 0
+    assert command("read", card, "config+0", "--width", "32")[1].startswith("0x11e81234")
+    assert command("probe")[0] == 0
 
 
 def test_what_is_shown(card: str) -> None:
     path = vfio.group_path(group_of(card))
-    text = re.sub(" +", " ", pyuio_command("info", card).stdout)
+    text = re.sub(" +", " ", command_here("info", card).stdout)
     kind = (PCI_DEVICES / card / "iommu_group/type").read_text().strip()
     for line in (
         "kernel driver vfio-pci",
@@ -281,12 +313,12 @@ def test_what_is_shown(card: str) -> None:
     ):
         assert f"\n {line}\n" in text.replace(" \n", "\n"), (line, text)
     network = addresses(NETWORK)[0]
-    described = json.loads(pyuio_command("info", network, "--json").stdout)
+    described = json.loads(command_here("info", network, "--json").stdout)
     assert described["vectors"] == {"MSI": 1, "MSI-X": 5}
     assert described["resets"] == (PCI_DEVICES / network / "reset_method").read_text().split()
     assert described["open_binds"]["driver"] == "vfio-pci"
     assert described["virtualised"] == []
-    (line,) = [line for line in pyuio_command("list").stdout.splitlines() if line.startswith(card)]
+    (line,) = [line for line in command_here("list").stdout.splitlines() if line.startswith(card)]
     assert line.split()[2:4] == ["vfio-pci", f"vfio/{path.name}"]
 
 
@@ -421,29 +453,67 @@ def drive(address: str) -> tuple[int, str, int, int]:
         return os.getuid(), device.driver or "", factorial, count
 
 
-def test_a_user_without_capabilities(edu: str) -> None:
-    """udev gives the card, and nothing else, to the group; a user who is in it drives the card."""
-    other, path = addresses(EDU)[1], vfio.group_path(group_of(edu))
-    others_path = vfio.group_path(group_of(other))
-    undo = binding.bind(other, "vfio-pci")
+@contextlib.contextmanager
+def given_to_the_group(edu: str) -> Iterator[int]:
+    """Set the card up for the group, whose number this returns; afterwards it is root's again."""
     done = pyuio_command("setup", edu, "--driver", "vfio-pci", "--group", GROUP)
     assert done.returncode == 0, done.stderr
-    assert f"{edu} is {path}, and members of {GROUP} may drive it" in done.stdout
-    assert "LimitMEMLOCK" in done.stdout
-    number = grp.getgrnam(GROUP).gr_gid
-    assert (owner(path), owner(others_path)) == ((number, "crw-rw----"), (0, "crw-------"))
-    assert "it was set up already" in pyuio_command("setup", edu, "--driver", "vfio-pci", "--group", GROUP).stdout
-    assert "take that back first" in refused("setup", edu, "--driver", "uio_pci_generic", "--group", GROUP)
     try:
+        path = vfio.group_path(group_of(edu))
+        assert f"{edu} is {path}, and members of {GROUP} may drive it" in done.stdout
+        assert "LimitMEMLOCK" in done.stdout
+        number = grp.getgrnam(GROUP).gr_gid
+        assert owner(path) == (number, "crw-rw----")
+        yield number
+    finally:
+        if list(RULES.glob("*pyuio*")):
+            pyuio_command("setup", edu, "--undo", "--force")
+
+
+def take_back_by_force(edu: str, number: int) -> None:
+    """Undo the setup while a member of the group has the card open."""
+    with Beside(until_killed(lambda: hold(edu, number)), "member") as process:
+        assert process.stdout.readline() == "begun\n", process.stderr.read()
+        status, output, errors = command("setup", edu, "--undo", "--force")
+        assert (status, f"killed process {process.pid}" in errors) == (0, True), output + errors
+        assert f"{edu} is root's alone again, and has no driver" in output
+        assert process.wait(PATIENCE) == -signal.SIGKILL
+    assert (PCI_DEVICES / edu / "driver_override").read_text() == "(null)\n"
+    assert not list(RULES.glob("*pyuio*")) + list(LIMITS.glob("*pyuio*"))
+
+
+def test_a_user_without_capabilities(edu: str) -> None:
+    """A user who is in the group drives the card, and nobody else; what is taken back is taken by force."""
+    with given_to_the_group(edu) as number:
         assert without_capabilities(number, lambda: drive(edu)) == (NOBODY, "vfio-pci", 3628800, 1)
-        for group, address in ((number, other), (None, edu)):
 
-            def tries(address: str = address) -> str:
-                with pytest.raises(PermissionError) as caught:
-                    pyuio.open(address)
-                return str(caught.value)
+        def tries() -> str:
+            with pytest.raises(PermissionError) as caught:
+                pyuio.open(edu)
+            return str(caught.value)
 
-            assert "/dev/vfio/" in without_capabilities(group, tries)
+        assert "/dev/vfio/" in without_capabilities(None, tries)
+        take_back_by_force(edu, number)
+
+
+@pytest.mark.long
+def test_what_else_the_group_gets(edu: str) -> None:
+    """udev gives the card, and nothing else, to the group."""
+    other, path = addresses(EDU)[1], vfio.group_path(group_of(edu))
+    undo = binding.bind(other, "vfio-pci")
+    with contextlib.ExitStack() as stack:
+        stack.callback(undo.undo)
+        number = stack.enter_context(given_to_the_group(edu))
+        assert owner(vfio.group_path(group_of(other))) == (0, "crw-------")
+        assert "it was set up already" in pyuio_command("setup", edu, "--driver", "vfio-pci", "--group", GROUP).stdout
+        assert "take that back first" in refused("setup", edu, "--driver", "uio_pci_generic", "--group", GROUP)
+
+        def tries() -> str:
+            with pytest.raises(PermissionError) as caught:
+                pyuio.open(other)
+            return str(caught.value)
+
+        assert "/dev/vfio/" in without_capabilities(number, tries)
 
         def writable() -> list[str]:
             paths = [Path(directory, name) for directory, _, names in os.walk("/dev") for name in names]
@@ -478,7 +548,7 @@ def test_a_user_without_capabilities(edu: str) -> None:
                 process.send_signal(signal.SIGKILL)
         assert pyuio_command("setup", edu, "--driver", "vfio-pci", "--group", GROUP).returncode == 0
 
-        # What is taken back is taken from those who have it open, too; by force.
+        # Without force, the one who has it open is named.
         member = until_killed(lambda: hold(edu, number))
         with Beside(member, "member") as process:
             assert process.stdout.readline() == "begun\n", process.stderr.read()
@@ -487,16 +557,7 @@ def test_a_user_without_capabilities(edu: str) -> None:
             assert f"has {nodes_of(edu)[-1]}" in errors
             nodes = [*nodes_of(edu), *([iommufd.IOMMU] if by_iommufd else [])]
             assert {owner(node) for node in nodes} == {(0, "crw-------")}
-            status, output, errors = command("setup", edu, "--undo", "--force")
-            assert (status, f"killed process {process.pid}" in errors) == (0, True), output + errors
-            assert f"{edu} is root's alone again, and has no driver" in output
-            assert process.wait(PATIENCE) == -signal.SIGKILL
-        assert (PCI_DEVICES / edu / "driver_override").read_text() == "(null)\n"
-        assert not list(RULES.glob("*pyuio*")) + list(LIMITS.glob("*pyuio*"))
-    finally:
-        if list(RULES.glob("*pyuio*")):
-            pyuio_command("setup", edu, "--undo", "--force")
-        undo.undo()
+            process.send_signal(signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -524,12 +585,11 @@ def test_a_group_with_functions_of_other_drivers() -> None:
     assert f"pyuio bind --driver vfio-pci --whole-group {bus}" in errors
     with pytest.raises(pyuio.DeviceBusyError, match=f"--whole-group {bus}"):
         pyuio.open(bus, bind="vfio-pci")
-    assert "VFIO is out: kernel drivers have functions of its IOMMU group" in command("info", bus)[1]
     assert unchanged()
     for address in (disks, bus):
         # The driver does not come back to a function whose group is used: so all must be VFIO's, or none.
         (PCI_DEVICES / address / "driver_override").read_text()
-    done = pyuio_command("bind", bus, "--driver", "vfio-pci", "--whole-group", *(["--force"] if before[bridge] else []))
+    done = command_here("bind", bus, "--driver", "vfio-pci", "--whole-group", *(["--force"] if before[bridge] else []))
     assert done.returncode == 0, done.stderr
     taken = [address for address in ICH9 if before[address]]
     assert [bound_driver(address) for address in taken] == ["vfio-pci"] * len(taken)
@@ -538,8 +598,15 @@ def test_a_group_with_functions_of_other_drivers() -> None:
     with pyuio.open(bus) as device:
         assert device.config.vendor_id == 0x8086
     for address in taken:
-        assert pyuio_command("unbind", address).returncode == 0
+        assert command_here("unbind", address).returncode == 0
     assert unchanged()
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("other_drivers")
+@on_x86
+def test_info_says_that_other_drivers_have_the_group() -> None:
+    assert "VFIO is out: kernel drivers have functions of its IOMMU group" in command("info", ICH9[2])[1]
 
 
 def test_a_kernel_without_vfio_pci(edu: str) -> None:
@@ -556,7 +623,7 @@ def test_a_kernel_without_vfio_pci(edu: str) -> None:
         assert bound_driver(edu) is None
         assert (PCI_DEVICES / edu / "driver_override").read_text() == "(null)\n"
         assert "open binds uio_pci_generic: VFIO is out: this kernel has no vfio-pci" in re.sub(
-            " +", " ", pyuio_command("info", edu).stdout
+            " +", " ", command_here("info", edu).stdout
         )
         with pyuio.open(edu, bind=True) as device:
             assert device.driver == "uio_pci_generic"
@@ -582,8 +649,9 @@ def test_measuring(card: str, words: list[str], kind: str) -> None:
     assert [series["way"] for series in run["series"]] == ["C", "Python read loop", "native service"]
 
 
-def test_what_is_locked_down(edu: str) -> None:
-    """The last test of all, as lockdown ends with the boot."""
+@pytest.fixture
+def locked_down() -> None:
+    """Lock the kernel down. The tests with it are the last of all, as lockdown ends with the boot."""
     lockdown = Path("/sys/kernel/security/lockdown")
     if not lockdown.exists():
         subprocess.run(["mount", "-t", "securityfs", "none", str(lockdown.parent)], check=True)
@@ -591,7 +659,9 @@ def test_what_is_locked_down(edu: str) -> None:
     subprocess.run(["modprobe", "--all", "vfio-pci", "uio_pci_generic"], check=True)
     if "[integrity]" not in lockdown.read_text():  # it may be on the kernel's command line
         lockdown.write_text("integrity")
-    number = group_of(edu)
+
+
+def test_what_is_locked_down(edu: str, locked_down: None) -> None:
     status, output, errors = command("doctor", edu, "--json")
     findings = {one["name"]: one for one in json.loads(output)["findings"]}
     assert (status, errors) == (0, "")
@@ -602,6 +672,11 @@ def test_what_is_locked_down(edu: str) -> None:
         assert Edu(device).factorial_by_interrupt(5) == 120
     with pytest.raises(pyuio.PermissionDeniedError), pyuio.open(edu, bind="uio_pci_generic") as device:
         device.bar(0)
+
+
+@pytest.mark.long
+def test_a_user_of_what_is_locked_down(edu: str, locked_down: None) -> None:
+    number = group_of(edu)
     done = pyuio_command("setup", edu, "--group", GROUP)
     assert done.returncode == 0, done.stderr
     try:

@@ -13,7 +13,8 @@ import pytest
 import pyuio
 from pyuio.inspect.inspection import Inspection
 from pyuio.pci.discovery import find
-from tests.guest.support import Cards, pyuio_command, rebind, wait_until
+from tests.guest.commands.in_process import command_here
+from tests.guest.support import Cards, rebind, wait_until
 
 NVME = "1b36:0010"
 CSTS = "bar0+0x1c"  # without queues a virtual function of QEMU has the bit CFS there, and 0 elsewhere
@@ -38,6 +39,7 @@ def function(cards: Cards) -> Iterator[str]:
         rebind(physical, None)
 
 
+@pytest.mark.long
 def test_it_is_there(function: str) -> None:
     found = find(function)
     assert found.ids == NVME
@@ -48,17 +50,17 @@ def test_it_is_there(function: str) -> None:
             ("read", function, "config+0"),
             ("dump", function, "config", "--length", "16"),
         ):
-            done = pyuio_command(*words)
+            done = command_here(*words)
             assert (done.returncode, done.stderr) == (0, "")
             assert "ffff" in done.stdout.replace(" ", "")
         # QEMU's function has, and heeds, a bit in its command register that the specification does not have.
-        done = pyuio_command("read", function, CSTS)
+        done = command_here("read", function, CSTS)
         assert (done.returncode, done.stdout) == (0, "0x00000000\n"), done.stderr
         advice = done.stderr.split("memory on: ")[1].split()
-        assert pyuio_command(*advice[1:]).returncode == 0
-        done = pyuio_command("read", function, CSTS)
+        assert command_here(*advice[1:]).returncode == 0
+        done = command_here("read", function, CSTS)
         assert (done.stdout, done.stderr) == ("0x00000002\n", "")
-    described = json.loads(pyuio_command("info", function, "--json").stdout)
+    described = json.loads(command_here("info", function, "--json").stdout)
     assert described["ids"] == NVME
     with pyuio.open(function, bind=True) as opened:
         assert not opened.removed
