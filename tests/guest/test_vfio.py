@@ -697,6 +697,7 @@ def test_a_descriptor_elsewhere_is_named_and_nothing_hangs(edu: str) -> None:
             )
         ),
     ],
+    ids=["open", "bind to any", "bind to UIO", "bind", "unbind"],
 )
 def test_another_process_has_it(edu: str, use: Callable[[str], object]) -> None:
     keep_bound(edu)
