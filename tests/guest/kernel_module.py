@@ -45,8 +45,13 @@ def build(version: str, directory: Path, *modules: Module) -> list[Path]:
         architecture = ARCHITECTURES[version.rpartition("-")[2]]
         with tempfile.TemporaryDirectory(dir=directory.resolve()) as made:
             headers = _headers(version, architecture, Path(made))
+            sources = Path(made, "sources")
+            for module, _ in wanted:
+                _add_source(module, sources / module.name, Path(made, module.name))
+            (sources / "Makefile").write_text(f"obj-m := {' '.join(f'{module.name}/' for module, _ in wanted)}\n")
+            _make(sources, headers, architecture)
             for module, place in wanted:
-                _build(module, place, headers, architecture, Path(made, module.name))
+                (sources / module.name / f"{module.name}.ko").rename(place)
     return paths
 
 
@@ -76,18 +81,21 @@ def _unpack(package: str, archive: apt.Archive, work: Path) -> None:
     apt.extract(archive.download(archive.package(package), place), work / "tree")
 
 
-def _build(module: Module, place: Path, headers: Path, architecture: Architecture, work: Path) -> None:
+def _add_source(module: Module, source: Path, work: Path) -> None:
+    """Put a module's source, with a makefile, into the directory `source`."""
     if module.package is not None:
         _unpack(module.package, apt.archive(), work)
         (packaged,) = (work / "tree/usr/src").iterdir()
-        shutil.copytree(packaged, work / "source")
+        shutil.copytree(packaged, source)
     elif module.source is not None:
-        (work / "source").mkdir(parents=True)
-        shutil.copyfile(module.source, work / "source" / f"{module.name}.c")
-        (work / "source/Makefile").write_text(f"obj-m := {module.name}.o\n")
+        source.mkdir(parents=True)
+        shutil.copyfile(module.source, source / f"{module.name}.c")
+        (source / "Makefile").write_text(f"obj-m := {module.name}.o\n")
+
+
+def _make(source: Path, headers: Path, architecture: Architecture) -> None:
     # Type information for BPF needs pahole, and nobody reads it.
-    command = ["make", "-s", "-C", str(headers), f"M={work}/source", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]
+    command = ["make", "-s", "-C", str(headers), f"M={source}", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]
     if architecture != AMD64:
         command += [f"ARCH={architecture.name}", f"CROSS_COMPILE={architecture.triplet}-"]
     subprocess.run(command, check=True, timeout=LIMIT, stdout=sys.stderr)
-    (work / f"source/{module.name}.ko").rename(place)

@@ -545,6 +545,7 @@ def test_throttling_is_noticed() -> None:
     assert ("RT throttling activated" in log) == (parse_release(platform.release()) < (6, 12))
 
 
+@pytest.mark.long
 def test_a_thread_that_sleeps_is_not_throttled() -> None:
     with pyuio.realtime(cpus=max(CPUS), **QUICK) as tuned:
         for _ in range(15):  # for more than a period of 1 s
@@ -554,6 +555,7 @@ def test_a_thread_that_sleeps_is_not_throttled() -> None:
     assert tuned.throttled() == 0
 
 
+@pytest.mark.long
 def test_throttling_switched_off(runtime: Callable[[int], object]) -> None:
     runtime(-1)
     with pyuio.realtime(cpus=max(CPUS), **QUICK) as tuned:

@@ -14,7 +14,7 @@ from tests.guest.support import PCI_TESTDEV, Cards
 PLATFORM = "several_nodes.0"
 
 
-@pytest.fixture(params=[PLATFORM, PCI_TESTDEV])
+@pytest.fixture(params=[PLATFORM, pytest.param(PCI_TESTDEV, marks=pytest.mark.long)])
 def entries(request: pytest.FixtureRequest, several_nodes: None, cards: Cards) -> list[pyuio.FoundDevice]:
     """The entries of a platform device with three nodes, and those of a PCI function with two."""
     name = PLATFORM if request.param == PLATFORM else cards(request.param)[0]

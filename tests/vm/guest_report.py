@@ -45,7 +45,7 @@ with Path("/dev/stdout").open("w") as stdout:
     stdout.write(json.dumps(report) + "\n")
 Path(os.environ["OUT"], "carried").write_text("back")
 block = bytes(range(256)) * 256
-for _ in range(16):
+for _ in range(4):
     sys.stdout.buffer.write(block)
 sys.stdout.buffer.flush()
 sys.exit(7)

@@ -77,6 +77,7 @@ def test_the_tests_of_a_new_package(vm: Vm, package: Path) -> None:
     assert "15 deselected tests did not run in the guest: they use no `device`, or the `card` itself" in done.stdout
 
 
+@pytest.mark.long  # make test takes the plugin apart (tests/unit/test_pytest_plugin.py), and a card (test_card.py)
 @pytest.mark.timeout(300)
 def test_failures_and_complaints(vm: Vm, package: Path) -> None:
     (package / "tests/test_wrong.py").write_text(WRONG)

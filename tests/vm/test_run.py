@@ -21,8 +21,8 @@ import pytest
 from .conftest import LIMIT, Vm
 
 ARGUMENTS = ["", "a b", "it's", '"$HOME"', "`x`", "new\nline", "\\", "*", "-v", "--", "ä", "\udcff\udc80", "!", "#"]
-INPUT = os.urandom(1 << 20)
-OUTPUT = bytes(range(256)) * 256 * 16
+INPUT = os.urandom(1 << 18)
+OUTPUT = bytes(range(256)) * 256 * 4
 
 
 @dataclass

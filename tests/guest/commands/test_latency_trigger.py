@@ -95,6 +95,7 @@ def test_interrupts_that_come_faster_than_they_are_handled_are_samples(serial: s
     assert [series.count for series in run.series] == [300, 300]
 
 
+@pytest.mark.long
 def test_edu_too(edu: str) -> None:
     with Edu.open(edu) as card:
         run = measure(card)

@@ -75,6 +75,7 @@ def test_each_error_is_told_of_and_counted(card: str, inject: Inject) -> None:
     assert now.since(before) == both.errors
 
 
+@pytest.mark.long
 def test_they_are_shown(card: str, inject: Inject) -> None:
     inject(BAD_TLP, 0)
     found = find(card)

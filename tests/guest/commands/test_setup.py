@@ -350,6 +350,7 @@ def test_what_an_io_uring_keeps_is_named(card: str, cards: Cards) -> None:
     assert f"{address} is root's alone again" in setup(address, "--undo")
 
 
+@pytest.mark.long
 def test_rules_that_cannot_be_written(card: str, cards: Cards) -> None:
     address = cards(EDU)[-1]
     with contextlib.ExitStack() as stack:

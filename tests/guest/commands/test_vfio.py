@@ -201,7 +201,7 @@ def test_a_holder_is_named_at_once(card: str, holder: Beside, words: tuple[str, 
     assert bound_driver(card) == "vfio-pci"
 
 
-@pytest.mark.parametrize("way", ["thread", "io_uring"])
+@pytest.mark.parametrize("way", ["thread", pytest.param("io_uring", marks=pytest.mark.long)])
 def test_a_holder_who_hides(card: str, way: str) -> None:
     """It is found without its first thread, or descriptors; and no stranger whose file has the path of the node is."""
     path = nodes_of(card)[-1]
