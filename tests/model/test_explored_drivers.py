@@ -209,7 +209,7 @@ def run(name: str, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
     found.check()
 
 
-@pytest.mark.parametrize("name", DRIVERS)
+@pytest.mark.parametrize("name", [name for name in DRIVERS if " " not in name])
 def test_some_faults(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run(name, DRIVERS[name].every, monkeypatch)
 

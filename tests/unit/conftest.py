@@ -14,7 +14,7 @@ from pyuio.region import PortRegion, Region
 from tests.unit.support import NAME, SIZE, ports
 
 # Use the same examples in each run, however slow the machine. --hypothesis-profile=search tries others.
-settings.register_profile("same", deadline=None, derandomize=True, max_examples=40)
+settings.register_profile("same", deadline=None, derandomize=True, max_examples=25)
 settings.register_profile("thorough", deadline=None, derandomize=True, max_examples=300)  # in make test-long
 settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile("same")

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from pyuio.cli.doctor import as_json, show
 from pyuio.doctor import Finding
+from tests.in_process import command_here
 
 OURS = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS")
 
@@ -80,7 +81,7 @@ def test_the_table_has_every_finding_and_the_same_status() -> None:
 
 def test_wrong_usage() -> None:
     for words in (["nonsense"], ["0000:00:99.0"], ["--wrong"], ["a", "b"], ["ffff:1f:1f.7"], ["uio99999"]):
-        done = run(*words)
+        done = command_here("doctor", *words)
         assert done.returncode == 2, words
         assert done.stdout == ""
         assert "Traceback" not in done.stderr

@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from pyuio.latency import environment, table
 from pyuio.latency.comparison import Comparison
 from pyuio.latency.errors import ResultFileError
 from pyuio.latency.results import Run
+from tests.in_process import command_here
 
 
 def a_run(factor: int = 1) -> Run:
@@ -198,8 +198,7 @@ def test_different_kinds_are_refused(tmp_path: Path) -> None:
 
 
 def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pyuio.cli", "bench", "compare", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return command_here("bench", "compare", *map(str, arguments))
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -6,32 +6,16 @@ A command that asks who has a device, that waits, or that loads a driver from a 
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
-import sys
-import tempfile
 from unittest import mock
 
-from pyuio import cli, installed_drivers
+from pyuio import installed_drivers
+from tests import in_process
 from tests.guest.support import known_drivers, load_command
 
 
 def command_here(*words: str) -> subprocess.CompletedProcess[str]:
     """Run the command ``pyuio`` with these words in this process."""
     load_command()
-    status: object = 0
-    with (
-        tempfile.TemporaryFile("w+") as output,
-        tempfile.TemporaryFile("w+") as errors,
-        mock.patch.object(sys, "argv", ["pyuio", *words]),
-        mock.patch.object(installed_drivers, "installed_drivers", known_drivers),
-    ):
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-            try:
-                cli.main()
-            except SystemExit as end:
-                status = end.code or 0
-        for file in (output, errors):
-            file.seek(0)
-        assert isinstance(status, int)
-        return subprocess.CompletedProcess(words, status, output.read(), errors.read())
+    with mock.patch.object(installed_drivers, "installed_drivers", known_drivers):
+        return in_process.command_here(*words)
