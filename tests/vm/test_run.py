@@ -44,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     out = tmp_path_factory.mktemp("out,put")
     odd = {"ODD NAME": "x", "MULTI": "a\nb'c\"", "BYTES": "\udcfe", "BASH_FUNC_f%%": "() { :; }", "OUT": str(out)}
     environment = {**os.environ, **odd}
-    words = ["--out", str(out), "--memory", "700M", "--cpus", "1"]
+    words = ["--out", str(out)]
     words += ["--device", "edu", "--device", "edu,dma_mask=0xffffffffffffffff,id=second"]
     report = Path(__file__).with_name("guest_report.py")
     result = vm.run(*words, "--", sys.executable, str(report), *ARGUMENTS, stdin=INPUT, cwd=directory, env=environment)
@@ -95,11 +95,6 @@ def test_kernel_is_the_guests_with_its_modules(finished: Finished, kernel: Path)
 
 def test_devices_are_those_asked_for(finished: Finished) -> None:
     assert finished.report["ids"].count("1234:11e8") == 2
-
-
-def test_size_is_as_asked_for(finished: Finished) -> None:
-    assert 500 << 10 < finished.report["memory"] < 700 << 10  # KiB
-    assert finished.report["cpus"] == 1
 
 
 def test_guest_is_a_complete_system(finished: Finished) -> None:

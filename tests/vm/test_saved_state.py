@@ -72,6 +72,8 @@ def test_the_state_is_saved_once(both: list[tuple[dict[str, Any], str]]) -> None
 def test_a_program_sees_the_same(both: list[tuple[dict[str, Any], str]]) -> None:
     first, second = (seen["same"] for seen, _ in both)
     assert first == second
+    assert first["processors"] == 1
+    assert 128 < first["MiB"] < 256
 
 
 def test_the_clock_is_right(both: list[tuple[dict[str, Any], str]]) -> None:
