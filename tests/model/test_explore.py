@@ -394,10 +394,10 @@ def catches_all_twice(device: pyuio.Device) -> None:
     ("swallows", "most", "seconds", "problem"),
     [
         (catches_once, 1000, 20.0, "it has not ended in time, and has caught the BaseException that told it to end"),
-        (catches_once, 10**9, 1.0, "it has not ended in time, and has caught"),
-        (raises_another, 1000, 20.0, "it has not ended in time, and has caught"),
+        pytest.param(catches_once, 10**9, 1.0, "it has not ended in time, and has caught", marks=pytest.mark.long),
+        pytest.param(raises_another, 1000, 20.0, "it has not ended in time, and has caught", marks=pytest.mark.long),
         (catches_all, 1000, 20.0, "accesses, and has caught the BaseException that tells it to end, and gone on"),
-        (catches_all_twice, 10**9, 1.0, "and gone on: test_explore.py:"),
+        pytest.param(catches_all_twice, 10**9, 1.0, "and gone on: test_explore.py:", marks=pytest.mark.long),
     ],
 )
 def test_a_scenario_that_catches_its_end(

@@ -70,6 +70,7 @@ def test_a_card_that_plans_for_now_without_end(card: Idle) -> None:
     clock.sleep(1)
 
 
+@pytest.mark.long
 def test_very_many_calls_at_different_times(card: Idle) -> None:
     left = [150_000]
 

@@ -32,6 +32,7 @@ def test_a_script_beside_the_clone_finds_the_package(statement: str, tmp_path: P
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.long
 def test_mypy_finds_the_types_in_another_project(tmp_path: Path) -> None:
     (tmp_path / "project.py").write_text(PROJECT)
     command = [

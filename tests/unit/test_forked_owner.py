@@ -79,7 +79,15 @@ FORK_AMID_AN_IMPORT = """if True:
 
 
 @pytest.mark.parametrize(
-    "work", ["pyuio.devices()", "pyuio.open", "pyuio.pci.Command", "pyuio.Hotplug", "import pyudev"]
+    "work",
+    [
+        "pyuio.open",
+        "import pyudev",
+        *(
+            pytest.param(work, marks=pytest.mark.long)
+            for work in ("pyuio.devices()", "pyuio.pci.Command", "pyuio.Hotplug")
+        ),
+    ],
 )
 def test_a_fork_amid_an_import_in_another_thread(work: str) -> None:
     """The child would wait for ever for the import of a thread that it does not have."""

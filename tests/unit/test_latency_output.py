@@ -271,7 +271,7 @@ def test_matplotlib_is_loaded_only_to_draw() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
 
 
-@pytest.mark.parametrize("void", [False, True])
+@pytest.mark.parametrize("void", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_pictures_of_odd_runs(tmp_path: Path, void: bool) -> None:
     run = Run("timer", interrupted=True)
     plot.draw(run, tmp_path / "empty.png")

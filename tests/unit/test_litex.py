@@ -185,6 +185,7 @@ def test_no_name_becomes_code(tmp_path: Path, names: list[str]) -> None:
     assert all(one.path.isidentifier() and one.path.isascii() for one in found)
 
 
+@pytest.mark.long
 def test_very_many_names_that_are_alike(tmp_path: Path) -> None:
     """They take no longer than others, or whoever wrote the file could have one wait for hours."""
     names = [f"a{chr(0x4E00 + number)}" for number in range(20_000)]

@@ -126,6 +126,7 @@ def test_a_pause_of_this_program_is_none_of_the_guest(vm: Vm) -> None:
         assert process.wait(LIMIT) == 5
 
 
+@pytest.mark.long
 def test_a_guest_that_somebody_stopped_is_let_alone(vm: Vm, tmp_path: Path) -> None:
     path = tmp_path / "qmp"
     command = quick(
