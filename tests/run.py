@@ -21,7 +21,7 @@
 - sanitize: the tests that use the compiled parts, under AddressSanitizer and UBSan (tests/sanitize.py)
 - fuzz: the parsers of bytes from outside, with bytes that atheris finds, for FUZZ_SECONDS (tests/fuzz)
 
-Without a part, those of `WHOLE` run, four at any time, and the output of a part is printed when the part is done.
+Without a part, those of `WHOLE` run, three at any time, and the output of a part is printed when the part is done.
 With ARCH=arm64 in the environment, the guests have such a processor, and the parts guest and vm are those of
 `ON_ARM64`: make test-arm64. The IOMMU of the part vfio is then ARM's, SMMUv3.
 Every part runs, even if others failed; the exit status is 0 only if all passed.
@@ -84,7 +84,7 @@ PARTS = (
     "fuzz",
 )
 WHOLE = ("guest", "vm", "unit", "commands", "vfio", "cards", "lint", "docs")  # longest first
-AT_ONCE = 4  # parts at any time: each keeps a processor busy for half of its time
+AT_ONCE = 3  # parts at any time: each keeps a processor busy for two thirds of its time
 BOTH = "long or not long"
 # The parts of make test-long, with their options; tests that take minutes leave no processor idle, so two at any time.
 LONG = (
