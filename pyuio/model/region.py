@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, SupportsIndex
 
 from pyuio.errors import ClosedError
 from pyuio.model.clock import clock
+from pyuio.region.common import checked_endian
 from pyuio.region.ports import PortRegion
 from pyuio.region.tracing import Traced
 
@@ -52,7 +53,7 @@ class ModelRegion(PortRegion):
         self._lock = clock.lock
         self._path = self._name = name
         self._size = function.bars[index].size
-        self._endian = endian
+        self._endian = checked_endian(endian)
         self._width = width
         self._address = address
         self._presence: Presence = presence

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from pyuio_drivers.edu import Edu
@@ -23,6 +24,10 @@ SHARED: list[Callable[[Edu], object]] = [
     guest.test_bad_factorials_never_reach_the_card,
     guest.test_waiting_without_an_interrupt,
     test_bad_arguments.test_the_driver_of_edu,
+    test_bad_arguments.test_buffers,
+    *(partial(test_bad_arguments.test_timeouts, way=way) for way in ("read", "readinto", "read_async", "poll")),
+    lambda edu: test_bad_arguments.test_bars(edu.device),
+    lambda edu: test_bad_arguments.test_services(edu.device),
 ]
 DATA = bytes(range(256)) * 20
 
