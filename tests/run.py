@@ -289,7 +289,7 @@ def prepare_guest(kernel: str, long: bool) -> None:
         kernel_module.build(version, BUILD / "modules", igb_uio.MODULE, *own)
         if long:
             linux_uio.build(version, BUILD / "modules")
-        for tool in (rt_tests, pciutils, containers):
+        for tool in (rt_tests, pciutils, *((containers,) if long else ())):
             tool.fetch(tool.kept(ARCHITECTURE.processor), ARCHITECTURE)
         if long and not ARCHITECTURE.foreign:
             network_tools.fetch(BUILD / "network-tools")

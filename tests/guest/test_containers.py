@@ -19,8 +19,7 @@ from pyuio.kernel.drivers import VFIO_PCI
 from tests.guest import containers
 from tests.guest.support import DRIVER, PROCESSOR, PROGRAM_LIMIT, keep_bound
 
-# The same code names other files there.
-long_over_vfio = pytest.mark.long if DRIVER == VFIO_PCI else pytest.mark.uio
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,6 @@ def run(root: Path, edu: str, **options: Any) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.long  # the other one takes the files from the same code
 def test_the_doctor_names_the_options(root: Path, edu: str, files: dict[str, Any]) -> None:
     found = run(root, edu)
     state, _, remedy = found["permissions"]
@@ -59,7 +57,6 @@ def test_the_doctor_names_the_options(root: Path, edu: str, files: dict[str, Any
     assert f"--device {files['devices'][-1]}" in found["error"]
 
 
-@long_over_vfio
 def test_with_these_options_the_card_works(root: Path, edu: str, files: dict[str, Any]) -> None:
     if DRIVER == VFIO_PCI:
         found = run(root, edu, **files, capabilities=(), limits={"MEMLOCK": 1 << 26})
@@ -70,7 +67,6 @@ def test_with_these_options_the_card_works(root: Path, edu: str, files: dict[str
     assert found["permissions"][0] == found["pagemap"][0] == "good"
 
 
-@pytest.mark.long
 @pytest.mark.uio
 def test_the_profile_of_podman_forbids_memory(root: Path, edu: str, files: dict[str, Any]) -> None:
     found = run(root, edu, **files, added=["SYS_ADMIN"], allowed=())
@@ -79,7 +75,6 @@ def test_the_profile_of_podman_forbids_memory(root: Path, edu: str, files: dict[
     assert "seccomp" in found["error"]
 
 
-@pytest.mark.long
 @pytest.mark.uio
 def test_without_a_capability_all_but_memory_works(root: Path, edu: str, files: dict[str, Any]) -> None:
     found = run(root, edu, **files, capabilities=())
@@ -89,14 +84,12 @@ def test_without_a_capability_all_but_memory_works(root: Path, edu: str, files: 
     assert (state, "--cap-add SYS_ADMIN" in remedy) == ("blocks", True)
 
 
-@pytest.mark.long
 def test_a_card_that_is_open_outside_is_busy(root: Path, edu: str, files: dict[str, Any]) -> None:
     with pyuio.open(edu):
         found = run(root, edu, **files, limits={"MEMLOCK": 1 << 26})
     assert found["error"].startswith("DeviceBusyError")
 
 
-@pytest.mark.long
 def test_a_node_alone_is_not_enough(root: Path, edu: str, files: dict[str, Any]) -> None:
     """``-v /dev:/dev`` shows the node, and the cgroup still refuses it."""
     found = run(root, edu, volumes=["/dev", *files.get("volumes", ())])

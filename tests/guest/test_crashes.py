@@ -82,9 +82,9 @@ def latency() -> bytes:
         return file.read(4)
 
 
-# SIGKILL at the stages that no other test here includes, and an exception where there is most to give back. After
-# SIGSEGV the kernel does what it does after SIGKILL. All combinations are in make test-long.
-SHORT = {("SIGKILL", "armed"), ("SIGKILL", "service"), ("SIGKILL", "dma"), ("exception", "realtime")}
+# SIGKILL at the stages that no other test here includes. After SIGSEGV the kernel does what it does after SIGKILL. All
+# combinations are in make test-long.
+SHORT = {("SIGKILL", "armed"), ("SIGKILL", "service"), ("SIGKILL", "dma")}
 COMBINATIONS = [
     pytest.param(way, stage, marks=[] if (way, stage) in SHORT else [pytest.mark.long])
     for way in WAYS

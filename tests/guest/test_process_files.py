@@ -60,6 +60,7 @@ def test_a_file_whose_lock_is_held_for_ever() -> None:
         assert "anon_inode:[eventpoll]" in found
 
 
+@pytest.mark.long
 def test_memory_that_is_locked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who reads what a process has mapped waits with Linux 6.1, as ps does."""
     monkeypatch.setattr(process_files._Patience, "seconds", 1.0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.fuzz.targets import TARGETS
 
 EXAMPLES = {"system_rdl": 15, "device_directory": 30}  # slow ones; the others:
-MANY = 60
+MANY = 30
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -72,7 +72,7 @@ ALL = [
 ]
 
 
-@pytest.fixture(scope="module", params=["uio", *ALL])
+@pytest.fixture(scope="module", params=[pytest.param("uio", marks=LONG), *ALL])
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     directory = tmp_path_factory.mktemp("nvme")
     noise = random.Random(7).randbytes(RANDOM)

@@ -171,6 +171,7 @@ def test_directory_that_the_guest_does_not_see(vm: Vm) -> None:
     assert f"the guest does not see {directory}".encode() in result.stderr
 
 
+@pytest.mark.long
 def test_closed_and_full_streams(vm: Vm) -> None:
     command = shlex.join(vm.command("--", "sh", "-c", "cat; echo output; echo error >&2"))
     result = subprocess.run(["sh", "-c", f"{command} <&- >/dev/full"], capture_output=True, timeout=LIMIT, check=False)
