@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-import pyuio_drivers.edu  # noqa: F401 - most commands import it
+import pyuio_drivers.edu  # most commands import it
 
 import pyuio
 from pyuio.claim import binding
@@ -65,10 +65,13 @@ def finished(child: int, output: int) -> tuple[int, str]:
 
 
 def give_back() -> None:
-    """Unbind what a command left bound: in the documentation the next one has a guest of its own."""
+    """Unbind what a command left bound, and clear what it left in edu: as documented, the next has a new guest."""
     for device in pyuio.devices():
         if device.address and device.driver in GENERIC_DRIVERS:
             binding.unbind(device.address)
+        if device.ids == "1234:11e8":
+            with pyuio_drivers.edu.Edu.open(device) as edu:
+                edu.registers.dma_source.write(0)
 
 
 # Set PATH as in an activated virtual environment, so that a shell finds its programs, too.

@@ -185,7 +185,10 @@ def test_many(either_disk: Nvme, depth: int, batch: int | None, by_interrupt: bo
             found = {block: bytes(data) for block, data in zip(some, queue.read_many(some, 8), strict=True)}
             assert all(found[block] == pattern(block, 8, depth) for block in some)
         assert next(iter(queue.read_many([blocks[0]], 16)))[: 8 * BLOCK] == pattern(blocks[0], 8, depth)
-        assert (interrupt.total > before) == by_interrupt
+        if not by_interrupt:
+            assert interrupt.total == before
+        elif depth == 1:  # many at once may all be done before the driver has to wait
+            assert interrupt.total > before
 
 
 def test_more_completions_than_the_ring_has(disk: Nvme) -> None:
