@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tests.guest.support import (
     DRIVER,
     EDU,
     INTERRUPT_DISABLE,
+    WITH_IOMMU,
     Cards,
     attribute,
     command_register,
@@ -44,19 +46,21 @@ Crash = Callable[[str, str], int]
 
 @pytest.fixture(scope="module")
 def address(cards: Cards) -> Iterator[str]:
-    """The address of an edu card that has a kernel driver; one hugepage for all who crash."""
+    """The address of an edu card that has a kernel driver; without an IOMMU, one hugepage for all who crash."""
     let_go()
     address = cards(EDU)[0]
     load_driver(FIRST_DRIVER)
     override = PCI_DEVICES / address / "driver_override"
-    override.write_text(FIRST_DRIVER)
-    Path("/sys/bus/pci/drivers_probe").write_text(address)
-    with pyuio.open(address, bind=True):
-        set_aside_what_the_card_reaches()
-    yield address
-    hugepages()[0].change(-1)
-    (override.parent / "driver/unbind").write_text(address)
-    override.write_text("\n")
+    with contextlib.ExitStack() as stack:
+        stack.callback(override.write_text, "\n")
+        override.write_text(FIRST_DRIVER)
+        Path("/sys/bus/pci/drivers_probe").write_text(address)
+        stack.callback((override.parent / "driver/unbind").write_text, address)
+        if not WITH_IOMMU:
+            with pyuio.open(address, bind=True):
+                set_aside_what_the_card_reaches()
+            stack.callback(hugepages()[0].change, -1)
+        yield address
 
 
 @pytest.fixture(scope="module")
