@@ -340,10 +340,20 @@ def set_aside_what_the_card_reaches() -> None:
     size = hugepages()[0]
     if size.free == 0:
         size.change(1)
+    try:
+        _free_one_that_the_card_reaches(size.size)
+    except pyuio.DmaMemoryError:
+        # Files and small pieces have all that is low, as they may after a boot.
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+        Path("/proc/sys/vm/compact_memory").write_text("1")
+        _free_one_that_the_card_reaches(size.size)
+
+
+def _free_one_that_the_card_reaches(size: int) -> None:
+    """Take hugepages until one is low, and give them back: the last one taken is the one that stays."""
     assert Edu.dma_mask is not None
-    # The last one taken is the one that stays.
     with contextlib.closing(Dma("whoever is first")) as first:
-        while first.alloc(size.size).address > Edu.dma_mask:
+        while first.alloc(size).address > Edu.dma_mask:
             pass
 
 
