@@ -185,7 +185,7 @@ def rounds(address: str, seconds: float) -> Counter[str]:
 
 
 def test_everything_at_once(cards: Cards) -> None:
-    done = rounds(cards(EDU)[0], 0.5)
+    done = rounds(cards(EDU)[0], 1.5)
     assert done["allocate"] > 0
 
 
