@@ -98,7 +98,8 @@ if [ -n "$debian" ]; then
     case $debian in
     *python3* | *gcc*) install_by_apt ;;
     # pip needs none of these, and so does not wait for them.
-    *) install_by_apt & apt=$! ;;
+    # If set-up fails meanwhile, it still ends after apt.
+    *) install_by_apt & apt=$!; trap 'wait' EXIT ;;
     esac
 fi
 

@@ -91,6 +91,7 @@ LONG = (
     ("vm", "-m", "long"),
     ("guest", "-m", "long"),
     ("fuzz",),
+    ("pythons",),
     ("vfio", "-m", BOTH),
     ("unit", "-m", BOTH, "--hypothesis-profile=thorough"),
     ("igb_uio", "-m", BOTH),
