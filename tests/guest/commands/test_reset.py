@@ -169,7 +169,6 @@ sys.stdin.read()
         attacker.stdin.close()
 
 
-@pytest.mark.long
 def test_who_has_it_is_named(network: str, cards: Cards) -> None:
     keep_bound(network, UIO_PCI_GENERIC)
     with pyuio.open(network) as device:
