@@ -169,17 +169,24 @@ sys.stdin.read()
         attacker.stdin.close()
 
 
-def test_who_has_it_is_named(network: str, cards: Cards) -> None:
+@pytest.mark.parametrize("command", ["reset", pytest.param("remove", marks=pytest.mark.long)])
+def test_who_has_it_is_named(network: str, command: str) -> None:
+    keep_bound(network, UIO_PCI_GENERIC)
+    with pyuio.open(network) as device:
+        device.bar(0).write32(RDTR, 0x77)
+        done = pyuio_command(command, network)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"process {os.getpid()} (" in done.stderr
+        assert f"pyuio {command} {network} --force" in done.stderr
+        assert device.bar(0).read32(RDTR) == 0x77
+
+
+@pytest.mark.long
+def test_force_resets_it_all_the_same(network: str) -> None:
     keep_bound(network, UIO_PCI_GENERIC)
     with pyuio.open(network) as device:
         bar = device.bar(0)
         bar.write32(RDTR, 0x77)
-        for command in ("reset", "remove"):
-            done = pyuio_command(command, network)
-            assert (done.returncode, done.stdout) == (1, "")
-            assert f"process {os.getpid()} (" in done.stderr
-            assert f"pyuio {command} {network} --force" in done.stderr
-        assert bar.read32(RDTR) == 0x77
         done = pyuio_command("reset", network, "--force", "--method", "bus")
         assert (done.returncode, "taken all the same" in done.stderr) == (0, True)
         assert bar.read32(RDTR) == 0
