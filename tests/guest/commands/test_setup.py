@@ -362,6 +362,21 @@ def test_rules_that_cannot_be_written(card: str, cards: Cards) -> None:
 
 
 @pytest.mark.long
+def test_another_rule_takes_it_back(card: str) -> None:
+    other = RULES / "99-other.rules"
+    other.write_text(
+        f'SUBSYSTEM=="pci", KERNEL=="{card}", RUN+="/bin/chgrp root /sys/bus/pci/devices/{card}/resource0"\n'
+    )
+    try:
+        said = setup_fails(card, "--group", GROUP)
+        assert f"did not get /sys/bus/pci/devices/{card}/resource0, which is -rw-rw---- of group 0" in said
+    finally:
+        other.unlink()
+    setup(card, "--group", GROUP)
+    assert owners(card)["resource0"] == (grp.getgrnam(GROUP).gr_gid, "-rw-rw----")
+
+
+@pytest.mark.long
 def test_what_is_in_the_way(card: str, cards: Cards) -> None:
     address = cards(EDU)[-1]
     assert "there is no device" in setup_fails("00:1e.7")

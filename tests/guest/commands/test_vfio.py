@@ -457,8 +457,8 @@ def drive(address: str) -> tuple[int, str, int, int]:
 def given_to_the_group(edu: str) -> Iterator[int]:
     """Set the card up for the group, whose number this returns; afterwards it is root's again."""
     done = pyuio_command("setup", edu, "--driver", "vfio-pci", "--group", GROUP)
-    assert done.returncode == 0, done.stderr
     try:
+        assert done.returncode == 0, done.stderr
         path = vfio.group_path(group_of(edu))
         assert f"{edu} is {path}, and members of {GROUP} may drive it" in done.stdout
         assert "LimitMEMLOCK" in done.stdout
