@@ -45,7 +45,9 @@ from pyuio.pci.address import ids_of, parse_address
 RULES = Path("/etc/udev/rules.d")
 LIMITS = Path("/etc/security/limits.d")
 SETTLE_SECONDS = 30
-_ATTEMPTS = 2  # one of 60 events of udev 257, on a busy machine, left a node as it was, for a reason that is not known
+# An event settles also if udev's worker fails in it (systemd, src/udev/udev-worker.c). One of 60 events of udev 257
+# left a node as it was, on a busy machine.
+_ATTEMPTS = 2
 # The default priority of pyuio.realtime.
 _REALTIME_PRIORITY = 89
 _GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
