@@ -12,8 +12,8 @@ export KERNEL
 FUZZ_SECONDS ?= 600
 export PYTHONS
 BIN := .venv/bin
-RELEASE_TOOLS := $(BIN)/python -c 'import auditwheel, twine' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[release]'
-FUZZING := $(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+# $(call extra,NAME,MODULE): install an extra of pyproject.toml unless MODULE, which it has, is there
+extra = $(BIN)/python -c 'import $(2)' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[$(1)]'
 # Named after this directory: a virtual environment does not survive a move.
 READY := .venv/ready-$(shell pwd | cksum | cut -d' ' -f1)
 NATIVE := $(wildcard pyuio/_native/*.c pyuio/_native/*.h pyuio/_native/*.py)
@@ -59,8 +59,9 @@ test-iommufd: $(COMPILED)
 
 # Tests that take minutes each and are not part of test, and the unit tests on every CPython.
 test-long: $(COMPILED)
-	@$(FUZZING)
-	@$(BIN)/python -c 'import nbclient, ipykernel' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[notebook]'
+	@$(call extra,fuzz,atheris)
+	@$(call extra,notebook,nbclient)
+	@$(call extra,pythons,tox)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m tests.run long
 
 # Both, and a part of test-arm64: the kinds of masking, and two drivers.
@@ -74,7 +75,7 @@ test-processors: test-arm64 test-big-endian wheels-arm64
 
 # Fuzz the parsers of bytes from outside, with inputs that atheris finds; T= names targets of tests/fuzz/targets.py.
 fuzz: $(READY)
-	@$(FUZZING)
+	@$(call extra,fuzz,atheris)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m tests.run fuzz -- $(T)
 
 # Test the compiled parts, compiled with AddressSanitizer and UBSan, here and in a guest; T= as for test-unit.
@@ -83,24 +84,25 @@ test-sanitize: $(COMPILED)
 
 # Run the unit tests on every CPython that is here, with the wheel that it builds; PYTHONS= names more interpreters.
 test-pythons: $(READY)
+	@$(call extra,pythons,tox)
 	@$(BIN)/python -m tests.run pythons -- $(T)
 
 # Run the unit tests that need no kernel of their own on a big-endian processor, s390x, by QEMU's user-mode emulation.
 test-big-endian: $(COMPILED)
 	@sh scripts/setup.sh emulation
-	@$(RELEASE_TOOLS)
+	@$(call extra,release,twine)
 	@$(BIN)/python -m tests.run big-endian -- $(T)
 
 # Build the source distribution and a wheel for each CPython that is here, and check them; in dist/.
 wheels: $(READY)
-	@$(RELEASE_TOOLS)
+	@$(call extra,release,twine)
 	@$(BIN)/python -m tests.run wheels
 
 # Build a wheel for Debian's Python on arm64, there; install it there, test it, and drive a card with it in a guest.
 wheels-arm64: $(COMPILED)
 	@sh scripts/setup.sh arm64
 	@sh scripts/setup.sh emulation
-	@$(RELEASE_TOOLS)
+	@$(call extra,release,twine)
 	@$(BIN)/python -m tests.run wheels-arm64 -- $(T)
 
 lint: $(READY)

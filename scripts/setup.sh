@@ -115,7 +115,7 @@ echo "set-up: Python packages into .venv" >&2
 pip_install --upgrade pip 'setuptools>=77' 'cffi>=1.15'
 pip_install --no-build-isolation --editable '.[bench,vm,dev,docs]'
 # pip would compile all, on one processor. These are large, and no guest imports them: a guest could not keep what it compiles.
-large='babel|backrefs|fontTools|git|griffe|matplotlib|mpl_toolkits|mypyc?|PIL|pip|pymdownx|setuptools|tests|tox'
+large='babel|backrefs|fontTools|git|griffe|lexers|matplotlib|mpl_toolkits|mypyc?|PIL|pip|pymdownx|setuptools|tests'
 # Not every file of a package is for this Python; such a file cannot be compiled.
 .venv/bin/python -m compileall -q -j 0 -x "/($large)/" .venv/lib >/dev/null || true
 wait_for_apt

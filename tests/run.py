@@ -97,7 +97,8 @@ LONG = (
     ("igb_uio", "-m", BOTH),
 )
 LONG_AT_ONCE = 2
-REWRITTEN = "PYUIO_TESTS_REWRITTEN"  # set in the environment of parts for which `rewrite_assertions` was called
+# In the environment of parts that run beside each other: a file that is locked until `rewrite_assertions` is done.
+REWRITING = "PYUIO_TESTS_REWRITING"
 COMMANDS = "tests/guest/commands"
 CARDS = tuple(
     f"tests/vm/test_{name}.py" for name in ("card", "documented_output", "iommu", "nvme", "removal", "serial")
@@ -322,8 +323,6 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
     if not options and not ARCHITECTURE.foreign:
         where += [f"--ignore={path}" for path in {"guest": (COMMANDS,), "vm": CARDS}.get(part, ())]
     command = [str(BIN / "python"), "-m", "pytest", f"--junitxml={results}", "-p", "no:cacheprovider", *where, *options]
-    if part != "unit" and REWRITTEN not in os.environ:
-        rewrite_assertions()
     if part in ("guest", "commands", "vfio", "igb_uio"):
         if part == "igb_uio":
             os.environ["UIO_DRIVER"] = "igb_uio"
@@ -337,6 +336,12 @@ def pytest_command(part: str, options: list[str]) -> tuple[list[str], Path]:
             command = in_vfio_guest(command, kernel, output)
         else:
             command = in_guest(command, kernel, output, bridge=part == "commands" or bool(options))
+    if part != "unit":
+        if REWRITING in os.environ:
+            with Path(os.environ[REWRITING]).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH)
+        else:
+            rewrite_assertions()
     return command, results
 
 
@@ -436,7 +441,6 @@ def run_beside_each_other(parts: Sequence[Sequence[str]], at_once: int) -> bool:
         command = ["nice", "-n", "3"] if words != parts[0] else []
         command += [sys.executable, "-m", "tests.run", part, "--", *options]
         log = BUILD / f"{part}.log"
-        log.parent.mkdir(exist_ok=True)
         with log.open("wb") as file:
             done = subprocess.run(command, cwd=ROOT, check=False, stdout=file, stderr=subprocess.STDOUT)
         text = log.read_text(errors="replace")
@@ -446,10 +450,14 @@ def run_beside_each_other(parts: Sequence[Sequence[str]], at_once: int) -> bool:
         passed, failed, skipped = map(int, found[-1]) if found else (0, 0, 0)
         return passed, failed or int(done.returncode != 0), skipped
 
-    rewrite_assertions()
-    os.environ[REWRITTEN] = "1"
+    BUILD.mkdir(exist_ok=True)
+    os.environ[REWRITING] = str(BUILD / "rewriting.lock")
     with ThreadPoolExecutor(at_once) as executor:
-        return summed_up(list(executor.map(run, parts)))
+        with Path(os.environ[REWRITING]).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            counts = executor.map(run, parts)
+            rewrite_assertions()
+        return summed_up(list(counts))
 
 
 def summed_up(counts: Sequence[tuple[int, int, int]]) -> bool:
