@@ -141,10 +141,11 @@ class Round:
 
     def count_all(self) -> None:
         """Stop raising interrupts, and wait until the interrupts that were read equal those that the kernel counted."""
+        wait_until(lambda: self.interrupt.total > 0)  # a round may end before its threads have begun
         self.raising.clear()
         time.sleep(0.01)
         try:
-            wait_until(lambda: self.counted() and sum(self.taken) + sum(self.served) == self.interrupt.total > 0)
+            wait_until(lambda: self.counted() and sum(self.taken) + sum(self.served) == self.interrupt.total)
         except AssertionError as error:
             read = f"{sum(self.taken)} were taken and {sum(self.served)} served of {self.interrupt.total}"
             kernel = "the same" if self.counted() else "another number"
