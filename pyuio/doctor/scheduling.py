@@ -116,8 +116,8 @@ def judge_fair_servers(runtimes: Iterable[tuple[int, str, str]]) -> Answer:
     _, runtime, period = max(running, key=lambda server: server[1])
     return advice(
         f"on {len(running)} CPUs starving ordinary threads get up to {runtime // 1000} of each {period // 1000} us",
-        f"for threads that spin, as root: echo 0 > {FAIR_SERVER}/cpuN/runtime, for their CPUs N; not needed for "
-        "threads that sleep until an interrupt",
+        f"for threads that spin, as root: echo 0 > {FAIR_SERVER}/cpuN/runtime, for their CPUs N (if it says busy, "
+        "switch a CPU off and on first); not needed for threads that sleep until an interrupt",
     )
 
 
@@ -223,8 +223,15 @@ def judge_unified(config: dict[str, str] | None, parameters: dict[str, str], gro
 
 def look_at_group() -> Answer:
     """Check whether this process's control group may have real-time scheduling."""
-    if (kernel_number("sched_rt_runtime_us") or 0) < 0:
+    answer = _look_at_budget()
+    # Last, and only if it matters: when a program reads this file, Linux 6.12 forgets what its fair servers take, and
+    # then refuses to switch them off (kernel/sched/rt.c: sched_rt_handler rebuilds the scheduling domains).
+    if answer.state != "good" and (kernel_number("sched_rt_runtime_us") or 0) < 0:
         return good("sched_rt_runtime_us is -1: no group has a budget")
+    return answer
+
+
+def _look_at_budget() -> Answer:
     group = own_group("cpu")
     if group is not None and (runtime := read_optional(group / "cpu.rt_runtime_us")) is not None:
         return judge_runtime(runtime, group / "cpu.rt_runtime_us")
