@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ def test_removal_amid_traffic(network_cards: list[str]) -> None:
     with E1000e.open(network_cards[1]) as again, E1000e.open(network_cards[0]) as one:
         one.send([frame(one, again.mac)])
         assert received(again, 1) == [frame(one, again.mac)]
+    subprocess.run(["udevadm", "settle", "--timeout=30"], check=True)  # it loads the kernel's driver
     (pci / "drivers_autoprobe").write_text("1")
 
 

@@ -144,9 +144,10 @@ def test_each_vector_counts_its_own(messages: Messages) -> None:
     for vector, interrupt in enumerate(messages.vectors):
         for _ in range(vector + 1):
             messages.raise_message(vector)
-            assert pyuio.wait(messages.vectors, 5) == [interrupt]
-            assert interrupt.read(0) >= 1
-        assert not any(one.pending for one in messages.vectors if one is not interrupt)
+            # On a busy machine a second message of an earlier vector comes after `drain`.
+            assert set(pyuio.wait(messages.vectors, 5)) <= set(messages.vectors[: vector + 1])
+            assert interrupt.read(5) >= 1
+        assert not any(one.pending for one in messages.vectors[vector + 1 :])
         messages.drain()
     assert all(interrupt.total >= vector for vector, interrupt in enumerate(messages.vectors, 1))
 
