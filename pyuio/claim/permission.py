@@ -155,9 +155,10 @@ class _Permission(abc.ABC):
             directories = self.directories()
             _reload_rules()
             # `udevadm settle` alone returns at once if udevd has not heard of the event yet.
-            # Afterwards it waits for the events of nodes that came meanwhile.
             _run("udevadm", "trigger", "--settle", "--action=add", *map(str, directories))
-            _run("udevadm", "settle", f"--timeout={SETTLE_SECONDS}")
+            # This waits for the events of nodes that came meanwhile. Those of another device may take too long.
+            with contextlib.suppress(SetupError):
+                _run("udevadm", "settle", f"--timeout={SETTLE_SECONDS}")
             refused = {path: status for path in self.files() if not _is_given(status := path.stat(), number)}
             if not refused:
                 break
