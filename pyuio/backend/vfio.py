@@ -129,6 +129,7 @@ class VfioBackend:
             raise
         except OSError as error:
             raise translated(error, f"opening {self.name} by {self._group.path}", DeviceBusyError) from error
+        stack.callback(self._group.end_memory)
         stack.callback(self._note_closed)
         with self._guard:  # the watch may let it go from now on, and needs all of it
             try:
@@ -342,14 +343,23 @@ class VfioBackend:
             self.presence.note_gone()
             last.callback(self._group.leave)
             last.callback(self.config.let_go)
-            first.callback(replace_descriptor, self._file)
-            first.callback(self.presence.close)
+            for region in list(self._regions):
+                last.callback(region.let_go)
+            last.callback(self._close_file)
+            last.callback(self._group.end_memory)
             for mapping in self._mappings:
                 first.callback(mapping.let_go)
             for interrupt in self._interrupts:
                 first.callback(interrupt.let_go)
-            for region in list(self._regions):
-                last.callback(region.let_go)
+
+    def _close_file(self) -> None:
+        """Close the function's file, and with that give the function back, unless `close` has begun to."""
+        with self._guard:
+            if not self._closed:
+                try:
+                    self.presence.close()
+                finally:
+                    replace_descriptor(self._file)
 
     def close(self) -> None:
         """Close everything, and give the function back; after an exception, a new call continues."""

@@ -26,6 +26,9 @@ class OpenGroup:
         PermissionDeniedError: this user may not open it.
     """
 
+    ending = False
+    """Whether `end_memory` was called."""
+
     def __init__(self, number: int, name: str) -> None:
         with ExitStack() as undo:
             try:
@@ -49,6 +52,11 @@ class OpenGroup:
     def open_device(self, address: str) -> int:
         """Return a new descriptor of a function. OSError: the kernel's answer."""
         return self._group.open_device(address)
+
+    def end_memory(self) -> None:
+        """Map and unmap no more; what is mapped stays so until `close`."""
+        self.ending = True
+        self.space.close()
 
     def close(self) -> None:
         """Close it; a second call does nothing."""

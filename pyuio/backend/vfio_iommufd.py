@@ -25,6 +25,8 @@ class OpenIommufd:
         PermissionDeniedError: this user may not open it.
     """
 
+    ending = False
+
     def __init__(self, number: int) -> None:
         self._number = number
         self._ioas = Ioas()
@@ -71,6 +73,9 @@ class OpenIommufd:
             raise group_users.busy(self._number, address) from error
         if error.errno == errno.EPERM:
             raise interrupt_remapping.missing(f"IOMMU group {self._number}", interrupt_remapping.BY_IOMMUFD) from error
+
+    def end_memory(self) -> None:
+        """Do nothing: iommufd keeps what its calls use until they end."""
 
     def close(self) -> None:
         """Close it; a second call does nothing."""

@@ -52,6 +52,9 @@ class Membership:
                 _open[number] = found
             elif address in found.users:  # the kernel would open it again
                 raise DeviceBusyError(errno.EBUSY, f"{address} is open already, in this process; close it first")
+            elif found.group.ending:
+                reason = f"{address}: this process closes another function of its IOMMU group now; open it afterwards"
+                raise DeviceBusyError(errno.EBUSY, reason)
             found.users.add(address)
         self._group: OpenGroup | OpenIommufd | None = found.group
         self.space = found.group.space
@@ -64,6 +67,18 @@ class Membership:
         """Return a new descriptor of the function; see `OpenGroup.open_device` and `OpenIommufd.open_device`."""
         assert self._group is not None
         return self._group.open_device(self._address)
+
+    def end_memory(self) -> None:
+        """Map and unmap no more if no other function of the group is open here; call it before closing the function.
+
+        When the last function of a group is unplugged, Linux frees what the calls of the group's container use as soon
+        as the function is closed, even in the middle of such a call (``drivers/vfio/vfio_main.c`` in 6.1, later
+        ``group.c``: vfio_device_remove_group). A program that unmapped memory at that moment hung in the kernel.
+        """
+        with lock:
+            found = _open.get(self._number)
+            if self._group is not None and found is not None and found.users == {self._address}:
+                self._group.end_memory()
 
     def leave(self) -> None:
         """Leave the group; the last function that leaves closes it. A second call does nothing."""
