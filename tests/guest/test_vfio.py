@@ -26,7 +26,7 @@ from pyuio.backend import removal_watch
 from pyuio.claim import binding
 from pyuio.dma.lock import lock as dma_lock
 from pyuio.interrupt import Interrupt
-from pyuio.kernel import vfio
+from pyuio.kernel import iommufd, vfio
 from pyuio.kernel.drivers import UIO_PCI_GENERIC, VFIO_PCI, bound_driver
 from pyuio.kernel.sysfs import PCI_DEVICES, PCI_DRIVERS
 from pyuio.pci import Command
@@ -447,6 +447,22 @@ def test_a_signal_handler_closes_it_while_it_is_let_go(edu: str, lock: str) -> N
         wait_until(lambda: view[0] == 0)
         device.close()
     wait_for(child)
+    done.undo()
+
+
+def test_it_is_not_let_go_while_a_thread_maps_memory(edu: str) -> None:
+    """The kernel frees what that call uses as soon as the last function of a group is closed."""
+    if iommufd.is_usable(PCI_DEVICES / edu):
+        pytest.skip("iommufd keeps what its calls use until they end")
+    done = binding.bind(edu, VFIO_PCI)
+    with pyuio.open(edu) as device:
+        view = view_of(device)
+        with dma_lock:
+            child = unbind_meanwhile(edu)
+            wait_until(lambda: view[0] == 0)
+            time.sleep(0.1)
+            assert os.waitpid(child, os.WNOHANG) == (0, 0), "it waits"
+        wait_for(child)
     done.undo()
 
 
