@@ -152,6 +152,7 @@ def test_time_limits(ports: TwoPorts, later: Later) -> None:
     ports.card.raise_interrupt(FAR)
     with pytest.raises(TimeoutError, match=r"did not hold within 0\.2 s; this waiter served 1 interrupts"):
         ports.wait(NEAR, 1, 0.2)
+    ports.interrupt.mask()  # the leader unmasks it
     leader = later(lambda: ports.wait(FAR, 2))
     wait_until(lambda: not ports.interrupt.masked)
     with pytest.raises(TimeoutError, match="another waiter serves"):
