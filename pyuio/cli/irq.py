@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import time
@@ -78,10 +79,10 @@ def irq(
     with usage():
         found = find(device)
     _require_driver(found)
-    with Opened(found) as opened:
+    with Opened(found) as opened, contextlib.ExitStack() as ending:
         interrupts = (opened.interrupt,) if vectors is None else opened.vectors(vectors)
         interrupts[0].pending  # noqa: B018 - raises at once if the device has no interrupt
-        tell = _acknowledger(opened, acknowledge, driver, no_driver=no_driver)
+        tell = _acknowledger(opened, acknowledge, None if no_driver else ending, driver)
         total, last, in_vain = 0, None, 0
         if tell is None and opened.address is None:  # of a card, configuration space tells whether it still interrupts
             say(f"{opened.name}: nothing acknowledges its interrupt; if it comes without end, give --acknowledge")
@@ -145,19 +146,26 @@ def _show(total: int, count: int, since: float | None, vector: int | None, json_
 
 
 def _acknowledger(
-    device: OpenDevice, writes: list[str] | None, text: str | None, *, no_driver: bool
+    device: OpenDevice, writes: list[str] | None, ending: contextlib.ExitStack | None, text: str | None
 ) -> Callable[[], object] | None:
-    """Return the function that acknowledges an interrupt to the device; None if neither option nor driver has one."""
+    """Return the function that acknowledges an interrupt to the device; None if neither option nor driver has one.
+
+    Args:
+        device: the open device.
+        writes: those of --acknowledge.
+        ending: what closes the driver at the end, which leaves the card quiet; None to have no driver.
+        text: that of --driver.
+    """
     from pyuio.errors import DriverNotFoundError
     from pyuio.inspect.chosen_driver import driver_of
 
     if writes:
         made = [_write(device, one) for one in writes]
         return lambda: [write() for write in made]
-    if no_driver:
+    if ending is None:
         return None
     try:
-        driver = driver_of(device, text)(device)
+        driver = ending.enter_context(driver_of(device, text)(device))
     except DriverNotFoundError:
         if text is not None:
             raise

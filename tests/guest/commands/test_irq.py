@@ -150,6 +150,9 @@ class Card(pyuio.Driver):
     def acknowledge(self):
         Registers(self.device.bar(0)).acknowledge.write(0xFF)
 
+    def quiet(self):
+        Registers(self.device.bar(0)).inverse.write(0x1234)
+
 class Other(Card):
     ids = ("1234:dead",)
 """
@@ -164,6 +167,7 @@ def test_a_driver_in_a_file(card: Inspection, tmp_path: Path) -> None:
         assert process.stdout.readline().split()[0] == "1"
         wait_until(lambda: not is_raised(card))
         assert process.wait(PATIENCE) == 0
+    assert card.bar(0).read32(4) == 0xFFFFEDCB, "the inverse of what the driver's quiet wrote"
     assert pyuio_command("write", card.name, "bar0.inverse", "7", "--driver", f"{file}:Card").returncode == 0
     done = pyuio_command("read", card.name, "bar0.inverse", "--driver", f"{file}:Card")
     assert (done.returncode, done.stdout) == (0, "0xfffffff8\n")
