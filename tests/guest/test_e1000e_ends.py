@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ def test_a_killed_driver_and_its_successor(network_cards: list[str]) -> None:
         nic.filters.promiscuous(True)
         other.send([frame(other, nic.mac)] * 100)
         nic.send([frame(nic, other.mac)] * 100)
-        return len(nic.receive(10, PATIENCE)), (nic, other)
+        some = nic.receive(10, PATIENCE)
+        time.sleep(0.05)  # QEMU aborts if MSI-X is disabled 128 us after a message (docs/findings.md), when it is idle
+        return len(some), (nic, other)
 
     assert killed_amid(begin) > 0
     with E1000e.open(network_cards[0]) as one, E1000e.open(network_cards[1]) as other:

@@ -108,8 +108,10 @@ class Messages:
 
     QEMU sends at most one message in 128 us on a vector. After it has held one back, it sends each a second time, when
     that time is over: it never forgets that it held one back (hw/net/e1000e_core.c, e1000e_postpone_interrupt; 7.2).
+    It aborts if MSI-X is disabled before, so `reset` comes before the end.
     """
 
+    _CTRL, _CTRL_RESET = 0x00, 1 << 26
     _ICR, _ICS, _IMS, _EIAC, _IVAR = 0xC0, 0xC8, 0xD0, 0xDC, 0xE4
     _CAUSES = range(20, 25)  # receive queues 0 and 1, transmit queues 0 and 1, other
 
@@ -132,11 +134,18 @@ class Messages:
             with contextlib.suppress(BlockingIOError):
                 interrupt.read(0)
 
+    def reset(self) -> None:
+        self.bar.write32(self._CTRL, self._CTRL_RESET)
+
 
 @pytest.fixture
 def messages(cards: Cards) -> Iterator[Messages]:
     with pyuio.open(cards(E1000E)[0], bind=VFIO_PCI) as device:
-        yield Messages(device)
+        messages = Messages(device)
+        try:
+            yield messages
+        finally:
+            messages.reset()
 
 
 def test_each_vector_counts_its_own(messages: Messages) -> None:
