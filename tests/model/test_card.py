@@ -471,7 +471,7 @@ def test_time_stands_still_until_another_thread_has_looked(card: Engine) -> None
         with pytest.raises(TimeoutError):
             second.interrupt.read(30)
         thread.join(60)
-    assert 20 <= ended[0] < 25  # while the thread was on its way, time was real
+    assert 19.99 < ended[0] < 25  # while the thread was on its way, time was real
 
 
 def test_time_stands_still_until_a_task_has_looked(card: Engine) -> None:
@@ -498,7 +498,7 @@ def test_time_stands_still_until_a_task_has_looked(card: Engine) -> None:
         return await task - begin
 
     with pyuio.model.open(card) as first, pyuio.model.open(other) as second:
-        assert 20 <= asyncio.run(main(first, second)) < 25
+        assert 19.99 < asyncio.run(main(first, second)) < 25
 
 
 def test_threads_share_the_time(card: Engine) -> None:
