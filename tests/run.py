@@ -24,7 +24,8 @@
 Without a part, those of `WHOLE` run, three at any time, and the output of a part is printed when the part is done.
 With ARCH=arm64 in the environment, the guests have such a processor, and the parts guest and vm are those of
 `ON_ARM64`: make test-arm64. The IOMMU of the part vfio is then ARM's, SMMUv3.
-Every part runs, even if others failed; the exit status is 0 only if all passed.
+Every part runs, even if others failed; the exit status is 0 only if all passed. What failed is printed once more at the
+end, because a service that runs the tests may keep no more than that.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ PARTS = (
     "fuzz",
 )
 WHOLE = ("guest", "vm", "unit", "commands", "vfio", "cards", "lint", "docs")  # longest first
+SHOWN_LINES = 15  # of a part that failed without a test that did
 AT_ONCE = 3  # parts at any time: each keeps a processor busy for two thirds of its time
 BOTH = "long or not long"
 # The parts of make test-long, with their options; tests that take minutes leave no processor idle, so two at any time.
@@ -433,6 +435,7 @@ def processor_time() -> float:
 def run_beside_each_other(parts: Sequence[Sequence[str]], at_once: int) -> bool:
     """Run parts, each with its options, `at_once` at any time, each in its own process; return whether all passed."""
     printing = threading.Lock()
+    failures: list[str] = []
 
     def run(words: Sequence[str]) -> tuple[int, int, int]:
         part, *options = words
@@ -448,16 +451,28 @@ def run_beside_each_other(parts: Sequence[Sequence[str]], at_once: int) -> bool:
             print(f"== {part}\n{text}", flush=True)
         found = re.findall(rf"^{part}: (\d+) passed, (\d+) failed, (\d+) skipped", text, re.MULTILINE)
         passed, failed, skipped = map(int, found[-1]) if found else (0, 0, 0)
-        return passed, failed or int(done.returncode != 0), skipped
+        failed = failed or int(done.returncode != 0)
+        if failed:
+            failures.append(f"== failed in {part}, from {log.relative_to(ROOT)}\n{what_failed(text)}")
+        return passed, failed, skipped
 
     BUILD.mkdir(exist_ok=True)
     os.environ[REWRITING] = str(BUILD / "rewriting.lock")
     with ThreadPoolExecutor(at_once) as executor:
         with Path(os.environ[REWRITING]).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            counts = executor.map(run, parts)
+            running = executor.map(run, parts)
             rewrite_assertions()
-        return summed_up(list(counts))
+        counts = list(running)
+    print(*failures, sep="\n", end="\n" * bool(failures))
+    return summed_up(counts)
+
+
+def what_failed(output: str) -> str:
+    """Return the tests that failed, from a part's output, or its last lines if there is no such list."""
+    lines = output.splitlines()
+    tests = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    return "\n".join(tests or lines[-SHOWN_LINES:])
 
 
 def summed_up(counts: Sequence[tuple[int, int, int]]) -> bool:
