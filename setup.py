@@ -5,7 +5,10 @@ import runpy
 import sys
 from pathlib import Path
 
-from setuptools import Extension, find_packages, setup
+NATIVE = Path("pyuio/_native")
+runpy.run_path(str(NATIVE / "__init__.py"))  # refuses a Python that importing pyuio refuses
+
+from setuptools import Extension, find_packages, setup  # noqa: E402 - a refused Python need not have it
 
 # drivers/ installs as pyuio_drivers, and benchmarks/ as pyuio_benchmarks.
 DIRECTORIES = {"pyuio": "pyuio", "pyuio_drivers": "drivers", "pyuio_benchmarks": "benchmarks"}
@@ -28,7 +31,6 @@ def editable_directory() -> str:
     return str(links)
 
 
-NATIVE = Path("pyuio/_native")
 COMPILED = runpy.run_path(str(NATIVE / "extensions.py"))
 
 setup(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The editable installation that ``make`` makes, as programs and projects beside the clone see it."""
+"""What an installation from the clone does: the editable one that ``make`` makes, and one that is refused."""
 
 from __future__ import annotations
 
@@ -58,3 +58,11 @@ def test_mypy_finds_the_types_in_another_project(tmp_path: Path) -> None:
     errors = [line for line in lines if ": error:" in line]
     assert len(errors) == 1, done.stdout  # no missing import, nothing untyped, and this mistake is found
     assert '"Device" has no attribute "no_such_thing"' in errors[0]
+
+
+def test_a_free_threaded_build_installs_nothing() -> None:
+    # As in test_interpreters.py, such a build has this flag by itself.
+    program = "import runpy, sys\nsys.abiflags = 't'\nsys.argv[1:] = ['--version']\nrunpy.run_path('setup.py')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ImportError: pyuio needs Python's global interpreter lock")
