@@ -475,6 +475,20 @@ def test_it_is_not_let_go_while_a_thread_maps_memory(edu: str) -> None:
     done.undo()
 
 
+def test_it_is_not_closed_while_a_thread_maps_memory(edu: str, later: Later) -> None:
+    if iommufd.is_usable(PCI_DEVICES / edu):
+        pytest.skip("iommufd keeps what its calls use until they end")
+    keep_bound(edu)
+    device = pyuio.open(edu)
+    with dma_lock:
+        closing = later(device.close)
+        wait_until(lambda: device.closed)
+        time.sleep(0.1)
+        assert "anon_inode:[vfio-device]" in open_files(), "it waits"
+    closing.join(PATIENCE)
+    assert "anon_inode:[vfio-device]" not in open_files()
+
+
 def test_an_event_of_an_earlier_device_is_not_believed(edu: str) -> None:
     """The kernel gives the numbers of descriptors to new ones, while the event of the old one is on its way."""
     keep_bound(edu)

@@ -377,6 +377,19 @@ def test_another_rule_takes_it_back(card: str) -> None:
 
 
 @pytest.mark.long
+def test_what_one_event_fails_to_do_the_next_does(card: str) -> None:
+    other, file = RULES / "99-other.rules", PCI / card / "resource0"
+    once = f"/bin/sh -c '/bin/chgrp root {file} && /bin/rm {other}'"
+    other.write_text(f'SUBSYSTEM=="pci", KERNEL=="{card}", RUN+="{once}"\n')
+    try:
+        setup(card, "--group", GROUP)
+        assert not other.exists(), "the first event failed"
+    finally:
+        other.unlink(missing_ok=True)
+    assert owners(card)["resource0"] == (grp.getgrnam(GROUP).gr_gid, "-rw-rw----")
+
+
+@pytest.mark.long
 def test_what_is_in_the_way(card: str, cards: Cards) -> None:
     address = cards(EDU)[-1]
     assert "there is no device" in setup_fails("00:1e.7")
