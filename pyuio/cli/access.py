@@ -164,6 +164,7 @@ def _watch(device: Inspection, wanted: list[Cell], interval: float, json_wanted:
             value = cell.read()
             if value == last[number]:
                 continue
+            device.require_decoding(cell.place)
             now = datetime.datetime.now().astimezone()
             doubt(device, [(cell, value)])
             last[number] = value

@@ -138,9 +138,9 @@ def _dump_names(
     doubt(device, read)
     if json_wanted:
         print_json({"format": JSON_FORMAT, "device": device.name, "registers": data})
-        return
-    for line in lines:
-        print_line(line)
+    else:
+        for line in lines:
+            print_line(line)
     if only_set:
         zero, unread = len(read) - len(lines), len(infos) - len(read)
         say(f"{zero} more registers are 0, and {unread} were not read")

@@ -14,11 +14,12 @@ import typer
 
 from pyuio.cli.arguments import Device, usage
 from pyuio.cli.output import print_line, say
-from pyuio.errors import DeviceBusyError, DeviceTimeoutError, DriverNotBoundError
+from pyuio.errors import DeviceBusyError, DeviceTimeoutError, DriverNotBoundError, DriverNotFoundError
 from pyuio.kernel.drivers import VFIO_PCI
 
 if TYPE_CHECKING:
     from pyuio.device import Device as OpenDevice
+    from pyuio.driver import Driver
     from pyuio.interrupt import Interrupt
     from pyuio.pci.discovery import FoundDevice
 
@@ -80,9 +81,19 @@ def irq(
         found = find(device)
     _require_driver(found)
     with Opened(found) as opened, contextlib.ExitStack() as ending:
-        interrupts = (opened.interrupt,) if vectors is None else opened.vectors(vectors)
-        interrupts[0].pending  # noqa: B018 - raises at once if the device has no interrupt
-        tell = _acknowledger(opened, acknowledge, None if no_driver else ending, driver)
+        made: Driver | None
+        kind = None if no_driver or acknowledge else _driver_of(opened, driver)
+        if kind is not None and kind.vectors:
+            if vectors not in (None, kind.vectors):
+                raise typer.BadParameter(f"{kind.__name__} takes {kind.vectors} by itself", param_hint="--vectors")
+            vectors = kind.vectors
+            card = ending.enter_context(kind(opened))  # its end leaves the card quiet
+            made, interrupts = card, card.interrupts
+        else:
+            interrupts = (opened.interrupt,) if vectors is None else opened.vectors(vectors)
+            interrupts[0].pending  # noqa: B018 - raises at once if the device has no interrupt
+            made = None if kind is None else ending.enter_context(kind(opened))
+        tell = _acknowledger(opened, acknowledge, made)
         total, last, in_vain = 0, None, 0
         if tell is None and opened.address is None:  # of a card, configuration space tells whether it still interrupts
             say(f"{opened.name}: nothing acknowledges its interrupt; if it comes without end, give --acknowledge")
@@ -145,32 +156,24 @@ def _show(total: int, count: int, since: float | None, vector: int | None, json_
         print_line(f"{total:8}{count:8}  {seconds if vector is None else f'{seconds:<22}{vector:8}'}")
 
 
-def _acknowledger(
-    device: OpenDevice, writes: list[str] | None, ending: contextlib.ExitStack | None, text: str | None
-) -> Callable[[], object] | None:
-    """Return the function that acknowledges an interrupt to the device; None if neither option nor driver has one.
-
-    Args:
-        device: the open device.
-        writes: those of --acknowledge.
-        ending: what closes the driver at the end, which leaves the card quiet; None to have no driver.
-        text: that of --driver.
-    """
-    from pyuio.errors import DriverNotFoundError
+def _driver_of(device: OpenDevice, text: str | None) -> type[Driver] | None:
+    """Return the driver that `text` names, or the installed one that serves the device, if there is one."""
     from pyuio.inspect.chosen_driver import driver_of
 
-    if writes:
-        made = [_write(device, one) for one in writes]
-        return lambda: [write() for write in made]
-    if ending is None:
-        return None
     try:
-        driver = ending.enter_context(driver_of(device, text)(device))
+        return driver_of(device, text)
     except DriverNotFoundError:
         if text is not None:
             raise
         return None
-    return driver.acknowledge if driver.supplies("acknowledge") else None
+
+
+def _acknowledger(device: OpenDevice, writes: list[str] | None, driver: Driver | None) -> Callable[[], object] | None:
+    """Return the function that acknowledges an interrupt to the device; None if neither option nor driver has one."""
+    if writes:
+        made = [_write(device, one) for one in writes]
+        return lambda: [write() for write in made]
+    return driver.acknowledge if driver is not None and driver.supplies("acknowledge") else None
 
 
 def _write(device: OpenDevice, place_and_value: str) -> Callable[[], object]:

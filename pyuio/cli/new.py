@@ -7,6 +7,7 @@ new owner to choose.
 
 from __future__ import annotations
 
+import ast
 import keyword
 import os
 import re
@@ -55,14 +56,28 @@ def _package(name: str) -> str:
         raise ValueError(f"{name!r} is a keyword of Python; take another name")
     if package in _TAKEN or package in sys.stdlib_module_names:
         raise ValueError(f"there is a package {package!r} already, which yours would hide; take another name")
+    if (kind := _kind(package)) in _imported():
+        raise ValueError(f"the driver would be the class {kind}, and uses another of that name; take another name")
     return package
+
+
+def _kind(package: str) -> str:
+    """Return the name of the driver's class."""
+    return "".join(word.capitalize() for word in package.split("_"))
+
+
+def _imported() -> set[str]:
+    """Return the names that the package's modules import."""
+    trees = [ast.parse((TEMPLATE / file).read_text()) for file in FILES if file.endswith(".py")]
+    statements = [node for tree in trees for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    return {alias.asname or alias.name for statement in statements for alias in statement.names} - {"Sampler"}
 
 
 def _write(package: str, directory: Path) -> None:
     """Write the package into an empty directory."""
     from pyuio import __version__
 
-    kind = "".join(word.capitalize() for word in package.split("_"))
+    kind = _kind(package)
     project = package.replace("_", "-")
     for file in FILES:
         target = directory / file.replace("sampler", package)

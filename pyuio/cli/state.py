@@ -16,6 +16,7 @@ from pyuio.errors import DeviceBusyError, DriverNotFoundError
 
 if TYPE_CHECKING:
     from pyuio.inspect.inspection import Inspection
+    from pyuio.inspect.location import Location
     from pyuio.inspect.state import Maps
 
 app = typer.Typer()
@@ -87,7 +88,8 @@ def diff(
         maps = maps_of(inspection, driver)
         if saved.registers:
             warn_of_others(inspection, "reads, which can have side effects")
-        differences = state.compare(saved, inspection, maps, every=every)
+        differences, unread = state.compare(saved, inspection, maps, every=every)
+    _tell_unread(unread, "; --all compares them")
     if json_wanted:
         data = [one.data() for one in differences]
         print_json({"format": JSON_FORMAT, "device": inspection.name, "differences": data})
@@ -96,6 +98,11 @@ def diff(
             print_line(str(one))
     if differences:
         raise typer.Exit(DIFFERS)
+
+
+def _tell_unread(places: list[Location], advice: str = "") -> None:
+    if places:
+        say(f"not compared, because reading them has an effect: {', '.join(map(str, places))}{advice}")
 
 
 @app.command(epilog=RESTORE_EPILOG)
@@ -117,13 +124,14 @@ def restore(
     saved = state.load(file)
     with inspect(device) as inspection:
         maps = maps_of(inspection, driver)
-        differences = state.compare(saved, inspection, maps)
+        differences, unread = state.compare(saved, inspection, maps)
         holder = inspection.kernel_driver
         if holder is not None and not force and not dry_run:
             reason = f"{inspection.name} is held by the kernel driver {holder}, which does not expect writes"
             raise DeviceBusyError(errno.EBUSY, f"{reason}; first take the device, or insist with --force")
         if not dry_run:
             warn_of_others(inspection, "writes")
+        _tell_unread(unread)
         differ = 0
         for one in differences:
             if one.restorable:

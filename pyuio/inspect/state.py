@@ -337,7 +337,7 @@ def put_back(inspection: Inspection, difference: Difference) -> bool:
 
 
 def snapshots(state: State, maps: Maps) -> dict[str, Snapshot]:
-    """Return the saved values of registers as snapshots, by the name of the space.
+    """Return the saved values of registers as snapshots, in the order of their offsets, by the name of the space.
 
     Raises:
         StateFileError: the maps have no such space or register, or it cannot hold the value.
@@ -360,12 +360,16 @@ def snapshots(state: State, maps: Maps) -> dict[str, Snapshot]:
             if value >> info.width:
                 raise StateFileError(f"the state has {value:#x} for {space}.{path}, which has {info.width} bits")
             infos[info] = value
-        found[space] = Snapshot(infos)
+        found[space] = Snapshot(dict(sorted(infos.items(), key=lambda item: item[0].offset)))
     return found
 
 
-def compare(state: State, inspection: Inspection, maps: Maps, *, every: bool = False) -> list[Difference]:
+def compare(
+    state: State, inspection: Inspection, maps: Maps, *, every: bool = False
+) -> tuple[list[Difference], list[Location]]:
     """Return what differs between a state and a device; this reads the registers that the state has, and no others.
+
+    The second list has the registers that were not compared, because reading them has an effect.
 
     Args:
         state: the saved state.
@@ -381,14 +385,15 @@ def compare(state: State, inspection: Inspection, maps: Maps, *, every: bool = F
     saved = snapshots(state, maps)
     if state.config is not None and not inspection.has_config:
         raise MappingError(0, f"{inspection.name} has no configuration space")
-    found = []
+    found, unread = [], []
     for space, before in saved.items():
         where = parse_location(space)
         after = _read(inspection, space, before.infos, every)
+        unread += [where.at(info.offset, info.path) for info in before.infos if info.path not in after]
         found += [Difference(where.at(one.info.offset, one.path), one) for one in before.diff(after)]
     if state.config is not None:
         found += _config_differences(state.config, inspection.config.read(0, inspection.config.size))
-    return found
+    return found, unread
 
 
 class _Word(RegisterMap):

@@ -108,6 +108,7 @@ def test_names(run: Run, tmp_path: Path, name: str, kind: str) -> None:
         ("match", "'match' is a keyword of Python; take another name"),
         ("json", "there is a package 'json' already, which yours would hide"),
         ("pyuio", "there is a package 'pyuio' already, which yours would hide"),
+        ("control", "the driver would be the class Control, and uses another of that name"),
         ("tests", "there is a package 'tests' already, which yours would hide"),
     ],
 )

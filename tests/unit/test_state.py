@@ -67,7 +67,7 @@ def device() -> Any:
 
 
 def differences(saved: state.State, device: Any) -> list[str]:
-    return [str(one) for one in state.compare(saved, device, MAPS)]
+    return [str(one) for one in state.compare(saved, device, MAPS)[0]]
 
 
 def test_a_snapshot_is_what_was_read() -> None:
@@ -131,7 +131,7 @@ def test_what_differs(device: Any) -> None:
         "config.command 0x0107 -> 0x0103  bus_master 1 -> 0",
         "config+0x44 0x00000000 -> 0x00000080",
     ]
-    found = state.compare(taken, device, MAPS)
+    found, _unread = state.compare(taken, device, MAPS)
     assert found[0].data() == {
         "place": "bar0.control",
         "saved": 0,
@@ -147,7 +147,7 @@ def test_registers_are_put_back(device: Any) -> None:
     device.memory[0:4] = b"\x00\x01\x00\x00"  # done, which cannot be written
     device.memory[4:6] = b"\x01\x01"  # an event, which a write would clear
     device.image[4] = 3
-    found = state.compare(taken, device, MAPS)
+    found, _unread = state.compare(taken, device, MAPS)
     assert [str(one.place) for one in found if one.restorable] == ["bar0.control"]
     assert str(found[0].reversed()) == (
         "bar0.control 0x00000100 -> 0x00000021  enable 0 -> 1, mode 0 -> 2, done 1 -> 0"
@@ -158,9 +158,9 @@ def test_registers_are_put_back(device: Any) -> None:
     device.memory[1] = 0
     device.memory[4:6] = b"\x00\x00"
     device.image[4] = 7
-    assert [one.restorable for one in state.compare(taken, device, MAPS)] == [True]
+    assert [one.restorable for one in state.compare(taken, device, MAPS)[0]] == [True]
     device.memory[0:2] = b"\x21\x01"  # only what cannot be written differs
-    assert [one.restorable for one in state.compare(taken, device, MAPS)] == [False]
+    assert [one.restorable for one in state.compare(taken, device, MAPS)[0]] == [False]
 
 
 def test_registers_with_effects_of_reading(device: Any) -> None:
@@ -168,8 +168,15 @@ def test_registers_with_effects_of_reading(device: Any) -> None:
     taken = state.take(device, MAPS, every=True)
     assert taken.registers["bar0"]["queue"] == 5
     device.memory[8] = 6
-    assert not state.compare(taken, device, MAPS)
-    assert [str(one.place) for one in state.compare(taken, device, MAPS, every=True)] == ["bar0.queue"]
+    found, unread = state.compare(taken, device, MAPS)
+    assert (found, [str(one) for one in unread]) == ([], ["bar0.queue"])
+    found, unread = state.compare(taken, device, MAPS, every=True)
+    assert ([str(one.place) for one in found], unread) == (["bar0.queue"], [])
+
+
+def test_differences_are_in_the_order_of_offsets(device: Any) -> None:
+    saved = state.State("1234:11e8", {"bar0": {"events": 1, "control": 1}}, None)
+    assert [one.split()[0] for one in differences(saved, device)] == ["bar0.control", "bar0.events"]
 
 
 def test_another_kind_of_device(device: Any) -> None:

@@ -160,6 +160,20 @@ def test_memory_that_is_switched_off(edu: str, driver: str | None) -> None:
         output("write", edu, "config+4", command, "--width", "16", "--force")
 
 
+def test_watching_memory_that_is_switched_off(edu: str) -> None:
+    command = output("read", edu, "config+4", "--width", "16").strip()
+    output("write", edu, "bar0+4", "1")
+    with pyuio_beside("read", edu, "bar0+4", "--watch", "--interval", "0.01") as watcher:
+        assert watcher.stdout.readline().split()[-1] == "0xfffffffe"
+        try:
+            output("write", edu, "config+4", hex(int(command, 16) & ~2), "--width", "16", "--force")
+            rest, errors = watcher.communicate(PATIENCE)
+        finally:
+            output("write", edu, "config+4", command, "--width", "16", "--force")
+    assert (watcher.returncode, rest) == (1, "")
+    assert "has no MEMORY_SPACE), and every bit would read as 1" in errors
+
+
 def test_a_device_that_a_kernel_driver_has(cards: Cards) -> None:
     (serial,) = cards(PCI_SERIAL)
     with Inspection(find(serial)) as device:

@@ -397,17 +397,23 @@ class Network(pyuio.Driver):
         self._bar.write32(self._CTRL, self._CTRL_RESET)
 
 
-def test_vectors_as_they_come() -> None:
+class NetworkOfThree(Network):
+    """Takes its vectors by itself."""
+
+    vectors = 3
+
+
+@pytest.mark.parametrize(("kind", "words"), [(Network, ("--vectors", "3")), (NetworkOfThree, ())])
+def test_vectors_as_they_come(kind: type[pyuio.Driver], words: tuple[str, ...]) -> None:
     network = addresses(NETWORK)[0]
     undo = binding.bind(network, "vfio-pci")
 
     def program() -> None:
-        vars(chosen_driver)["driver_for"] = lambda *_: Network
+        vars(chosen_driver)["driver_for"] = lambda *_: kind
         cli.main()
 
     load_command()
-    words = ("irq", network, "--vectors", "3", "--count", "6", "--timeout", "20", "--json")
-    with Beside(program, "pyuio", *words) as process:
+    with Beside(program, "pyuio", "irq", network, *words, "--count", "6", "--timeout", "20", "--json") as process:
         output, errors = process.communicate(PATIENCE)
     assert process.returncode == 0, output + errors
     assert {json.loads(line)["vector"] for line in output.splitlines()} == {0, 1, 2}
