@@ -27,7 +27,7 @@ from __future__ import annotations
 import logging
 import mmap
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, SupportsIndex
 
 from pyuio.errors import RegisterNotFoundError
@@ -138,7 +138,7 @@ class Card:
     interrupt_pin: ClassVar[int] = 1
     msi_vectors: ClassVar[int] = 0
     msix_vectors: ClassVar[int] = 0
-    capabilities: ClassVar[Iterable[Capability]] = ()
+    capabilities: ClassVar[Sequence[Capability]] = ()
     dma_mask: ClassVar[int] = (1 << 64) - 1
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -343,12 +343,13 @@ class Card:
         """Read a word of a memory, one of several parts of a register, or some bytes of one."""
         slot, word, inside = self._part(file, index, offset, width, "read")
         place, indices = slot.place + word * slot.word, (*slot.indices, *((word,) if slot.size > slot.word else ()))
-        if slot.on_read is not None and (slot.narrow or inside == slot.first_part):
+        alone = slot.narrow and width < slot.access_size  # no part of a wider access
+        if slot.on_read is not None and (alone or inside == slot.first_part):
             value = self._hooked(slot, indices, slot.word)
             if value is not None:
                 file.store(place, slot.word, value)
         whole = file.load(place, slot.word)
-        if slot.reads_change and (slot.narrow or inside == slot.last_part):
+        if slot.reads_change and (alone or inside == slot.last_part):
             file.store(place, slot.word, slot.after_read(whole))
         whole = self.faults.altered(slot.name, whole, slot.word) if self.faults.reads_altered else whole
         return whole >> 8 * inside & (1 << 8 * width) - 1
@@ -385,7 +386,7 @@ class Card:
         file.store(place, slot.word, changed_by_write(slot, old, value << shift, mask << shift))
         whole = slot.gathered & ~(mask << shift) | value << shift
         slot.gathered = whole
-        if slot.narrow or inside == slot.last_part:
+        if (slot.narrow and width < slot.access_size) or inside == slot.last_part:
             slot.written, slot.gathered = True, 0
             if slot.on_write is not None:
                 self._do(slot.on_write, *indices, whole)

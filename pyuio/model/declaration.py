@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pyuio.model.pci_function import BarSpace, Capability
@@ -128,9 +128,13 @@ def msix_bar(cls: Kind, spaces: Mapping[int, BarSpace]) -> int:
 def _check_capabilities(cls: Kind) -> None:
     where = f"{cls.__name__}.capabilities"
     size = 0
+    if not isinstance(cls.capabilities, (tuple, list)):
+        raise TypeError(f"{where} is a tuple of Capability, not {cls.capabilities!r}")
     for one in cls.capabilities:
         if not isinstance(one, Capability):
             raise TypeError(f"{where} are of type Capability, not {one!r}")
+        if not (isinstance(one.body, bytes) and isinstance(one.writable, bytes)):
+            raise TypeError(f"{where}: `body` and `writable` are bytes, not those of {one!r}")
         if not _is_number(one.id, 0xFF):
             raise ValueError(f"{where}: an ID has 8 bits, not {one.id!r}")
         if len(one.writable) > len(one.body):
@@ -179,8 +183,8 @@ def _check_named(cls: Kind, slots: Mapping[str, Slot]) -> None:
             raise TypeError(f"{where}[{name!r}] is a number, not {value!r}") from None
         if not _is_number(number, (1 << 8 * slots[name].word) - 1):
             raise ValueError(f"{where}[{name!r}]: {number:#x} does not fit the register's {8 * slots[name].word} bits")
-    if isinstance(cls.narrow, str):
-        raise TypeError(f"{cls.__name__}.narrow holds names of registers, as in ({cls.narrow!r},)")
+    if isinstance(cls.narrow, str) or not isinstance(cls.narrow, Collection):
+        raise TypeError(f"{cls.__name__}.narrow is a tuple of names of registers, not {cls.narrow!r}")
     names = {name for slot in slots.values() for name in (slot.name, slot.hook)}
     for name in cls.narrow:
         if name not in names:

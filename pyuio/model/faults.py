@@ -39,6 +39,8 @@ class TransferError(OSError):
 class Faults:
     """The faults of one card, none at first. Each may be set at any time, several together.
 
+    Of two for one interrupt, or for one transfer, the later one holds.
+
     Attributes:
         accesses: how many accesses to BARs the driver has made.
         interrupts: how many interrupts the card has raised.
@@ -165,7 +167,8 @@ class Faults:
             raise ValueError(f"{register} is write-only: no driver reads it, so nothing would happen")
 
         def begin() -> None:
-            self._stuck[register] = mask, value
+            before, stuck = self._stuck.get(register, (0, 0))
+            self._stuck[register] = before | mask, stuck & ~mask | value & mask
             self.reads_altered = self.misleading = True
 
         if at_access is None:

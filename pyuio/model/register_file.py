@@ -91,9 +91,11 @@ def _effects(register: Register) -> _Effects:
     for _, mask in fields:
         rest &= ~mask
     for access, mask in (*fields, (layout.access, rest)):
-        for name in (_WRITE_MASKS.get(_write_effect(access)), _READ_MASKS.get(_read_effect(access))):
+        # What is written to bits that a read-only field shares goes to the hook; what is read there is that field's.
+        written = (_WRITE_MASKS.get(_write_effect(access)), mask & ~layout.shared)
+        for name, bits in (written, (_READ_MASKS.get(_read_effect(access)), mask)):
             if name is not None:
-                masks[name] = masks.get(name, 0) | mask
+                masks[name] = masks.get(name, 0) | bits
     return _Effects(**masks)
 
 

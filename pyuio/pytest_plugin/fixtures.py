@@ -92,6 +92,7 @@ def card(request: pytest.FixtureRequest) -> Iterator[Card]:
     made.remove()  # nothing that it has planned happens in the next test
     if left_open and request.node.stash.get(_PASSED, False):
         pytest.fail(f"the test left {made.name} open: close what pyuio.model.open() returned", pytrace=False)
+    _fail_for_complaints(request.node)  # those that came while fixtures of the test's own ended
 
 
 @pytest.fixture

@@ -104,6 +104,8 @@ def made(**attributes: Any) -> type[Good]:
             "Bad.bars[5]: an address of 64 bits is for memory, and takes the next BAR's place, too",
         ),
         # Capabilities.
+        ({"capabilities": iter(())}, TypeError, "Bad.capabilities is a tuple of Capability, not <tuple_iterator"),
+        ({"capabilities": [Capability(9, "ab")]}, TypeError, "Bad.capabilities: `body` and `writable` are bytes"),  # type: ignore[arg-type]
         ({"capabilities": [9]}, TypeError, "Bad.capabilities are of type Capability, not 9"),
         ({"capabilities": [Capability(256, b"")]}, ValueError, "Bad.capabilities: an ID has 8 bits, not 256"),
         ({"capabilities": [Capability(9, b"a", b"bc")]}, ValueError, "Bad.capabilities: `writable` of Capability(id=9"),
@@ -147,7 +149,8 @@ def made(**attributes: Any) -> type[Good]:
         ),
         ({"reset_values": {"control": "1"}}, TypeError, "Bad.reset_values['control'] is a number, not '1'"),
         ({"narrow": ("controls",)}, ValueError, "Bad.narrow: no register is called controls; did you mean control?"),
-        ({"narrow": "control"}, TypeError, "Bad.narrow holds names of registers, as in ('control',)"),
+        ({"narrow": "control"}, TypeError, "Bad.narrow is a tuple of names of registers, not 'control'"),
+        ({"narrow": 5}, TypeError, "Bad.narrow is a tuple of names of registers, not 5"),
         # Hooks.
         (
             {"on_write_contrl": hook("value")},

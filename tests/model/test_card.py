@@ -264,6 +264,9 @@ def test_registers_that_are_stuck(card: Engine) -> None:
     with pyuio.model.open(card) as device:
         registers = Registers(device.bar(0))
         assert (registers.status.read(), registers.length.read(), registers.length.read()) == (8, 0, 0xFFFF_FFFF)
+        card.faults.stick("status", 0, 1)
+        card.faults.stick("length", 4, 0)
+        assert (registers.status.read(), registers.length.read()) == (9, 0xFFFF_FFEF), "several together"
         card.faults.clear()
         assert (registers.status.read(), registers.length.read()) == (0, 0)
     for bit, value in ((32, 1), (0, 2), (-1, 0)):

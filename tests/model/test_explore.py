@@ -240,6 +240,49 @@ def test_what_is_left() -> None:
         os.close(file)
 
 
+def test_what_is_left_without_a_fault() -> None:
+    """What each run leaves is told; what the first run makes, and keeps for all, is not."""
+    gate = threading.Event()
+    kept: list[threading.Thread] = []
+
+    def leaves(most: int) -> Callable[[pyuio.Device], None]:
+        def run(device: pyuio.Device) -> None:
+            scenario(device)
+            if len(kept) < most:
+                kept.append(threading.Thread(target=gate.wait, name="reader", daemon=True))
+                kept[-1].start()
+
+        return run
+
+    try:
+        assert failures(leaves(1), kinds=["removal"]) == []
+        assert len(kept) == 1
+        with pytest.raises(AssertionError, match="without any fault: the thread reader is left"):
+            explore(leaves(1000), Sum, kinds=["removal"])
+        assert len(kept) == 3
+    finally:
+        gate.set()
+        for one in kept:
+            one.join()
+
+
+def test_each_bit_of_a_wide_register_is_stuck() -> None:
+    class Wide(RegisterMap):
+        time = Register(0x00, width=64, access_width=32, access="ro")
+
+    class Clock(Card):
+        vendor, device = 0x1234, 0x0003
+        bars: ClassVar = {0: 4096}
+        registers: ClassVar = {0: Wide}
+
+    def look(device: pyuio.Device) -> None:
+        with device:
+            Wide(device.bar(0)).time.read()
+
+    found = explore(look, Clock, kinds=["stuck bit"])
+    assert (found.runs, len(found.failures)) == (64, 0)
+
+
 def test_what_is_left_in_the_card() -> None:
     class Loud(Driver):
         def quiet(self) -> None:

@@ -105,6 +105,11 @@ class Group(RegisterMap):
     total = Register(0x00, access="ro")
 
 
+class Port(Register):
+    came = Field(7, 0, access="ro")
+    goes = Field(7, 0, access="wo")
+
+
 class Everything(RegisterMap):
     mode = Mode(0x00)
     received = Register(0x04, access="ro")
@@ -116,13 +121,15 @@ class Everything(RegisterMap):
     table = Memory(Register(0x1000, width=16), 32)
     narrow = Register(0x30, width=64)
     taken = Register(0x38, access="rc")
+    port = Port(0x50)
+    halves = Register(0x58, width=64, access_width=32)
 
 
 class EverythingCard(Card):
     vendor, device, bars = 1, 2, {0: 8192}
     registers: ClassVar = {0: Everything}
-    narrow: ClassVar = ("narrow",)
-    reset_values: ClassVar = {"received": 7, "group[1].channel[0].count": 9}
+    narrow: ClassVar = ("narrow", "halves")
+    reset_values: ClassVar = {"received": 7, "port": 0x11, "group[1].channel[0].count": 9}
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -152,6 +159,16 @@ class EverythingCard(Card):
 
     def on_write_narrow(self, value: int) -> None:
         self.calls.append(("narrow", value))
+
+    def on_write_port(self, value: int) -> None:
+        self.calls.append(("port", value))
+
+    def on_write_halves(self, value: int) -> None:
+        self.calls.append(("halves", value))
+
+    def on_read_halves(self) -> int:
+        self.calls.append("read halves")
+        return 0x1122334455667788
 
 
 @pytest.fixture
@@ -196,6 +213,13 @@ def test_two_registers_at_one_place_are_two(card: EverythingCard) -> None:
         assert (registers.received.read(), card.regs.sent.read(), card.regs.received.read()) == (7, 1, 7)
 
 
+def test_two_fields_on_the_same_bits_are_two(card: EverythingCard) -> None:
+    with pyuio.model.open(card) as device:
+        port = Everything(device.bar(0)).port
+        port.goes = 0x55
+        assert (port.came, card.regs.port.came, card.calls) == (0x11, 0x11, [("port", 0x55)])
+
+
 def test_the_card_may_change_what_the_driver_may_not(card: EverythingCard) -> None:
     with pyuio.model.open(card) as device:
         registers = Everything(device.bar(0))
@@ -219,6 +243,15 @@ def test_some_registers_take_narrower_accesses(card: EverythingCard) -> None:
         assert (bar.read64(0x30), bar.read16(0x30), bar.read32(0x34)) == (0xAABBCCDD_5566EE88, 0xEE88, 0xAABBCCDD)
     assert card.calls[0] == ("narrow", 0x1122334455667788)
     assert len(card.calls) == 3
+
+
+def test_a_wide_register_that_takes_narrower_accesses_is_one_in_its_own(card: EverythingCard) -> None:
+    with pyuio.model.open(card) as device:
+        halves = Everything(device.bar(0)).halves
+        halves.write(0x1122334455667788)
+        assert halves.read() == 0x1122334455667788
+        device.bar(0).write8(0x5B, 0xEE)
+    assert card.calls == [("halves", 0x1122334455667788), "read halves", ("halves", 0xEE000000)]
 
 
 @pytest.mark.parametrize(

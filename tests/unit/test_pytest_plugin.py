@@ -123,9 +123,19 @@ def test_a_complaint_fails_the_test_that_swallowed_it_once(pytester: pytest.Pyte
 
     def test_at_the_end(driver):
         pass
+
+    @pytest.fixture
+    def own(card):
+        device = pyuio.model.open(card)
+        yield
+        careless(device)
+        device.close()
+
+    def test_at_the_end_of_its_own(own):
+        pass
     """
     result = run(pytester, textwrapped(tests))
-    result.assert_outcomes(failed=3, passed=2, errors=1)
+    result.assert_outcomes(failed=3, passed=3, errors=2)
     complaint = "EduCard: a 32-bit write at offset 0x0 of BAR 0: identification is read-only"
     result.stdout.fnmatch_lines(
         [
@@ -140,7 +150,7 @@ def test_a_complaint_fails_the_test_that_swallowed_it_once(pytester: pytest.Pyte
             complaint,
         ]
     )
-    assert str(result.stdout).count(f"\n{complaint}") == 3
+    assert str(result.stdout).count(f"\n{complaint}") == 4
 
 
 def test_faults_are_told_with_a_failure(pytester: pytest.Pytester) -> None:
