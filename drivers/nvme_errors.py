@@ -46,7 +46,8 @@ class CommandError(NvmeError):
 class CommandTimeoutError(NvmeError, DeviceTimeoutError):
     """The controller did not complete a command in time.
 
-    The message says what became of the command. A write may have been done or not.
+    The message says what became of the command. A write may have been done or not. The driver does not abort a command
+    of the admin queue, which the controller may still do; `Nvme.reset` ends it.
     """
 
     def __init__(self, message: str) -> None:

@@ -314,16 +314,24 @@ class Service(Owned):
 
     def _next_events(self, most: int | None) -> list[Event]:
         events: list[Event] = []
-        while self._queue and (most is None or len(events) < most):
-            item = self._queue[0]
-            if isinstance(item, int):
-                if not events:
-                    self._queue.popleft()
-                    raise self._overrun(item)
-                break
-            events.append(item)
-            self._queue.popleft()
+        try:
+            while self._queue and (most is None or len(events) < most):
+                item = self._queue[0]
+                if isinstance(item, int):
+                    if not events:
+                        self._queue.popleft()
+                        raise self._overrun(item)
+                    break
+                events.append(item)
+                self._queue.popleft()
+        finally:
+            self._show()
         return events
+
+    def _show(self) -> None:
+        """Let the descriptor be readable if there is more to `read` than the ring has, for which C sees to it."""
+        if self._queue or self.lost > self._reported:
+            os.eventfd_write(_lib.pyuio_service_descriptor(self._native), 1)
 
     @property
     def lost(self) -> int:

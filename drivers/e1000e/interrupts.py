@@ -46,7 +46,8 @@ class Interrupts:
 
     Attributes:
         by_message: whether each kind has a vector.
-        link_changes: how often the link went up or down, as far as interrupts told.
+        link_changes: how often the link went up or down, as far as interrupts told: on the line in each wait, with
+            messages in `wait_for_link` only.
     """
 
     def __init__(self, device: Device, registers: E1000eRegisters) -> None:

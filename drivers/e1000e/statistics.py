@@ -22,7 +22,7 @@ class Counts(NamedTuple):
         no_buffers: frames that came when there was no descriptor; they may have found one later (RNBC).
         crc_errors: frames with a wrong CRC.
         receive_errors: frames with a symbol that the PHY did not know.
-        undersize, oversize: frames below 64 octets; frames above 1522 octets, or above what `longest` allows.
+        undersize, oversize: frames below 64 octets; frames above 1522 octets, or above 9018 with a `longest`.
     """
 
     received: int = 0

@@ -176,7 +176,7 @@ class TransmitQueue:
 
     def _pass_on(self, number: int) -> None:
         """Give the card the descriptors that are filled in: section 7.2.4."""
-        self._batches.append((self._tail + number - 1, number))
+        self._batches.append(((self._tail + number - 1) % self._entries, number))
         self._free -= number
         self._tail = (self._tail + number) % self._entries
         dma_wmb()

@@ -110,9 +110,13 @@ class Dma(Owned):
 
     @property
     def buffers(self) -> tuple[DmaBuffer, ...]:
-        """Those that are open, by address; none after `close`."""
+        """Those that are open, by the address of the first byte; none after `close`."""
+
+        def first(buffer: DmaBuffer) -> int:  # a scattered buffer has no address
+            return buffer.page.pieces(buffer.offset_in_page, 1)[0][0]
+
         with self.lock:
-            return tuple(sorted((one for one in self._live if not one.closed), key=lambda buffer: buffer.address))
+            return tuple(sorted((one for one in self._live if not one.closed), key=first))
 
     def assume_coherent(self) -> None:
         """Let `alloc` give memory that it would refuse, as to a device that is not a PCI function.

@@ -67,7 +67,7 @@ class DescriptorRing:
 
     def address(self, index: int) -> int:
         """Return the bus address of an entry, in bytes. TypeError: the index is not an integer."""
-        return self.buffer.address + index % self._count * self.entry_size
+        return self.buffer.address + operator.index(index) % self._count * self.entry_size
 
     def read(self, index: int, name: str) -> int:
         """Return one field of an entry: one load. KeyError: there is no such field."""

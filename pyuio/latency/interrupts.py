@@ -25,6 +25,7 @@ from pyuio.latency.results import Run
 from pyuio.latency.timer import default_cpu
 from pyuio.latency.trace import Trace, TraceDone
 from pyuio.rt.realtime import realtime
+from pyuio.rt.settings import RealTime
 
 PYTHON = "Python read loop"
 NATIVE = "native service"
@@ -72,7 +73,7 @@ def choose_cpus(reading: int | None, raising: int | None) -> tuple[int, int]:
     return reading, raising
 
 
-def recipe(cpu: int, priority: int) -> contextlib.AbstractContextManager[object]:
+def recipe(cpu: int, priority: int) -> RealTime:
     """Return the real-time settings for the two ways in this process: the recipe of the patch, as in the C program."""
     if priority:
         return realtime(priority, cpus=cpu, strict=False)
@@ -81,7 +82,16 @@ def recipe(cpu: int, priority: int) -> contextlib.AbstractContextManager[object]
 
 @contextlib.contextmanager
 def common_tuning(card: Driver, cpu: int, priority: int, run: Run) -> Iterator[None]:
-    """Steer the interrupt and raise its thread's priority, if it has one, for all ways; note the result in `run`."""
+    """Steer the interrupt and raise its thread's priority, if it has one, for all ways; note the result in `run`.
+
+    So that `run` has what the ways in this process get, too, this thread takes the recipe for a moment.
+
+    Raises:
+        PermissionDeniedError: this process may not have the priority.
+    """
+    with recipe(cpu, priority) as tuned:
+        tuning.require_priority(tuned, priority)
+        run.tuning = tuning.of(tuned.report)
     card.device.interrupt  # noqa: B018 - VFIO sets it up at the first use, and one that is not set up cannot be steered
     if card.device.driver == IN_PROCESS:  # no kernel has its interrupt
         yield
@@ -95,7 +105,7 @@ def common_tuning(card: Driver, cpu: int, priority: int, run: Run) -> Iterator[N
         interrupt_priority=None if priority else 0,
         strict=False,
     ) as tuned:
-        run.tuning = tuning.of(tuned.report)
+        run.tuning |= tuning.of(tuned.report)
         yield
 
 

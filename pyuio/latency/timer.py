@@ -8,7 +8,6 @@ every event that it made wait.
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,6 @@ from typing import Any
 
 from pyuio._native._timer import ffi, lib
 from pyuio.doctor import facts
-from pyuio.errors import PermissionDeniedError
 from pyuio.latency import environment, tuning
 from pyuio.latency.errors import LoadError
 from pyuio.latency.load import Load
@@ -135,14 +133,7 @@ class _Waiter:
     def begin(self) -> None:
         """Make the thread real-time. PermissionDeniedError: this process may not."""
         self._tuned = self._thread.submit(self._tune).result()
-        for denied in self._tuned.missing:
-            if denied.name != "policy":
-                continue
-            raise PermissionDeniedError(
-                errno.EPERM,
-                f"SCHED_FIFO, priority {self._priority}: {denied.missing}; {denied.remedy}; "
-                "or measure ordinary scheduling with --priority 0",
-            )
+        tuning.require_priority(self._tuned, self._priority)
 
     def _tune(self) -> RealTime:
         if self._priority:

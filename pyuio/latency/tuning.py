@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import errno
+from typing import TYPE_CHECKING, Any
 
-from pyuio.rt.report import Report
+from pyuio.errors import PermissionDeniedError
+
+if TYPE_CHECKING:
+    from pyuio.rt.report import Report
+    from pyuio.rt.settings import RealTime
 
 
 def of(report: Report) -> dict[str, Any]:
@@ -18,6 +23,14 @@ def of(report: Report) -> dict[str, Any]:
     limit = "none" if throttling.runtime < 0 else f"{throttling.runtime} us in {throttling.period}"
     settings["throttling"] = {"limit": limit, "held back": throttling.times}
     return settings
+
+
+def require_priority(tuned: RealTime, priority: int) -> None:
+    """Raise PermissionDeniedError if the kernel refused the thread this priority: what is measured then says little."""
+    for denied in tuned.missing:
+        if denied.name == "policy":
+            reason = f"SCHED_FIFO, priority {priority}: {denied.missing}; {denied.remedy}"
+            raise PermissionDeniedError(errno.EPERM, f"{reason}; or measure ordinary scheduling with --priority 0")
 
 
 def missing(tuning: dict[str, Any]) -> list[str]:

@@ -105,15 +105,12 @@ class ModelService(Service):
         if self._close_descriptor.alive:
             with suppress(BlockingIOError):
                 os.eventfd_read(self._descriptor)
-            if self._queue or self._result:
+            if self._queue or self._result or self._lost > self._reported:
                 os.eventfd_write(self._descriptor, 1)
 
     def _next_events(self, most: int | None) -> list[Event]:
         with clock.lock:
-            try:
-                return super()._next_events(most)
-            finally:
-                self._show()
+            return super()._next_events(most)
 
     def _ended(self) -> int:
         if not self._result:

@@ -111,7 +111,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
         opened = model.open(plugged)
     memory = opened.dma
     yield opened
-    left = ", ".join(f"{buffer.size} bytes at {buffer.address:#x}" for buffer in memory.buffers)
+    left = ", ".join(map(str, memory.buffers))
     opened.close()
     if left and request.node.stash.get(_PASSED, False):
         text = f"{request.node.nodeid} left memory for DMA open ({left}); close the driver, or the buffers"

@@ -222,6 +222,7 @@ def test_scattered_memory(far: Edu) -> None:
     with far.device.dma.scatter(size) as buffer, far.device.dma.alloc(64) as small:
         segments = buffer.segments
         assert sum(one.size for one in segments) == buffer.size == size
+        assert sorted(one.size for one in far.device.dma.buffers) == [64, size]
         places = [number for one in segments for number in range(one.address // HUGE, (one.address + one.size) // HUGE)]
         assert len(places) == len(set(places)) == 3
         buffer.verify()

@@ -723,6 +723,7 @@ def test_a_service_runs_its_program(card: Engine) -> None:
             clock.sleep(1e-3)
             card.lower_interrupt()
         assert len(service.read(0)) == 1
+        assert pyuio.wait([service], 0) == [service], "for the error"
         with pytest.raises(pyuio.OverrunError, match="its program writes to no register: acknowledge the interrupt"):
             service.read(1)
         assert service.lost >= 2

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import resource
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +16,7 @@ from typer.testing import CliRunner
 from pyuio.cli.bench import app
 
 EDU = "pyuio_drivers.models.edu:EduCard"
+PR_CAPBSET_DROP, CAP_SYS_NICE = 24, 23
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="the command wants two CPUs")
 
@@ -19,6 +24,18 @@ pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="the co
 def bench(*words: str) -> tuple[int, str]:
     done = CliRunner().invoke(app, ["latency", *words, "--priority", "0", "--loads", "idle", "--no-picture"])
     return done.exit_code, done.output
+
+
+def test_a_priority_that_is_refused() -> None:
+    def may_not() -> None:
+        resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0))
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_SYS_NICE, 0, 0, 0)  # it fails for who does not have it anyway
+
+    command = [sys.executable, "-m", "pyuio.cli", "bench", "latency", "--card", EDU, "--count", "5", "--loads", "idle"]
+    done = subprocess.run(command, preexec_fn=may_not, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "SCHED_FIFO, priority 89: " in done.stderr
+    assert "or measure ordinary scheduling with --priority 0" in done.stderr
 
 
 @pytest.mark.parametrize(("words", "kind"), [((), "INTx"), (("--message",), "MSI")])

@@ -292,6 +292,8 @@ def test_ring() -> None:
     buffer, ring = ring_on()
     assert len(ring) == 4
     assert ring.address(5) == 0x1010
+    with pytest.raises(TypeError):
+        ring.address(1.5)  # type: ignore[arg-type]
     ring.publish(5, address=0x1122334455667788, length=0x99AA, flags=0x80000001)
     assert bytes(buffer)[16:32].hex() == "8877665544332211aa99000001000080"
     assert (ring.owner(1), ring.read(1, "length"), ring.owner(0)) == (0x80000001, 0x99AA, 0)

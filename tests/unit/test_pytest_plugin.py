@@ -182,7 +182,7 @@ def test_what_is_left_open_is_told(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(
         [
             "the test left EduCard open: close what pyuio.model.open() returned",
-            "*LeftOpenWarning: *::test_buffers left memory for DMA open (64 bytes at 0x*); close the driver, *",
+            "*LeftOpenWarning: *::test_buffers left memory for DMA open (<DmaBuffer of 64 bytes at 0x*>); close *",
         ]
     )
 
