@@ -329,7 +329,8 @@ class Service(Owned):
         return events
 
     def _show(self) -> None:
-        """Let the descriptor be readable if there is more to `read` than the ring has, for which C sees to it."""
+        """Let the descriptor be readable if there is something to `read`, in the ring or taken out of it."""
+        _lib.pyuio_service_take(self._native, self._buffer, 0)  # not readable, unless the ring has more or it ended
         if self._queue or self.lost > self._reported:
             os.eventfd_write(_lib.pyuio_service_descriptor(self._native), 1)
 
@@ -351,7 +352,7 @@ class Service(Owned):
     def __iter__(self) -> Iterator[Event]:
         """Yield the events that `read` returns, for ever."""
         while True:
-            yield from self.read()
+            yield from self.read(most=1)  # whoever stops here leaves the others to the next `read`
 
     @property
     def closed(self) -> bool:

@@ -159,7 +159,7 @@ class SharedWait:
                             return result
                         raise _too_late(interrupt, waiter, leads=True) from None
                     self._serve(waiter, serve, count)
-                elif not asleep.acquire(timeout=-1 if left is None else left):
+                elif not asleep.acquire(timeout=-1 if left is None else min(left, threading.TIMEOUT_MAX)):
                     if result := condition():
                         return result
                     raise _too_late(interrupt, waiter, leads=False)

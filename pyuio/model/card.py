@@ -342,13 +342,14 @@ class Card:
     def _read_part(self, file: RegisterFile, index: int, offset: int, width: int) -> int:
         """Read a word of a memory, one of several parts of a register, or some bytes of one."""
         slot, word, inside = self._part(file, index, offset, width, "read")
-        place, indices = slot.place + word * slot.word, (*slot.indices, *((word,) if slot.size > slot.word else ()))
+        place, indices = slot.place + word * slot.word, (*slot.indices, *((word,) if slot.is_memory else ()))
         alone = slot.narrow and width < slot.access_size  # no part of a wider access
         if slot.on_read is not None and (alone or inside == slot.first_part):
-            value = self._hooked(slot, indices, slot.word)
-            if value is not None:
-                file.store(place, slot.word, value)
-        whole = file.load(place, slot.word)
+            slot.shown = word, self._hooked(slot, indices, slot.word)
+            if self._removed:  # by the hook
+                return (1 << 8 * width) - 1
+        shown, value = slot.shown
+        whole = file.load(place, slot.word) if value is None or shown != word else value
         if slot.reads_change and (alone or inside == slot.last_part):
             file.store(place, slot.word, slot.after_read(whole))
         whole = self.faults.altered(slot.name, whole, slot.word) if self.faults.reads_altered else whole
@@ -380,7 +381,7 @@ class Card:
 
     def _write_part(self, file: RegisterFile, index: int, offset: int, width: int, value: int) -> None:
         slot, word, inside = self._part(file, index, offset, width, "write")
-        place, indices = slot.place + word * slot.word, (*slot.indices, *((word,) if slot.size > slot.word else ()))
+        place, indices = slot.place + word * slot.word, (*slot.indices, *((word,) if slot.is_memory else ()))
         shift, mask = 8 * inside, (1 << 8 * width) - 1
         old = file.load(place, slot.word)
         file.store(place, slot.word, changed_by_write(slot, old, value << shift, mask << shift))
@@ -402,14 +403,11 @@ class Card:
             self.complain(f"{access}: the card has no register there")
         if not (slot.writable if verb == "write" else slot.readable):
             self.complain(f"{access}: {slot.name} is {'read' if verb == 'write' else 'write'}-only")
-        word, inside = divmod(offset - slot.offset, slot.word)
+        word, inside = slot.within(offset)
         narrower = slot.narrow and width < slot.access_size and inside % width == 0
         if not narrower and (width != slot.access_size or inside % slot.access_size):
             where = f" at {slot.offset:#x}" if offset != slot.offset else ""
             self.complain(f"{access}: {slot.name}{where} takes accesses of {8 * slot.access_size} bits")
-        if slot.turned:
-            part, rest = divmod(inside, slot.access_size)
-            inside = slot.word - (part + 1) * slot.access_size + rest
         return slot, word, inside
 
     def __repr__(self) -> str:

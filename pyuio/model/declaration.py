@@ -217,7 +217,7 @@ def _check_hook(hook: Any, where: str, slots: list[Slot], *, writing: bool) -> N
         raise TypeError(f"{where} is a method, not {hook!r}")
     if inspect.iscoroutinefunction(hook) or inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
         raise TypeError(f"{where} is an ordinary method: as `async def`, or with `yield`, its lines would never run")
-    words = ["index"] * (len(slot.indices) + (slot.size > slot.word)) + ["value"] * writing
+    words = ["index"] * (len(slot.indices) + slot.is_memory) + ["value"] * writing
     try:
         inspect.signature(hook).bind(None, *words)
     except TypeError as error:

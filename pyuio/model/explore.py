@@ -318,7 +318,7 @@ class _Rehearsal:
         slot = self._card.slot_at(bar, offset, writing=False)
         if slot is not None:
             name, bits = slot.name, 8 * width
-            first = 8 * (offset - slot.offset) % (8 * slot.word)
+            first = 8 * slot.within(offset)[1]
             self._plan(Fault("reads ones", number, name, misleads=True), Faults.read_ones, name, at_access=number)
             reads = self._reads[name, first]
             self._reads[name, first] += 1

@@ -119,6 +119,8 @@ class Slot:
             least significant.
         turned: whether the most significant of these parts lies at the lowest address.
         gathered: what was written to the parts of a word, so far.
+        shown: the word that is read in parts, and what a hook lets the driver read there; None for what is stored.
+        is_memory: whether it is a memory, whose hooks get the number of the word.
     """
 
     __slots__ = (
@@ -129,6 +131,7 @@ class Slot:
         "gathered",
         "hook",
         "indices",
+        "is_memory",
         "last_part",
         "name",
         "narrow",
@@ -139,6 +142,7 @@ class Slot:
         "plain",
         "readable",
         "reads_change",
+        "shown",
         "size",
         "turned",
         "word",
@@ -146,12 +150,13 @@ class Slot:
         "written",
     )
 
-    def __init__(self, path: str, offset: int, place: int, register: Register, count: int = 1) -> None:
+    def __init__(self, path: str, offset: int, place: int, register: Register, words: int | None = None) -> None:
         self.name = path
         self.hook, self.indices = hook_name(path)
         self.offset, self.place = offset, place
         self.word = register._layout.width // 8
-        self.size = self.word * count
+        self.is_memory = words is not None
+        self.size = self.word * (1 if words is None else words)
         self.access_size = register._layout.access_width // 8
         self.readable = bool(register._layout.readable)
         self.writable = bool(register._layout.writable)
@@ -161,12 +166,24 @@ class Slot:
         self.first_part, self.last_part = (last, 0) if register._layout.high_first else (0, last)
         self.turned = register._layout.word_order == "big"
         self.gathered = 0
+        self.shown: tuple[int, int | None] = 0, None
         self.plain = self.effects.plain and self.effects.value == register._layout.full
         self.narrow = False
         self.bank: tuple[int, int, int, int] | None = None
         self.written = False  # since the last reset, for "rw1"
         self.on_read: Callable[..., int | None] | None = None
         self.on_write: Callable[..., object] | None = None
+
+    def within(self, offset: int) -> tuple[int, int]:
+        """Return which word an access at `offset` of the BAR reaches, and from which of its bytes on.
+
+        Bytes of a word count from the least significant.
+        """
+        word, inside = divmod(offset - self.offset, self.word)
+        if self.turned:
+            part, rest = divmod(inside, self.access_size)
+            inside = self.word - (part + 1) * self.access_size + rest
+        return word, inside
 
     def after_read(self, value: int) -> int:
         """Return the register's value after the driver read `value`."""
@@ -198,7 +215,7 @@ class RegisterFile:
         self._storage = bytearray(max(size, 8))
         self.window = Window(self._storage, offset=0, size=len(self._storage), name=registers.__name__, endian="little")
         self.view: RegisterMap = made(self.window)
-        alone = [slot for slot in self.slots if slot.size == slot.word and slot.bank is None]
+        alone = [slot for slot in self.slots if not slot.is_memory and slot.bank is None]
         self.reads = {slot.offset: slot for slot in alone if slot.readable}
         self.writes = {slot.offset: slot for slot in alone if slot.writable}
         window = self.window
@@ -234,7 +251,7 @@ class RegisterFile:
         """Make all registers 0."""
         self._storage[:] = bytes(len(self._storage))
         for slot in self.slots:
-            slot.written, slot.gathered = False, 0
+            slot.written, slot.gathered, slot.shown = False, 0, (0, None)
 
     def load(self, place: int, size: int) -> int:
         """Return a value of the storage."""
@@ -280,7 +297,12 @@ def _rw_kind(kind: type[Register], access: str) -> type[Register]:
     # Of two fields on the same bits, one read-only and one write-only, the card has the one that the driver reads.
     named: list[tuple[str, Any]] = list(kind._arrays.items())
     named += [(name, one) for name, one in kind._fields.items() if id(one) not in elements]
-    ordered = sorted(named, key=lambda item: not EFFECTS[getattr(item[1], "access", None) or access].readable)
+
+    def is_hidden(item: tuple[str, Any]) -> bool:
+        field = item[1]._fields[0] if isinstance(item[1], FieldArray) else item[1]
+        return not EFFECTS[field.access or access].readable
+
+    ordered = sorted(named, key=is_hidden)
     for name, one in ordered:
         if not one.mask & taken:
             fields[name] = _rw_field(one)

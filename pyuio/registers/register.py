@@ -98,6 +98,10 @@ class _Held:
         self.assigned = False
 
 
+def _inherited(bases: tuple[type, ...], name: str) -> dict[str, Any]:
+    return {key: one for base in reversed(bases) for key, one in getattr(base, name, {}).items()}
+
+
 class RegisterType(type):
     """The metaclass of `Register`, which collects the fields of a class."""
 
@@ -147,8 +151,9 @@ class RegisterType(type):
                 own[key] = one
                 one.name = key
         made = super().__new__(cls, name, bases, dict(namespace))
-        made._fields = {**getattr(made, "_fields", {}), **own}
-        made._arrays = {**getattr(made, "_arrays", {}), **arrays}
+        # Those of all bases; the first base goes before the others, as for all attributes.
+        made._fields = {**_inherited(bases, "_fields"), **own}
+        made._arrays = {**_inherited(bases, "_arrays"), **arrays}
         made._kind_access_width = getattr(made, "_kind_access_width", None) if access_width is None else access_width
         made._kind_first = getattr(made, "_kind_first", "low") if first is None else checked_first(first, name)
         order = getattr(made, "_kind_word_order", None)

@@ -31,7 +31,7 @@ from pyuio.errors import RegisterAccessError, RegisterNotFoundError
 from pyuio.region.ports import PortRegion
 from pyuio.registers.access import Access
 from pyuio.registers.bank import Bank
-from pyuio.registers.fields import Field, FieldArray, similar
+from pyuio.registers.fields import Field, FieldArray, Layout, similar
 from pyuio.registers.memory import Memory
 from pyuio.registers.register import (
     WIDTHS,
@@ -94,10 +94,10 @@ class RegisterMapType(type):
         made._size = max((one._offset + one._span for one in made._declared.values()), default=0)
         made._alignment, made._phase = _placing(name, made._declared)
         made._widest = getattr(made, "_widest", 64) if width is None else checked_width(width, None, name)
-        for info in placed:
-            if info.layout.access_width > made._widest:
+        for path, layout in [*((info.path, info.layout) for info in placed), *_memories(made._declared)]:
+            if layout.access_width > made._widest:
                 raise ValueError(
-                    f"{name}: {info.path} has {info.width} bits, and the widest access of the map has {made._widest}; "
+                    f"{name}: {path} has {layout.width} bits, and the widest access of the map has {made._widest}; "
                     "give its access_width"
                 )
         kind: RegisterMapType = made
@@ -107,6 +107,18 @@ class RegisterMapType(type):
         """Return the declaration of a register, for which Python would return the slot's descriptor."""
         found = super().__getattribute__(name)
         return super().__getattribute__("_declared")[name] if isinstance(found, MemberDescriptorType) else found
+
+
+def _memories(declared: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Layout]]:
+    """Yield the name and the words' layout of each `Memory`, which `RegisterMap.walk` leaves out."""
+    for key, given in declared.items():
+        one, name = given, f"{path}{key}"
+        while isinstance(one, (Array, Bank)):
+            one = one._element
+        if isinstance(one, Memory):
+            yield name, one._element._layout
+        elif isinstance(one, RegisterMap):
+            yield from _memories(type(one)._declared, f"{name}.")
 
 
 def _check_overlaps(name: str, placed: list[RegisterInfo]) -> None:
@@ -224,7 +236,8 @@ class RegisterMap(metaclass=RegisterMapType):
             raise RegisterNotFoundError(
                 f"{cls.__name__}: {path!r} is not the name of a register, as in dma.channel[2].count"
             )
-        for word in (word.removeprefix(".") for word in words):
+        for number, word in enumerate((word.removeprefix(".") for word in words), 1):
+            is_last = number == len(words)
             if isinstance(at, (Array, Memory)):
                 index = _index(at._count, word, f"{cls.__name__}: {path!r}", done)
                 offset, done = offset + index * at._stride, f"{done}[{index}]"
@@ -232,7 +245,7 @@ class RegisterMap(metaclass=RegisterMapType):
                 continue
             if isinstance(at, Register) and fields is not None:
                 index = _index(len(fields), word, f"{cls.__name__}: {path!r}", done)
-                if f"{done}[{index}]" == re.sub(r"\[[^\]]*\]$", f"[{index}]", path):
+                if is_last:
                     return RegisterInfo(f"{done}[{index}]", offset, at, fields[index], bank)
                 raise RegisterNotFoundError(f"{cls.__name__}: there is no {path!r}; {done}[{index}] is a field")
             if isinstance(at, Register) and word in at._arrays:
@@ -246,7 +259,7 @@ class RegisterMap(metaclass=RegisterMapType):
                 )
             done = f"{done}.{word}" if done else word
             if isinstance(at, Register):
-                if done != path:
+                if not is_last:
                     raise RegisterNotFoundError(f"{cls.__name__}: there is no {path!r}; {done} is a field")
                 return RegisterInfo(done, offset, at, names[word], bank)
             at, placed = names[word], offset

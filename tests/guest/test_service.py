@@ -137,8 +137,12 @@ def test_a_ring_that_is_full_says_what_it_lost(card: Edu) -> None:
             service.read(0)
         for number in range(6):
             raise_interrupt(card, 1 << number)
-        assert [event.values["status"] for event in service.read(5, most=3)] == [1, 2, 4]
-        assert pyuio.wait([service], 0) == [service]
+        for expected in (1, 2):
+            assert service.read(5, most=1)[0].values["status"] == expected
+        for event in service:
+            assert event.values["status"] == 4
+            break
+        assert pyuio.wait([service], 0) == [service], "for the fourth"
         assert [event.values["status"] for event in service.read(5)] == [8]
         assert pyuio.wait([service], 0) == [service], "for the error"
         with pytest.raises(pyuio.OverrunError, match="2 events"):  # the ring is empty, and no event came since

@@ -110,6 +110,11 @@ class Port(Register):
     goes = Field(7, 0, access="wo")
 
 
+class Display(Register):
+    digit = FieldArray(Field(3, 0, access="wo"), 2)
+    seen = Field(7, 0, access="ro")
+
+
 class Everything(RegisterMap):
     mode = Mode(0x00)
     received = Register(0x04, access="ro")
@@ -123,16 +128,20 @@ class Everything(RegisterMap):
     taken = Register(0x38, access="rc")
     port = Port(0x50)
     halves = Register(0x58, width=64, access_width=32)
+    display = Display(0x54)
+    sample = Memory(Register(0x60), 1)
+    state = Register(0x64)
 
 
 class EverythingCard(Card):
     vendor, device, bars = 1, 2, {0: 8192}
     registers: ClassVar = {0: Everything}
-    narrow: ClassVar = ("narrow", "halves")
-    reset_values: ClassVar = {"received": 7, "port": 0x11, "group[1].channel[0].count": 9}
+    narrow: ClassVar = ("narrow", "halves", "state")
+    reset_values: ClassVar = {"received": 7, "port": 0x11, "display": 0x21, "group[1].channel[0].count": 9}
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
+        self.shows_seven = False
         super().__init__()
 
     def on_write_wide(self, value: int) -> None:
@@ -165,6 +174,16 @@ class EverythingCard(Card):
 
     def on_write_halves(self, value: int) -> None:
         self.calls.append(("halves", value))
+
+    def on_read_table(self, word: int) -> int | None:
+        return 7 if word == 9 and self.shows_seven else None
+
+    def on_read_sample(self, word: int) -> int:
+        return 100 + word
+
+    def on_read_state(self) -> None:
+        if self.regs.received.read() == 0:
+            self.remove()
 
     def on_read_halves(self) -> int:
         self.calls.append("read halves")
@@ -218,6 +237,33 @@ def test_two_fields_on_the_same_bits_are_two(card: EverythingCard) -> None:
         port = Everything(device.bar(0)).port
         port.goes = 0x55
         assert (port.came, card.regs.port.came, card.calls) == (0x11, 0x11, [("port", 0x55)])
+
+
+def test_an_array_of_fields_and_a_field_on_the_same_bits_are_two(card: EverythingCard) -> None:
+    with pyuio.model.open(card) as device:
+        display = Everything(device.bar(0)).display
+        display.write(0x98)
+        assert (display.seen, card.regs.display.seen) == (0x21, 0x21)
+
+
+def test_what_a_hook_shows_is_not_stored(card: EverythingCard) -> None:
+    with pyuio.model.open(card) as device:
+        registers = Everything(device.bar(0))
+        card.shows_seven = True
+        assert registers.table[9].read() == 7
+        card.shows_seven = False
+        assert (registers.table[9].read(), card.regs.table[9].read()) == (0, 0)
+        assert registers.halves.read() == 0x1122334455667788
+        assert card.regs.halves.read() == 0
+        assert registers.sample[0].read() == 100, "a memory of one word"
+
+
+@pytest.mark.parametrize("read", ["read8", "read32"])
+def test_a_card_that_a_hook_removes_reads_as_ones(card: EverythingCard, read: str) -> None:
+    with pyuio.model.open(card) as device:
+        card.regs.received.write(0)
+        with pytest.raises(pyuio.DeviceRemovedError):
+            getattr(device.bar(0), read)(0x64)
 
 
 def test_the_card_may_change_what_the_driver_may_not(card: EverythingCard) -> None:

@@ -445,6 +445,7 @@ def test_the_class_has_the_declarations() -> None:
         ("grid[1][2]", 0x2C, 16, "rw", None),
         ("block.channel[1].control.level", 0x64, 32, "rw", "level"),
         ("block.channel[0x1].words[3]", 0x6B, 8, "rw", None),
+        ("block.channel[0x1].control.level", 0x64, 32, "rw", "level"),
     ],
 )
 def test_find(path: str, offset: int, width: int, access: str, field: str | None) -> None:
@@ -481,6 +482,28 @@ def test_find(path: str, offset: int, width: int, access: str, field: str | None
 def test_find_lists_what_there_is(path: str, message: str) -> None:
     with pytest.raises(RegisterNotFoundError, match=message):
         Card.find(path)
+
+
+def test_a_register_has_the_fields_of_all_its_bases() -> None:
+    class Started(Register):
+        start = Field(0)
+
+    class Seen(Register):
+        done = Field(1, access="w1c")
+
+    class Both(Started, Seen):
+        last = Field(31)
+
+    class Map(RegisterMap):
+        both = Both(0)
+
+    region = Plain(b"\2\0\0\0")
+    Map(region).both.start = True
+    assert region.read32(0) == 1, "without the 1 that clears the other base's field"
+    with pytest.raises(ValueError, match="overlap"):
+
+        class Neither(Started, Control):
+            pass
 
 
 def test_what_is_found_reads_and_writes(bar: Any) -> None:

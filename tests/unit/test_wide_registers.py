@@ -144,6 +144,14 @@ def test_runs_of_wide_registers(region: Any) -> None:
         class Never(RegisterMap, width=32):
             wide = Register(0, width=64)
 
+    class Words(RegisterMap):
+        rom = Memory(Register(0, width=64), 16)
+
+    with pytest.raises(ValueError, match=r"part\.rom has 64 bits, and the widest access of the map has 32"):
+
+        class Neither(RegisterMap, width=32):
+            part = Array(Words.at(0), 2)
+
 
 def test_a_wide_register_is_no_operation_of_a_program(region: Any) -> None:
     with pytest.raises(ValueError, match="takes several accesses"):
