@@ -141,9 +141,12 @@ class _Trace:
     def log(self, verb: str, offset: int, values: str, *, reading: bool) -> None:
         _log.debug("%s: %s", self._device, self._text(verb, offset, values, reading))
 
-    def record(self, verb: str, offset: int, values: str, *, reading: bool) -> None:
+    def record(self, verb: str, bits: int, offset: int, value: int, endian: str) -> None:
+        """Write a line for one access: with the value on the bus, where PCI is little-endian, as a card gets it."""
         if self.recording is not None:
-            self.recording.line(self._text(verb, offset, values, reading))
+            octets = value.to_bytes(bits // 8, "big" if endian == "big" else "little")
+            text = f" = {_digits(int.from_bytes(octets, 'little'), bits)}"
+            self.recording.line(self._text(f"{verb}{bits}", offset, text, verb == "read"))
 
     def _text(self, verb: str, offset: int, values: str, reading: bool) -> str:
         name = self._names[reading].get(offset, "")
@@ -157,8 +160,8 @@ def _digits(value: Any, bits: int) -> str:
 def _reader(bits: int) -> Callable[..., int]:
     def read(self: Any, offset: Any, /, **endian: Any) -> int:
         value: int = getattr(super(Traced, self), f"read{bits}")(offset, **endian)
-        for write in (self.trace.log, self.trace.record):
-            write(f"read{bits}", operator.index(offset), f" = {_digits(value, bits)}", reading=True)
+        self.trace.record("read", bits, operator.index(offset), value, endian.get("endian") or self.endian)
+        self.trace.log(f"read{bits}", operator.index(offset), f" = {_digits(value, bits)}", reading=True)
         return value
 
     return read
@@ -172,27 +175,29 @@ def _changer(verb: str, bits: int) -> Callable[..., None]:
         if hasattr(offset, "__index__"):
             text = sign + ", ".join(_digits(value, bits) for value in given)
             self.trace.log(f"{verb}{bits}", operator.index(offset), text, reading=False)
-            if verb == "write":
-                self.trace.record(f"write{bits}", operator.index(offset), text, reading=False)
-            elif self.trace.recording is not None and given:
-                _change_in_two_steps(super(Traced, self), self.trace, verb, bits, operator.index(offset), given, endian)
+            if self.trace.recording is not None and len(given) == (2 if verb == "update" else 1):
+                _change_on_record(super(Traced, self), self.trace, verb, bits, operator.index(offset), given, endian)
                 return
         getattr(super(Traced, self), f"{verb}{bits}")(offset, *values, **endian)
 
     return change
 
 
-def _change_in_two_steps(
+def _change_on_record(
     region: Any, trace: _Trace, verb: str, bits: int, offset: int, given: tuple[Any, ...], endian: dict[str, Any]
 ) -> None:
-    """Do a set, clear or update by a read and a write, so that a recording has what was read."""
-    mask, value = map(operator.index, given if verb == "update" else (given[0], given[0] if verb == "set" else 0))
-    if value & ~mask or not 0 <= mask < 1 << bits or value < 0:
-        getattr(region, f"{verb}{bits}")(offset, *given, **endian)  # which says what is wrong
-    old = getattr(region, f"read{bits}")(offset, **endian)
-    trace.record(f"read{bits}", offset, f" = {_digits(old, bits)}", reading=True)
-    new = old & ~mask | value
-    trace.record(f"write{bits}", offset, f" = {_digits(new, bits)}", reading=False)
+    """Do a write; or a set, clear or update by a read and a write, so that a recording has what was read."""
+    order = endian.get("endian") or region.endian
+    new = operator.index(given[0])
+    if verb != "write":
+        mask, value = map(operator.index, given if verb == "update" else (new, new if verb == "set" else 0))
+        if value & ~mask or not 0 <= mask < 1 << bits or value < 0:
+            getattr(region, f"{verb}{bits}")(offset, *given, **endian)  # which says what is wrong
+        old = getattr(region, f"read{bits}")(offset, **endian)
+        trace.record("read", bits, offset, old, order)
+        new = old & ~mask | value
+    if 0 <= new < 1 << bits:  # otherwise the write is refused
+        trace.record("write", bits, offset, new, order)
     getattr(region, f"write{bits}")(offset, new, **endian)
 
 
@@ -205,18 +210,17 @@ class Traced:
     def read(self, offset: Any, /, length: Any, width: Any = 4, *, fixed: bool = False) -> bytes:
         """Read, and log it."""
         data: bytes = super().read(offset, length, width, fixed=fixed)  # type: ignore[misc]
-        at = operator.index(offset)
-        self.trace.log("read", at, f" {len(data)} bytes: {data[:32].hex(' ', 4)}", reading=True)
-        self._record_run("read", at, data, width, fixed)
+        self._record_run("read", operator.index(offset), data, width, fixed)
+        text = f" {len(data)} bytes: {data[:32].hex(' ', 4)}"
+        self.trace.log("read", operator.index(offset), text, reading=True)
         return data
 
     def _record_run(self, verb: str, offset: int, data: bytes, width: Any, fixed: bool) -> None:
         if self.trace.recording is not None:
             size = operator.index(width)
             for start in range(0, len(data), size):
-                value = int.from_bytes(data[start : start + size], self.endian)  # type: ignore[attr-defined]
-                place, text = offset if fixed else offset + start, f" = {_digits(value, 8 * size)}"
-                self.trace.record(f"{verb}{8 * size}", place, text, reading=verb == "read")
+                value = int.from_bytes(data[start : start + size], "little")  # the bytes are as on the bus
+                self.trace.record(verb, 8 * size, offset if fixed else offset + start, value, "little")
 
     def write(self, offset: Any, /, data: Any, width: Any = 4, *, fixed: bool = False) -> None:
         """Log a write, and do it."""

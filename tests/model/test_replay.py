@@ -141,6 +141,34 @@ def test_changes_runs_arrays_and_vectors_replay(tmp_path: Path) -> None:
     replay.check()
 
 
+def use_big_endian(device: pyuio.Device) -> None:
+    big, little = device.bar(2, endian="big"), device.bar(2)
+    big.write32(0, 0x01020304)
+    assert big.read16(0) == 0x0102
+    assert little.read32(0, endian="big") == 0x01020304
+    assert little.read(0, 4) == big.read(0, 4) == bytes([1, 2, 3, 4])
+    big.set32(0, 0xF0)
+    little.write16(4, 0x0506, endian="big")
+    big.write(8, bytes(range(8)))
+    with pytest.raises(ValueError, match="0x100000000"):
+        big.write32(0, 1 << 32)
+    assert little.read32(0) == 0xF4030201
+    little.write32(0, 0x01020304, endian="little")
+
+
+def test_accesses_in_the_other_byte_order_replay(tmp_path: Path) -> None:
+    """The recording has what was on the bus."""
+    device = pyuio.model.open(EverythingCard)
+    device.trace_registers(file=tmp_path / "trace")
+    with device:
+        use_big_endian(device)
+    assert "bar2 write32 0x000 = 0x04030201" in (tmp_path / "trace").read_text()
+    replay = Replay(tmp_path / "trace")
+    with pyuio.model.open(replay) as again:
+        use_big_endian(again)
+    replay.check()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
