@@ -20,6 +20,8 @@ import contextlib
 import logging
 import operator
 import os
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,13 +82,14 @@ class Recording:
     FIRST_LINE = "pyuio trace 1"
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = Path(path).open("w", encoding="ascii", buffering=1)  # noqa: SIM115  (closed by its device)
+        # Without a buffer, whose lock another thread may hold amid a fork.
+        self._file = Path(path).open("wb", buffering=0)  # noqa: SIM115  (closed by its device)
         self.line(self.FIRST_LINE)
 
     def line(self, text: str) -> None:
         """Write a line, unless the file is closed."""
         if not self._file.closed:
-            self._file.write(f"{text}\n")
+            self._file.write(f"{text}\n".encode("ascii"))
 
     def interrupts(self, made: Sequence[Any]) -> None:
         """Write a line from now on for each `read` of these interrupts."""
@@ -159,8 +162,9 @@ def _digits(value: Any, bits: int) -> str:
 
 def _reader(bits: int) -> Callable[..., int]:
     def read(self: Any, offset: Any, /, **endian: Any) -> int:
-        value: int = getattr(super(Traced, self), f"read{bits}")(offset, **endian)
-        self.trace.record("read", bits, operator.index(offset), value, endian.get("endian") or self.endian)
+        with self._lock:
+            value: int = getattr(super(Traced, self), f"read{bits}")(offset, **endian)
+            self.trace.record("read", bits, operator.index(offset), value, endian.get("endian") or self.endian)
         self.trace.log(f"read{bits}", operator.index(offset), f" = {_digits(value, bits)}", reading=True)
         return value
 
@@ -176,7 +180,10 @@ def _changer(verb: str, bits: int) -> Callable[..., None]:
             text = sign + ", ".join(_digits(value, bits) for value in given)
             self.trace.log(f"{verb}{bits}", operator.index(offset), text, reading=False)
             if self.trace.recording is not None and len(given) == (2 if verb == "update" else 1):
-                _change_on_record(super(Traced, self), self.trace, verb, bits, operator.index(offset), given, endian)
+                with self._lock:
+                    _change_on_record(
+                        super(Traced, self), self.trace, verb, bits, operator.index(offset), given, endian
+                    )
                 return
         getattr(super(Traced, self), f"{verb}{bits}")(offset, *values, **endian)
 
@@ -202,15 +209,21 @@ def _change_on_record(
 
 
 class Traced:
-    """A base class that precedes a kind of region, and logs all its accesses."""
+    """A base class that precedes a kind of region, and logs all its accesses.
+
+    While they are recorded, a change is a read and a write, with a line of the file before each. The region's lock
+    keeps accesses of other threads from coming in between.
+    """
 
     __slots__ = ()
     trace: _Trace
+    _lock: threading.RLock
 
     def read(self, offset: Any, /, length: Any, width: Any = 4, *, fixed: bool = False) -> bytes:
         """Read, and log it."""
-        data: bytes = super().read(offset, length, width, fixed=fixed)  # type: ignore[misc]
-        self._record_run("read", operator.index(offset), data, width, fixed)
+        with self._lock:
+            data: bytes = super().read(offset, length, width, fixed=fixed)  # type: ignore[misc]
+            self._record_run("read", operator.index(offset), data, width, fixed)
         text = f" {len(data)} bytes: {data[:32].hex(' ', 4)}"
         self.trace.log("read", operator.index(offset), text, reading=True)
         return data
@@ -228,8 +241,9 @@ class Traced:
             text = f" {len(octets)} bytes: {octets[:32].hex(' ', 4)}"
             copy = octets.tobytes() if self.trace.recording is not None else b""
         self.trace.log("write", operator.index(offset), text, reading=False)
-        self._record_run("write", operator.index(offset), copy, width, fixed)
-        super().write(offset, data, width, fixed=fixed)  # type: ignore[misc]
+        with self._lock:
+            self._record_run("write", operator.index(offset), copy, width, fixed)
+            super().write(offset, data, width, fixed=fixed)  # type: ignore[misc]
 
 
 for _bits in _WIDTHS:
@@ -252,6 +266,17 @@ class TracedPortRegion(Traced, PortRegion):
 
 TRACED_CLASSES = (TracedRegion, TracedPortRegion)
 
+_regions: weakref.WeakSet[TracedRegion] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """In a forked child: a thread of the parent may have held the locks. Those of ports are renewed with the ports."""
+    for region in list(_regions):
+        region._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
+
 
 def begin(
     region: Region | PortRegion,
@@ -270,4 +295,7 @@ def begin(
         recording: also gets the accesses; None for none.
     """
     assert isinstance(region, Traced)
+    if isinstance(region, TracedRegion):  # other kinds have a lock
+        region._lock = threading.RLock()
+        _regions.add(region)
     region.trace = _Trace(device, place, registers, recording)

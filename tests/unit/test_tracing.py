@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MethodDescriptorType
@@ -13,9 +16,10 @@ from typing import Any
 
 import pytest
 
+import pyuio.device  # noqa: F401  (it renews the locks of ports in children)
 from pyuio import Field, Register, RegisterMap
 from pyuio.region import Region
-from pyuio.region.tracing import TracedPortRegion, TracedRegion, begin
+from pyuio.region.tracing import Recording, TracedPortRegion, TracedRegion, begin
 from tests.unit.support import ports
 
 
@@ -104,6 +108,75 @@ def test_a_poll_shows_its_looks(region: Any, lines: Lines) -> None:
     region.write32(0x14, 2)
     assert region.poll32(0x14, 2, 2, 1.0) == 2
     assert lines()[1:] == ["read32 0x014 status = 0x00000002"]
+
+
+class Interposed(Recording):
+    """A recording amid whose next line something else happens."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def line(self, text: str) -> None:
+        super().line(text)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+
+
+@pytest.fixture
+def recording(region: Any, tmp_path: Path) -> Iterator[Interposed]:
+    made = Interposed(tmp_path / "trace")
+    begin(region, "0000:00:04.0", "bar0", Registers, made)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda region: region.set32(0x20, 2),
+        lambda region: region.write32(0x20, 2),
+        lambda region: region.write(0x20, b"\2\0\0\0"),
+    ],
+    ids=["set32", "write32", "write"],
+)
+def test_a_change_that_is_recorded_is_whole(region: Any, recording: Interposed, other: Callable[[Any], None]) -> None:
+    """Of two threads that change a register at once, none takes the other's change back."""
+    second = threading.Thread(target=other, args=(region,))
+
+    def meanwhile() -> None:
+        second.start()
+        second.join(0.1)
+
+    recording.meanwhile = meanwhile
+    region.set32(0x20, 1)
+    second.join()
+    assert region.read32(0x20) & 2
+
+
+def test_a_child_that_is_forked_amid_a_change_can_record(region: Any, recording: Interposed) -> None:
+    amid, forked = threading.Event(), threading.Event()
+
+    def meanwhile() -> None:
+        amid.set()
+        forked.wait()
+
+    recording.meanwhile = meanwhile
+    changing = threading.Thread(target=region.set32, args=(0x20, 1))
+    changing.start()
+    amid.wait()
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(10)  # ends a child that waits for the parent's thread
+        status = 1
+        try:
+            region.set32(0x24, 2)
+            status = int(region.read32(0x24) != 2)
+        finally:
+            os._exit(status)
+    forked.set()
+    changing.join()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_nothing_is_in_the_way_of_who_does_not_ask() -> None:
