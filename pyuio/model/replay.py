@@ -84,6 +84,8 @@ class Replay(Card):
             self._add(line, f"{path}, line {number}")
         self._done: deque[str] = deque(maxlen=_CONTEXT)
         self._buffers: list[tuple[int, int]] = []
+        # What was written to 32 bits at a BAR and an offset: the recorded value, and that of now.
+        self._written: dict[tuple[int, int], tuple[int, int]] = {}
         self._first: ReplayDifference | None = None
 
     def _add(self, line: str, where: str) -> None:
@@ -116,15 +118,15 @@ class Replay(Card):
     def read_bar(self, index: int, offset: int, width: int) -> int:
         """Return what was read when the driver was recorded."""
         step = self._next(index, offset, width, None)
-        value = step.value
-        if moved := self._moved(value, width):
-            value = moved[0]
         self._go_on(step.line)
-        return value
+        return self._answer(step)
 
     def write_bar(self, index: int, offset: int, width: int, value: int) -> None:
         """Compare a write with the one that was recorded."""
         step = self._next(index, offset, width, value)
+        for at in range(0, width if width >= 4 else 0, 4):
+            halves = step.value >> 8 * at & 0xFFFF_FFFF, value >> 8 * at & 0xFFFF_FFFF
+            self._written[index, offset + at] = halves
         self._go_on(step.line)
 
     def _next(self, index: int, offset: int, width: int, value: int | None) -> _Step:
@@ -180,16 +182,29 @@ class Replay(Card):
         while self._steps and isinstance(self._steps[0], _Came):
             self._done.append(self._steps.popleft().line)
 
-    def _moved(self, value: int, width: int) -> tuple[int, ...]:
+    def _answer(self, step: _Step) -> int:
+        """Return what a recorded read gets now.
+
+        The high half of an address is a small number, as many a value is that has nothing to do with memory. So it is
+        moved only where the driver wrote it.
+        """
+        recorded, now = self._written.get((step.bar, step.offset), (None, 0))
+        if step.width == 4 and step.value == recorded:
+            return now
+        return next(iter(self._moved(step.value, step.width, shifts=(0,))), step.value)
+
+    def _moved(self, value: int, width: int, shifts: tuple[int, ...] = (0, 32)) -> list[int]:
         """Return what a recorded value is now, if it is in a recorded buffer for DMA: its address, or a half of it."""
+        if width < 4:
+            return []
         found = []
         for (old, size), (new, _) in zip(self._recorded, self._buffers, strict=False):
-            for shift in (0, 32) if width == 4 else (0,):
+            for shift in shifts if width == 4 else (0,):
                 mask = (1 << 8 * width) - 1
                 at = value - (old >> shift & mask)
                 if 0 <= at < (size if not shift else 1):
                     found.append((new + (at if not shift else 0)) >> shift & mask)
-        return tuple(found)
+        return found
 
 
 def _header(lines: list[str], path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -85,6 +85,50 @@ def test_what_the_driver_did_not_come_to_is_told(recording: Path) -> None:
         replay.check()
 
 
+class MemoryCard(Card):
+    """A card without registers, whose BAR is memory, not all 0."""
+
+    vendor, device, bars = 1, 2, {0: 64}
+
+    def reset(self) -> None:
+        super().reset()
+        self.write_bar(0, 0x10, 2, 0x2001)
+        self.write_bar(0, 0x18, 4, 1)
+
+
+def use_halves(device: pyuio.Device) -> tuple[int, list[int]]:
+    """Return the address of a buffer, and what was read."""
+    bar = device.bar(0)
+    with device.dma.alloc(64) as buffer:
+        bar.write32(0, buffer.address & 0xFFFF_FFFF)
+        bar.write32(4, buffer.address >> 32)
+        bar.write64(8, buffer.address)
+        bar.write32(0x20, 1)
+        read = [bar.read16(0x10), bar.read32(0x18), bar.read32(0x20)]
+        return buffer.address, [*read, *map(bar.read32, (0, 4, 8, 12)), bar.read64(0)]
+
+
+def test_only_what_is_an_address_moves(tmp_path: Path) -> None:
+    device = pyuio.model.open(MemoryCard)
+    device.trace_registers(file=tmp_path / "trace")
+    with device:
+        address = use_halves(device)[0]
+    # As if the recorded buffer had been above 4 GiB: its high half is 1, and its low 16 bits are 0x2000.
+    before, text = address + 0x1_0000_2000, (tmp_path / "trace").read_text()
+    for digits in ("016x", "08x", "x"):
+        text = text.replace(
+            f"0x{address:{digits}}", f"0x{before & 0xFFFF_FFFF if digits == '08x' else before:{digits}}"
+        )
+    for place in ("write32 0x004", "read32 0x004", "read32 0x00c"):
+        text = text.replace(f"{place} = 0x00000000", f"{place} = 0x00000001")
+    (tmp_path / "trace").write_text(text)
+    replay = Replay(tmp_path / "trace")
+    with pyuio.model.open(replay) as again:
+        address, read = use_halves(again)
+    assert read == [0x2001, 1, 1, address, 0, address, 0, address]
+    replay.check()
+
+
 class Wide(Register):
     low = Field(3, 0)
     high = Field(31, 28)
