@@ -28,7 +28,9 @@ _DEVICE = re.compile(r"device ([0-9a-f]{4}):([0-9a-f]{4}) class 0x([0-9a-f]{6})"
 _BAR = re.compile(r"bar([0-5]) (memory|io) 0x([0-9a-f]{1,16})")
 _ACCESS = re.compile(r"bar([0-5]) (read|write)(8|16|32|64) 0x([0-9a-f]{1,16})( [\w.\[\]]+)? = 0x([0-9a-f]{1,16})")
 _INTERRUPT = re.compile(r"(?:interrupt|vector(\d{1,3})) = (none|\d{1,6})")
+_VECTORS = re.compile(r"vectors ([1-9]\d{0,2}) (MSI-X|MSI|INTx|unknown)")
 _BUFFER = re.compile(r"dma 0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16})")
+_OF_DEVICE = (_DEVICE, _VECTORS, re.compile(r"\w+ (memory|io) 0x.*"))
 _CONTEXT = 6  # lines shown before a difference
 
 
@@ -99,7 +101,7 @@ class Replay(Card):
                 self._steps.append(_Came(line, int(came[1] or 0), int(came[2])))
         elif buffer := _BUFFER.fullmatch(line):
             self._recorded.append((int(buffer[1], 16), int(buffer[2], 16)))
-        elif line != Recording.FIRST_LINE and not _DEVICE.fullmatch(line) and not re.match(r"\w+ (memory|io) 0x", line):
+        elif line != Recording.FIRST_LINE and not any(one.fullmatch(line) for one in _OF_DEVICE):
             raise ValueError(f"{where}: not a line of a recording: {line[:80]!r}")
 
     def check(self) -> None:
@@ -217,11 +219,20 @@ def _header(lines: list[str], path: str | os.PathLike[str]) -> dict[str, Any]:
     spaces = {}
     for bar in filter(None, map(_BAR.fullmatch, lines)):
         spaces[int(bar[1])] = BarSpace(int(bar[3], 16), ports=bar[2] == "io")
-    vectors = [int(found[1]) for found in filter(None, map(_INTERRUPT.fullmatch, lines)) if found[1]]
     return {
         "vendor": int(device[1], 16),
         "device": int(device[2], 16),
         "class_code": int(device[3], 16),
         "bars": spaces,
-        "msix_vectors": max(vectors, default=-1) + 1,
+        **_interrupts(lines),
     }
+
+
+def _interrupts(lines: list[str]) -> dict[str, int]:
+    """Return the attributes of a class of cards that say which interrupts were recorded."""
+    read = [int(found[1]) for found in filter(None, map(_INTERRUPT.fullmatch, lines)) if found[1]]
+    enabled = list(filter(None, map(_VECTORS.fullmatch, lines)))  # older recordings have no such line
+    count = max([*(number + 1 for number in read), *(int(one[1]) for one in enabled)], default=0)
+    if any(one[2] == "MSI" for one in enabled):
+        return {"interrupt_pin": 0, "msi_vectors": 1 << (count - 1).bit_length()}
+    return {"interrupt_pin": int(not enabled), "msix_vectors": count}

@@ -92,9 +92,12 @@ class Recording:
             self._file.write(f"{text}\n".encode("ascii"))
 
     def interrupts(self, made: Sequence[Any]) -> None:
-        """Write a line from now on for each `read` of these interrupts."""
+        """Write a line that these interrupts are enabled, if they are vectors, and one from now on for each `read`."""
+        are_vectors = len(made) > 1 or made[0].kind not in (None, "INTx")
+        if are_vectors:
+            self.line(f"vectors {len(made)} {made[0].kind or 'unknown'}")
         for number, interrupt in enumerate(made):
-            label = f"vector{number}" if len(made) > 1 else "interrupt"
+            label = f"vector{number}" if are_vectors else "interrupt"
             interrupt.read = self._reading(interrupt.read, label)
             interrupt.read_async = self._reading_async(interrupt.read_async, label)
 

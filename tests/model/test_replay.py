@@ -213,6 +213,81 @@ def test_accesses_in_the_other_byte_order_replay(tmp_path: Path) -> None:
     replay.check()
 
 
+class FourCard(EverythingCard):
+    msix_vectors = 4
+
+
+class FourMsiCard(EverythingCard):
+    msi_vectors, msix_vectors = 4, 0
+
+
+class OneCard(EverythingCard):
+    msix_vectors = 1
+
+    def on_write_wide(self, value: int) -> None:
+        self.raise_interrupt()
+
+
+class OneMsiCard(OneCard):
+    msi_vectors, msix_vectors = 1, 0
+
+
+class PinlessCard(OneCard):
+    interrupt_pin = 0
+
+
+def third_of_four(device: pyuio.Device) -> pyuio.Interrupt:
+    return device.vectors(4)[2]
+
+
+def only_vector(device: pyuio.Device) -> pyuio.Interrupt:
+    return device.vectors(1)[0]
+
+
+def usual(device: pyuio.Device) -> pyuio.Interrupt:
+    return device.interrupt
+
+
+@pytest.mark.parametrize(
+    ("card", "enable", "line"),
+    [
+        (FourCard, third_of_four, "vectors 4 MSI-X"),
+        (FourMsiCard, third_of_four, "vectors 4 MSI"),
+        (OneCard, only_vector, "vectors 1 MSI-X"),
+        (OneMsiCard, only_vector, "vectors 1 MSI"),
+        (PinlessCard, usual, "vectors 1 MSI-X"),
+    ],
+)
+def test_vectors_replay_also_those_that_were_never_read(
+    tmp_path: Path, card: type[Card], enable: Callable[[pyuio.Device], pyuio.Interrupt], line: str
+) -> None:
+    def use(device: pyuio.Device) -> tuple[str | None, int]:
+        interrupt = enable(device)
+        device.bar(0).write32(0, 1)
+        device.bar(2).read32(0)
+        device.bar(0).write32(0, 1)
+        return interrupt.kind, interrupt.read(1)
+
+    device = pyuio.model.open(card)
+    device.trace_registers(file=tmp_path / "trace")
+    with device:
+        before = use(device)
+    assert line in (tmp_path / "trace").read_text().splitlines()
+    replay = Replay(tmp_path / "trace")
+    with pyuio.model.open(replay) as again:
+        assert use(again) == before
+    replay.check()
+
+
+def test_a_recording_without_the_line_for_vectors_replays(tmp_path: Path) -> None:
+    """As pyuio wrote it at first."""
+    test_changes_runs_arrays_and_vectors_replay(tmp_path)
+    text = (tmp_path / "trace").read_text()
+    (tmp_path / "trace").write_text(text.replace("vectors 3 MSI-X\n", ""))
+    with pyuio.model.open(Replay(tmp_path / "trace")) as again:
+        use_everything(again)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
