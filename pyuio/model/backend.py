@@ -159,7 +159,13 @@ class ModelBackend:
         )
         self._interrupts = (made,)
         machine.on_line = made.look_at_line
+        self._note_interrupts()
         return made
+
+    def _note_interrupts(self) -> None:
+        note = getattr(self._machine.card, "note_interrupts", None)
+        if note is not None:
+            note()
 
     @property
     def most_vectors(self) -> int:
@@ -188,6 +194,7 @@ class ModelBackend:
         with clock.lock:
             self._machine.on_message = deliver
             self._function.enable_messages(kind, [self._machine.message(vector) for vector in range(count)])
+        self._note_interrupts()
         return made
 
     def _close_interrupts(self) -> None:

@@ -92,7 +92,7 @@ class Replay(Card):
 
     def _add(self, line: str, where: str) -> None:
         access = _ACCESS.fullmatch(line)
-        if access and not int(access[6], 16) >> int(access[3]):  # no register holds more than its width
+        if access and len(access[6]) == int(access[3]) // 4:  # fewer digits: the line was cut off
             bar, verb, bits, offset, name, value = access.groups()
             place = int(bar), verb == "write", int(bits) // 8, int(offset, 16)
             self._steps.append(_Step(line, *place, name=(name or "").strip(), value=int(value, 16)))
@@ -114,6 +114,10 @@ class Replay(Card):
     def note_buffer(self, address: int, size: int) -> None:
         """Note a buffer for DMA that the driver has allocated."""
         self._buffers.append((address, size))
+
+    def note_interrupts(self) -> None:
+        """Note that the driver has enabled its interrupts: those that it read before its next access come."""
+        self.after(0, self._raise_interrupts)  # once bus mastering is on, too, without which a message is lost
 
     # ---- Accesses ----
 
@@ -172,6 +176,10 @@ class Replay(Card):
     def _go_on(self, line: str) -> None:
         """Note that a step was done, and raise the interrupts that were read after it."""
         self._done.append(line)
+        self._raise_interrupts()
+
+    def _raise_interrupts(self) -> None:
+        """Raise the interrupts that were read before the next access."""
         for step in itertools.takewhile(lambda step: isinstance(step, _Came), self._steps):
             assert isinstance(step, _Came)
             for _ in range(step.number if self.function.messages else 1):
@@ -219,6 +227,9 @@ def _header(lines: list[str], path: str | os.PathLike[str]) -> dict[str, Any]:
     spaces = {}
     for bar in filter(None, map(_BAR.fullmatch, lines)):
         spaces[int(bar[1])] = BarSpace(int(bar[3], 16), ports=bar[2] == "io")
+    for index, space in spaces.items():
+        if space.size > 1 << 30 and not space.ports and index + 1 not in spaces:  # too large for 32 bits
+            spaces[index] = space._replace(width=64)
     return {
         "vendor": int(device[1], 16),
         "device": int(device[2], 16),

@@ -288,6 +288,44 @@ def test_a_recording_without_the_line_for_vectors_replays(tmp_path: Path) -> Non
         use_everything(again)
 
 
+BEGIN = "pyuio trace 1\ndevice 1234:5678 class 0x000000\n"
+
+
+@pytest.mark.parametrize(
+    ("enable", "text"),
+    [
+        (usual, "interrupt = 1\n"),
+        (only_vector, "vectors 1 MSI-X\nvector0 = 1\n"),
+        (only_vector, "vectors 1 MSI\nvector0 = 1\n"),
+        (third_of_four, "vectors 4 MSI\nvector2 = 1\n"),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "bar0 read8 0x000 = 0x05\n"], ids=["first", "after an access"])
+def test_an_interrupt_comes_although_it_is_enabled_after_the_last_access(
+    tmp_path: Path, enable: Callable[[pyuio.Device], pyuio.Interrupt], text: str, before: str
+) -> None:
+    text = f"{BEGIN}bar0 memory 0x10\n{before}{text}bar0 read8 0x001 = 0x06\n"
+    (tmp_path / "trace").write_text(text)
+    replay = Replay(tmp_path / "trace")
+    with pyuio.model.open(replay) as device:
+        if before:
+            assert device.bar(0).read8(0) == 5
+        interrupt = enable(device)
+        assert interrupt.read(1) == 1
+        assert device.bar(0).read8(1) == 6
+        with pytest.raises(TimeoutError):
+            interrupt.read(1)
+    replay.check()
+
+
+def test_a_large_bar_replays(tmp_path: Path) -> None:
+    (tmp_path / "trace").write_text(f"{BEGIN}bar0 memory 0x400000000\nbar0 read8 0x3ffffffff = 0x05\n")
+    replay = Replay(tmp_path / "trace")
+    with pyuio.model.open(replay) as device:
+        assert device.bar(0).read8(0x3_FFFF_FFFF) == 5
+    replay.check()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -297,6 +335,10 @@ def test_a_recording_without_the_line_for_vectors_replays(tmp_path: Path) -> Non
         ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nbar0 read32 zero\n", "line 3: not a line"),
         ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nbar0 read8 0x000 = 0x100\n", "line 3: not a line"),
         ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nbar0 read8 0x000 \x1b]0;x\x07 = 0x1\n", "line 3: not a line"),
+        ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nbar0 read32 0x000 = 0x0123", "line 3: not a line"),
+        ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nvectors 4", "line 3: not a line"),
+        ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nvectors 129 MSI-X\n", "msix_vectors"),
+        ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nvectors 33 MSI\n", "msi_vectors"),
         ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nbar0 memory 0x3\n", "power of two"),
         ("pyuio trace 1\ndevice 1234:5678 class 0x000000\nbar0 memory 0x10\nvector999 = 1\n", "msix_vectors"),
     ],
