@@ -336,8 +336,10 @@ class NvmeQueue:
                     if dw3[cq_head] & DW3_STATUS_AND_PHASE != phase_tag:  # the read failed, or takes long
                         self._cq_head, self._phase_tag, outstanding = cq_head, phase_tag, False
                         self._outstanding.append(self._commands.batch(sq_tail ^ 1, 1))
-                        _, error = self._complete_oldest()
-                        cq_head, phase_tag = self._cq_head, self._phase_tag
+                        try:
+                            _, error = self._complete_oldest()
+                        finally:  # also after a time-out, which reaps the CQE of an aborted command
+                            cq_head, phase_tag = self._cq_head, self._phase_tag
                         if error:
                             raise error
                         cq_head -= 1
@@ -393,14 +395,17 @@ class NvmeQueue:
             yield self._generation
         finally:
             self._busy = False
-            if not (self._broken or self._closed or self.disk.device.closed):
-                self._broken = True  # unless all outstanding commands complete
-                while self._outstanding:
-                    self._complete_oldest()
-                self._broken = False
+            try:
+                if not (self._broken or self._closed or self.disk.device.closed):
+                    while self._outstanding:
+                        self._complete_oldest()
+            finally:
+                if self._outstanding:  # nobody waits for them any more
+                    self._broken = True
+                self._completed.clear()
+                self._failures.clear()
                 if self.interrupt:
-                    self.interrupt.mask()
-            self._failures.clear()
+                    self.disk.unless_gone(self.interrupt.mask)
 
     def _require_success(self, error: CommandError | None, generation: int) -> None:
         if error:
@@ -445,6 +450,9 @@ class NvmeQueue:
         if outstanding <= self._completed:
             status = self._failures.get(cid)
             ended = f"ended with: {CommandError(doing, status).status_name}" if status else "completed meanwhile"
+            # Whoever handles the error finds a queue without commands, which can be used again.
+            self._outstanding.clear()
+            self._completed.clear()
             raise CommandTimeoutError(f"{late}; an abort was sent, and it {ended}")
         self._broken = True
         self.disk.reset()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 from pyuio_drivers import nvme_queue
@@ -17,6 +17,7 @@ from pyuio_drivers.nvme_errors import (
     NamespaceNotFoundError,
     NvmeError,
 )
+from pyuio_drivers.nvme_queue import NvmeQueue
 from pyuio_drivers.nvme_structures import (
     CREATE_IO_COMPLETION_QUEUE,
     CREATE_IO_SUBMISSION_QUEUE,
@@ -26,6 +27,7 @@ from pyuio_drivers.nvme_structures import (
     IDENTIFY,
     READ,
     SET_FEATURES,
+    WRITE,
 )
 
 import pyuio
@@ -220,6 +222,85 @@ def test_a_controller_that_does_not_abort_is_reset(
         disk.read(0)
     model.held.clear()
     assert disk.read(0) == expected
+
+
+def blocks_of(model: NvmeCard, blocks: Iterable[int]) -> list[bytes]:
+    return [bytes(model.medium[BLOCK * block : BLOCK * (block + 1)]) for block in blocks]
+
+
+@pytest.mark.parametrize("by_interrupt", [False, True])
+@pytest.mark.parametrize("depth", [1, 2, 8])
+def test_data_after_a_timeout(model: NvmeCard, depth: int, by_interrupt: bool) -> None:
+    """The completion of the aborted read is not taken for that of a later one."""
+    with (
+        Nvme(pyuio.model.open(model), timeout=0.5, by_interrupt=by_interrupt) as disk,
+        disk.queue(depth, 1) as queue,
+    ):
+        for _ in range(3):
+            assert [*map(bytes, queue.read_many([1, 2, 3]))] == blocks_of(model, [1, 2, 3])
+            model.held.add(READ)
+            with pytest.raises(CommandTimeoutError):
+                list(queue.read_many([4, 5, 6]))
+            model.held.clear()
+            for block in range(20, 24):
+                assert [*map(bytes, queue.read_many([block]))] == blocks_of(model, [block])
+
+
+def close_early(queue: NvmeQueue, hang: Callable[[], None]) -> None:
+    reading = queue.read_many(range(100))
+    for _ in range(3):
+        next(reading)
+    hang()
+    next(reading)
+    reading.close()
+
+
+def give_a_bad_item(queue: NvmeQueue, hang: Callable[[], None]) -> None:
+    def items() -> Iterator[tuple[int, bytes]]:
+        yield 1, bytes(BLOCK)
+        hang()
+        for block in range(2, 6):
+            yield block, bytes(BLOCK)
+        yield 6, b"too short"
+
+    queue.write_many(items())
+
+
+def read_what_is_bad(queue: NvmeQueue, hang: Callable[[], None]) -> None:
+    def blocks() -> Iterator[int]:
+        yield from (4096, 1, 2, 3)  # the first is past the end
+        clock.sleep(1e-3)  # these are completed
+        hang()
+        yield from range(4, 20)
+
+    list(queue.read_many(blocks()))
+
+
+@pytest.mark.parametrize("aborts", [True, False])
+@pytest.mark.parametrize("by_interrupt", [False, True])
+@pytest.mark.parametrize("use", [close_early, give_a_bad_item, read_what_is_bad])
+def test_a_timeout_while_a_queue_is_left(
+    model: NvmeCard,
+    use: Callable[[NvmeQueue, Callable[[], None]], None],
+    by_interrupt: bool,
+    aborts: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is outstanding then is aborted, and the queue can be used again."""
+    if not aborts:
+        monkeypatch.setattr(model, "_abort", lambda command: 1)
+    with (
+        Nvme(pyuio.model.open(model), writable=True, timeout=0.5, by_interrupt=by_interrupt) as disk,
+        disk.queue(8, 1, batch=2) as queue,
+    ):
+        for _ in range(2):
+            with pytest.raises(CommandTimeoutError):
+                use(queue, lambda: model.held.update((READ, WRITE)))
+            model.held.clear()
+            if queue.interrupt:
+                assert queue.interrupt.masked
+            assert [*map(bytes, queue.read_many(range(50)))] == blocks_of(model, range(50))
+            queue.flush()
 
 
 def test_a_fatal_error_and_a_reset(model: NvmeCard, disk: Nvme) -> None:
