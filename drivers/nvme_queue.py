@@ -152,13 +152,18 @@ class NvmeQueue:
             if self.depth == 1 and not self.interrupt:
                 yield from self._read_one_by_one(blocks, generation)
             while chunk := block_array(islice(blocks, self._batch_size)):
+                if self._generation != generation:  # what the caller did since the last look, also in `blocks`
+                    raise self._lost()
                 batch = self._commands.fill(self._sq_tail, chunk)
                 if len(self._outstanding) < self._most_batches:
                     self._submit(batch)
                     continue
                 views, error = self._complete_oldest(batch)
                 yield from views
-                self._require_success(error, generation)
+                if error:
+                    raise error
+            if self._generation != generation:
+                raise self._lost()
             while self._outstanding:
                 views, error = self._complete_oldest()
                 yield from views
@@ -186,6 +191,8 @@ class NvmeQueue:
         items = iter(items)
         with self._in_use(WRITE, count) as generation:
             while chunk := [*islice(items, self._batch_size)]:
+                if self._generation != generation:  # what the caller did in `items`
+                    raise self._lost()
                 # The program copies the data while the batches before are outstanding.
                 views = self._commands.batch(self._sq_tail, len(chunk)).views
                 for view, (block, data) in zip(views, chunk, strict=True):
@@ -195,8 +202,11 @@ class NvmeQueue:
                     self._submit(batch)
                     continue
                 views, error = self._complete_oldest(batch)
-                self._require_success(error, generation)
+                if error:
+                    raise error
                 done += len(views)
+            if self._generation != generation:
+                raise self._lost()
             while self._outstanding:
                 views, error = self._complete_oldest()
                 self._require_success(error, generation)
@@ -325,6 +335,8 @@ class NvmeQueue:
         sq_tail, cq_head, phase_tag, outstanding = self._sq_tail, self._cq_head, self._phase_tag, False
         try:
             for block in blocks:
+                if self._generation != generation:
+                    raise self._lost()
                 try:
                     slba[sq_tail] = block
                 except ValueError:
@@ -335,6 +347,8 @@ class NvmeQueue:
                             break
                     if dw3[cq_head] & DW3_STATUS_AND_PHASE != phase_tag:  # the read failed, or takes long
                         self._cq_head, self._phase_tag, outstanding = cq_head, phase_tag, False
+                        # `_reap` rings the CQ head doorbell where this loop does.
+                        self._cqes_since_cqhdbl = cq_head & cqhdbl_mask
                         self._outstanding.append(self._commands.batch(sq_tail ^ 1, 1))
                         try:
                             _, error = self._complete_oldest()
@@ -342,20 +356,21 @@ class NvmeQueue:
                             cq_head, phase_tag = self._cq_head, self._phase_tag
                         if error:
                             raise error
-                        cq_head -= 1
-                    sq_tail ^= 1
-                    outstanding = True
-                    write32(sqtdbl, sq_tail)
-                    # From here on the controller has work.
-                    dma_rmb()
-                    cq_head += 1
-                    if not cq_head & cqhdbl_mask:
-                        self._cq_head = cq_head
-                        self._ring_cqhdbl()
-                        cq_head, phase_tag = self._cq_head, self._phase_tag
+                        sq_tail ^= 1
+                        outstanding = True
+                        write32(sqtdbl, sq_tail)
+                    else:
+                        sq_tail ^= 1
+                        outstanding = True
+                        write32(sqtdbl, sq_tail)
+                        # From here on the controller has work.
+                        dma_rmb()
+                        cq_head += 1
+                        if not cq_head & cqhdbl_mask:
+                            self._cq_head = cq_head
+                            self._ring_cqhdbl()
+                            cq_head, phase_tag = self._cq_head, self._phase_tag
                     yield views[sq_tail]
-                    if self._generation != generation:
-                        raise self._lost()
                 else:
                     sq_tail ^= 1
                     outstanding = True

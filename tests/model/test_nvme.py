@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 
 import pytest
 from pyuio_drivers import nvme_queue
@@ -14,6 +15,7 @@ from pyuio_drivers.nvme_errors import (
     CommandError,
     CommandTimeoutError,
     ControllerFatalError,
+    ControllerResetError,
     NamespaceNotFoundError,
     NvmeError,
 )
@@ -301,6 +303,55 @@ def test_a_timeout_while_a_queue_is_left(
                 assert queue.interrupt.masked
             assert [*map(bytes, queue.read_many(range(50)))] == blocks_of(model, range(50))
             queue.flush()
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+def test_a_reset_by_who_says_what_comes_next(model: NvmeCard, disk: Nvme, depth: int) -> None:
+    """As by a time-out of another queue. The zeroed completion queue is not taken for completions."""
+    model.medium[:BLOCK] = bytes(BLOCK)
+
+    def counted(number: int) -> Iterator[int]:
+        yield from [0] * number
+        disk.reset()
+
+    def resetting(number: int) -> Iterator[int]:
+        yield from counted(number)
+        yield from range(1, 100)
+
+    with disk.queue(depth, 1) as queue:
+        # At the last number the controller is in its second pass through the completion queue, where the phase is 0.
+        for number in (0, 1, 3, 20, 1500):
+            for blocks in (resetting(number), counted(number)):
+                seen: list[bytes] = []
+                with pytest.raises(ControllerResetError):
+                    seen.extend(map(bytes, queue.read_many(blocks)))
+                assert seen == [bytes(BLOCK)] * len(seen)
+                with pytest.raises(ControllerResetError):
+                    queue.write_many((4095, bytes(BLOCK)) for _ in resetting(number))
+                assert [*map(bytes, queue.read_many([7]))] == blocks_of(model, [7])
+        with pytest.raises(pyuio.ClosedError, match="closed"):
+            list(queue.read_many(queue.close() or block for block in range(9)))  # type: ignore[func-returns-value]
+
+
+@pytest.mark.parametrize("slow", [0, 3, 7])
+def test_the_completion_queue_head_doorbell(slow: int) -> None:
+    """It is written at each quarter of the queue, and never twice with one value (section 3.1.25)."""
+    heads: list[int] = []
+
+    class Card(NvmeCard):
+        def on_write_doorbells_cqhdbl(self, number: int, head: int) -> None:
+            if number == 2:
+                heads.append(head)
+            super().on_write_doorbells_cqhdbl(number, head)
+
+    with Nvme(pyuio.model.open(Card())) as disk, disk.queue(1, 1) as queue:
+        for _ in range(3):
+            for index, _ in enumerate(queue.read_many(range(2100))):
+                if index % 7 >= slow:  # the next read is completed when the driver looks
+                    clock.sleep(1e-3)
+        assert heads[:9] == [256, 512, 768, 0, 256, 512, 768, 0, 256]
+        assert all(one != other for one, other in pairwise(heads))
+        assert len(heads) == 3 * 2100 // 256
 
 
 def test_a_fatal_error_and_a_reset(model: NvmeCard, disk: Nvme) -> None:
