@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 _IO_QUEUES = QUEUE_PAIRS - 1  # how many I/O queue pairs the driver asks for
 _LARGEST_COMMAND = 2 << 20  # bytes: a PRP list of one page describes them (section 4.3), and a hugepage holds them
-_READ_WRITE_DEPTH = 8  # of the queue behind read and write
+_DEPTH = 32  # of a queue for which none is given, if the controller takes so many commands
+_READ_WRITE_DEPTH = 8  # of the queue behind read and write, likewise
 _READ_WRITE_TRANSFER = 128 << 10  # bytes of one of its commands
 _SHUTDOWN_TIMEOUT = 5.0  # seconds that every controller gets, because many do not say how long they need
 
@@ -124,11 +125,17 @@ class Nvme(Driver):
         self.controller = self.identify_controller()
         self.namespace = self._identify_active_namespace(namespace)
         transfer = min(_READ_WRITE_TRANSFER, self.controller.largest_transfer or _READ_WRITE_TRANSFER)
-        self._read_write_queue = self.queue(_READ_WRITE_DEPTH, max(1, transfer // self.namespace.block_size))
+        depth = min(_READ_WRITE_DEPTH, self._deepest)
+        self._read_write_queue = self.queue(depth, max(1, transfer // self.namespace.block_size))
 
     @property
     def _has_messages(self) -> bool:
         return self.by_interrupt and self.device.most_vectors > 1
+
+    @property
+    def _deepest(self) -> int:
+        """The largest depth of a queue: the completion queue holds four times as many entries, if it has four."""
+        return max(1, self.capabilities.queue_entries // 4)
 
     # -- reset and enable --
 
@@ -325,11 +332,14 @@ class Nvme(Driver):
 
     # -- queues --
 
-    def queue(self, depth: int = 32, blocks_per_command: int | None = None, *, batch: int | None = None) -> NvmeQueue:
+    def queue(
+        self, depth: int | None = None, blocks_per_command: int | None = None, *, batch: int | None = None
+    ) -> NvmeQueue:
         """Create an I/O queue for many commands at once. Close it after use.
 
         Args:
-            depth: how many commands are outstanding at most, at least 1. Only multiples of `batch` are used in full.
+            depth: how many commands are outstanding at most, 1 to a quarter of the largest queue of the controller
+                (MQES). Only multiples of `batch` are used in full. None for 32, or fewer if that is the limit.
             blocks_per_command: the most blocks of one command, at least 1; the controller (MDTS) and the size of a
                 hugepage set the limit. None for 4 KiB.
             batch: how many commands the queue submits at once, 1 to `depth`; None for half the depth, or for the whole
@@ -338,14 +348,15 @@ class Nvme(Driver):
         Raises:
             ValueError: `depth`, `blocks_per_command` or `batch` is out of range.
             NvmeError: the controller has no more queues, or refuses.
+            CommandTimeoutError: it did not create the queue within the disk's `timeout`, and was reset.
             DmaMemoryError: there is not enough memory.
         """
         size = self.namespace.block_size
         blocks = max(1, 4096 // size) if blocks_per_command is None else blocks_per_command
         largest = min(self.controller.largest_transfer or _LARGEST_COMMAND, _LARGEST_COMMAND) // size
-        deepest = self.capabilities.queue_entries // 4
-        if not 1 <= depth <= deepest:
-            raise ValueError(f"the depth of a queue of this controller is 1 to {deepest}, not {depth}")
+        depth = min(_DEPTH, self._deepest) if depth is None else depth
+        if not 1 <= depth <= self._deepest:
+            raise ValueError(f"the depth of a queue of this controller is 1 to {self._deepest}, not {depth}")
         if not 1 <= blocks <= largest:
             raise ValueError(f"a command of this controller has 1 to {largest} blocks, not {blocks}")
         if batch is None:
@@ -360,6 +371,10 @@ class Nvme(Driver):
         queue = NvmeQueue(self, number, depth, blocks, batch, interrupt=interrupt, vector=vector)
         try:
             self._create_queue(queue)
+        except DeviceTimeoutError:
+            self.reset()  # or the controller may create the queue yet, in memory that is freed
+            queue.free()
+            raise
         except BaseException:
             queue.free()
             raise
@@ -385,6 +400,7 @@ class Nvme(Driver):
         except CommandError:
             self._admin.execute(spec.DELETE_IO_COMPLETION_QUEUE, cdw10=queue.number)
             raise
+        queue.mark_created()
 
     def _delete_queue(self, number: int) -> None:
         """Have the controller delete the submission queue (section 5.6), then the completion queue (section 5.5)."""
@@ -478,8 +494,11 @@ class Nvme(Driver):
         """Have what any queue has written reach the medium (section 6.8). Errors are those of `read`."""
         self._read_write_queue.flush()
 
-    def read_many(self, blocks: Iterable[int], count: int = 1, *, depth: int = 32) -> Iterator[memoryview]:
-        """Read `count` blocks at each of many places, with up to `depth` reads outstanding; `NvmeQueue.read_many`."""
+    def read_many(self, blocks: Iterable[int], count: int = 1, *, depth: int | None = None) -> Iterator[memoryview]:
+        """Read `count` blocks at each of many places, with up to `depth` reads outstanding; `NvmeQueue.read_many`.
+
+        The depth, and its errors, are those of `queue`.
+        """
         with self.queue(depth, count) as queue:
             yield from queue.read_many(blocks, count)
 

@@ -98,7 +98,8 @@ class NvmeQueue:
         self._write32 = disk.bar.write32
         self._clock = disk.device.clock
         self._sqtdbl, self._cqhdbl = doorbell_offsets(number, disk.capabilities.doorbell_stride)
-        self._cqhdbl_interval = 1 if interrupt else self._cq_entries // 4  # CQEs for each write of the doorbell
+        # CQEs for each write of the doorbell.
+        self._cqhdbl_interval = 1 if interrupt else max(1, self._cq_entries // 4)
         self._outstanding: deque[Batch] = deque()  # oldest first
         self._completed: set[int] = set()  # CIDs that were completed before the rest of their batch
         self._failures: dict[int, int] = {}  # the status of each CID that failed
@@ -107,7 +108,7 @@ class NvmeQueue:
         self.restart()
 
     def restart(self) -> None:
-        """Empty both queues, as the controller does when they are created; outstanding commands are lost."""
+        """Empty both queues, which the controller is to create; outstanding commands are lost."""
         self.submission.buffer.zero()
         self.completion.buffer.zero()
         self._commands.invalidate()
@@ -115,10 +116,14 @@ class NvmeQueue:
         self._phase_tag = DW3_PHASE_TAG  # of the CQEs of the controller's first pass through the queue, section 4.6
         self._cqes_since_cqhdbl = 0
         self._generation += 1
-        self._broken = False
+        self._broken = True  # until they are created
         self._outstanding.clear()
         self._completed.clear()
         self._failures.clear()
+
+    def mark_created(self) -> None:
+        """Allow the use of the queues, which the controller has created."""
+        self._broken = False
 
     # -- reading and writing --
 
@@ -136,7 +141,8 @@ class NvmeQueue:
 
         Raises:
             CommandError: a read failed. The reads before it were yielded, the reads after it are discarded.
-            CommandTimeoutError: a read took longer than the disk's `timeout`.
+            CommandTimeoutError: a read took longer than the disk's `timeout`. When the loop is left early or another
+                error comes, that holds for the reads that are outstanding, too.
             ControllerFatalError: the controller failed, or is disabled.
             ControllerResetError: the controller was reset meanwhile.
             DeviceRemovedError: the controller is gone.

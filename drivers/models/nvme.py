@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pyuio_drivers import nvme_structures as spec
 from pyuio_drivers.nvme_registers import QUEUE_PAIRS, ControllerConfiguration, NvmeRegisters, ShutdownStatus
@@ -87,7 +87,8 @@ class NvmeCard(Card):
 
     Attributes:
         blocks, block_size: of its namespace, which has the number 1.
-        pages_per_command: how many pages a command transfers at most, a power of two (MDTS).
+        pages_per_command: how many of the smallest pages (CAP.MPSMIN) a command transfers at most, a power of two from
+            2 on. MDTS cannot say 1, as its 0 stands for no limit: section 5.15.2.2.
         queues: how many pairs of I/O queues it has.
         latency: seconds from a doorbell to the completions.
         emulated: whether it says that it is software (`pyuio_drivers.nvme_structures.Controller.emulated`).
@@ -112,6 +113,13 @@ class NvmeCard(Card):
     queues: ClassVar[int] = QUEUE_PAIRS - 1
     latency: ClassVar[float] = 5e-6
     emulated: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Check the attributes. TypeError, ValueError: they do not make a card."""
+        super().__init_subclass__(**keywords)
+        pages = cls.pages_per_command
+        if pages < 2 or pages & (pages - 1):
+            raise ValueError(f"{cls.__name__}.pages_per_command is a power of two from 2 on, not {pages}")
 
     def __init__(self) -> None:
         self.medium = bytearray(self.blocks * self.block_size)
@@ -332,7 +340,7 @@ class NvmeCard(Card):
         if command.opcode == spec.FLUSH:
             return 0
         count = (command.cdw[2] & 0xFFFF) + 1
-        if count * self.block_size > self.pages_per_command * _PAGE:
+        if count * self.block_size > self.pages_per_command * (_PAGE << self.regs.cap.mpsmin):
             raise _StatusError(_INVALID_FIELD)
         if command.block + count > self.blocks:
             raise _StatusError(_LBA_OUT_OF_RANGE)

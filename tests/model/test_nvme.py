@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 from pyuio_drivers import nvme_queue
@@ -254,7 +255,7 @@ def close_early(queue: NvmeQueue, hang: Callable[[], None]) -> None:
         next(reading)
     hang()
     next(reading)
-    reading.close()
+    reading.close()  # type: ignore[attr-defined]
 
 
 def give_a_bad_item(queue: NvmeQueue, hang: Callable[[], None]) -> None:
@@ -345,13 +346,96 @@ def test_the_completion_queue_head_doorbell(slow: int) -> None:
             super().on_write_doorbells_cqhdbl(number, head)
 
     with Nvme(pyuio.model.open(Card())) as disk, disk.queue(1, 1) as queue:
-        for _ in range(3):
+        for _ in range(2):
             for index, _ in enumerate(queue.read_many(range(2100))):
                 if index % 7 >= slow:  # the next read is completed when the driver looks
                     clock.sleep(1e-3)
         assert heads[:9] == [256, 512, 768, 0, 256, 512, 768, 0, 256]
         assert all(one != other for one, other in pairwise(heads))
-        assert len(heads) == 3 * 2100 // 256
+        assert len(heads) == 2 * 2100 // 256
+
+
+@pytest.mark.parametrize("entries", [2, 3, 4, 16, 31, 100, 128])
+@pytest.mark.parametrize("by_interrupt", [False, True])
+def test_controllers_with_small_queues(entries: int, by_interrupt: bool) -> None:
+    class Card(NvmeCard):
+        reset_values: ClassVar = {**NvmeCard.reset_values, "cap": NvmeCard.reset_values["cap"] & ~0xFFFF | entries - 1}
+
+    model = Card()
+    model.medium[:] = random.Random(entries).randbytes(len(model.medium))
+    with Nvme(pyuio.model.open(model), writable=True, by_interrupt=by_interrupt) as disk:
+        assert disk.capabilities.queue_entries == entries
+        assert disk.read(1, 999) == model.medium[BLOCK : 1000 * BLOCK]
+        disk.write(1000, bytes(999 * BLOCK))
+        assert model.medium[1000 * BLOCK : 1999 * BLOCK] == bytes(999 * BLOCK)
+        assert [*map(bytes, disk.read_many(range(500)))] == blocks_of(model, range(500))
+        with disk.queue() as queue:
+            assert queue.depth == max(1, min(32, entries // 4))
+            assert len(queue.completion) <= entries
+        with pytest.raises(ValueError, match=f"is 1 to {queue.depth}, not 33"):
+            disk.queue(33)
+
+
+@pytest.mark.parametrize("name", ["_create_completion", "_create_submission"])
+def test_a_queue_that_is_not_created_in_time(
+    model: NvmeCard, disk: Nvme, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is left, neither in the controller nor of its memory."""
+    before, create = len(disk.device.dma.buffers), getattr(model, name)
+
+    def hang_once(command: object) -> None:
+        monkeypatch.setattr(model, name, create)
+
+    monkeypatch.setattr(model, name, hang_once)
+    with pytest.raises(CommandTimeoutError, match="Create I/O"):
+        disk.queue(4)
+    assert len(disk.device.dma.buffers) == before
+    with disk.queue(4, 1) as queue:
+        assert [*map(bytes, queue.read_many(range(9)))] == blocks_of(model, range(9))
+
+
+def test_a_queue_that_a_reset_does_not_create_again(
+    model: NvmeCard, disk: Nvme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver does not ring its doorbells, about which the model would complain."""
+    expected = disk.read(5)
+    queue = disk.queue(4, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "_create_submission", lambda command: None)
+        with pytest.raises(CommandTimeoutError, match="Create I/O Submission Queue"):
+            disk.reset()
+        for use in (lambda: disk.read(5), lambda: list(queue.read_many([5]))):
+            with pytest.raises(ControllerFatalError, match="was lost when the controller failed"):
+                use()
+    disk.reset()
+    assert disk.read(5) == expected
+    assert [*map(bytes, queue.read_many([5]))] == [expected]
+
+
+@pytest.mark.parametrize("smallest_page", [0, 2])
+def test_the_largest_transfer_is_what_the_card_takes(smallest_page: int) -> None:
+    class Card(NvmeCard):
+        pages_per_command = 4
+        reset_values: ClassVar = {**NvmeCard.reset_values, "cap": NvmeCard.reset_values["cap"] | smallest_page << 48}
+
+    model = Card()
+    model.medium[:] = random.Random(1).randbytes(len(model.medium))
+    with Nvme(pyuio.model.open(model)) as disk:
+        largest = disk.controller.largest_transfer
+        assert largest == 4 * (4096 << smallest_page)
+        with disk.queue(1, largest // BLOCK) as queue:
+            assert [*map(bytes, queue.read_many([1], largest // BLOCK))] == [model.medium[BLOCK : BLOCK + largest]]
+            command = {"opc": READ, "cid": 7, "nsid": 1, "cdw12": largest // BLOCK}  # one block more
+            queue.submission.publish(1, **command)
+            disk.bar.write32(0x1000 + 8 * queue.number, 0)
+            clock.sleep(1e-3)
+            assert queue.completion.read(1, "dw3") >> 17 & 0x7FF == 0x02  # Invalid Field in Command
+
+
+@pytest.mark.parametrize("pages", [0, 1, 3, -2])
+def test_a_largest_transfer_that_mdts_cannot_say(pages: int) -> None:
+    with pytest.raises(ValueError, match=f"a power of two from 2 on, not {pages}"):
+        type("Card", (NvmeCard,), {"pages_per_command": pages})
 
 
 def test_a_fatal_error_and_a_reset(model: NvmeCard, disk: Nvme) -> None:
