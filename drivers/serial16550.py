@@ -198,6 +198,10 @@ class Serial16550(Line, Driver, io.RawIOBase):
             self._reader = None
             self._changed.notify_all()
         self._note(events)
+        if isinstance(events, OverrunError) and self._filled and service is self._service and not self._stopping:
+            # Maybe the interrupt of the empty transmitter was lost. A new service gets it again, and no old one.
+            with self._stopped():
+                pass
         # A port that interrupts again and again must not keep the caller for ever.
         return deadline is None or self._clock.monotonic() < deadline
 
@@ -342,12 +346,14 @@ class Serial16550(Line, Driver, io.RawIOBase):
     def _fill(self, data: memoryview) -> int:
         # The interrupt of an empty transmitter is off meanwhile, or it could come after the first byte. When it is on
         # again, it comes when the FIFO is empty, or at once if it is empty by then (section 8.11).
-        self.registers.ier.write(_ENABLE_ALL & ~InterruptEnable.etbei.mask)
-        self._filled = len(data)
         write = self.bar.write8  # by offset, as this is done for each byte
-        for byte in data:
-            write(_THR, byte)
-        self.registers.ier.write(_ENABLE_ALL)
+        try:
+            self.registers.ier.write(_ENABLE_ALL & ~InterruptEnable.etbei.mask)
+            self._filled = len(data)
+            for byte in data:
+                write(_THR, byte)
+        finally:  # also after Ctrl-C, or the FIFO would count as full for ever
+            self.registers.ier.write(_ENABLE_ALL)
         return len(data)
 
     def flush(self) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
+from pyuio_drivers import serial16550
 from pyuio_drivers.models.serial16550 import BREAK, Serial16550Card
 from pyuio_drivers.serial16550 import Serial16550, WriteTimeoutError
 from pyuio_drivers.serial16550_registers import FIFO_SIZE, InterruptId, LineStatus, Serial16550Registers
@@ -121,6 +123,59 @@ def test_an_overrun(model: Serial16550Card, port: Serial16550) -> None:
     assert overrun.value.status == OVERRUN
     model.feed(b"goes on")
     assert port.read(7) == b"goes on"
+
+
+def test_writing_goes_on_after_a_full_ring(model: Serial16550Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is lost, received bytes are told, and the interrupt of the empty transmitter comes again."""
+    monkeypatch.setattr(serial16550, "RECEIVED_INTERRUPTS", 4)
+    with Serial16550(pyuio.model.open(model)) as port:
+        port.timeout = port.write_timeout = 5
+        port.write(b"first ")
+        port.flush()
+        for number in range(3):
+            model.feed(bytes(20 * FIFO_SIZE))  # more interrupts than the ring holds
+            while model._incoming:
+                clock.sleep(0.01)
+            port.write(b"then ") if number else port.write(bytes(range(65, 65 + FIFO_SIZE)))
+            clock.sleep(0.1)
+            assert port._service is not None
+            assert port._service.lost
+            port.write(b"more ")
+            port.flush()
+            assert port.read(1000)
+            with pytest.raises(LineError, match="lost: the ring was full"):
+                port.read(1000)
+            port.reset_input_buffer()
+        assert model.sent == b"first " + bytes(range(65, 65 + FIFO_SIZE)) + b"more " + b"then more " * 2
+        assert model.complaints == []
+
+
+def test_a_write_that_is_broken_off(model: Serial16550Card, port: Serial16550, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by Ctrl-C, at any byte: what follows does not wait for ever."""
+
+    class Stop(BaseException):
+        pass
+
+    write = port.bar.write8
+    port.write(b"before ")
+    for number in range(3):
+        port.flush()
+        left = number
+
+        def write8(offset: int, value: int) -> None:
+            nonlocal left
+            if not left:
+                raise Stop
+            left -= 1
+            write(offset, value)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(port, "bar", SimpleNamespace(write8=write8))
+            with pytest.raises(Stop):
+                port.write(b"abc")
+        port.write(b" ")
+    port.flush()
+    assert model.sent == b"before  a ab "
 
 
 def test_the_modem(model: Serial16550Card, port: Serial16550) -> None:
