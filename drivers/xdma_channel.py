@@ -85,15 +85,18 @@ class Channel:
         for host, length in segments:
             for start in range(0, length, _LARGEST_PIECE):
                 piece = Piece(host + start, card_address, min(length - start, _LARGEST_PIECE))
-                if (piece.host | piece.card) % self.alignment or piece.size % self.granularity:
-                    needs = f"addresses at multiples of {self.alignment} and sizes of {self.granularity} bytes"
-                    raise AlignmentError(
-                        f"{self.name} takes {needs}, not {piece.size} bytes at {piece.card:#x} on the card and "
-                        f"{piece.host:#x} in memory"
-                    )
+                self._require_aligned(piece)
                 yield piece
                 if not self.is_stream:
                     card_address += piece.size
+
+    def _require_aligned(self, piece: Piece) -> None:
+        if (piece.host | piece.card) % self.alignment or piece.size % self.granularity:
+            needs = f"addresses at multiples of {self.alignment} and sizes of {self.granularity} bytes"
+            raise AlignmentError(
+                f"{self.name} takes {needs}, not {piece.size} bytes at {piece.card:#x} on the card and "
+                f"{piece.host:#x} in memory"
+            )
 
     def _require_own(self, buffer: DmaBuffer) -> None:
         if not self._engine.device.dma.owns(buffer):
@@ -121,7 +124,7 @@ class H2cChannel(Channel):
             ChannelTimeoutError: it was not done in time.
             DeviceBusyError: the channel has a transfer under way.
             DeviceRemovedError: the card is gone.
-            AlignmentError: the channel cannot transfer from or to these addresses, or so many bytes.
+            AlignmentError: the channel cannot transfer from or to these addresses, or so many bytes; none was.
             XdmaError: the channel is a stream.
             DmaMemoryError, DmaUnavailableError: there is no memory to copy to.
             ValueError: an address or the timeout is out of range; a `DmaBuffer` is another device's.
@@ -138,6 +141,9 @@ class H2cChannel(Channel):
 
     def send(self, data: Buffer, *, timeout: float | None = None) -> int:
         """Send a packet to the stream, and return its size.
+
+        After `ChannelError` or `ChannelTimeoutError` a part of it may have gone. Your logic takes the next packet for
+        the rest.
 
         XdmaError: the channel is memory mapped. ValueError: the packet has no bytes. Other arguments and errors are
         those of `write`.
@@ -160,6 +166,8 @@ class H2cChannel(Channel):
                 self._require_own(data)
                 yield from self._engine.transfer(self._pieces(data, card_address, size), deadline)
                 return size
+            if size:  # all of it, before the first part goes
+                self._require_aligned(Piece(self._stage(size).address, card_address, size))
             for start in range(0, size, _STAGING):
                 part = octets[start : start + _STAGING]
                 staging = self._stage(len(part))
@@ -221,6 +229,8 @@ class C2hChannel(Channel):
                 self._require_own(buffer)
                 yield from self._engine.transfer(self._pieces(buffer, card_address, size), deadline)
                 return size
+            if size:  # all of it, before the first part comes
+                self._require_aligned(Piece(self._stage(size).address, card_address, size))
             for start in range(0, size, _STAGING):
                 part = min(_STAGING, size - start)
                 staging = self._stage(part)

@@ -60,6 +60,10 @@ class AlignedCard(XdmaCard):
     alignment = 8
 
 
+class AlignedStreamCard(AlignedCard):
+    streams = True
+
+
 class EngineFirst(XdmaCard):
     """A bitstream without AXI4-Lite, with bypass."""
 
@@ -302,6 +306,31 @@ def test_alignment() -> None:
         with card.device.dma.alloc(64) as buffer, pytest.raises(AlignmentError):
             card.write(8, buffer[4:12])
     assert model.faults.interrupts == 0
+
+
+@pytest.mark.parametrize("size", [MIB + 1, MIB + 4, 2 * MIB - 1, 3 * MIB + 7])
+def test_alignment_of_all_of_it_is_checked_first(size: int) -> None:
+    """And not that of each part of 1 MiB, when those before have gone."""
+    model = AlignedCard()
+    with open_by(model) as card:
+        before = bytes(model.axi[: 4 * MIB])
+        with pytest.raises(AlignmentError, match=f"not {size} bytes at 0x8 on the card"):
+            card.write(8, b"x" * size)
+        assert model.axi[: 4 * MIB] == before
+        into = bytearray(b"y" * size)
+        with pytest.raises(AlignmentError, match=f"not {size} bytes at 0x8 on the card"):
+            card.readinto(8, into)
+        assert into == b"y" * size
+        assert card.write(4, b"") == 0
+    with open_by(AlignedStreamCard()) as card:
+        with pytest.raises(AlignmentError):
+            card.h2c[0].send(b"x" * size)
+        card.h2c[0].send(b"packet 2")
+        assert card.c2h[0].receive(MIB) == Received(b"packet 2", True)
+        with pytest.raises(AlignmentError):
+            card.c2h[0].receive(12)
+        card.h2c[0].send(b"packet 3")
+        assert card.c2h[0].receive(MIB) == Received(b"packet 3", True)
 
 
 def test_arguments_are_checked_before_the_card_is_touched(model: XdmaCard, card: Xdma) -> None:
