@@ -304,6 +304,7 @@ class Edu(Driver):
         deadline = clock.monotonic() + timeout
         # The card ignores what is written to these registers while it transfers.
         self._wait_for_transfer(timeout)
+        self.acknowledge(Interrupts.dma.mask)  # that of one that timed out must not be taken for this one
         self.registers.dma_source.write(source)
         self.registers.dma_destination.write(destination)
         self.registers.dma_count.write(count)

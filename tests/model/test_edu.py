@@ -96,6 +96,18 @@ def test_an_interrupt_that_never_ends_is_a_timeout(model: EduCard, edu: Edu) -> 
     assert not model.raised
 
 
+@pytest.mark.parametrize("by_interrupt", [False, True])
+def test_the_interrupt_of_a_transfer_that_timed_out(model: EduCard, edu: Edu, by_interrupt: bool) -> None:
+    """It comes when nobody waits for it any more, and is acknowledged before the next transfer."""
+    edu.to_device(b"abc")
+    for _ in range(2):
+        with pytest.raises(pyuio.DeviceTimeoutError):
+            edu.to_device(b"xyz", by_interrupt=True, timeout=0.05)
+        assert edu.from_device(3, by_interrupt=by_interrupt) == b"xyz"
+        assert edu.interrupt_status() == 0
+        assert not model.raised
+
+
 def test_no_card_of_the_kind(model: EduCard) -> None:
     model.faults.stick("identification", 0, 0)
     with pyuio.model.open(model) as device:
