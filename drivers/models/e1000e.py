@@ -432,15 +432,17 @@ class E1000eCard(Card):
         """Return the status bits that say what was checked, and what is wrong: section 7.1.11."""
         rxcsum = self.regs.rxcsum.snapshot()
         at = 18 if int.from_bytes(frame[12:14], "big") == self.regs.vet.read() else 14
-        if frame[at - 2 : at] != b"\x08\x00" or frame[at] >> 4 != 4:
+        if frame[at - 2 : at] != b"\x08\x00" or len(frame) < at + 20 or frame[at] >> 4 != 4:
             return 0
         size, status = 4 * (frame[at] & 15), 0
         if rxcsum.ipofld:
             status |= descriptors.IP_CHECKED
             status |= descriptors.IP_ERROR if internet_checksum(frame[at : at + size]) else 0
         protocol, total = frame[at + 9], int.from_bytes(frame[at + 2 : at + 4], "big")
-        if rxcsum.tuofld and protocol in (6, 17):
-            segment = frame[at + size : at + total]
+        fragment = int.from_bytes(frame[at + 6 : at + 8], "big") & 0x3FFF  # MF and the offset: RFC 791
+        segment = frame[at + size : at + total]
+        without = protocol == 17 and segment[6:8] == b"\0\0"  # a UDP checksum of 0 is none: RFC 768
+        if rxcsum.tuofld and protocol in (6, 17) and not fragment and not without:
             pseudo = frame[at + 12 : at + 20] + struct.pack(">BBH", 0, protocol, len(segment))
             status |= descriptors.TRANSPORT_CHECKED
             status |= descriptors.TRANSPORT_ERROR if internet_checksum(pseudo + segment) else 0

@@ -48,6 +48,17 @@ def frame(size: int = 60, content: int = 0, destination: bytes = MAC) -> bytes:
     return (destination + OTHER_MAC + TYPE + random.Random(content).randbytes(size))[:size]
 
 
+def udp_frame(*, wrong: bool = False, checksum: int | None = None, fragment: int = 0) -> bytes:
+    """Return a frame of IPv4 and UDP; with its checksums unless one is given."""
+    pseudo = bytes((10, 0, 0, 1, 10, 0, 0, 2)) + struct.pack(">BBH", 0, 17, 28)
+    udp = struct.pack(">HHHH", 1, 2, 28, 0) + bytes(range(20))
+    if checksum is None:
+        checksum = internet_checksum(pseudo + udp) ^ wrong
+    ip = struct.pack(">BBHHHBBH", 0x45, 0, 48, 7, fragment, 64, 17, 0) + pseudo[:8]
+    ip = ip[:10] + internet_checksum(ip).to_bytes(2, "big") + ip[12:]
+    return MAC + OTHER_MAC + b"\x08\0" + ip + udp[:6] + checksum.to_bytes(2, "big") + udp[8:]
+
+
 def taken(nic: E1000e, timeout: float = 0.01) -> list[bytes]:
     found: list[bytes] = []
     while frames := nic.receive(64, timeout):
@@ -273,6 +284,18 @@ def test_inserted_checksums(model: E1000eCard, nic: E1000e, tcp: bool) -> None:
     model.arrive(found[:-1] + b"\xee")
     assert taken(nic) == []
     assert nic.receive_counts.bad_checksums == 1
+
+
+def test_checksums_that_are_not_checked(model: E1000eCard, nic: E1000e) -> None:
+    """Part of a datagram has no checksum of its own, and 0 in UDP says that there is none."""
+    for arrives in (udp_frame(checksum=0), udp_frame(checksum=5, fragment=0x2000), udp_frame(checksum=5, fragment=9)):
+        model.arrive(arrives)
+        (found,) = nic.receive_described(1, 0.01)
+        assert (bytes(found.frame), found.ip_good, found.transport_good) == (arrives, True, None)
+    for cut in (udp_frame()[:14], udp_frame()[:33]):
+        model.arrive(cut)
+        (found,) = nic.receive_described(1, 0.01)
+        assert (bytes(found.frame), found.ip_good, found.transport_good) == (cut, None, None)
 
 
 def test_long_frames(model: E1000eCard) -> None:
