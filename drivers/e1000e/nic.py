@@ -140,7 +140,8 @@ class E1000e(BasicE1000e):
         Raises:
             DeviceTimeoutError: the card did not fetch frames in time. The frames of earlier halves were given to it.
             DeviceRemovedError: the card is gone.
-            ValueError: a frame is too short or too long, and its half of the ring was not sent; or no such tag.
+            ValueError: a frame is too short or too long, and its half of the ring was not sent; or no such tag; or the
+                offsets of `checksums` are wrong.
             ClosedError: the card is closed.
         """
         if vlan is not None:

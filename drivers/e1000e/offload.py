@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from pyuio_drivers.e1000e.descriptors import CONTEXT_IP, CONTEXT_TCP, DATA, DEXT, IXSM, TXSM
 
+_IP_CHECKSUM, _SHORTEST_IP = 10, 20  # bytes of the IPv4 header before its checksum, and without options: RFC 791
+_MOST = 255  # of an offset, which has 8 bits in the context descriptor
+
 
 def internet_checksum(data: bytes | bytearray | memoryview) -> int:
     """Return the checksum of RFC 1071 over some bytes, as the number whose big-endian bytes go into a header.
@@ -30,8 +33,9 @@ class InsertChecksums(NamedTuple):
     to. The IP checksum field must hold 0.
 
     Attributes:
-        ip: where the IPv4 header begins, in bytes from the start of the frame; None for no IP checksum.
-        transport: where the TCP or UDP header begins; None for no such checksum.
+        ip: where the IPv4 header begins, in bytes from the start of the frame, 0 to 245; None for no IP checksum.
+        transport: where the TCP or UDP header begins, up to 239 for TCP, 249 for UDP; None for no such checksum. The IP
+            header ends there. Without it, the IP header must have 20 bytes, that is no options.
         tcp: whether the transport is TCP, and not UDP.
     """
 
@@ -41,10 +45,16 @@ class InsertChecksums(NamedTuple):
 
     @property
     def context(self) -> tuple[int, int]:
-        """The two halves of the context descriptor."""
+        """The two halves of the context descriptor. ValueError: an offset does not fit, or lies in the IP header."""
         ip, transport = self.ip or 0, self.transport or 0
         offset = 16 if self.tcp else 6  # of the checksum in the transport's header
-        first = ip | (ip + 10) << 8 | max(0, transport - 1) << 16  # IPCSS, IPCSO, IPCSE
+        least = ip + _SHORTEST_IP if self.ip is not None else 0
+        if not 0 <= ip <= _MOST - _IP_CHECKSUM:
+            raise ValueError(f"the IP header begins at 0 to {_MOST - _IP_CHECKSUM}, not {ip}")
+        if self.transport is not None and not least <= transport <= _MOST - offset:
+            raise ValueError(f"the transport's header begins at {least} to {_MOST - offset}, not {transport}")
+        ip_end = 0 if self.ip is None else (least if self.transport is None else transport) - 1
+        first = ip | (ip + _IP_CHECKSUM) << 8 | ip_end << 16  # IPCSS, IPCSO, IPCSE
         first |= (transport | (transport + offset) << 8) << 32  # TUCSS, TUCSO; a TUCSE of 0 is the end of the frame
         second = DEXT | (CONTEXT_IP if self.ip is not None else 0) | (CONTEXT_TCP if self.tcp else 0)
         return first, second

@@ -286,6 +286,30 @@ def test_inserted_checksums(model: E1000eCard, nic: E1000e, tcp: bool) -> None:
     assert nic.receive_counts.bad_checksums == 1
 
 
+def test_the_ip_checksum_alone(model: E1000eCard, nic: E1000e) -> None:
+    complete = udp_frame()
+    sent = complete[:24] + b"\0\0" + complete[26:]
+    nic.send([sent], checksums=InsertChecksums(ip=14, transport=None))
+    nic.flush()
+    assert model.sent == [complete.ljust(60, b"\0")]
+
+
+def test_offsets_that_the_card_cannot_take(model: E1000eCard, nic: E1000e) -> None:
+    for ip, transport, tcp, right in (
+        (246, None, False, "0 to 245, not 246"),
+        (-1, None, False, "0 to 245, not -1"),
+        (None, 250, False, "0 to 249, not 250"),
+        (14, 240, True, "34 to 239, not 240"),
+        (14, 33, False, "34 to 249, not 33"),
+    ):
+        with pytest.raises(ValueError, match=right):
+            nic.send([frame()], checksums=InsertChecksums(ip, transport, tcp))
+    nic.flush()
+    assert model.sent == []
+    for checksums in (InsertChecksums(245, None), InsertChecksums(None, 249), InsertChecksums(14, 239, tcp=True)):
+        nic.send([frame(300)], checksums=checksums)
+
+
 def test_checksums_that_are_not_checked(model: E1000eCard, nic: E1000e) -> None:
     """Part of a datagram has no checksum of its own, and 0 in UDP says that there is none."""
     for arrives in (udp_frame(checksum=0), udp_frame(checksum=5, fragment=0x2000), udp_frame(checksum=5, fragment=9)):
