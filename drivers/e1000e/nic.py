@@ -280,6 +280,8 @@ class E1000e(BasicE1000e):
         return True
 
     def _require_present(self, doing: str) -> None:
+        if self.device.closed:  # by another thread
+            raise self.device.closed_error(self.device.name)
         if self.device.removed:
             raise DeviceRemovedError(errno.ENODEV, f"{self.device.name}: {doing}: the card was removed or unbound")
 

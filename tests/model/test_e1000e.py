@@ -7,7 +7,9 @@ import asyncio
 import collections
 import random
 import struct
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -137,6 +139,34 @@ def test_one_thread_sends_while_another_receives() -> None:
             sending.result(60)
         nic.flush()
         assert len(model.sent) == 600
+
+
+WAITS: dict[str, Callable[[E1000e], object]] = {
+    "receive": lambda nic: nic.receive(1, None),
+    "send": lambda nic: nic.send([frame()] * 1000, timeout=3600),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
+@pytest.mark.parametrize(("kind", "by_interrupt"), WAYS)
+def test_close_ends_what_another_thread_waits_for(kind: type[E1000eCard], by_interrupt: bool, wait: str) -> None:
+    model = kind(MAC)
+    nic = E1000e(pyuio.model.open(model), by_interrupt=by_interrupt)
+    model.paused = True
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            WAITS[wait](nic)
+        except pyuio.PyuioError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    time.sleep(0.05)
+    nic.close()
+    thread.join(10)
+    assert [type(error) for error in errors] == [pyuio.ClosedError]
 
 
 def test_throttling() -> None:
