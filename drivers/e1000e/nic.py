@@ -158,8 +158,10 @@ class E1000e(BasicE1000e):
 
     def send_frame(self, frame: Buffer, timeout: float = 1.0) -> None:
         """Send one frame, and wait until the card has fetched it. Errors are those of `send`."""
+        clock = self.device.clock
+        deadline = clock.monotonic() + timeout
         self.send([frame], timeout=timeout)
-        self.flush(timeout)
+        self.flush(max(0.0, deadline - clock.monotonic()))
 
     def flush(self, timeout: float = 1.0) -> None:
         """Wait until the card has fetched all frames. Errors are those of `send`."""

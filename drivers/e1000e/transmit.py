@@ -12,6 +12,7 @@ import struct
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -88,32 +89,21 @@ class TransmitQueue:
             data, sizes = b"".join(batch), [*map(len, batch)]  # type: ignore[arg-type]
             if not _are_right(sizes, len(data), longest):
                 data, sizes = _checked(batch, longest)
-            if checksums is not None and checksums != self._context:
-                self._put_context(checksums, timeout)
             if longest > BUFFER_SIZE and max(sizes) > BUFFER_SIZE:
-                for frame in batch:
-                    self._put_long(bytes(frame), command, timeout)
+                self._put_long(data, sizes, command, timeout, checksums)
                 continue
+            self._reserve(len(sizes), timeout, checksums)
             # A batch that would wrap around the end of the ring is two.
             room = self._entries - self._tail
             if len(sizes) > room:
                 size = sum(sizes[:room])
-                self._put(data[:size], sizes[:room], command, timeout)
+                self._put(data[:size], sizes[:room], command)
                 data, sizes = data[size:], sizes[room:]
-            self._put(data, sizes, command, timeout)
+            self._put(data, sizes, command)
 
-    def _put_context(self, checksums: InsertChecksums, timeout: float) -> None:
-        """Tell the card where the checksums of the following frames are: section 7.2.10.2."""
-        self._reserve(1, timeout)
-        self._addresses[self._tail], self._commands[self._tail] = checksums.context
-        self._commands[self._tail] |= descriptors.RS
-        self._pass_on(1)
-        self._context = checksums
-
-    def _put(self, data: bytes, sizes: list[int], command: int, timeout: float) -> None:
-        """Pass frames to the card; `data` has all of them, and there are descriptors for them before the ring's end."""
+    def _put(self, data: bytes, sizes: list[int], command: int) -> None:
+        """Pass frames to the card; `data` has all of them, and there are free descriptors before the ring's end."""
         number, tail = len(sizes), self._tail
-        self._reserve(number, timeout)
         start = tail * BUFFER_SIZE  # the descriptors' memory is enough for all
         self._memory[start : start + len(data)] = data
         size = sizes[0]
@@ -149,10 +139,23 @@ class TransmitQueue:
             found = self._spaced[tail, size, command] = memoryview(rows)
         return found
 
-    def _put_long(self, frame: bytes, command: int, timeout: float) -> None:
-        """Pass one frame to the card, in as many descriptors as it needs; only the last has EOP."""
+    def _put_long(
+        self, data: bytes, sizes: list[int], command: int, timeout: float, checksums: InsertChecksums | None
+    ) -> None:
+        """Pass frames to the card, some of which need several descriptors; wait for up to half of the ring at once."""
+        needed = [-(-size // BUFFER_SIZE) for size in sizes]
+        start = reserved = 0
+        for index, size in enumerate(sizes):
+            if not reserved:
+                reserved = max(total for total in accumulate(needed[index:]) if total <= self.most_at_once)
+                self._reserve(reserved, timeout, checksums)
+            self._put_pieces(data[start : start + size], command)
+            start += size
+            reserved -= needed[index]
+
+    def _put_pieces(self, frame: bytes, command: int) -> None:
+        """Pass one frame to the card, in as many free descriptors as it needs; only the last has EOP."""
         pieces = [frame[start : start + BUFFER_SIZE] for start in range(0, len(frame), BUFFER_SIZE)]
-        self._reserve(len(pieces), timeout)
         for number, piece in enumerate(pieces):
             index = (self._tail + number) % self._entries
             start = index * BUFFER_SIZE
@@ -162,17 +165,31 @@ class TransmitQueue:
         self._commands[index] |= descriptors.EOP | descriptors.RS
         self._pass_on(len(pieces))
 
-    def _reserve(self, number: int, timeout: float) -> None:
-        """Wait until the card has fetched so many frames that there is room for `number` descriptors."""
+    def _reserve(self, number: int, timeout: float, checksums: InsertChecksums | None = None) -> None:
+        """Wait until there is room for `number` descriptors, and tell the card of checksums that it does not know."""
+        if checksums is not None and checksums != self._context:
+            context = checksums.context  # it may raise, so it comes before the wait
+            self._reserve(number + 1, timeout)  # one wait for all, as `timeout` is for all
+            self._put_context(checksums, context)
+        elif self._free < number and not self._has_room(number):
+            self._wait(partial(self._has_room, number), timeout)
+
+    def _has_room(self, number: int) -> bool:
+        """Take back descriptors of frames that the card has fetched; return whether `number` are free."""
         while self._free < number:
             last, done = self._batches[0]
             if not self._commands[last] & descriptors.TRANSMIT_DONE:
-                self._wait(self._oldest_is_done, timeout)
+                return False
             self._batches.popleft()
             self._free += done
+        return True
 
-    def _oldest_is_done(self) -> bool:
-        return bool(self._commands[self._batches[0][0]] & descriptors.TRANSMIT_DONE)
+    def _put_context(self, checksums: InsertChecksums, context: tuple[int, int]) -> None:
+        """Tell the card where the checksums of the following frames are: section 7.2.10.2."""
+        self._addresses[self._tail], self._commands[self._tail] = context
+        self._commands[self._tail] |= descriptors.RS
+        self._pass_on(1)
+        self._context = checksums
 
     def _pass_on(self, number: int) -> None:
         """Give the card the descriptors that are filled in: section 7.2.4."""

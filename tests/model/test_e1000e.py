@@ -35,6 +35,29 @@ class LineCard(E1000eCard):
 WAYS = [(E1000eCard, False), (E1000eCard, True), (LineCard, True)]
 
 
+class SlowCard(E1000eCard):
+    """Fetches a descriptor each 0.9 s."""
+
+    _left, _is_busy = 0, False
+
+    def _begin_to_send(self) -> None:
+        if not self._is_busy:
+            self._is_busy = True
+            self.after(0.9, self._fetch_one)
+
+    def _fetch_one(self) -> None:
+        self._left, self._is_busy = 1, False
+        self._send()
+        self._begin_to_send()
+
+    def _may_send(self) -> bool:
+        return super()._may_send() and self._left > 0
+
+    def _fetch(self, address: int, command: int) -> None:
+        self._left -= 1
+        super()._fetch(address, command)
+
+
 @pytest.fixture
 def model() -> E1000eCard:
     return E1000eCard(MAC)
@@ -194,6 +217,25 @@ def test_asyncio() -> None:
         assert asyncio.run(receive()) == []
 
 
+def test_time_limits_of_sending() -> None:
+    """A limit is for the whole call, however often the card fetches something meanwhile."""
+    waits: tuple[Callable[[E1000e], object], ...] = (
+        lambda nic: nic.flush(1.0),
+        lambda nic: nic.send([frame()] * 10, timeout=1.0),
+        lambda nic: nic.send([frame()], checksums=InsertChecksums(ip=14, transport=None), timeout=1.0),
+        lambda nic: nic.send([frame(2049)] * 2, timeout=1.0),
+        lambda nic: nic.send_frame(frame(), 1.0),
+    )
+    for wait in waits:
+        with E1000e(pyuio.model.open(SlowCard(MAC)), longest=9018) as nic:
+            for _ in range(ENTRIES - 1):
+                nic.send([frame()])
+            start = clock.monotonic()
+            with pytest.raises(TimeoutError, match="sending"):
+                wait(nic)
+            assert 0.99 < clock.monotonic() - start < 1.01
+
+
 def test_overrun_is_counted(model: E1000eCard, nic: E1000e) -> None:
     for index in range(OVERRUN):
         model.arrive(frame(100, index))
@@ -221,6 +263,24 @@ def test_a_full_transmit_ring(model: E1000eCard, nic: E1000e) -> None:
     nic.send([frame(61)])
     nic.flush()
     assert model.sent[-1] == frame(61)
+
+
+def test_a_half_of_the_ring_is_sent_or_not(model: E1000eCard) -> None:
+    """Also one that goes round the end of the ring, and one of long frames."""
+    for size, number in ((61, 256), (3000, 128)):
+        with E1000e(pyuio.model.open(model), longest=9018) as nic:
+            nic.send([frame()] * 100)
+            nic.flush()
+            model.paused = True
+            nic.send([frame()] * 256)
+            nic.send([frame()] * 44)
+            with pytest.raises(TimeoutError):
+                nic.send([frame(size)] * number, timeout=0.1)
+            model.paused = False
+            model.set_link(True)
+            nic.send([frame(size)] * 2 * number)
+            nic.flush()
+            assert model.sent.count(frame(size)) == 2 * number
 
 
 def test_reset_loses_what_is_in_the_rings(model: E1000eCard, nic: E1000e) -> None:
