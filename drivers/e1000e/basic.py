@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ENTRIES = 512  # descriptors of a ring; a multiple of 8, because RDLEN and TDLEN are multiples of 128 bytes
 BUFFER_SIZE = 2048  # bytes for each descriptor, RCTL.BSIZE
 SHORTEST, LONGEST = 14, 1518  # bytes of a frame without its CRC: a header alone; with a VLAN tag
+SHORTEST_TO_PAD = 17  # bytes of a frame that the card can pad to 64: TCTL.PSP, section 10.2.6.1
 PAUSE = 20e-6  # seconds between looks at a descriptor
 
 
@@ -130,6 +131,8 @@ class BasicE1000e(Driver):
     def _start_transmitting(self) -> None:
         """Enable the card to transmit, with the values of section 4.6.6."""
         registers, ring = self.registers, self.transmit_ring
+        for index in range(ENTRIES):
+            ring.publish(index, address=0, command=descriptors.TRANSMIT_DONE)  # for `send_frame`: there is room
         registers.tdbal.write(ring.buffer.address & ALL_ONES)
         registers.tdbah.write(ring.buffer.address >> 32)
         registers.tdlen.write(ring.buffer.size)
@@ -152,20 +155,26 @@ class BasicE1000e(Driver):
             timeout: seconds.
 
         Raises:
-            DeviceTimeoutError: the card did not fetch it in time; it may do so later.
+            DeviceTimeoutError: the card did not fetch it in time. It may do so later, unless 511 frames before this one
+                wait already.
             DeviceRemovedError: the card is gone.
             ValueError: the frame is too short or too long.
         """
         octets = bytes(frame)
         if not SHORTEST <= len(octets) <= LONGEST:
             raise ValueError(f"a frame has {SHORTEST} to {LONGEST} bytes, not {len(octets)}")
-        index, self._sent = self._sent, (self._sent + 1) % ENTRIES
+        octets = octets.ljust(SHORTEST_TO_PAD, b"\0")
+        begin, doing = self.device.clock.monotonic(), "sending a frame"
+        index, after = self._sent, (self._sent + 1) % ENTRIES
+        # After time-outs the ring may be full, and with one more it would look empty: section 7.2.4.
+        self._wait_until_done(self.transmit_ring, after, descriptors.TRANSMIT_DONE, begin, timeout, doing)
+        self._sent = after
         start = index * BUFFER_SIZE
         self.transmit_memory[start : start + len(octets)] = octets
         command = descriptors.EOP | descriptors.IFCS | descriptors.RS | len(octets)
         self.transmit_ring.publish(index, address=self.transmit_memory.address + start, command=command)
         self.registers.tdt.write(self._sent)
-        self._wait_until_done(self.transmit_ring, index, descriptors.TRANSMIT_DONE, timeout, "sending a frame")
+        self._wait_until_done(self.transmit_ring, index, descriptors.TRANSMIT_DONE, begin, timeout, doing)
 
     def receive_frame(self, timeout: float = 1.0) -> bytes:
         """Wait for a frame, and return it without its CRC.
@@ -177,8 +186,8 @@ class BasicE1000e(Driver):
             DeviceTimeoutError: none came in time.
             DeviceRemovedError: the card is gone.
         """
-        index = self._received
-        status = self._wait_until_done(self.receive_ring, index, descriptors.DONE, timeout, "receiving a frame")
+        index, begin, doing = self._received, self.device.clock.monotonic(), "receiving a frame"
+        status = self._wait_until_done(self.receive_ring, index, descriptors.DONE, begin, timeout, doing)
         start, size = index * BUFFER_SIZE, status >> descriptors.LENGTH_SHIFT & 0xFFFF
         frame = bytes(self.receive_memory[start : start + size])
         self._give_buffer(index)
@@ -186,10 +195,11 @@ class BasicE1000e(Driver):
         self._received = (index + 1) % ENTRIES
         return frame
 
-    def _wait_until_done(self, ring: DescriptorRing, index: int, done: int, timeout: float, doing: str) -> int:
+    def _wait_until_done(
+        self, ring: DescriptorRing, index: int, done: int, begin: float, timeout: float, doing: str
+    ) -> int:
         """Wait until the card has set a bit in a descriptor's second half, and return that half."""
-        clock = self.device.clock
-        deadline = clock.monotonic() + timeout
+        clock, deadline = self.device.clock, begin + timeout
         while not (word := ring.owner(index)) & done:
             if self.device.removed:
                 raise DeviceRemovedError(errno.ENODEV, f"{self.device.name}: {doing}: the card was removed or unbound")

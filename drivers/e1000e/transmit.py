@@ -17,7 +17,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from pyuio_drivers.e1000e import descriptors
-from pyuio_drivers.e1000e.basic import BUFFER_SIZE, SHORTEST
+from pyuio_drivers.e1000e.basic import BUFFER_SIZE, SHORTEST, SHORTEST_TO_PAD
 
 from pyuio import dma_wmb
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from pyuio import DescriptorRing, DmaBuffer
 
-_SHORTEST_ON_THE_RING = 17  # bytes of a frame that the card can pad to 64: TCTL.PSP, section 10.2.6.1
 _MANY = 16  # frames for which it pays to compute the descriptors of as many as the ring holds
 _MOST_SPACED = 512  # runs of descriptors to remember, of 4 KiB at most
 
@@ -81,7 +80,7 @@ class TransmitQueue:
             command |= descriptors.VLE | vlan << descriptors.VLAN_SHIFT
         if len(frames) == 1 and checksums is None:
             data = b"".join(frames)
-            if _SHORTEST_ON_THE_RING <= len(data) <= min(longest, BUFFER_SIZE):
+            if SHORTEST_TO_PAD <= len(data) <= min(longest, BUFFER_SIZE):
                 self._put_one(data, command, timeout)
                 return
         for start in range(0, len(frames), self.most_at_once):
@@ -208,8 +207,8 @@ def _are_right(sizes: list[int], size_of_all: int, longest: int) -> bool:
     """Return whether all frames can go to the card as they are, and their sizes are in bytes."""
     size = sizes[0]
     if sizes.count(size) == len(sizes):
-        return _SHORTEST_ON_THE_RING <= size <= longest and size * len(sizes) == size_of_all
-    return sum(sizes) == size_of_all and min(sizes) >= _SHORTEST_ON_THE_RING and max(sizes) <= longest
+        return SHORTEST_TO_PAD <= size <= longest and size * len(sizes) == size_of_all
+    return sum(sizes) == size_of_all and min(sizes) >= SHORTEST_TO_PAD and max(sizes) <= longest
 
 
 def _checked(frames: Sequence[Buffer], longest: int) -> tuple[bytes, list[int]]:
@@ -218,5 +217,5 @@ def _checked(frames: Sequence[Buffer], longest: int) -> tuple[bytes, list[int]]:
     for frame in octets:
         if not SHORTEST <= len(frame) <= longest:
             raise ValueError(f"a frame has {SHORTEST} to {longest} bytes, not {len(frame)}; nothing was sent of it")
-    padded = [frame.ljust(_SHORTEST_ON_THE_RING, b"\0") for frame in octets]
+    padded = [frame.ljust(SHORTEST_TO_PAD, b"\0") for frame in octets]
     return b"".join(padded), [*map(len, padded)]

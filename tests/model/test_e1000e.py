@@ -109,6 +109,44 @@ def test_the_first_file(model: E1000eCard) -> None:
                 nic.send_frame(wrong)
 
 
+def test_no_frame_is_lost_when_the_first_file_finds_the_ring_full(model: E1000eCard) -> None:
+    with BasicE1000e(pyuio.model.open(model)) as nic:
+
+        def fill() -> None:
+            model.paused = True
+            for index in range(ENTRIES + 3):
+                with pytest.raises(TimeoutError, match="sending a frame"):
+                    nic.send_frame(frame(60, index), 0)
+
+        fill()
+        model.paused = False
+        model.set_link(True)
+        clock.sleep(0.01)
+        assert model.sent == [frame(60, index) for index in range(ENTRIES - 1)]
+        nic.send_frame(frame(61))
+        assert model.sent[-1] == frame(61)
+        fill()
+        nic.reset()
+        nic.start()
+        model.paused = False
+        nic.send_frame(frame(62))
+        assert model.sent[ENTRIES:] == [frame(62)]
+
+
+def test_the_shortest_frames(model: E1000eCard) -> None:
+    """The card pads none below 17 bytes, so the driver does, in each way to the ring."""
+    for size in (14, 15, 16, 17):
+        padded = frame(size).ljust(60, b"\0")
+        with BasicE1000e(pyuio.model.open(model)) as basic:
+            basic.send_frame(frame(size))
+        with E1000e(pyuio.model.open(model), longest=9018) as nic:
+            for others in ([], [frame()], [frame(3000)]):
+                nic.send([*others, frame(size)])
+                nic.flush()
+                assert model.sent[-1] == padded
+        assert model.sent.count(padded) == 4
+
+
 @pytest.mark.parametrize(("kind", "by_interrupt"), WAYS)
 def test_two_cards_by_a_cable(kind: type[E1000eCard], by_interrupt: bool) -> None:
     models = kind(MAC), kind(OTHER_MAC)
