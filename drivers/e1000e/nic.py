@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _LONGEST_OF_ALL = 9018  # bytes of a frame without its CRC: section 10.2.5.1, RCTL.LPE
 _ETHERTYPE_VLAN = 0x8100
+_TAG = 4  # bytes of a VLAN tag
 SPINS = 200  # looks at a descriptor without a pause
 _PAUSE = 50e-6  # seconds between looks, when nothing has come for long
 _IDLE_LOOKS = 1024  # looks in vain without waiting, until one asks whether the card is still there
@@ -134,8 +135,10 @@ class E1000e(BasicE1000e):
             frames: of 14 to `longest` bytes. The card pads short ones to 60.
             checksums: which checksums the card inserts into all of them.
             vlan: a VLAN tag that the card inserts: 0 to 65535, the VLAN's number in the lower 12 bits. The card must
-                have been opened with ``vlan=True``.
-            timeout: seconds for each half of the ring, 256 frames.
+                have been opened with ``vlan=True``. The tag makes the frames 4 bytes longer, so they have up to
+                `longest` - 4.
+            timeout: seconds for each half of the ring: 256 frames, or fewer if some have more than 2048 bytes, as such
+                a frame takes the place of 2 to 5.
 
         Raises:
             DeviceTimeoutError: the card did not fetch frames in time. The frames of earlier halves were given to it.
@@ -144,11 +147,13 @@ class E1000e(BasicE1000e):
                 offsets of `checksums` are wrong.
             ClosedError: the card is closed.
         """
+        longest = self.longest
         if vlan is not None:
             self._check_tag(vlan)
+            longest -= _TAG
         if self.device.closed:
             raise self.device.closed_error(self.device.name)
-        self._transmit.send(frames, self.longest, timeout, checksums, vlan)
+        self._transmit.send(frames, longest, timeout, checksums, vlan)
 
     def _check_tag(self, vlan: int) -> None:
         if not self._vlan:

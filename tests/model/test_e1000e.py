@@ -450,6 +450,23 @@ def test_checksums_that_are_not_checked(model: E1000eCard, nic: E1000e) -> None:
         assert (bytes(found.frame), found.ip_good, found.transport_good) == (cut, None, None)
 
 
+@pytest.mark.parametrize("longest", [1518, 9018])
+def test_the_longest_frames_with_a_tag(longest: int) -> None:
+    models = E1000eCard(MAC), E1000eCard(OTHER_MAC)
+    connect(*models)
+    one, other = (E1000e(pyuio.model.open(model), longest=longest, vlan=True) for model in models)
+    with one, other:
+        sent = frame(longest - 4, 0, OTHER_MAC)
+        for frames in ([sent], [sent] * 2):
+            one.send(frames, vlan=5)
+            one.flush()
+            found = [each for _ in frames for each in other.receive_described(1, 0.01)]
+            assert [(bytes(each.frame), each.vlan) for each in found] == [(sent, 5)] * len(frames)
+        with pytest.raises(ValueError, match=f"14 to {longest - 4} bytes, not {longest - 3}"):
+            one.send([sent + b"x"], vlan=5)
+        one.send([sent + b"tail"])
+
+
 def test_long_frames(model: E1000eCard) -> None:
     with E1000e(pyuio.model.open(model), longest=9018) as nic:
         for size in (2048, 2049, 4096, 9018, 60) * 100:  # twice round the ring
