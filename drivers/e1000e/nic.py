@@ -12,7 +12,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyuio_drivers.e1000e import eeprom
-from pyuio_drivers.e1000e.basic import LONGEST, BasicE1000e
+from pyuio_drivers.e1000e.basic import ENTRIES, LONGEST, BasicE1000e
 from pyuio_drivers.e1000e.errors import E1000eError
 from pyuio_drivers.e1000e.filters import Filters
 from pyuio_drivers.e1000e.interrupts import Interrupts
@@ -199,7 +199,8 @@ class E1000e(BasicE1000e):
 
         Raises:
             DeviceRemovedError: the card is gone.
-            ClosedError: the card is closed.
+            ClosedError: the card is closed, maybe by another thread while this waits.
+            ValueError: `most` is below 1.
         """
         return self._receive_by(self._receive.take, most, timeout)
 
@@ -210,15 +211,20 @@ class E1000e(BasicE1000e):
     def _receive_by(self, take: Callable[[int], list[_Frame]], most: int, timeout: float | None) -> list[_Frame]:
         if self.device.closed:
             raise self.device.closed_error(self.device.name)
+        if most < 1:
+            raise ValueError(f"receive takes at least 1 frame, not {most}")
         if frames := take(most):
             return frames
-        deadline = None if timeout is None else self.device.clock.monotonic() + timeout
+        clock, left, late = self.device.clock, timeout, 0
+        deadline = None if timeout is None else clock.monotonic() + timeout
         wait = self.irqs.wait_for_frames if self.irqs else self._poll
-        while self._receive.has_frames() or (timeout != 0 and wait(self._receive.has_frames, timeout)):
+        # What the ring holds when the time is over is in time; those that come after it may come without end.
+        while late < ENTRIES and (self._receive.has_frames() or (left != 0 and wait(self._receive.has_frames, left))):
             if frames := take(most):
                 return frames
             if deadline is not None:  # they were damaged, or the beginning of a long one
-                timeout = max(0.0, deadline - self.device.clock.monotonic())
+                left = max(0.0, deadline - clock.monotonic())
+                late += left == 0
         self._idle += 1
         if timeout or self._idle % _IDLE_LOOKS == 0:
             self._require_present("receiving")
@@ -261,10 +267,15 @@ class E1000e(BasicE1000e):
 
         E1000eError: it polls.
         """
-        irqs = self._required_irqs()
+        irqs, clock, left = self._required_irqs(), self.device.clock, timeout
+        deadline = None if timeout is None else clock.monotonic() + timeout
         while not (frames := self.receive(most, 0)):
-            if not await irqs.wait_for_frames_async(self._receive.has_frames, timeout):
+            if not await irqs.wait_for_frames_async(self._receive.has_frames, left):
                 return []
+            if left == 0:
+                return self.receive(most, 0)
+            if deadline is not None:  # what came was damaged, or the beginning of a long one
+                left = max(0.0, deadline - clock.monotonic())
         return frames
 
     @property

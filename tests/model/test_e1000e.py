@@ -58,6 +58,18 @@ class SlowCard(E1000eCard):
         super()._fetch(address, command)
 
 
+class FloodedCard(E1000eCard):
+    """Gets frames with wrong checksums as fast as the driver takes them; at last the flood ends."""
+
+    flood = 8 * ENTRIES
+
+    def on_write_rdt(self, value: int) -> None:
+        super().on_write_rdt(value)
+        for _ in range(min(self.flood, ENTRIES // 8)):
+            self.flood -= 1
+            self.arrive(udp_frame(wrong=True))
+
+
 @pytest.fixture
 def model() -> E1000eCard:
     return E1000eCard(MAC)
@@ -272,6 +284,37 @@ def test_time_limits_of_sending() -> None:
             with pytest.raises(TimeoutError, match="sending"):
                 wait(nic)
             assert 0.99 < clock.monotonic() - start < 1.01
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_time_limits_of_receiving(asynchronous: bool) -> None:
+    def receive(nic: E1000e, timeout: float) -> list[memoryview]:
+        return asyncio.run(nic.receive_async(1, timeout)) if asynchronous else nic.receive(1, timeout)
+
+    model = E1000eCard(MAC)
+    with E1000e(pyuio.model.open(model), by_interrupt=True) as nic:
+        for index in range(1, 6):
+            model.after(0.8 * index, lambda: model.arrive(udp_frame(wrong=True)))
+        start = clock.monotonic()
+        assert receive(nic, 1.0) == []
+        assert 0.99 < clock.monotonic() - start < 1.01
+    for timeout in (0, 5e-6):
+        flooded = FloodedCard(MAC)
+        with E1000e(pyuio.model.open(flooded), by_interrupt=True) as nic:
+            for _ in range(100):
+                flooded.arrive(udp_frame(wrong=True))
+            assert receive(nic, timeout) == []
+            assert 0 < flooded.flood < 7 * ENTRIES
+
+
+def test_at_least_one_frame(model: E1000eCard) -> None:
+    with E1000e(pyuio.model.open(model), by_interrupt=True) as nic:
+        model.arrive(frame())
+        for most in (0, -1):
+            for receive in (nic.receive, nic.receive_described, lambda most: asyncio.run(nic.receive_async(most))):
+                with pytest.raises(ValueError, match=f"at least 1 frame, not {most}"):
+                    receive(most)
+        assert taken(nic) == [frame()]
 
 
 def test_overrun_is_counted(model: E1000eCard, nic: E1000e) -> None:
