@@ -11,6 +11,7 @@ from pyuio_drivers.edu import Edu
 from pyuio_drivers.models.edu import EduCard
 
 import pyuio.model
+from pyuio.interrupt import Interrupt
 from pyuio.model import Card, Replay, ReplayDifference
 from pyuio.registers import Array, Field, Memory, Register, RegisterMap
 
@@ -236,15 +237,15 @@ class PinlessCard(OneCard):
     interrupt_pin = 0
 
 
-def third_of_four(device: pyuio.Device) -> pyuio.Interrupt:
+def third_of_four(device: pyuio.Device) -> Interrupt:
     return device.vectors(4)[2]
 
 
-def only_vector(device: pyuio.Device) -> pyuio.Interrupt:
+def only_vector(device: pyuio.Device) -> Interrupt:
     return device.vectors(1)[0]
 
 
-def usual(device: pyuio.Device) -> pyuio.Interrupt:
+def usual(device: pyuio.Device) -> Interrupt:
     return device.interrupt
 
 
@@ -259,7 +260,7 @@ def usual(device: pyuio.Device) -> pyuio.Interrupt:
     ],
 )
 def test_vectors_replay_also_those_that_were_never_read(
-    tmp_path: Path, card: type[Card], enable: Callable[[pyuio.Device], pyuio.Interrupt], line: str
+    tmp_path: Path, card: type[Card], enable: Callable[[pyuio.Device], Interrupt], line: str
 ) -> None:
     def use(device: pyuio.Device) -> tuple[str | None, int]:
         interrupt = enable(device)
@@ -302,7 +303,7 @@ BEGIN = "pyuio trace 1\ndevice 1234:5678 class 0x000000\n"
 )
 @pytest.mark.parametrize("before", ["", "bar0 read8 0x000 = 0x05\n"], ids=["first", "after an access"])
 def test_an_interrupt_comes_although_it_is_enabled_after_the_last_access(
-    tmp_path: Path, enable: Callable[[pyuio.Device], pyuio.Interrupt], text: str, before: str
+    tmp_path: Path, enable: Callable[[pyuio.Device], Interrupt], text: str, before: str
 ) -> None:
     text = f"{BEGIN}bar0 memory 0x10\n{before}{text}bar0 read8 0x001 = 0x06\n"
     (tmp_path / "trace").write_text(text)
