@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 import os
 import select
 import signal
@@ -64,14 +63,8 @@ class Clock:
         return self._time
 
     def sleep(self, seconds: float, /) -> None:
-        """Return after so many virtual seconds.
-
-        Raises:
-            ValueError: they are negative, or beyond `LONGEST`, but for `math.inf`.
-            NothingPlannedError: they are `math.inf`, as for `wait` without a timeout.
-        """
-        if seconds != math.inf:
-            check_seconds(seconds, "sleep()")
+        """Return after so many virtual seconds. ValueError: they are negative, or beyond `LONGEST`."""
+        check_seconds(seconds, "sleep()")
         self.wait(seconds, lambda: False)
 
     def after(self, seconds: float, call: Callable[[], object]) -> None:

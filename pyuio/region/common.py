@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import errno
-import math
 import operator
 import os
 import time
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, SupportsIndex, TypeVar, cast
 
 from pyuio.errors import ClosedError, DeviceRemovedError, MappingError
 from pyuio.kernel.sysfs import translated
@@ -29,7 +28,7 @@ _LAST_PAUSE = 1e-3
 # Seconds after which a wait asks again whether the device is still there, whatever the register reads as.
 _ASK_AGAIN = 5e-3
 _FOR_EVER = 1e18  # seconds: longer than anything runs
-_LONGEST_PAUSE = 1e9  # seconds; only virtual time gets there, and says whether anything is to come
+_LONGEST_PAUSE = 1e9  # seconds; only virtual time gets there, which tells if nothing can come any more
 
 
 class _Readable(Protocol):
@@ -98,7 +97,10 @@ class Pace:
             return False
         if self.elapsed >= _SPIN:
             pause = self._pause if self._timeout is None else min(self._pause, self._timeout - self.elapsed)
-            self._clock.sleep(pause if pause < _LONGEST_PAUSE else math.inf)
+            if pause < _LONGEST_PAUSE:
+                self._clock.sleep(pause)
+            else:
+                cast("Any", self._clock).wait(None, lambda: False)
             # In virtual time nobody waits for the end of a pause.
             self._pause = min(2 * self._pause, _LAST_PAUSE) if self._clock is time else 2 * self._pause
         # Taken before the look, so that one look follows the deadline.

