@@ -67,6 +67,12 @@ class Clock:
         check_seconds(seconds, "sleep()")
         self.wait(seconds, lambda: False)
 
+    def require_more(self) -> None:
+        """Raise NothingPlannedError if no card has planned anything, and no other thread runs."""
+        with self.lock:
+            if self.idle and not self._others_run():
+                raise NothingPlannedError(_NOTHING)
+
     def after(self, seconds: float, call: Callable[[], object]) -> None:
         """Call `call` in `seconds` from now. What is planned for one moment comes in the order of planning."""
         with self.lock:

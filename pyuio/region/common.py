@@ -28,7 +28,9 @@ _LAST_PAUSE = 1e-3
 # Seconds after which a wait asks again whether the device is still there, whatever the register reads as.
 _ASK_AGAIN = 5e-3
 _FOR_EVER = 1e18  # seconds: longer than anything runs
-_LONGEST_PAUSE = 1e9  # seconds; only virtual time gets there, which tells if nothing can come any more
+# Seconds; only virtual time gets there, which tells if nothing can come any more.
+_LONG = 1e6
+_CENTURIES = 1e9
 
 
 class _Readable(Protocol):
@@ -96,11 +98,10 @@ class Pace:
         if over:
             return False
         if self.elapsed >= _SPIN:
-            pause = self._pause if self._timeout is None else min(self._pause, self._timeout - self.elapsed)
-            if pause < _LONGEST_PAUSE:
-                self._clock.sleep(pause)
-            else:
-                cast("Any", self._clock).wait(None, lambda: False)
+            left = _FOR_EVER if self._timeout is None else self._timeout - self.elapsed
+            if self.elapsed >= _LONG and left > _CENTURIES:
+                cast("Any", self._clock).require_more()
+            self._clock.sleep(min(self._pause, left, _LONG))
             # In virtual time nobody waits for the end of a pause.
             self._pause = min(2 * self._pause, _LAST_PAUSE) if self._clock is time else 2 * self._pause
         # Taken before the look, so that one look follows the deadline.

@@ -48,7 +48,8 @@ class SlowCard(E1000eCard):
     def _fetch_one(self) -> None:
         self._left, self._is_busy = 1, False
         self._send()
-        self._begin_to_send()
+        if not self._left:  # it has fetched one, and there may be more
+            self._begin_to_send()
 
     def _may_send(self) -> bool:
         return super()._may_send() and self._left > 0
