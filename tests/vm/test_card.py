@@ -94,11 +94,14 @@ def test_accesses_arrive_as_they_were_made(used: dict[str, Any]) -> None:
 @pytest.mark.timeout(LIMIT_OF_ALL + 60)
 @pytest.mark.parametrize(("kind", "number"), [("INTx", 100), ("msix", 30), ("msi", 30)])
 def test_each_interrupt_is_taken_once(used: dict[str, Any], kind: str, number: int) -> None:
-    messages = kind != "INTx"
-    report = dict(used[kind])
+    require_each_once(used[kind], number, messages=kind != "INTx")
+
+
+def require_each_once(report: dict[str, Any], number: int, *, messages: bool) -> None:
     # A card in another process lowers its line a little later: on a busy machine, the kernel may look once more.
-    assert report.pop("unhandled") <= (0 if messages else number // 20)
-    assert report == {"raised": number, "taken": number, "more": False, "messages": int(messages)}
+    assert report["unhandled"] <= (0 if messages else number // 20)
+    expected = {"raised": number, "taken": number, "more": False, "messages": int(messages)}
+    assert {**report, "unhandled": 0} == {**expected, "unhandled": 0}
 
 
 @pytest.mark.long
@@ -106,7 +109,7 @@ def test_each_interrupt_is_taken_once(used: dict[str, Any], kind: str, number: i
 @pytest.mark.parametrize(("way", "number"), [("proxy", 100_000), ("vfio-user", 10_000)])
 def test_many_interrupts(vm: Vm, way: str, number: int) -> None:
     taken = found(run(vm, ["Raiser"], "interrupts", str(number), limit=1200, way=way))
-    assert taken == {"raised": number, "taken": number, "more": False, "unhandled": 0, "messages": 0}
+    require_each_once(taken, number, messages=False)
 
 
 @pytest.mark.long
